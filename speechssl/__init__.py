@@ -1,0 +1,1 @@
+"""speechssl: learn speech representations without labels."""
