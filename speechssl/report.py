@@ -1,0 +1,141 @@
+"""Pictures and tables of a run: loss and code use while it trains, error rates on the development set."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Rows of a JSONL file, in order; a missing file has none.
+
+    A last line that is not whole is ignored: a run is writing it, or was killed while it did. Any other line that is
+    not a JSON object is skipped with a warning that names it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines):
+            _LOG.warning("%s line %d is not a JSON object: skipped", path, number)
+    return rows
+
+
+def plot_training(metrics_path: Path, out_png: Path) -> None:
+    """Picture of the loss against the step, and of the code perplexity below it where there is one.
+
+    Reads the keys "step", "loss", "chance" (loss of a guess, dashed) and "code_perplexity". Without any loss yet, the
+    picture says so.
+    """
+    rows = read_metrics(metrics_path)
+    codes = _series(rows, "code_perplexity")
+    figure, axes = _figure(2 if codes else 1)
+    _line(axes[0], _series(rows, "loss"), "loss")
+    _line(axes[0], _series(rows, "chance"), "chance", linestyle="--", color="grey")
+    _finish(axes[0], "loss")
+    if codes:
+        _line(axes[1], codes, "code perplexity")
+        _finish(axes[1], "code perplexity (codes)")
+    _save(figure, out_png)
+
+
+def plot_wer(metrics_path: Path, out_png: Path) -> None:
+    """Picture of "dev_wer" and "dev_cer" (fractions, drawn in percent) against "step", for rows with "dev_wer"."""
+    rows = [row for row in read_metrics(metrics_path) if "dev_wer" in row]
+    figure, axes = _figure(1)
+    for key, label in (("dev_wer", "word error rate"), ("dev_cer", "character error rate")):
+        points = [(step, 100 * value) for step, value in _series(rows, key)]
+        _line(axes[0], points, label, marker="o")
+    _finish(axes[0], "development set (%)")
+    _save(figure, out_png)
+
+
+def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """An aligned table that is also Markdown; columns of numbers are right-aligned. Ends in a newline.
+
+    Args:
+        header, rows: cells, turned into text by ``str``; each row as long as the header.
+    """
+    titles = [_cell(title) for title in header]
+    body = [[_cell(value) for value in row] for row in rows]
+    assert all(len(row) == len(titles) for row in body), "every row of a table needs one cell per column"
+    columns = list(zip(titles, *body, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]  # three dashes are the least that Markdown takes
+    numeric = [bool(body) and all(map(_is_number, column[1:])) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True))
+        return f"| {' | '.join(aligned)} |\n"
+
+    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)]
+    return line(titles) + line(rule) + "".join(map(line, body))
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", r"\|")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.removesuffix("%").removesuffix(" "))
+    except ValueError:
+        return False
+    return True
+
+
+def _series(rows: Iterable[Row], key: str) -> list[tuple[float, float]]:
+    """(step, value) sorted by step; a run that was resumed logs some steps twice, and the later one counts."""
+    numbers = (int, float)
+    pairs = ((row.get("step"), row.get(key)) for row in rows)
+    return sorted({s: v for s, v in pairs if isinstance(s, numbers) and isinstance(v, numbers)}.items())
+
+
+def _figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
+    # The object interface keeps no global state and needs no display; imported here, so that a program that only
+    # trains or transcribes does not wait for matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2 * num_panels), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(num_panels, 1, sharex=True, squeeze=False)
+    return figure, list(panels[:, 0])
+
+
+def _line(axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
+    if points:
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=label, linewidth=1, **style)
+
+
+def _finish(axes: "Axes", y_label: str) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(y_label)
+    if axes.lines:
+        axes.grid(alpha=0.3)
+        axes.legend()
+    else:
+        axes.text(0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=axes.transAxes)
+
+
+def _save(figure: "Figure", out_png: Path) -> None:
+    out_png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out_png, format="png", dpi=120)

@@ -1,0 +1,118 @@
+from itertools import groupby, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from speechssl.decode import TokenSpan, greedy, greedy_with_frames, min_ctc_frames
+
+VOCABULARY = 4
+PATHS = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=12), min_size=1, max_size=5)
+
+
+def batch_of(paths: list[list[int]], extra_frames: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random log-probabilities whose best path is given; padding is noise."""
+    num_frames = torch.tensor([len(path) for path in paths])
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(paths), int(num_frames.max()) + extra_frames, VOCABULARY, generator=generator)
+    for b, path in enumerate(paths):
+        for t, token in enumerate(path):
+            logits[b, t, token] = logits[b, t].max() + 0.5
+    return logits.log_softmax(-1), num_frames
+
+
+def collapse(path: list[int], blank_id: int) -> list[int]:
+    return [token for token, _ in groupby(path) if token != blank_id]
+
+
+@given(PATHS, st.integers(0, 3), st.integers(0, VOCABULARY - 1))
+def test_greedy_equals_groupby(paths: list[list[int]], extra_frames: int, blank_id: int) -> None:
+    log_probs, num_frames = batch_of(paths, extra_frames)
+    assert greedy(log_probs, num_frames, blank_id) == [collapse(path, blank_id) for path in paths]
+
+
+@given(PATHS, st.integers(0, 3))
+def test_spans_equal_a_plain_loop(paths: list[list[int]], extra_frames: int) -> None:
+    log_probs, num_frames = batch_of(paths, extra_frames)
+    results = greedy_with_frames(log_probs, num_frames)
+    assert [[span.token for span in spans] for spans in results] == greedy(log_probs, num_frames)
+    for path, spans, table in zip(paths, results, log_probs, strict=True):
+        expected = []
+        t = 0
+        for token, run in groupby(path):
+            length = len(list(run))
+            if token != 0:
+                mean = sum(float(table[i, token].exp()) for i in range(t, t + length)) / length
+                expected.append(TokenSpan(token, t, t + length, pytest.approx(mean, abs=1e-6)))  # type: ignore[arg-type]
+            t += length
+        assert spans == expected
+
+
+@given(PATHS, st.integers(0, 5))
+def test_batch_and_padding_never_change_a_result(paths: list[list[int]], extra_frames: int) -> None:
+    log_probs, num_frames = batch_of(paths, extra_frames)
+    together = greedy_with_frames(log_probs, num_frames)
+    for b, frames in enumerate(num_frames.tolist()):
+        assert greedy_with_frames(log_probs[b : b + 1, :frames], num_frames[b : b + 1]) == [together[b]]
+    for poison in (float("nan"), float("inf"), float("-inf")):
+        padded = torch.where(
+            torch.arange(log_probs.shape[1])[None, :, None] < num_frames[:, None, None], log_probs, poison
+        )
+        assert greedy_with_frames(padded, num_frames) == together
+        assert greedy(padded, num_frames) == [[s.token for s in spans] for spans in together]
+
+
+def test_equals_torchaudio_merge_tokens() -> None:
+    from torchaudio.functional import merge_tokens
+
+    path = [0, 1, 1, 0, 1, 2, 2, 2, 3, 0]
+    log_probs, num_frames = batch_of([path])
+    scores = log_probs[0].amax(-1).exp()
+    theirs = [(s.token, s.start, s.end) for s in merge_tokens(torch.tensor(path), scores)]
+    spans = greedy_with_frames(log_probs, num_frames)[0]
+    assert [(s.token, s.start, s.end) for s in spans] == theirs == [(1, 1, 3), (1, 4, 5), (2, 5, 8), (3, 8, 9)]
+    assert [s.probability for s in spans] == pytest.approx([s.score for s in merge_tokens(torch.tensor(path), scores)])
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
+def test_nothing_in_nothing_out(shape: tuple[int, int, int]) -> None:
+    num_frames = torch.zeros(shape[0], dtype=torch.int64)
+    assert greedy(torch.zeros(shape), num_frames) == [[]] * shape[0]
+    assert greedy_with_frames(torch.zeros(shape), num_frames) == [[]] * shape[0]
+
+
+def test_half_precision_and_gradients_are_accepted() -> None:
+    log_probs, num_frames = batch_of([[1, 1, 2]])
+    assert greedy_with_frames(log_probs.bfloat16().requires_grad_(), num_frames)[0][1].token == 2
+
+
+def test_too_many_frames_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError):
+        greedy(torch.zeros(1, 3, 2), torch.tensor([4]))
+
+
+def test_ctc_loss_is_infinite_exactly_below_the_rule() -> None:
+    uniform = torch.zeros(1, 8, 3).log_softmax(-1)
+    for length in range(1, 5):
+        for tokens in product((1, 2), repeat=length):
+            for frames in range(1, 9):
+                loss = torch.nn.functional.ctc_loss(
+                    uniform[:, :frames].transpose(0, 1), torch.tensor([tokens]), [frames], [length], reduction="sum"
+                )
+                assert bool(loss.isfinite()) == (frames >= min_ctc_frames(tokens)), (tokens, frames)
+
+
+@given(st.lists(st.integers(1, 3), max_size=8))
+def test_rule_equals_the_shortest_path_that_decodes_to_the_tokens(tokens: list[int]) -> None:
+    path: list[int] = []
+    for token in tokens:
+        path += [0, token] if path and path[-1] == token else [token]
+    assert min_ctc_frames(tokens) == len(path)
+    log_probs, num_frames = batch_of([path])
+    assert greedy(log_probs, num_frames) == [tokens]
+
+
+def test_no_tokens_need_no_frames() -> None:
+    assert min_ctc_frames([]) == 0

@@ -1,0 +1,133 @@
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speechssl.report import plot_training, plot_wer, read_metrics, text_table
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return np.asarray(imread(path))
+
+
+def test_rows_are_read_in_order(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": 1, "loss": 2.5}, {"step": 2}]
+    assert read_metrics(write_rows(tmp_path / "m.jsonl", rows)) == rows
+    assert read_metrics(tmp_path / "missing.jsonl") == []
+
+
+def test_every_cut_of_the_file_gives_the_whole_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[dict[str, object]] = [{"step": i, "loss": 1.5, "note": "é"} for i in range(3)]
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    path = tmp_path / "m.jsonl"
+    for cut in range(len(content) + 1):
+        path.write_bytes(content[:cut])
+        found = read_metrics(path)
+        assert found == rows[: len(found)]
+        assert len(found) >= content[:cut].count(b"\n")
+    assert not caplog.records
+
+
+def test_torn_line_in_the_middle_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"ste{"step": 2}\n[3]\n\n{"step": 4}\n')
+    with caplog.at_level(logging.WARNING):
+        assert read_metrics(path) == [{"step": 1}, {"step": 4}]
+    assert [record.getMessage().split(" line ")[1][0] for record in caplog.records] == ["2", "3"]
+
+
+def test_training_picture(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": i, "loss": 5 - i / 10, "chance": 4.6} for i in range(20)]
+    plot_training(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "new/one.png")
+    with_codes: list[dict[str, object]] = [row | {"code_perplexity": 30 + i} for i, row in enumerate(rows)]
+    plot_training(write_rows(tmp_path / "m.jsonl", with_codes), tmp_path / "two.png")
+    one, two = pixels(tmp_path / "new/one.png"), pixels(tmp_path / "two.png")
+    assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=2)
+    assert one.std() > 0.01  # something is drawn
+    plot_training(tmp_path / "m.jsonl", tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_replayed_steps_are_drawn_once(tmp_path: Path) -> None:
+    clean: list[dict[str, object]] = [{"step": i, "loss": float(i)} for i in range(6)]
+    stale: list[dict[str, object]] = [{"step": 3, "loss": 99.0}, {"step": 4, "loss": 98.0}]
+    plot_training(write_rows(tmp_path / "a.jsonl", clean), tmp_path / "a.png")
+    plot_training(write_rows(tmp_path / "b.jsonl", clean[:3] + stale + clean[3:]), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_wer_picture(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": i, "loss": 1.0} for i in range(5)]
+    plot_wer(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "none.png")
+    plot_wer(
+        write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "dev_wer": 0.4, "dev_cer": 0.2}]), tmp_path / "one.png"
+    )
+    assert pixels(tmp_path / "one.png").std() > pixels(tmp_path / "none.png").std()
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"{}\n", b'{"step": 1, "loss": NaN}\n{"step": 2, "loss": null}\n{"loss": 3}\n']
+)
+def test_empty_or_odd_metrics_do_not_crash(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    plot_training(path, tmp_path / "training.png")
+    plot_wer(path, tmp_path / "wer.png")
+    assert pixels(tmp_path / "training.png").size > 0
+    assert pixels(tmp_path / "wer.png").size > 0
+
+
+def test_importing_stays_light() -> None:
+    modules = "speechssl.report, speechssl.text, speechssl.score, speechssl.formats"
+    heavy = ("matplotlib", "sentencepiece", "jiwer", "torch")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_plotting_leaves_pyplot_alone(tmp_path: Path) -> None:
+    before = "matplotlib.pyplot" in sys.modules
+    plot_wer(tmp_path / "none.jsonl", tmp_path / "x.png")
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_table() -> None:
+    assert text_table(["model", "WER"], [["tiny", "12.5 %"], ["base, long", "9.0 %"]]) == (
+        "| model      |    WER |\n"
+        "| ---------- | -----: |\n"
+        "| tiny       | 12.5 % |\n"
+        "| base, long |  9.0 % |\n"
+    )  # fmt: skip
+    assert text_table(["a"], []) == "| a   |\n| --- |\n"
+
+
+CELLS = st.text(st.characters(exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
+def test_table_reads_back_as_markdown(rows: list[tuple[str, str]]) -> None:
+    lines = text_table(["one", "two"], rows).split("\n")
+    assert lines.pop() == ""
+    assert len({len(line) for line in lines}) == 1
+    for row, line in zip(rows, lines[2:], strict=True):
+        cells = [cell.strip() for cell in line.replace(r"\|", "\0")[1:-1].split("|")]
+        assert [cell.replace("\0", "|") for cell in cells] == [" ".join(cell.split()) for cell in row]
+
+
+def test_table_needs_whole_rows() -> None:
+    with pytest.raises(AssertionError):
+        text_table(["a", "b"], [["only one"]])
