@@ -41,7 +41,7 @@ def read_preset(name_or_path: str | Path) -> Table:
     else:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
-            raise ConfigError(f"no preset {name!r}: give one of {', '.join(preset_names())}, or the path of a .toml file")
+            raise ConfigError(f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file")
         text = path.read_text(encoding="utf-8")
     try:
         return tomllib.loads(text)

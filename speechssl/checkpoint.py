@@ -1,0 +1,178 @@
+"""Folders of tensors (safetensors) and one JSON record, written atomically and checked when read. Knows no model."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from speechssl.errors import CheckpointError
+
+TENSORS = "tensors.safetensors"
+RECORD = "record.json"
+
+
+def save_folder(
+    path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+) -> None:
+    """Write a folder that is either wholly there or not at all.
+
+    Everything goes into a hidden sibling, is flushed to the disk, and takes the final name in one rename. An
+    existing folder of that name is moved aside for the rename and removed after it.
+
+    Args:
+        tensors: any devices; stored contiguous.
+        record: JSON values; ``files`` of it is ours (sha256 of every other file).
+        files: further files, such as a tokenizer's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _recover(path)
+    partial, old = path.parent / f".{path.name}.partial", _old(path)
+    for leftover in (partial, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir()
+    contents = dict(files or {})
+    # Copies: safetensors refuses tensors that share memory, and tied weights must survive.
+    contents[TENSORS] = safetensors.torch.save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()})
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
+    contents[RECORD] = _seal({**record, "files": sums})
+    for name, data in contents.items():
+        _write_durably(partial / name, data)
+    _sync_folder(partial)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    _sync_folder(path.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """The JSON record of a saved folder, its own checksum verified.
+
+    Raises:
+        CheckpointError: missing, not JSON, or changed since it was written.
+    """
+    _recover(path)
+    try:
+        text = (path / RECORD).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} is no saved model or checkpoint: cannot read {RECORD} ({error})") from error
+    try:
+        sealed = json.loads(text)
+        record = sealed["record"]
+        intact = isinstance(record, dict) and _seal(record) == text
+    except (ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise CheckpointError(f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint")
+    return dict(record)
+
+
+def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and record of a saved folder; every file is checked before anything of it is used.
+
+    Raises:
+        CheckpointError: a file is missing or differs from what was written.
+    """
+    record = load_record(path)
+    for name, expected in record["files"].items():
+        # Names come from a file, so they must not lead out of the folder.
+        if Path(name).name != name:
+            raise CheckpointError(f"{path / RECORD} names the file {name!r}, which is not inside the folder")
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path / name} cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise CheckpointError(f"{path / name} is damaged: its checksum does not match; use another checkpoint")
+    try:
+        return safetensors.torch.load_file(path / TENSORS, device=str(device)), record
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path / TENSORS} is not a safetensors file: {error}") from error
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` updates lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Checkpoint folders of a run, newest first; half-written ones have hidden names and are not among them."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
+
+
+def model_folder(path: Path) -> Path:
+    """The folder of weights that MODEL means: a model folder itself, or the one inside a finished run.
+
+    Raises:
+        CheckpointError: neither; says so when the run is there but not finished.
+    """
+    for candidate in (path, path / "model"):
+        _recover(candidate)
+        if (candidate / RECORD).is_file():
+            return candidate
+    if checkpoints(path):
+        raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
+    raise CheckpointError(f"{path} is neither a model folder (with {RECORD}) nor a run folder (with model/{RECORD})")
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Fill every parameter and buffer of ``module``; nothing may be missing, left over or of another shape.
+
+    Raises:
+        CheckpointError: lists the names that do not agree.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise CheckpointError(f"weights of {origin} do not fit the model: {shown}")
+    module.load_state_dict(dict(tensors))
+
+
+def _old(path: Path) -> Path:
+    return path.parent / f".{path.name}.old"
+
+
+def _recover(path: Path) -> None:
+    # A kill between the two renames of save_folder leaves the good old folder under its hidden name.
+    if not path.exists() and _old(path).exists():
+        _old(path).rename(path)
+
+
+def _seal(record: Mapping[str, Any]) -> bytes:
+    body = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    sealed = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "record": record}
+    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

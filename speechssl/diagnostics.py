@@ -1,0 +1,82 @@
+"""What a model reports of a batch, and the watch over a run's health."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import Field
+from torch import Tensor
+
+from speechssl.config import Settings
+from speechssl.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """Sums over a micro-batch; the loop adds them up and divides once by the whole step's weight."""
+
+    total: Tensor
+    """() float32, what is differentiated: a sum, not a mean."""
+    weight: int
+    """Items that ``total`` sums over: masked frames or target tokens."""
+    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+    """Each the sum over the same items, so that metric / weight is its mean."""
+
+
+class HealthConfig(Settings):
+    """When a pretraining run counts as lost."""
+
+    window: int = Field(50, ge=1, description="updates that the averages cover")
+    chance_after: float = Field(0.3, ge=0, le=1, description="share of the steps after which chance is a fault")
+    chance_margin: float = Field(0.02, ge=0, description="nats below ln(1 + K) that count as learning")
+    collapse_accuracy: float = Field(0.98, ge=0, le=1)
+    collapse_perplexity: float = Field(2.0, ge=1, description="code perplexity per codebook at or below it")
+
+
+class Health:
+    """Recognises a run at chance and a collapsed one from its metrics.
+
+    Chance: the contrastive loss has not left ln(1 + K), the value when all logits are equal. Collapse: nearly
+    every target has the same code, so every negative equals the positive and predicting is trivial.
+    """
+
+    def __init__(self, config: HealthConfig, total_steps: int) -> None:
+        self.config = config
+        self.patience = max(config.window, int(config.chance_after * total_steps))
+        self.recent: list[Mapping[str, float]] = []
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of update ``step`` (from 0).
+
+        Raises:
+            TrainingError: names the cause and the settings to change.
+        """
+        if "chance" not in metrics:
+            return
+        self.recent = [*self.recent[-self.config.window + 1 :], metrics]
+        if len(self.recent) < self.config.window:
+            return
+        watched = ("loss", "chance", "accuracy", "code_perplexity")
+        mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}
+        if mean["accuracy"] >= self.config.collapse_accuracy or mean["loss"] <= 0.05:
+            self._collapsed(step, mean)
+        if mean["code_perplexity"] <= self.config.collapse_perplexity:
+            self._collapsed(step, mean)
+        if step + 1 >= self.patience and mean["loss"] > mean["chance"] - self.config.chance_margin:
+            raise TrainingError(
+                f"stuck at chance after {step + 1} updates: loss {mean['loss']:.3f} nats, chance {mean['chance']:.3f}; "
+                "the model predicts nothing. Try a lower optim.lr, a longer optim.warmup, more batch.seconds, "
+                "or check that the audio is speech"
+            )
+
+    def _collapsed(self, step: int, mean: Mapping[str, float]) -> None:
+        raise TrainingError(
+            f"collapsed after {step + 1} updates: accuracy {mean['accuracy']:.3f}, loss {mean['loss']:.3f} nats, "
+            f"code perplexity {mean['code_perplexity']:.1f}; almost every target has the same code. "
+            "Raise objective.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
+        )
+
+
+def chance_loss(num_negatives: int) -> float:
+    """ln(1 + K): the contrastive loss in nats when all logits are equal."""
+    return math.log(1 + num_negatives)

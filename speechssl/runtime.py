@@ -1,0 +1,81 @@
+"""The machine under a run: device, number format, threads, seeds, log lines."""
+
+import hashlib
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from speechssl.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+def pick_device(name: Device) -> torch.device:
+    """The device to use; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: ``cuda`` asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda is not available here: use --set train.device=auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision for the matrix products; losses and similarities stay in float32 by their own casts."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part: stable across processes, unlike ``hash``."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def generator(*parts: int) -> np.random.Generator:
+    """Random numbers that depend only on ``parts``, such as (seed, step, utterance key)."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(list(parts))))
+
+
+def log(message: str) -> None:
+    """One line with the time of day, on stderr: stdout is for data."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+class HoursProgress(AbstractContextManager["HoursProgress"]):
+    """Progress in hours of audio on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
+
+    EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        self.started = self.last = time.monotonic()
+        self.bar = Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else None
+        self.task = self.bar.add_task("hours of audio", total=None) if self.bar else None
+
+    def __enter__(self) -> "HoursProgress":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, done_h: float, total_h: float | None = None) -> None:
+        """``done_h`` of ``total_h`` hours are done; None = the total is not known."""
+        now = time.monotonic()
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=done_h, total=total_h)
+        elif now - self.last >= self.EVERY_S:
+            self.last = now
+            of = "" if total_h is None else f" of {total_h:.2f}"
+            log(f"{done_h:.2f}{of} h of audio, {done_h * 3600 / (now - self.started):.0f} s per second")
