@@ -1,0 +1,134 @@
+"""A recogniser: encoder, linear head and CTC loss; its freeze schedule, its masks, and its model folder."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechssl.batching import Batch
+from speechssl.checkpoint import load_folder, load_into, save_folder
+from speechssl.config import Settings, as_table, build
+from speechssl.diagnostics import LossOutput
+from speechssl.encoder import Encoder, EncoderConfig, EncoderOutput
+from speechssl.errors import CheckpointError
+from speechssl.masking import MaskConfig, span_mask
+from speechssl.runtime import generator
+from speechssl.text import Tokenizer, load_tokenizer, normalise
+
+
+class CtcConfig(Settings):
+    """How the encoder takes part in fine-tuning; defaults are wav2vec 2.0's for little data."""
+
+    head_only_steps: int = Field(0, ge=0, description="updates at the start in which only the new head learns")
+    train_front_end: bool = Field(False, description="whether the front end learns; the reference never does")
+    frozen: bool = Field(False, description="the encoder never learns: the head reads fixed features")
+    time_mask: MaskConfig = Field(MaskConfig(), description="spans of frames hidden while training")
+    channel_mask_prob: float = Field(0.25, ge=0, le=1, description="expected share of masked channels before overlap")
+    channel_mask_length: int = Field(64, ge=1, description="neighbouring channels of a masked span")
+    dropout: float = Field(0.1, ge=0, lt=1, description="before the head")
+
+
+class CtcModel(nn.Module):
+    """Speech -> log-probabilities of tokens per frame.
+
+    Source: CTC (Graves et al. 2006); fine-tuning as in wav2vec 2.0 section 3.3 and appendix B.
+    """
+
+    def __init__(
+        self, encoder: Encoder, tokenizer: Tokenizer, normaliser: str, config: CtcConfig, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
+        self.config, self.seed = config, seed
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(encoder.config.width, tokenizer.size)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        encoder.requires_grad_(not config.frozen)
+        encoder.front_end.requires_grad_(config.train_front_end and not config.frozen)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Normalised and tokenised transcript."""
+        return self.tokenizer.encode(normalise(text, self.normaliser))
+
+    def log_probs(self, batch: Batch) -> EncoderOutput:
+        """(B, T, V) float32 log-probabilities with (B,) valid frames; for evaluation, so without masks."""
+        hidden, num_frames = self.encoder(batch.inputs, batch.num_units)
+        return EncoderOutput(self.head(hidden).float().log_softmax(-1), num_frames)
+
+    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+        """CTC loss of a batch at update ``step``: the sum over utterances (nats), weighed by target tokens.
+
+        Every utterance must have frames enough for its tokens (``min_ctc_frames``), which fine-tuning checks
+        before it starts: otherwise the loss is infinite.
+        """
+        hidden, num_frames = self._encode(batch, step)
+        log_probs = self.head(self.dropout(hidden)).float().log_softmax(-1)
+        targets = [torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts]
+        lengths = torch.tensor([len(t) for t in targets])
+        joined = torch.cat(targets).to(log_probs.device)
+        blank = self.tokenizer.blank_id
+        loss = F.ctc_loss(log_probs.transpose(0, 1), joined, num_frames, lengths, blank=blank, reduction="sum")
+        with torch.no_grad():
+            valid = torch.arange(log_probs.shape[1], device=log_probs.device) < num_frames[:, None]
+            blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
+        weight = max(1, int(lengths.sum()))
+        return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blanks * weight})
+
+    def _encode(self, batch: Batch, step: int) -> EncoderOutput:
+        """Training-time encoder: masks and freezing as configured for this step."""
+        config, encoder = self.config, self.encoder
+        learns = not config.frozen and step >= config.head_only_steps
+        if config.frozen:
+            encoder.eval()  # fixed features: no dropout inside the encoder either
+        with nullcontext() if learns else torch.no_grad():
+            frames, num_frames = encoder.extract(batch.inputs, batch.num_units)
+            mask = channel_mask = None
+            if self.training and not config.frozen:
+                mask, channel_mask = self._masks(batch, num_frames.tolist(), frames.shape[1], step)
+                mask, channel_mask = mask.to(frames.device), channel_mask.to(frames.device)
+            hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask, channel_mask)
+        return EncoderOutput(hidden, num_frames)
+
+    def _masks(self, batch: Batch, num_frames: list[int], width: int, step: int) -> tuple[Tensor, Tensor]:
+        config = self.config
+        channels = MaskConfig(prob=config.channel_mask_prob, length=config.channel_mask_length, min_spans=0)
+        time = np.zeros((len(num_frames), width), dtype=bool)
+        channel = np.zeros((len(num_frames), self.encoder.config.width), dtype=bool)
+        for row, (count, key) in enumerate(zip(num_frames, batch.keys, strict=True)):
+            rng = generator(self.seed, step, key)
+            time[row, :count] = span_mask(count, config.time_mask, rng)
+            channel[row] = span_mask(channel.shape[1], channels, rng)
+        return torch.from_numpy(time), torch.from_numpy(channel)
+
+
+def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any]) -> None:
+    """A folder that ``load_ctc`` reads anywhere: weights, settings, tokenizer; ``about`` is kept as it is."""
+    record = {
+        "kind": "ctc",
+        "encoder": as_table(model.encoder.config),
+        "normaliser": model.normaliser,
+        "about": dict(about),
+    }
+    save_folder(path, model.state_dict(), record, model.tokenizer.files())
+
+
+def load_ctc(path: Path) -> CtcModel:
+    """A recogniser from its model folder, ready to use, on the CPU.
+
+    Raises:
+        CheckpointError: no model folder, damaged, or an encoder without a CTC head.
+    """
+    tensors, record = load_folder(path)
+    if record.get("kind") != "ctc":
+        raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")
+    encoder = Encoder(build(EncoderConfig, record["encoder"]))
+    model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), CtcConfig())
+    load_into(model, tensors, str(path))
+    return model.eval()
