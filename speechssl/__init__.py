@@ -1,1 +1,45 @@
-"""speechssl: learn speech representations without labels."""
+"""speechssl: learn speech representations without labels, recognise speech with few.
+
+Public names are imported on first use, so that ``import speechssl`` itself stays light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "scan": "manifest",
+    "split_manifest": "manifest",
+    "Manifest": "manifest",
+    "Record": "manifest",
+    "prepare": "prepare",
+    "PrepareConfig": "prepare",
+    "Store": "store",
+    "Dataset": "batching",
+    "Batches": "batching",
+    "Encoder": "encoder",
+    "EncoderConfig": "encoder",
+    "Contrastive": "pretraining",
+    "CtcModel": "ctc",
+    "load_ctc": "ctc",
+    "fit": "train",
+    "PretrainSettings": "experiments",
+    "FinetuneSettings": "experiments",
+    "resolve_settings": "experiments",
+    "finetune_settings": "experiments",
+    "pretrain": "experiments",
+    "finetune": "experiments",
+    "load_encoder": "experiments",
+    "evaluate": "recognise",
+    "transcribe": "recognise",
+    "score": "score",
+    "SpeechsslError": "errors",
+}
+__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'speechssl' has no attribute {name!r}")
+    return getattr(import_module(f"speechssl.{_HOME[name]}"), name)

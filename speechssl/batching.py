@@ -1,0 +1,215 @@
+"""Which chunks make up update ``step``, and their padded batch. The order is a function of (seed, step) alone."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from speechssl.config import Settings
+from speechssl.errors import ConfigError
+from speechssl.features import INT16_SCALE, FeatureConfig, num_units
+from speechssl.runtime import generator
+from speechssl.store import Store
+
+
+class BatchConfig(Settings):
+    """How much audio an update sees."""
+
+    seconds: float = Field(100.0, gt=0, description="audio per update at most, seconds (a longer utterance goes alone)")
+    micro_seconds: float | None = Field(None, gt=0, description="audio held in memory at once; None = all of an update")
+    crop_s: float | None = Field(None, gt=0, description="longer chunks are cut to a random window of this, seconds")
+    num_buckets: int = Field(8, ge=1, description="groups of like length that batches are drawn from")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances, padded with zeros at the end to the longest."""
+
+    ids: tuple[str, ...]
+    keys: tuple[int, ...]
+    """One number per utterance, from its id: seeds its masks and negatives whatever the batch."""
+    inputs: Tensor
+    """(B, S) float32 samples in -1..1, or (B, U, F) float32 log-mel."""
+    num_units: Tensor
+    """(B,) int64, valid samples or mel frames."""
+    texts: tuple[str | None, ...]
+    num_samples: int
+    """Audio samples in all utterances together."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``; copies overlap with computing where the host memory is pinned."""
+        if device.type == "cpu":
+            return self
+        return replace(
+            self,
+            inputs=self.inputs.pin_memory().to(device, non_blocking=True),
+            num_units=self.num_units.pin_memory().to(device, non_blocking=True),
+        )
+
+
+def utterance_key(utterance_id: str) -> int:
+    """A stable 63-bit number of an utterance's id."""
+    digest = hashlib.sha256(utterance_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def collate(
+    ids: Sequence[str], arrays: Sequence[NDArray[np.generic]], texts: Sequence[str | None], config: FeatureConfig
+) -> Batch:
+    """Pad stored arrays, (S,) int16 or (U, F) float16 each, into one float32 batch."""
+    lengths = [len(array) for array in arrays]
+    inputs = np.zeros((len(arrays), max(lengths), *arrays[0].shape[1:]), dtype=np.float32)
+    for row, array in zip(inputs, arrays, strict=True):
+        row[: len(array)] = array
+    if config.kind == "waveform":
+        inputs /= INT16_SCALE
+    samples = sum((length - 1) * config.hop + config.window for length in lengths)
+    keys = tuple(utterance_key(i) for i in ids)
+    return Batch(tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), samples)
+
+
+class Dataset:
+    """Chosen chunks of one or more stores with equal features, as one sequence."""
+
+    def __init__(self, stores: Sequence[Store], splits: Sequence[str] | None = None) -> None:
+        """Args: splits: keep these only; None keeps all.
+
+        Raises:
+            ConfigError: no chunk, or stores of different features.
+        """
+        kinds = [store.features for store in stores]
+        if any(kind != kinds[0] for kind in kinds):
+            raise ConfigError(f"stores hold different features: {kinds}; prepare them alike")
+        self.features = FeatureConfig.model_validate(kinds[0])
+        self.stores = tuple(stores)
+        chosen = [store.indices(splits) for store in stores]
+        self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)
+        self.index_of = np.concatenate(chosen).astype(np.int64)
+        self.num_samples = np.concatenate([s.num_samples[c] for s, c in zip(stores, chosen, strict=True)])
+        if not len(self.index_of):
+            wanted = "any split" if splits is None else f"split {', '.join(splits)}"
+            raise ConfigError(f"no chunk of {wanted} in {', '.join(str(s.path) for s in stores)}")
+
+    def __len__(self) -> int:
+        return len(self.index_of)
+
+    @property
+    def seconds(self) -> float:
+        """Audio in all chunks."""
+        return float(self.num_samples.sum()) / self.features.sample_rate_hz
+
+    def subset(self, positions: NDArray[np.int64]) -> "Dataset":
+        """Only the chunks at ``positions``, in that order."""
+        part = object.__new__(Dataset)
+        part.features, part.stores = self.features, self.stores
+        part.store_of, part.index_of = self.store_of[positions], self.index_of[positions]
+        part.num_samples = self.num_samples[positions]
+        return part
+
+    def id_text(self, position: int) -> tuple[str, str | None]:
+        """Id and transcript of one chunk; with several stores the id starts with the store's number."""
+        which = int(self.store_of[position])
+        record = self.stores[which].record(int(self.index_of[position]))
+        return (record.id if len(self.stores) == 1 else f"{which}:{record.id}"), record.text
+
+    def array(self, position: int) -> NDArray[np.generic]:
+        """What the store holds of one chunk, its checksum verified."""
+        return self.stores[int(self.store_of[position])].array(int(self.index_of[position]))
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Whole chunks as a batch."""
+        pairs = [self.id_text(p) for p in positions]
+        return collate([i for i, _ in pairs], [self.array(p) for p in positions], [t for _, t in pairs], self.features)
+
+
+class Batches:
+    """Updates over a dataset: ``micro_batches(step)`` is the whole interface, and the resume state is ``step``.
+
+    Chunks are sorted by length once and cut into buckets. Each epoch shuffles within buckets, cuts every bucket into
+    its fixed number of batches, and shuffles those: every chunk once an epoch, the same number of updates every epoch.
+    Update 0 takes the batch with the most audio, so that memory runs out in the first minute or never.
+    """
+
+    def __init__(self, dataset: Dataset, config: BatchConfig, seed: int) -> None:
+        self.dataset, self.config, self.seed = dataset, config, seed
+        rate = dataset.features.sample_rate_hz
+        self.crop = round(config.crop_s * rate) if config.crop_s else None
+        lengths = dataset.num_samples if self.crop is None else np.minimum(dataset.num_samples, self.crop)
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        # Ties are broken by position, so the order never depends on the sorting algorithm.
+        by_length = np.argsort(self.lengths, kind="stable")
+        self.buckets = [b for b in np.array_split(by_length, config.num_buckets) if len(b)]
+        limit = config.seconds * rate
+        per_batch = [max(1, int(limit // self.lengths[b[-1]])) for b in self.buckets]
+        self.batches_of = [-(-len(b) // size) for b, size in zip(self.buckets, per_batch, strict=True)]
+        self.steps_per_epoch = sum(self.batches_of)
+        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    def plan(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Positions of every update of an epoch, in order."""
+        if self._plan[0] != epoch:
+            rng = generator(self.seed, epoch)
+            batches = []
+            for bucket, count in zip(self.buckets, self.batches_of, strict=True):
+                batches += np.array_split(rng.permutation(bucket), count)
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+            if epoch == 0:
+                areas = [len(b) * int(self.lengths[b].max()) for b in batches]
+                batches.insert(0, batches.pop(int(np.argmax(areas))))
+            self._plan = (epoch, batches)
+        return self._plan[1]
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Positions in the dataset that update ``step`` uses."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return self.plan(epoch)[index]
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The batches of update ``step``, each of at most ``micro_seconds`` of audio (one utterance at least)."""
+        positions = self.positions(step)
+        if self.config.micro_seconds is None:
+            return [self._load(positions, step)]
+        limit = self.config.micro_seconds * self.dataset.features.sample_rate_hz
+        ordered = positions[np.argsort(-self.lengths[positions], kind="stable")]
+        groups: list[list[int]] = [[]]
+        for position in ordered.tolist():
+            if groups[-1] and (len(groups[-1]) + 1) * self.lengths[groups[-1][0]] > limit:
+                groups.append([])
+            groups[-1].append(position)
+        return [self._load(np.asarray(group), step) for group in groups]
+
+    def _load(self, positions: NDArray[np.int64], step: int) -> Batch:
+        dataset = self.dataset
+        pairs = [dataset.id_text(int(p)) for p in positions]
+        arrays = [self._cropped(int(p), i, step) for p, (i, _) in zip(positions, pairs, strict=True)]
+        return collate([i for i, _ in pairs], arrays, [t for _, t in pairs], dataset.features)
+
+    def _cropped(self, position: int, utterance_id: str, step: int) -> NDArray[np.generic]:
+        array = self.dataset.array(position)
+        if self.crop is None:
+            return array
+        length = num_units(self.crop, self.dataset.features)
+        if len(array) <= length:
+            return array
+        start = int(generator(self.seed, step, utterance_key(utterance_id)).integers(len(array) - length + 1))
+        return array[start : start + length]
+
+
+def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
+    """A seeded random subset of about ``minutes``: utterances in random order until the next would exceed it.
+
+    Raises:
+        ConfigError: the dataset holds less.
+    """
+    wanted = minutes * 60
+    if dataset.seconds < wanted:
+        raise ConfigError(f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} labelled minutes here")
+    order = generator(seed, 0).permutation(len(dataset))
+    total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
+    chosen = order[: max(1, int(np.searchsorted(total, wanted, side="right")))]
+    return dataset.subset(np.sort(chosen))

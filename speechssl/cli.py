@@ -1,0 +1,248 @@
+"""The ``speechssl`` command: verbs in pipeline order, each parses, calls the library, prints. Exit codes live here.
+
+0 done; 1 a problem with input or settings (one line on stderr); 2 wrong usage; 3 some inputs failed, the rest are done;
+4 all inputs failed; 143 SIGTERM, after a checkpoint.
+"""
+
+import shutil
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechssl import __version__
+from speechssl.batching import Batches, Dataset
+from speechssl.checkpoint import model_folder
+from speechssl.config import as_json, as_table, build, parse_overrides
+from speechssl.ctc import load_ctc
+from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, resolve_settings
+from speechssl.features import FeatureConfig
+from speechssl.formats import FORMATS, common_root, output_path, write_atomic
+from speechssl.prepare import PrepareConfig, prepare
+from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
+from speechssl.report import text_table
+from speechssl.runtime import HoursProgress, log, pick_device
+from speechssl.store import Store
+
+SOME_FAILED, ALL_FAILED = 3, 4
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
+
+
+class Features(StrEnum):
+    """What a store holds."""
+
+    logmel = "logmel"
+    waveform = "waveform"
+
+
+@app.command("prepare")
+def prepare_command(
+    source: Annotated[Path, typer.Argument(help="Audio folder, .jsonl, metadata.csv, Kaldi folder, fairseq .tsv.")],
+    store: Annotated[Path, typer.Argument(help="Folder to write.")],
+    features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
+    min_chunk: Annotated[float, typer.Option(help="Shortest chunk of unlabelled audio, seconds.")] = 2.0,
+    max_chunk: Annotated[float, typer.Option(help="Longest chunk of unlabelled audio, seconds.")] = 15.0,
+    max_duration: Annotated[float, typer.Option(help="A file longer than this is rejected, seconds.")] = 21600.0,
+    max_bad_fraction: Annotated[float, typer.Option(help="Share of bad files above which the exit code is 3.")] = 0.05,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    force: ForceOption = False,
+) -> None:
+    """Recordings -> validated manifest + feature store, every second accounted for."""
+    config = PrepareConfig(
+        features=FeatureConfig(kind=features.value),
+        min_chunk_s=min_chunk,
+        max_chunk_s=max_chunk,
+        max_duration_s=max_duration,
+        max_bad_fraction=max_bad_fraction,
+    )
+    with HoursProgress() as progress:
+        report = prepare(source, store, config, jobs=jobs, force=force, progress=progress)
+    typer.echo(report.table())
+    if report.num_rejected:
+        log(f"{report.num_rejected} of {report.num_files} files rejected, see {store / 'rejects.jsonl'}")
+    if report.num_rejected == report.num_files:
+        raise typer.Exit(ALL_FAILED)
+    if report.too_many_bad:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command("pretrain")
+def pretrain_command(
+    stores: Annotated[list[Path], typer.Argument(help="Prepared stores.")],
+    run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
+    preset: Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")] = "tiny",
+    split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); train.")] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the size of an epoch.")] = False,
+    force: ForceOption = False,
+) -> None:
+    """Learn an encoder from unlabelled audio (wav2vec 2.0's objective)."""
+    settings = resolve_settings(PretrainSettings, preset, parse_overrides(set_ or []))
+    if dry_run:
+        dataset = Dataset([Store(path) for path in stores], split or ["train"])
+        batches = Batches(dataset, settings.batch, settings.train.seed)
+        typer.echo(as_json(as_table(settings)), nl=False)
+        log(f"{dataset.seconds / 3600:.2f} h in {len(dataset)} chunks, {batches.steps_per_epoch} updates an epoch")
+        return
+    _start_anew(run, force)
+    typer.echo(str(pretrain(stores, run, settings, split or ["train"])))
+
+
+@app.command("finetune")
+def finetune_command(
+    store: Annotated[Path, typer.Argument(help="Store with transcripts and splits train and dev.")],
+    run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
+    init: Annotated[str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")],
+    minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; all.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="chars, bpe:N or unigram:N.")] = None,
+    freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Only the head learns.")] = False,
+    preset: Annotated[str | None, typer.Option(help="Default: what the encoder was pretrained with.")] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Train a CTC recogniser on a small transcribed subset."""
+    flags = [f"minutes={minutes}"] if minutes is not None else []
+    flags += [f"tokenizer={tokenizer}"] if tokenizer is not None else []
+    flags += ["ctc.frozen=true"] if freeze_encoder else []
+    origin = None if init == "none" else Path(init)
+    settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
+    _start_anew(run, force)
+    finetune(store, run, settings, origin)
+    typer.echo(str(run / "model"))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    store: Annotated[Path, typer.Argument(help="Prepared store with transcripts.")],
+    out: Annotated[Path, typer.Option(help="Folder for score.json, utterances.jsonl, report.txt.")],
+    split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
+    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+) -> None:
+    """Word and character error rate of greedy decoding, with its interval and its errors."""
+    recogniser = load_ctc(model_folder(model)).to(pick_device("auto"))
+    dataset = Dataset([Store(store)], [split])
+    result = evaluate(recogniser, dataset, batch_seconds)
+    about = {"model": str(model), "store": str(store), "split": split, "normaliser": recogniser.normaliser}
+    typer.echo(write_score(result, out, about), nl=False)
+
+
+@app.command("transcribe")
+def transcribe_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    paths: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
+    output_format: Annotated[str, typer.Option(help="Comma-separated: txt, json.")] = "txt",
+    output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
+    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    force: ForceOption = False,
+) -> None:
+    """Files and folders -> text."""
+    names = output_format.split(",")
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise ConfigError(f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}")
+    if output_dir is None and len(names) > 1:
+        raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
+    files = find_audio(paths)
+    if not files:
+        raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
+    root = common_root(files)
+
+    def targets(path: Path) -> list[Path]:
+        return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
+
+    waiting = [f for f in files if force or output_dir is None or not all(t.exists() for t in targets(f))]
+    if len(waiting) < len(files):
+        log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
+    recogniser = load_ctc(model_folder(model)).to(pick_device("auto"))
+    failed = 0
+    with HoursProgress() as progress:
+        for result in transcribe(recogniser, waiting, model.name, batch_seconds, lambda s: progress(s / 3600, None)):
+            if isinstance(result, Failure):
+                failed += 1
+                log(f"{result.path}: {result.error}")
+                continue
+            for name, target in zip(names, targets(Path(result.path)) or [None] * len(names), strict=True):
+                text = FORMATS[name](result)
+                if target is not None:
+                    write_atomic(target, text)
+                elif name == "txt" and len(files) > 1:
+                    typer.echo(f"{result.path}\t{result.text}")
+                else:
+                    typer.echo(text, nl=False)
+    if failed:
+        log(f"{failed} of {len(waiting)} files could not be transcribed")
+        raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
+
+
+@app.command("compare")
+def compare_command(
+    scores: Annotated[list[Path], typer.Argument(help="Folders that evaluate wrote; NAME=FOLDER names a row.")],
+) -> None:
+    """One table from several evaluations."""
+    rows = []
+    for given in scores:
+        name, _, folder = str(given).rpartition("=")
+        rows.append((name or given.name, *_score_cells(Path(folder))))
+    typer.echo(text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances"), rows))
+
+
+def _score_cells(folder: Path) -> tuple[str, ...]:
+    import json
+
+    try:
+        score = json.loads((folder / "score.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} holds no score.json that can be read ({error}): run speechssl evaluate") from error
+    (a, b), (c, d) = score["wer_interval"], score["cer_interval"]
+    return (
+        f"{score['wer']:.1%}", f"{a:.1%} .. {b:.1%}", f"{score['cer']:.1%}", f"{c:.1%} .. {d:.1%}",
+        str(score["num_utterances"]),
+    )  # fmt: skip
+
+
+def _start_anew(run: Path, force: bool) -> None:
+    if not force or not run.exists():
+        return
+    if any(run.iterdir()) and not (run / "settings.json").exists():
+        raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
+    shutil.rmtree(run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+DEBUG = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Learn speech representations without labels, and recognise speech with few."""
+    globals()["DEBUG"] = debug
+
+
+def main() -> None:
+    """Entry point: errors that a user can cause become one line and exit code 1."""
+    try:
+        app()
+    except SpeechsslError as error:
+        if DEBUG:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        print(f"speechssl: {message}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,244 @@
+"""``pretrain`` and ``finetune``: from stores and settings to a run folder with a model in it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes
+from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
+from speechssl.config import Settings, Table, as_table, build, merge, read_preset
+from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.decode import min_ctc_frames
+from speechssl.encoder import Encoder, EncoderConfig
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.formats import write_atomic
+from speechssl.masking import MaskConfig
+from speechssl.optim import OptimConfig
+from speechssl.pretraining import Contrastive, ContrastiveConfig
+from speechssl.quantizer import QuantizerConfig
+from speechssl.recognise import evaluate
+from speechssl.runtime import derive_seed, log
+from speechssl.store import Store
+from speechssl.text import normalise, train_tokenizer
+from speechssl.train import TrainConfig, Validation, fit
+
+MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
+
+
+class PretrainSettings(Settings):
+    """Everything that decides a pretraining run."""
+
+    preset: str = Field("tiny", description="where the other settings started from")
+    encoder: EncoderConfig = EncoderConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    objective: ContrastiveConfig = ContrastiveConfig()
+    mask: MaskConfig = MaskConfig()
+    optim: OptimConfig = OptimConfig()
+    batch: BatchConfig = BatchConfig(crop_s=15.6)
+    train: TrainConfig = TrainConfig()
+
+
+class FinetuneSettings(Settings):
+    """Everything that decides a fine-tuning run."""
+
+    preset: str = Field("tiny", description="where the other settings started from")
+    encoder: EncoderConfig = EncoderConfig()
+    ctc: CtcConfig = CtcConfig()
+    optim: OptimConfig = OptimConfig(lr=5e-5, schedule="tri_stage", warmup=0.1)
+    batch: BatchConfig = BatchConfig()
+    train: TrainConfig = TrainConfig()
+    tokenizer: str = Field("chars", description="chars, bpe:N or unigram:N")
+    normaliser: str = Field("basic-1", description="what is done to transcripts before tokenising and scoring")
+    minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
+
+
+S = TypeVar("S", PretrainSettings, FinetuneSettings)
+
+
+def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None) -> S:
+    """Defaults, then the preset (or the ``encoder`` of a model that is continued), then ``overrides``.
+
+    Raises:
+        ConfigError: unknown preset or setting.
+    """
+    tables = read_preset(preset)
+    known = {"encoder", "pretrain", "finetune"}
+    if set(tables) - known:
+        raise ConfigError(f"preset {preset}: unknown table {sorted(set(tables) - known)}, allowed are {sorted(known)}")
+    own = tables.get("pretrain" if kind is PretrainSettings else "finetune", {})
+    defaults = as_table(kind(preset=Path(preset).stem))
+    # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
+    shape = as_table(build(EncoderConfig, encoder if encoder is not None else tables.get("encoder", {})))
+    table = merge(merge(merge(defaults, own), {"encoder": shape}), overrides)
+    return build(kind, table)
+
+
+def pretrain(stores: Sequence[Path], run: Path, settings: PretrainSettings, splits: Sequence[str] = ("train",)) -> Path:
+    """Pretrain an encoder on the chunks of ``stores``; continues by itself when called again.
+
+    Returns:
+        the model folder, ``run/model``.
+
+    Raises:
+        ConfigError, ManifestError: settings or stores cannot be used.
+        TrainingError: the run is lost; see ``train.fit``.
+    """
+    dataset = Dataset([Store(path) for path in stores], splits)
+    _check_features(dataset, settings.encoder)
+    batches = Batches(dataset, settings.batch, settings.train.seed)
+    torch.manual_seed(derive_seed(settings.train.seed, "weights"))
+    objective = Contrastive(
+        Encoder(settings.encoder), settings.objective, settings.quantizer, settings.mask, settings.train.seed
+    )
+    log(
+        f"pretraining {_millions(objective)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
+        f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
+    )
+    fit(objective, batches, settings.optim, settings.train, run, as_table(settings))
+    save_pretrained(objective, run / "model", settings)
+    return run / "model"
+
+
+def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettings) -> None:
+    """Encoder, quantiser and projections as a model folder."""
+    record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": as_table(settings)}
+    save_folder(path, objective.state_dict(), record)
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The encoder of a model folder or finished run, pretrained or fine-tuned.
+
+    Raises:
+        CheckpointError: not a model, damaged, or weights that do not fit.
+    """
+    folder = model_folder(path)
+    tensors, record = load_folder(folder)
+    if record.get("kind") not in ("pretraining", "ctc"):
+        raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
+    encoder = Encoder(build(EncoderConfig, record["encoder"]))
+    own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+    load_into(encoder, own, str(folder))
+    return encoder
+
+
+def finetune_settings(
+    init: Path | None, preset: str | None, overrides: Mapping[str, Any], from_scratch: bool = False
+) -> FinetuneSettings:
+    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with."""
+    if init is None:
+        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}} if from_scratch else {}
+        return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
+    record = load_record(model_folder(init))
+    name = preset or str(record.get("about", {}).get("preset", "tiny"))
+    return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
+
+
+def finetune(store: Path, run: Path, settings: FinetuneSettings, init: Path | None) -> CtcModel:
+    """Train a CTC recogniser on the train split of ``store``; the best model by development WER is kept.
+
+    Args:
+        init: where the encoder comes from; None starts from random weights.
+
+    Returns:
+        the best model, as it stands in ``run/model``.
+
+    Raises:
+        ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
+        TrainingError: the run is lost; see ``train.fit``.
+    """
+    labelled = Store(store)
+    train, dev = Dataset([labelled], ["train"]), Dataset([labelled], ["dev"])
+    _check_features(train, settings.encoder)
+    if settings.minutes:
+        train = choose_minutes(train, settings.minutes, settings.train.seed)
+    texts = [normalise(_text(train, p), settings.normaliser) for p in range(len(train))]
+    tokenizer = train_tokenizer(settings.tokenizer, texts)
+    torch.manual_seed(derive_seed(settings.train.seed, "weights"))
+    encoder = Encoder(settings.encoder) if init is None else load_encoder(init)
+    model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
+    run.mkdir(parents=True, exist_ok=True)
+    train = _fitting(train, model, run)
+    _warn_unknown(dev, model)
+    batches = Batches(train, settings.batch, settings.train.seed)
+    log(
+        f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
+        f"{tokenizer.size} tokens; dev {len(dev)} utterances"
+    )
+
+    def measure() -> Mapping[str, float]:
+        result = evaluate(model, dev)
+        # Words first: characters only separate models of equal WER, as all are at the start.
+        return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_score": result.wer + 1e-3 * result.cer}
+
+    def keep_best(measured: Mapping[str, float]) -> None:
+        save_ctc(model, run / "model", {"preset": settings.preset, **measured})
+
+    validation = Validation(measure, "dev_score", keep_best)
+    about = as_table(settings) | {"init": str(init) if init else None}
+    fit(model, batches, settings.optim, settings.train, run, about, validation)
+    return load_ctc(run / "model")
+
+
+def _text(dataset: Dataset, position: int) -> str:
+    utterance_id, text = dataset.id_text(position)
+    if text is None:
+        raise ConfigError(f"utterance {utterance_id} has no transcript: fine-tune on a labelled store")
+    return text
+
+
+def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
+    """Utterances whose frames can hold their tokens (the exact CTC rule); the others are listed, and bounded.
+
+    Raises:
+        ConfigError: more than 5 % do not fit.
+    """
+    units = torch.tensor([store_units(train, p) for p in range(len(train))])
+    frames = model.encoder.num_frames(units).tolist()
+    keep, lines = [], []
+    for position in range(len(train)):
+        tokens = model.encode_text(_text(train, position))
+        if frames[position] >= max(1, min_ctc_frames(tokens)):
+            keep.append(position)
+            continue
+        row = {"id": train.id_text(position)[0], "frames": frames[position], "needed": min_ctc_frames(tokens)}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_atomic(run / "skipped.jsonl", "".join(lines))
+    if len(lines) > MAX_SKIPPED * len(train):
+        raise ConfigError(
+            f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (listed in "
+            f"{run / 'skipped.jsonl'}): use encoder.subsampling=2, a larger --tokenizer bpe:N, or check the transcripts"
+        )
+    if lines:
+        log(f"{len(lines)} utterances left out: transcript longer than its frames, see {run / 'skipped.jsonl'}")
+    return train.subset(np.array(keep, dtype=np.int64))
+
+
+def store_units(dataset: Dataset, position: int) -> int:
+    """Samples or mel frames of one chunk, from the index alone."""
+    return int(dataset.stores[int(dataset.store_of[position])].num_units[int(dataset.index_of[position])])
+
+
+def _warn_unknown(dev: Dataset, model: CtcModel) -> None:
+    unknown: set[str] = set()
+    for position in range(len(dev)):
+        unknown |= model.tokenizer.unknown(normalise(_text(dev, position), model.normaliser))
+    if unknown:
+        shown = " ".join(sorted(unknown)[:20])
+        log(f"the training transcripts never hold these characters of dev: {shown}; they cannot be recognised")
+
+
+def _check_features(dataset: Dataset, encoder: EncoderConfig) -> None:
+    if dataset.features != encoder.features:
+        raise ConfigError(
+            f"the store holds {dataset.features}, the encoder reads {encoder.features}: "
+            f"prepare with --features {encoder.features.kind}, or choose another --preset"
+        )
+
+
+def _millions(module: torch.nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"

@@ -1,0 +1,344 @@
+"""The one loop, for pretraining and fine-tuning: update, log, validate, save; resumed by calling it again."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechssl.batching import Batch
+from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folder, step_folder
+from speechssl.config import Settings, Table, as_json
+from speechssl.diagnostics import Health, HealthConfig
+from speechssl.errors import CheckpointError, ConfigError, TrainingError
+from speechssl.optim import OptimConfig, learning_rate, make_optimizer
+from speechssl.report import plot_training, plot_wer, read_metrics
+from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
+
+SIGTERM_EXIT = 143
+
+
+class TrainConfig(Settings):
+    """Length, cadence and safety of a run."""
+
+    steps: int = Field(1000, ge=1, description="updates in all")
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(25, ge=1, description="updates between progress lines")
+    save_every: int = Field(200, ge=1, description="updates between checkpoints")
+    validate_every: int = Field(200, ge=1, description="updates between measurements on the development set")
+    keep: int = Field(2, ge=1, description="checkpoints kept")
+    max_bad_steps: int = Field(5, ge=1, description="non-finite updates in a row that stop the run")
+    device: Device = Field("auto")
+    precision: Precision = Field("float32", description="bfloat16: autocast of the matrix products")
+    health: HealthConfig = Field(HealthConfig())
+
+
+class StepBatches(Protocol):
+    """Where the data of an update comes from."""
+
+    def micro_batches(self, step: int) -> list[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a run measures itself while it trains, and keeps its best model."""
+
+    measure: Callable[[], Mapping[str, float]]
+    best_by: str
+    """Key of ``measure``'s result; lower is better."""
+    keep_best: Callable[[Mapping[str, float]], None]
+
+
+@dataclass
+class Progress:
+    """Everything a resumed run needs beside weights and optimiser: the step, and what has been seen."""
+
+    step: int = 0
+    best: float = math.inf
+    bad_in_a_row: int = 0
+
+
+def fit(
+    model: nn.Module,
+    batches: StepBatches,
+    optim: OptimConfig,
+    train: TrainConfig,
+    run: Path,
+    settings: Table,
+    validation: Validation | None = None,
+) -> None:
+    """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
+
+    The same call continues a run that was stopped in any way, and gives the same weights as one that never was: update
+    ``step`` depends on nothing but the seed, the step and the weights. ``model(batch, step, statistics)`` returns a
+    ``LossOutput`` of sums; gradients of all micro-batches are added and divided once by the update's whole weight.
+
+    Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
+
+    Args:
+        settings: all resolved settings, JSON values; a run folder made with others is refused.
+
+    Raises:
+        ConfigError: the run folder holds another run.
+        TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
+        SystemExit: 143 after SIGTERM, once a checkpoint is written.
+    """
+    _claim(run, settings)
+    device = pick_device(train.device)
+    model.to(device)
+    optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
+    progress = _resume(model, optimizer, run)
+    metrics = MetricsFile(run / "metrics.jsonl", progress.step)
+    health = Health(train.health, train.steps)
+    for row in metrics.rows[-train.health.window :]:
+        health.recent.append(row)
+    console = Console(train, batches)
+    with _sigterm_flag() as stopping:
+        while progress.step < train.steps:
+            step = progress.step
+            row = _update(model, batches, optimizer, optim, train, progress, run)
+            progress.step = done = step + 1
+            last = done == train.steps
+            if validation and (last or done % train.validate_every == 0):
+                row |= _validate(model, validation, progress)
+            metrics.add(row)
+            if last or done % train.log_every == 0 or stopping:
+                for new in metrics.flush():
+                    health.check(int(new["step"]) - 1, new)
+                    console.line(new)
+            if last or done % train.save_every == 0 or stopping:
+                # Metrics first: a checkpoint must never be ahead of the file that a resumed run continues.
+                for new in metrics.flush():
+                    health.check(int(new["step"]) - 1, new)
+                _save(model, optimizer, progress, run, train.keep)
+                plot_training(run / "metrics.jsonl", run / "loss.png")
+                if validation:
+                    plot_wer(run / "metrics.jsonl", run / "wer.png")
+            if stopping:
+                log(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
+                raise SystemExit(SIGTERM_EXIT)
+
+
+def _update(
+    model: nn.Module,
+    batches: StepBatches,
+    optimizer: torch.optim.Optimizer,
+    optim: OptimConfig,
+    train: TrainConfig,
+    progress: Progress,
+    run: Path,
+) -> dict[str, Any]:
+    """One update; returns its metrics, still on the device."""
+    step, started = progress.step, time.perf_counter()
+    device = next(model.parameters()).device
+    micro_batches = [batch.to(device) for batch in batches.micro_batches(step)]
+    loaded = time.perf_counter()
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    statistics = _whole_statistics(model, micro_batches, step)
+    weight, sums = 0, dict[str, Tensor | float]()
+    for index, batch in enumerate(micro_batches):
+        # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
+        torch.manual_seed(derive_seed(train.seed, step, index))
+        with autocast(device, train.precision):
+            output = model(batch, step, statistics)
+        output.total.backward()
+        weight += output.weight
+        for name, value in output.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    for parameter in parameters:
+        assert parameter.grad is not None
+        parameter.grad.div_(max(1, weight))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+    rate = learning_rate(step, train.steps, optim)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if bool(torch.isfinite(norm)):
+        optimizer.step()
+        progress.bad_in_a_row = 0
+    else:
+        _report_bad(micro_batches, step, progress, train, run)
+    row: dict[str, Any] = {"step": step + 1} | {name: value / max(1, weight) for name, value in sums.items()}
+    now = time.perf_counter()
+    samples = sum(batch.num_samples for batch in micro_batches)
+    return row | {
+        "grad_norm": norm,
+        "lr": rate,
+        "weight": weight,
+        "samples": samples,
+        "data_s": loaded - started,
+        "time_s": now - started,
+    }
+
+
+def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -> Any:
+    """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
+    if len(micro_batches) == 1 or not hasattr(model, "statistics"):
+        return None
+    whole, *others = (model.statistics(batch, step) for batch in micro_batches)
+    for other in others:
+        whole = whole + other
+    return whole
+
+
+def _report_bad(micro_batches: list[Batch], step: int, progress: Progress, train: TrainConfig, run: Path) -> None:
+    """A non-finite gradient changed nothing; say which utterances, and stop when it goes on."""
+    progress.bad_in_a_row += 1
+    ids = [i for batch in micro_batches for i in batch.ids]
+    with (run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
+    log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
+    if progress.bad_in_a_row >= train.max_bad_steps:
+        raise TrainingError(
+            f"{progress.bad_in_a_row} updates in a row were not finite (last: {step + 1}); their utterances are in "
+            f"{run / 'bad_steps.jsonl'}. Lower optim.lr, or remove those utterances"
+        )
+
+
+def _validate(model: nn.Module, validation: Validation, progress: Progress) -> Mapping[str, float]:
+    model.eval()
+    measured = validation.measure()
+    if measured[validation.best_by] < progress.best:
+        progress.best = measured[validation.best_by]
+        validation.keep_best(measured)
+    return measured
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        partial.rename(path)
+        self.pending: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.pending.append(row)
+
+    def flush(self) -> list[dict[str, float]]:
+        """Write what is pending; returns it as plain numbers."""
+        rows = [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows, self.pending = [*self.rows, *rows][-10_000:], []
+        return rows
+
+
+class Console:
+    """Progress lines on stderr: means since the last line."""
+
+    SHOWN = ("loss", "chance", "accuracy", "code_perplexity", "live_codes", "masked_share", "blank_share", "grad_norm")
+
+    def __init__(self, train: TrainConfig, batches: object) -> None:
+        self.train, self.rows = train, list[Mapping[str, float]]()
+        features = getattr(getattr(batches, "dataset", None), "features", None)
+        self.rate = features.sample_rate_hz if features else 16000
+
+    def line(self, row: Mapping[str, float]) -> None:
+        """Take one update's metrics; print when a line is due."""
+        self.rows.append(row)
+        done = int(row["step"])
+        if done % self.train.log_every and done != self.train.steps and "dev_wer" not in row:
+            return
+        seconds = sum(r["time_s"] for r in self.rows)
+        parts = [f"update {done}/{self.train.steps}"]
+        for name in self.SHOWN:
+            if name in row:
+                parts.append(f"{name} {sum(r[name] for r in self.rows) / len(self.rows):.3g}")
+        parts += [f"{name} {row[name]:.1%}" for name in ("dev_wer", "dev_cer") if name in row]
+        parts.append(f"lr {row['lr']:.2e}")
+        parts.append(f"{sum(r['samples'] for r in self.rows) / self.rate / seconds:.0f} s/s")
+        parts.append(f"data {sum(r['data_s'] for r in self.rows) / seconds:.1%}")
+        left = seconds / len(self.rows) * (self.train.steps - done)
+        parts.append(f"left {left / 60:.1f} min")
+        log("  ".join(parts))
+        self.rows = []
+
+
+def _claim(run: Path, settings: Table) -> None:
+    """Make the run folder, or check that it belongs to the same run."""
+    path = run / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            name for name in _flat(before) | _flat(settings) if _flat(before).get(name) != _flat(settings).get(name)
+        ]
+        if changed:
+            shown = "; ".join(f"{n}: {_flat(before).get(n)!r} -> {_flat(settings).get(n)!r}" for n in changed[:3])
+            raise ConfigError(f"{run} was started with other settings ({shown}): give another --run, or use --force")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    partial = run / "settings.partial"
+    partial.write_text(as_json(settings), encoding="utf-8")
+    partial.rename(path)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, run: Path, keep: int) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    best = None if math.isinf(progress.best) else progress.best
+    record = {"kind": "checkpoint", "step": progress.step, "best": best, "bad_in_a_row": progress.bad_in_a_row}
+    save_folder(step_folder(run, progress.step), tensors, record)
+    for old in checkpoints(run)[keep:]:
+        shutil.rmtree(old)
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Progress:
+    """State of the newest checkpoint that can be read; a damaged one is reported and passed over."""
+    for path in checkpoints(run):
+        try:
+            tensors, record = load_folder(path)
+        except CheckpointError as error:
+            log(f"passing over a checkpoint: {error}")
+            continue
+        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        load_into(model, weights, str(path))
+        for name, parameter in model.named_parameters():
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"optimizer.{key}.{name}")
+                if value is not None:
+                    state[key] = value if key == "step" else value.to(parameter.device)
+            if state:
+                optimizer.state[parameter] = state
+        best = record["best"]
+        log(f"continuing after update {record['step']} from {path}")
+        return Progress(int(record["step"]), math.inf if best is None else float(best), int(record["bad_in_a_row"]))
+    return Progress()
+
+
+@contextmanager
+def _sigterm_flag() -> Iterator[list[int]]:
+    """An empty list that SIGTERM fills: the loop finishes its update, saves and leaves."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
