@@ -36,7 +36,7 @@ _HOME = {
     "score": "score",
     "SpeechsslError": "errors",
 }
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -119,7 +119,8 @@ class Dataset:
 
     def array(self, position: int) -> NDArray[np.generic]:
         """What the store holds of one chunk, its checksum verified."""
-        return self.stores[int(self.store_of[position])].array(int(self.index_of[position]))
+        array: NDArray[np.generic] = self.stores[int(self.store_of[position])].array(int(self.index_of[position]))
+        return array
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Whole chunks as a batch."""

@@ -4,6 +4,7 @@
 4 all inputs failed; 143 SIGTERM, after a checkpoint.
 """
 
+import json
 import shutil
 import sys
 import traceback
@@ -16,12 +17,12 @@ import typer
 from speechssl import __version__
 from speechssl.batching import Batches, Dataset
 from speechssl.checkpoint import model_folder
-from speechssl.config import as_json, as_table, build, parse_overrides
+from speechssl.config import as_json, as_table, parse_overrides
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, resolve_settings
 from speechssl.features import FeatureConfig
-from speechssl.formats import FORMATS, common_root, output_path, write_atomic
+from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.prepare import PrepareConfig, prepare
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
 from speechssl.report import text_table
@@ -69,7 +70,7 @@ def prepare_command(
     typer.echo(report.table())
     if report.num_rejected:
         log(f"{report.num_rejected} of {report.num_files} files rejected, see {store / 'rejects.jsonl'}")
-    if report.num_rejected == report.num_files:
+    if report.all_bad:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
         raise typer.Exit(SOME_FAILED)
@@ -99,7 +100,7 @@ def pretrain_command(
 
 @app.command("finetune")
 def finetune_command(
-    store: Annotated[Path, typer.Argument(help="Store with transcripts and splits train and dev.")],
+    stores: Annotated[list[Path], typer.Argument(help="Stores with transcripts; among them splits train and dev.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
     init: Annotated[str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")],
     minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; all.")] = None,
@@ -116,7 +117,7 @@ def finetune_command(
     origin = None if init == "none" else Path(init)
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     _start_anew(run, force)
-    finetune(store, run, settings, origin)
+    finetune(stores, run, settings, origin)
     typer.echo(str(run / "model"))
 
 
@@ -171,17 +172,21 @@ def transcribe_command(
                 failed += 1
                 log(f"{result.path}: {result.error}")
                 continue
-            for name, target in zip(names, targets(Path(result.path)) or [None] * len(names), strict=True):
-                text = FORMATS[name](result)
-                if target is not None:
-                    write_atomic(target, text)
-                elif name == "txt" and len(files) > 1:
-                    typer.echo(f"{result.path}\t{result.text}")
-                else:
-                    typer.echo(text, nl=False)
+            for name, target in zip(names, targets(Path(result.path)), strict=False):
+                write_atomic(target, FORMATS[name](result))
+            if output_dir is None:
+                _print(result, names[0], len(files) > 1)
     if failed:
         log(f"{failed} of {len(waiting)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
+
+
+def _print(result: Transcript, name: str, several: bool) -> None:
+    """One result on stdout; with several files a text line starts with its path."""
+    if name == "txt" and several:
+        typer.echo(f"{result.path}\t{result.text}")
+    else:
+        typer.echo(FORMATS[name](result), nl=False)
 
 
 @app.command("compare")
@@ -197,8 +202,6 @@ def compare_command(
 
 
 def _score_cells(folder: Path) -> tuple[str, ...]:
-    import json
-
     try:
         score = json.loads((folder / "score.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -246,3 +249,7 @@ def main() -> None:
         message = " ".join(str(error).split())
         print(f"speechssl: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """``pretrain`` and ``finetune``: from stores and settings to a run folder with a model in it."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,9 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     return build(kind, table)
 
 
-def pretrain(stores: Sequence[Path], run: Path, settings: PretrainSettings, splits: Sequence[str] = ("train",)) -> Path:
+def pretrain(
+    stores: Sequence[str | Path], run: str | Path, settings: PretrainSettings, splits: Sequence[str] = ("train",)
+) -> Path:
     """Pretrain an encoder on the chunks of ``stores``; continues by itself when called again.
 
     Returns:
@@ -100,8 +103,8 @@ def pretrain(stores: Sequence[Path], run: Path, settings: PretrainSettings, spli
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
     fit(objective, batches, settings.optim, settings.train, run, as_table(settings))
-    save_pretrained(objective, run / "model", settings)
-    return run / "model"
+    save_pretrained(objective, Path(run, "model"), settings)
+    return Path(run, "model")
 
 
 def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettings) -> None:
@@ -110,13 +113,13 @@ def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettin
     save_folder(path, objective.state_dict(), record)
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: str | Path) -> Encoder:
     """The encoder of a model folder or finished run, pretrained or fine-tuned.
 
     Raises:
         CheckpointError: not a model, damaged, or weights that do not fit.
     """
-    folder = model_folder(path)
+    folder = model_folder(Path(path))
     tensors, record = load_folder(folder)
     if record.get("kind") not in ("pretraining", "ctc"):
         raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
@@ -126,23 +129,30 @@ def load_encoder(path: Path) -> Encoder:
     return encoder
 
 
-def finetune_settings(
-    init: Path | None, preset: str | None, overrides: Mapping[str, Any], from_scratch: bool = False
-) -> FinetuneSettings:
-    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with."""
+def finetune_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> FinetuneSettings:
+    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with.
+
+    Args:
+        init: run or model folder; None = random weights.
+        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
+        overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``.
+    """
     if init is None:
-        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}} if from_scratch else {}
+        # Random weights must all learn: what the reference keeps fixed is fixed because it was pretrained.
+        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
         return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
-    record = load_record(model_folder(init))
+    record = load_record(model_folder(Path(init)))
     name = preset or str(record.get("about", {}).get("preset", "tiny"))
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
 
 
-def finetune(store: Path, run: Path, settings: FinetuneSettings, init: Path | None) -> CtcModel:
-    """Train a CTC recogniser on the train split of ``store``; the best model by development WER is kept.
+def finetune(
+    stores: Sequence[str | Path], run: str | Path, settings: FinetuneSettings, init: str | Path | Encoder | None
+) -> CtcModel:
+    """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
 
     Args:
-        init: where the encoder comes from; None starts from random weights.
+        init: the folder of a run or model, an encoder in memory (copied), or None for random weights.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -151,16 +161,20 @@ def finetune(store: Path, run: Path, settings: FinetuneSettings, init: Path | No
         ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
         TrainingError: the run is lost; see ``train.fit``.
     """
-    labelled = Store(store)
-    train, dev = Dataset([labelled], ["train"]), Dataset([labelled], ["dev"])
+    labelled = [Store(path) for path in stores]
+    train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
     _check_features(train, settings.encoder)
     if settings.minutes:
         train = choose_minutes(train, settings.minutes, settings.train.seed)
     texts = [normalise(_text(train, p), settings.normaliser) for p in range(len(train))]
     tokenizer = train_tokenizer(settings.tokenizer, texts)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
-    encoder = Encoder(settings.encoder) if init is None else load_encoder(init)
+    if isinstance(init, Encoder):
+        encoder, origin = copy.deepcopy(init), "an encoder in memory"
+    else:
+        encoder, origin = (Encoder(settings.encoder), "none") if init is None else (load_encoder(init), str(init))
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
+    run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     train = _fitting(train, model, run)
     _warn_unknown(dev, model)
@@ -179,7 +193,7 @@ def finetune(store: Path, run: Path, settings: FinetuneSettings, init: Path | No
         save_ctc(model, run / "model", {"preset": settings.preset, **measured})
 
     validation = Validation(measure, "dev_score", keep_best)
-    about = as_table(settings) | {"init": str(init) if init else None}
+    about = as_table(settings) | {"init": origin}
     fit(model, batches, settings.optim, settings.train, run, about, validation)
     return load_ctc(run / "model")
 

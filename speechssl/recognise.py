@@ -139,7 +139,7 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
 
 def transcribe(
     model: CtcModel,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     name: str = "",
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float], None] | None = None,
@@ -157,7 +157,7 @@ def transcribe(
     done, held = 0.0, 0.0
     waiting: list[_Pending | Failure] = []
     for path in paths:
-        item = _load(model, path)
+        item = _load(model, Path(path))
         waiting.append(item)
         held += item.duration_s if isinstance(item, _Pending) else 0.0
         if held >= batch_seconds:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from speechssl.batching import Batch
 from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folder, step_folder
-from speechssl.config import Settings, Table, as_json
+from speechssl.config import Settings, Table, as_json, as_table
 from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.optim import OptimConfig, learning_rate, make_optimizer
@@ -73,8 +73,8 @@ def fit(
     batches: StepBatches,
     optim: OptimConfig,
     train: TrainConfig,
-    run: Path,
-    settings: Table,
+    run: str | Path,
+    settings: Table | None = None,
     validation: Validation | None = None,
 ) -> None:
     """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
@@ -86,14 +86,16 @@ def fit(
     Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
 
     Args:
-        settings: all resolved settings, JSON values; a run folder made with others is refused.
+        settings: all resolved settings, JSON values (default: ``optim`` and ``train``); a run folder made with
+            others is refused.
 
     Raises:
         ConfigError: the run folder holds another run.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
         SystemExit: 143 after SIGTERM, once a checkpoint is written.
     """
-    _claim(run, settings)
+    run = Path(run)
+    _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)})
     device = pick_device(train.device)
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
@@ -186,7 +188,8 @@ def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -
     """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
     if len(micro_batches) == 1 or not hasattr(model, "statistics"):
         return None
-    whole, *others = (model.statistics(batch, step) for batch in micro_batches)
+    measure = cast(Callable[[Batch, int], Any], model.statistics)
+    whole, *others = (measure(batch, step) for batch in micro_batches)
     for other in others:
         whole = whole + other
     return whole
@@ -221,7 +224,7 @@ class MetricsFile:
     def __init__(self, path: Path, step: int) -> None:
         """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
         self.path = path
-        self.rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
+        self.rows = [row for row in read_metrics(path) if row.get("step", 0) <= step] if path.exists() else []
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         partial.rename(path)

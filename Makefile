@@ -1,0 +1,38 @@
+# One virtual environment in .venv, installed again when pyproject.toml changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv demo test lint check clean
+
+venv: .venv/dev.stamp
+
+# Hear it work: a synthetic corpus, pretraining, fine-tuning, a word error rate, a transcript.
+demo: .venv/demo.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/synthetic/run.sh --exp exp/synthetic
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -q -n 2 --cov=speechssl --cov-report=term
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+# The environment stays; remove .venv by hand to build it anew.
+clean:
+	rm -rf build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	touch $@
+
+# What develops also runs the demo, so that the demo asks for no second installation.
+.venv/dev.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@ .venv/demo.stamp

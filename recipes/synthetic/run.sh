@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The whole pipeline on synthetic speech, to a table of word error rates. Needs no data; takes minutes on 2 cores.
+#
+#     bash recipes/synthetic/run.sh --exp exp/synthetic [--stage N --stop-stage M]
+#
+# Three systems get the same labels and the same number of updates: fine-tuned from the pretrained encoder, trained from
+# scratch, and a head on a frozen random encoder. The voices and sentences of the test set occur nowhere else.
+
+. "$(dirname "$0")/../common.sh"
+recipe=$(dirname "$0")
+option seed 0 "of corpus, weights and order"
+option jobs 2 "processes for making and preparing audio"
+option pretrain_steps 450 "updates of pretraining"
+option finetune_steps 400 "updates of each fine-tuning"
+option minutes 10 "labelled minutes"
+parse_options "$@"
+corpus=$exp/corpus
+tuned=("$exp/labelled" --preset tiny --set "train.seed=$seed" --set "train.steps=$finetune_steps")
+
+if stage 1 "make the corpus"; then
+    python "$recipe/prepare.py" "$corpus" --seed "$seed" --labelled-minutes "$minutes" --jobs "$jobs" >&2
+fi
+
+if stage 2 "prepare the stores"; then
+    speechssl prepare "$corpus/unlabelled" "$exp/unlabelled" --jobs "$jobs" >&2
+    speechssl prepare "$corpus/labelled" "$exp/labelled" --jobs "$jobs" >&2
+fi
+
+if stage 3 "pretrain on the unlabelled part"; then
+    speechssl pretrain "$exp/unlabelled" --preset tiny --run "$exp/pretrained" \
+        --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
+fi
+
+if stage 4 "train three recognisers on the labelled part"; then
+    speechssl finetune "${tuned[@]}" --init "$exp/pretrained" --run "$exp/finetuned" >&2
+    speechssl finetune "${tuned[@]}" --init none --run "$exp/scratch" >&2
+    speechssl finetune "${tuned[@]}" --init none --freeze-encoder --run "$exp/frozen" >&2
+fi
+
+if stage 5 "measure on unseen voices"; then
+    for system in finetuned scratch frozen; do
+        speechssl evaluate "$exp/$system" "$exp/labelled" --split test --out "$exp/$system/test" >&2
+    done
+fi
+
+if stage 6 "table"; then
+    speechssl compare "pretrained + fine-tuned=$exp/finetuned/test" "from scratch=$exp/scratch/test" \
+        "frozen random encoder=$exp/frozen/test"
+fi

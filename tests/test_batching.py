@@ -1,0 +1,114 @@
+"""Order of data: a function of (seed, step), every chunk once an epoch, bounded batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
+from speechssl.errors import ConfigError
+from speechssl.features import FeatureConfig
+from speechssl.store import Store
+
+
+class Lengths:
+    """As much of a dataset as planning needs."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.features = FeatureConfig()
+        self.num_samples = np.array([round(16_000 * s) for s in seconds], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.num_samples)
+
+
+def planned(seconds: list[float], config: BatchConfig, seed: int = 0) -> Batches:
+    return Batches(Lengths(seconds), config, seed)  # type: ignore[arg-type]
+
+
+durations = st.lists(st.floats(0.3, 30), min_size=1, max_size=120)
+
+
+@settings(max_examples=60, deadline=None)
+@given(durations, st.integers(0, 5), st.floats(5, 60), st.integers(1, 9))
+def test_every_chunk_comes_once_an_epoch_and_batches_are_bounded(
+    seconds: list[float], epoch: int, limit: float, num_buckets: int
+) -> None:
+    batches = planned(seconds, BatchConfig(seconds=limit, num_buckets=num_buckets))
+    steps = [batches.positions(epoch * batches.steps_per_epoch + i) for i in range(batches.steps_per_epoch)]
+    assert sorted(np.concatenate(steps).tolist()) == list(range(len(seconds)))
+    for positions in steps:
+        padded = len(positions) * batches.lengths[positions].max() / 16_000
+        assert len(positions) == 1 or padded <= limit + 1e-3
+
+
+def test_order_depends_on_seed_and_step_alone() -> None:
+    seconds = np.random.default_rng(0).uniform(1, 15, 200).tolist()
+    first, second = planned(seconds, BatchConfig(seconds=60)), planned(seconds, BatchConfig(seconds=60))
+    steps = list(range(3 * first.steps_per_epoch))
+    forwards = [first.positions(s).tolist() for s in steps]
+    backwards = [second.positions(s).tolist() for s in reversed(steps)]
+    assert forwards == backwards[::-1]
+    other = planned(seconds, BatchConfig(seconds=60), seed=1)
+    assert forwards != [other.positions(s).tolist() for s in steps]
+    assert forwards[: first.steps_per_epoch] != forwards[first.steps_per_epoch : 2 * first.steps_per_epoch]
+
+
+def test_the_largest_batch_comes_first() -> None:
+    seconds = np.random.default_rng(1).uniform(1, 15, 200).tolist()
+    batches = planned(seconds, BatchConfig(seconds=60))
+    areas = [len(p) * batches.lengths[p].max() for p in map(batches.positions, range(batches.steps_per_epoch))]
+    assert areas[0] == max(areas)
+
+
+def test_collate_pads_with_zeros_and_scales_waveforms() -> None:
+    arrays = [np.array([32767, -32768], dtype=np.int16), np.array([16384], dtype=np.int16)]
+    batch = collate(["x", "y"], arrays, [None, "t"], FeatureConfig(kind="waveform"))
+    assert batch.inputs.tolist() == [[32767 / 32768, -1.0], [0.5, 0.0]]
+    assert batch.num_units.tolist() == [2, 1]
+    assert batch.num_samples == 3
+    assert batch.keys == (utterance_key("x"), utterance_key("y"))
+
+
+def test_micro_batches_hold_the_same_utterances(labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    whole = Batches(dataset, BatchConfig(seconds=40), 0)
+    split = Batches(dataset, BatchConfig(seconds=40, micro_seconds=8), 0)
+    for step in range(3):
+        (batch,) = whole.micro_batches(step)
+        parts = split.micro_batches(step)
+        assert len(parts) > 1
+        assert sorted(i for part in parts for i in part.ids) == sorted(batch.ids)
+        assert all(part.inputs.shape[0] * part.inputs.shape[1] <= 8 * 100 for part in parts)
+
+
+def test_crops_are_seeded_windows_of_the_chunk(labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    batches = Batches(dataset, BatchConfig(seconds=20, crop_s=1.0), 0)
+    again = Batches(dataset, BatchConfig(seconds=20, crop_s=1.0), 0)
+    (batch,), (repeated,) = batches.micro_batches(5), again.micro_batches(5)
+    assert batch.inputs.shape[1] == 98  # 1 s: windows of 25 ms every 10 ms
+    assert (batch.inputs == repeated.inputs).all()
+    position = batches.positions(5)[0]
+    assert dataset.id_text(int(position))[0] == batch.ids[0]
+    chunk = dataset.array(int(position)).astype(np.float32)
+    crop = batch.inputs[0].numpy()
+    assert any(np.array_equal(chunk[a : a + 98], crop) for a in range(len(chunk) - 97))
+
+
+def test_minutes_choose_a_seeded_subset(labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    subset = choose_minutes(dataset, 1.0, seed=3)
+    longest = dataset.num_samples.max() / 16_000
+    assert 60 - longest <= subset.seconds <= 60
+    assert choose_minutes(dataset, 1.0, seed=3).index_of.tolist() == subset.index_of.tolist()
+    assert choose_minutes(dataset, 1.0, seed=4).index_of.tolist() != subset.index_of.tolist()
+    with pytest.raises(ConfigError, match="labelled minutes"):
+        choose_minutes(dataset, 1e6, seed=0)
+
+
+def test_a_missing_split_is_named(labelled_store: Path) -> None:
+    with pytest.raises(ConfigError, match="holdout"):
+        Dataset([Store(labelled_store)], ["holdout"])

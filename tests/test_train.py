@@ -1,0 +1,225 @@
+"""The loop: resumes bit for bit after any kill, divides once, refuses non-finite updates, stops lost runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_ENCODER
+from torch import Tensor, nn
+
+from speechssl.batching import Batch
+from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.config import build
+from speechssl.diagnostics import LossOutput
+from speechssl.errors import ConfigError, TrainingError
+from speechssl.experiments import PretrainSettings, pretrain
+from speechssl.optim import OptimConfig
+from speechssl.report import read_metrics
+from speechssl.train import TrainConfig, Validation, fit
+
+SETTINGS = {
+    "encoder": SMALL_ENCODER,
+    "quantizer": {"num_codes": 16, "width": 16},
+    "objective": {"num_negatives": 10, "width": 16},
+    "mask": {"length": 3},
+    "optim": {"lr": 1e-3},
+    "batch": {"seconds": 12, "crop_s": 3},
+    "train": {"steps": 24, "log_every": 4, "save_every": 5, "device": "cpu"},
+}
+
+
+def losses(run: Path) -> list[str]:
+    """Every logged loss and gradient norm, digit by digit."""
+    return [f"{row['step']} {row['loss']!r} {row['grad_norm']!r}" for row in read_metrics(run / "metrics.jsonl")]
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return load_folder(run / "model")[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
+    return run
+
+
+def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
+    """The same run as ``undisturbed``, as a user would start it."""
+    preset = run.parent / f"{run.name}.toml"
+    pretrain_table = {k: v for k, v in SETTINGS.items() if k != "encoder"}
+    preset.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain_table}), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "speechssl.cli",
+        "pretrain",
+        str(store),
+        "--run",
+        str(run),
+        "--preset",
+        str(preset),
+    ]
+    # Reductions depend on the number of threads: a child must use as many as this process.
+    threads = {name: str(torch.get_num_threads()) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=os.environ | threads)
+
+
+def _toml(table: dict[str, object], prefix: str = "") -> str:
+    plain = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
+    tables = [f"[{prefix}{k}]\n{_toml(v, f'{prefix}{k}.')}" for k, v in table.items() if isinstance(v, dict)]
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def wait_for(run: Path, step: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 60
+    while not (checkpoints(run) and int(checkpoints(run)[0].name[5:]) >= step):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_sigkill_and_resume_equal_an_undisturbed_run(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    for step in (5, 10):
+        process = start(labelled_store, run)
+        wait_for(run, step, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.communicate()
+    assert not (run / "model").exists()
+    process = start(labelled_store, run)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "continuing after update" in errors
+    assert losses(run) == losses(undisturbed)
+    for name, value in weights(undisturbed).items():
+        assert torch.equal(value, weights(run)[name]), name
+
+
+def test_sigterm_saves_and_exits_143(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    process = start(labelled_store, run)
+    wait_for(run, 5, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    saved = int(checkpoints(run)[0].name[5:])
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, saved + 1))
+    process = start(labelled_store, run)
+    process.communicate(timeout=120)
+    assert losses(run) == losses(undisturbed)
+
+
+def test_a_damaged_checkpoint_is_passed_over(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    settings = build(PretrainSettings, SETTINGS)
+    run = tmp_path / "damaged"
+    pretrain([labelled_store], run, settings)
+    newest, older = checkpoints(run)
+    path = newest / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    pretrain([labelled_store], run, settings)
+    assert losses(run) == losses(undisturbed)
+    assert older.name < newest.name
+    assert all(torch.equal(v, weights(run)[n]) for n, v in weights(undisturbed).items())
+
+
+def test_another_runs_folder_is_refused(labelled_store: Path, undisturbed: Path) -> None:
+    other = build(PretrainSettings, SETTINGS | {"optim": {"lr": 2e-3}})
+    with pytest.raises(ConfigError, match=r"optim\.lr: 0\.001 -> 0\.002"):
+        pretrain([labelled_store], undisturbed, other)
+
+
+class Toy(nn.Module):
+    """Least squares on the batch's inputs; reports what the loop hands it."""
+
+    def __init__(self, poison: set[int] | None = None, chance: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        nn.init.constant_(self.linear.weight, 0.3)
+        nn.init.zeros_(self.linear.bias)
+        self.poison, self.chance = poison or set(), chance
+
+    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+        error = (self.linear(batch.inputs) - 1).square().sum()
+        if step in self.poison:
+            error = error * float("nan")
+        n = len(batch.ids)
+        extra = {"chance": 2.0 * n, "accuracy": 0.1 * n, "code_perplexity": 9.0 * n, "loss": torch.tensor(2.0 * n)}
+        return LossOutput(error, n, extra if self.chance else {"loss": error.detach()})
+
+
+class ToyBatches:
+    def __init__(self, cuts: list[int]) -> None:
+        self.cuts = cuts
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        rows = torch.randn(12, 3, generator=torch.Generator().manual_seed(step))
+        pieces = rows.split(self.cuts)
+        return [
+            Batch(
+                tuple(f"{step}-{i}" for i in range(len(p))), (0,) * len(p), p, torch.ones(len(p)), (None,) * len(p), 1
+            )
+            for p in pieces
+        ]
+
+
+def run_toy(model: Toy, run: Path, cuts: list[int], **train: object) -> Toy:
+    config = build(TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu"} | train)
+    fit(model, ToyBatches(cuts), OptimConfig(lr=0.01), config, run)
+    return model
+
+
+def test_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path) -> None:
+    whole = run_toy(Toy(), tmp_path / "whole", [12])
+    parts = run_toy(Toy(), tmp_path / "parts", [1, 4, 7])
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    pairs = zip(
+        read_metrics(tmp_path / "whole/metrics.jsonl"), read_metrics(tmp_path / "parts/metrics.jsonl"), strict=True
+    )
+    assert all(a["loss"] == pytest.approx(b["loss"], abs=1e-5) for a, b in pairs)
+
+
+def test_a_non_finite_update_changes_nothing_and_names_its_utterances(tmp_path: Path) -> None:
+    poisoned = run_toy(Toy(poison={7}), tmp_path / "poisoned", [12])
+    tensors = load_folder(tmp_path / "poisoned/checkpoints/step-00000004")[0]
+    assert all(torch.isfinite(p).all() for p in poisoned.parameters())
+    assert not torch.equal(tensors["model.linear.weight"], poisoned.linear.weight)  # updates 5 to 7 did count
+    (bad,) = [json.loads(line) for line in (tmp_path / "poisoned/bad_steps.jsonl").read_text().splitlines()]
+    assert bad == {"step": 8, "utterances": [f"7-{i}" for i in range(12)]}
+    alone = run_toy(Toy(poison={0}), tmp_path / "alone", [12], steps=1)
+    assert torch.equal(alone.linear.weight, torch.full((1, 3), 0.3))
+
+
+def test_non_finite_updates_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="3 updates in a row were not finite"):
+        run_toy(Toy(poison={4, 5, 6}), tmp_path / "run", [12], max_bad_steps=3)
+    assert checkpoints(tmp_path / "run")[0].name == "step-00000004"
+    run_toy(Toy(poison={1, 3, 5, 7}), tmp_path / "scattered", [12], max_bad_steps=2)
+
+
+def test_a_run_at_chance_stops_with_its_cause(tmp_path: Path) -> None:
+    health = {"window": 5, "chance_after": 0.5}
+    with pytest.raises(TrainingError, match="stuck at chance after 20 updates"):
+        run_toy(Toy(chance=True), tmp_path / "run", [12], steps=40, health=health)
+    assert checkpoints(tmp_path / "run")  # the last one before the verdict stays
+
+
+def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None:
+    scores, kept = iter([0.5, 0.3, 0.4, 0.3]), list[float]()
+    validation = Validation(lambda: {"dev_wer": next(scores)}, "dev_wer", lambda m: kept.append(m["dev_wer"]))
+    config = TrainConfig(steps=8, validate_every=2, save_every=4, device="cpu")
+    fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
+    assert kept == [0.5, 0.3]
+    rows = [row["dev_wer"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
+    assert rows == [0.5, 0.3, 0.4, 0.3]
+    assert (tmp_path / "run/wer.png").read_bytes().startswith(b"\x89PNG")
