@@ -1,0 +1,306 @@
+"""Manifest to feature store: decode, cut at silences, featurise, and account for every sample.
+
+The sorted records are dealt into shards; a shard is one task, which only depends on its records and the settings. So
+the store has the same bytes however many processes made it, and after a kill only unfinished shards are made again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speechssl.config import as_table
+from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.formats import write_atomic
+from speechssl.manifest import Manifest, Record, scan, split_manifest
+from speechssl.report import text_table
+from speechssl.shards import PARTS, Account, PrepareConfig, Tally, Task, is_finished, make_shard
+from speechssl.store import Store, TableWriter, is_store, shard_name
+
+__all__ = ["PrepareConfig", "PrepareReport", "prepare"]
+
+Progress = Callable[[float, float | None], None]
+
+RECIPE = 1  # raise it when the same plan would give other bytes
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What became of the audio. Every sample that was decoded is either kept or dropped under one reason.
+
+    Attributes:
+        sample_rate_hz: of the samples counted.
+        kept: files that gave at least one chunk, the chunks, their samples.
+        dropped: reason -> what was left out. A file counts once: as kept, or as rejected, or, when nothing of it was
+            worth keeping, as too short if there was speech, or else as silence.
+        num_rejected: files of which nothing could be used because they are broken.
+        num_reject_lines: records in ``rejects.jsonl``.
+        num_scaled: chunks whose peak lay above 1 and that were scaled down.
+        max_bad_fraction: the limit that ``too_many_bad`` compares with.
+    """
+
+    sample_rate_hz: int
+    kept: Tally
+    dropped: dict[str, Tally]
+    num_rejected: int
+    num_reject_lines: int
+    num_scaled: int
+    max_bad_fraction: float
+
+    @property
+    def total(self) -> Tally:
+        """All that was given: kept and dropped together."""
+        whole = Tally()
+        for tally in (self.kept, *self.dropped.values()):
+            whole.add(tally)
+        return whole
+
+    @property
+    def num_files(self) -> int:
+        """Files that the manifest names."""
+        return self.total.files
+
+    @property
+    def too_many_bad(self) -> bool:
+        """Whether more files were rejected than ``max_bad_fraction`` allows."""
+        return self.num_rejected > self.max_bad_fraction * self.num_files
+
+    @property
+    def all_bad(self) -> bool:
+        """Whether every file was rejected."""
+        return self.num_rejected == self.num_files > 0
+
+    def rows(self) -> list[tuple[str, int, int, int, float]]:
+        """(label, files, chunks, samples, hours): the first row is the sum of those below it."""
+        labelled = [("in", self.total), ("kept", self.kept)]
+        labelled += [(f"dropped: {reason}", tally) for reason, tally in sorted(self.dropped.items())]
+        return [(name, t.files, t.chunks, t.samples, t.samples / self.sample_rate_hz / 3600) for name, t in labelled]
+
+    def table(self) -> str:
+        """``rows`` as text."""
+        cells = [(name, files, chunks, samples, f"{hours:.4f}") for name, files, chunks, samples, hours in self.rows()]
+        return text_table(("", "files", "chunks", "samples", "hours"), cells)
+
+
+def prepare(
+    source: Manifest | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PrepareConfig | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Make a feature store of ``source`` in folder ``out``, or finish one that was interrupted.
+
+    A transcribed utterance stays whole; other recordings are cut at silences. A bad file never stops the run: it is
+    listed in ``rejects.jsonl``. A finished store of the same plan is left as it is.
+
+    Args:
+        source: a manifest, or anything that ``manifest.scan`` reads.
+        jobs: processes; they do not change the result. With more than one, call from under ``if __name__ == ...``.
+        force: delete the store of another plan in ``out``.
+        progress: called with the hours done so far, and None for their unknown total.
+
+    Raises:
+        ManifestError: the source cannot be read.
+        ConfigError: ``out`` holds something else, or settings contradict each other.
+    """
+    config = config or PrepareConfig()
+    if config.min_chunk_s > config.max_chunk_s:
+        raise ConfigError(f"min_chunk_s {config.min_chunk_s} is above max_chunk_s {config.max_chunk_s}")
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}, at least 1 is needed")
+    manifest = _with_splits(source if isinstance(source, Manifest) else scan(source), config)
+    tasks = _plan(manifest, Path(out), config)
+    plan = _digest([RECIPE, *(task.plan for task in tasks)])
+    folder = Path(out)
+    if _claim(folder, plan, force):
+        return _report(Store(folder).account, config)
+    done = 0.0
+
+    def tick(hours: float) -> None:
+        nonlocal done
+        done += hours
+        if progress:
+            progress(done, None)
+
+    todo = [task for task in tasks if not is_finished(task)]
+    if jobs == 1 or len(todo) <= 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
+        try:
+            for task in todo:
+                make_shard(task, tick)
+        finally:
+            torch.set_num_threads(threads)
+    else:
+        _run_pool(todo, jobs, tick)
+    return _assemble(folder, tasks, plan, config)
+
+
+# ---- the plan -----------------------------------------------------------------------------------------------------
+
+
+def _with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
+    share = 0.1 if manifest.labelled else 0.0
+    dev, test = (share if given is None else given for given in (config.dev, config.test))
+    return split_manifest(manifest, dev, test)
+
+
+def _plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[Task]:
+    splits = tuple(sorted({str(record.split) for record in manifest.records}))
+    if len(splits) > 255:
+        raise ConfigError(f"{len(splits)} different splits, at most 255 fit into a store")
+    settings = as_table(config)
+    settings.pop("max_bad_fraction")  # decides the exit code, not the bytes
+    tasks: list[Task] = []
+    records: list[Record] = []
+    sizes: list[int] = []
+
+    def deal() -> None:
+        content = [settings, splits, len(tasks), [asdict(record) for record in records], sizes]
+        tasks.append(
+            Task(len(tasks), folder, manifest.root, tuple(records), splits, config, _digest([RECIPE, *content]))
+        )
+        records.clear()
+        sizes.clear()
+
+    by_file = sorted(manifest.records, key=lambda record: (record.audio, record.offset_s, record.id))
+    for audio, group in groupby(by_file, key=lambda record: record.audio):
+        if sizes and (len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes):
+            deal()
+        records += group
+        sizes.append(_file_size(manifest.root / audio))
+    deal()
+    return tasks
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _claim(folder: Path, plan: str, force: bool) -> bool:
+    """Make ``folder`` ready for ``plan``; True when it holds the finished store already.
+
+    Only files that a store consists of are ever deleted.
+    """
+    marker = folder / PARTS / "plan.json"
+    if is_store(folder):
+        if not force and Store(folder).plan == plan:
+            shutil.rmtree(folder / PARTS, ignore_errors=True)  # killed between the last two steps
+            return True
+    elif marker.is_file():
+        if not force and marker.read_text(encoding="utf-8") == plan:
+            return False
+    elif folder.exists() and (not folder.is_dir() or any(path.name != PARTS for path in folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
+    if not force and (is_store(folder) or marker.is_file()):
+        raise ConfigError(f"{folder} holds a store of other recordings or settings: --force replaces it")
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    (folder / PARTS).mkdir(parents=True)
+    write_atomic(marker, plan)
+    (folder / "store.json").unlink(missing_ok=True)  # what is left is unfinished shards, each made again
+    return False
+
+
+def _run_pool(tasks: Sequence[Task], jobs: int, tick: Callable[[float], None]) -> None:
+    with ProcessPoolExecutor(min(jobs, len(tasks)), get_context("spawn"), _start_worker) as pool:
+        running = [pool.submit(make_shard, task) for task in tasks]
+        try:
+            for future in as_completed(running):
+                tick(future.result())
+        except BrokenProcessPool as error:
+            raise SpeechsslError(
+                "a worker process died (out of memory, or a file that crashes the decoder): run the same command again "
+                "to go on, with --jobs 1 to see at which file it happens"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave workers that write into a folder which the next run works on."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# ---- putting it together ------------------------------------------------------------------------------------------
+
+
+def _assemble(folder: Path, tasks: Sequence[Task], plan: str, config: PrepareConfig) -> PrepareReport:
+    """Join the parts of all shards; ``store.json`` comes last and makes the folder a store."""
+    for path in (*folder.glob("*.tmp"), *folder.glob("shard-*.bin")):  # of runs that were killed, of another plan
+        if path.name not in {shard_name(task.number) for task in tasks}:
+            path.unlink()
+    done = [json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8")) for task in tasks]
+    features, num_chunks = config.features, sum(about["chunks"] for about in done)
+    account: dict[str, Any] = Account().table()
+    samples = units = 0
+    with TableWriter(folder, num_chunks) as writer:
+        for task, about in zip(tasks, done, strict=True):
+            index = np.load(task.part.with_suffix(".npy"))
+            writer.add(index, *(task.part.with_suffix(suffix).read_bytes() for suffix in (".jsonl", ".rejects")))
+            samples += int(index["num_samples"].sum(dtype=np.int64))
+            units += int(index["num_units"].sum(dtype=np.int64))
+            _merge(account, about["account"])
+        account |= {"sample_rate_hz": features.sample_rate_hz}
+        meta = {
+            "features": as_table(features),
+            "dtype": "int16" if features.kind == "waveform" else "float16",
+            "width": None if features.kind == "waveform" else features.width,
+            "splits": list(tasks[0].splits),
+            "totals": {"chunks": num_chunks, "samples": samples, "units": units},
+            "shards": [about["shard"] for about in done],
+            "account": account,
+            "plan": plan,
+        }
+        writer.finish(meta)
+    shutil.rmtree(folder / PARTS)
+    return _report(account, config)
+
+
+def _merge(account: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add the counts of a nested table to another of the same kind, in place."""
+    for name, value in part.items():
+        if isinstance(value, dict):
+            _merge(account.setdefault(name, {}), value)
+        else:
+            account[name] = account.get(name, 0) + value
+
+
+def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
+    return PrepareReport(
+        sample_rate_hz=account["sample_rate_hz"],
+        kept=Tally(**account["kept"]),
+        dropped={reason: Tally(**tally) for reason, tally in sorted(account["dropped"].items())},
+        num_rejected=account["num_rejected"],
+        num_reject_lines=account["num_reject_lines"],
+        num_scaled=account["num_scaled"],
+        max_bad_fraction=config.max_bad_fraction,
+    )

@@ -1,0 +1,420 @@
+"""Decoding against soundfile, resampling against torchaudio, and headers that lie in every way we know of."""
+
+import io
+import os
+import struct
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio.functional
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from speechssl import containers
+from speechssl.audio import (
+    AUDIO_SUFFIXES,
+    _Resampler,
+    load_audio,
+    speech_intervals,
+    split_at_silence,
+    stream_mono,
+    write_wav,
+)
+from speechssl.errors import AudioError, ConfigError
+
+RATE = 16_000
+
+
+def noise(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> NDArray[np.float32]:
+    shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
+    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def encode(samples: NDArray[np.float32], rate: int = RATE, **format_: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, **format_)
+    return file.getvalue()
+
+
+def load(tmp_path: Path, data: bytes, rate: int = RATE) -> NDArray[np.float32]:
+    path = tmp_path / "x.bin"  # the name says nothing about the format
+    path.write_bytes(data)
+    return load_audio(path, rate)
+
+
+def reason(tmp_path: Path, data: bytes) -> str:
+    with pytest.raises(AudioError) as caught:
+        load(tmp_path, data)
+    assert str(tmp_path) not in caught.value.detail  # details go into stores
+    return caught.value.reason
+
+
+FORMATS = {
+    "wav": {"format": "WAV", "subtype": "PCM_16"},
+    "wav float": {"format": "WAV", "subtype": "FLOAT"},
+    "wavex": {"format": "WAVEX", "subtype": "PCM_24"},
+    "rf64": {"format": "RF64", "subtype": "PCM_16"},
+    "w64": {"format": "W64", "subtype": "PCM_16"},
+    "aiff": {"format": "AIFF", "subtype": "PCM_16"},
+    "caf": {"format": "CAF", "subtype": "PCM_16"},
+    "au": {"format": "AU", "subtype": "PCM_16"},
+    "flac": {"format": "FLAC", "subtype": "PCM_16"},
+    "vorbis": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {"format": "MP3"},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_decodes_as_soundfile_does(tmp_path: Path, name: str, channels: int) -> None:
+    data = encode(noise(3.3, channels=channels), **FORMATS[name])
+    expected = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0].mean(axis=1)
+    heard = load(tmp_path, data)
+    assert heard.dtype == np.float32
+    np.testing.assert_allclose(heard, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_cut_in_half_is_refused_in_every_format(tmp_path: Path, name: str) -> None:
+    data = encode(noise(5), **FORMATS[name])
+    assert reason(tmp_path, data[: len(data) // 2]) in ("truncated", "decode error")
+    if name not in ("flac", "caf"):  # there the decoder itself notices first
+        assert reason(tmp_path, data[: len(data) // 2]) == "truncated"
+
+
+@pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("wavex", "wav float")])
+def test_a_file_twice_in_one_is_never_half_heard(tmp_path: Path, name: str) -> None:
+    data = encode(noise(2), **FORMATS[name])
+    assert reason(tmp_path, data + data) in ("header mismatch", "chained stream", "decode error")
+
+
+@pytest.mark.parametrize("name", ["flac", "vorbis", "opus"])
+def test_a_flipped_bit_and_a_hole_are_noticed(tmp_path: Path, name: str) -> None:
+    data = encode(noise(5), **FORMATS[name])
+    middle = len(data) // 2
+    assert reason(tmp_path, data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :]) == "decode error"
+    assert reason(tmp_path, data[: len(data) // 3] + data[middle:]) == "decode error"
+
+
+# ---- FLAC ---------------------------------------------------------------------------------------------------------
+
+
+def declare(flac: bytes, total: int) -> bytes:
+    """The same FLAC stream with another number of samples in its header."""
+    changed = bytearray(flac)
+    changed[21] = (changed[21] & 0xF0) | total >> 32
+    changed[22:26] = (total & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(changed)
+
+
+def test_flac_headers_that_lie(tmp_path: Path) -> None:
+    flac = encode(noise(20), format="FLAC", subtype="PCM_16")
+    whole = load(tmp_path, flac)
+    assert len(whole) == 20 * RATE
+    np.testing.assert_array_equal(load(tmp_path, declare(flac, 0)), whole)  # legal: a stream
+    assert reason(tmp_path, declare(flac, 10)) == "header mismatch"
+    assert reason(tmp_path, declare(flac, 2**36 - 1)) == "truncated"
+    assert reason(tmp_path, declare(flac, 20 * RATE + 1)) == "truncated"
+    tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+    np.testing.assert_array_equal(load(tmp_path, tagged + flac), whole)
+    assert reason(tmp_path, tagged + declare(flac, 10)) == "header mismatch"
+
+
+def test_memory_depends_neither_on_a_header_nor_on_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.flac"
+    path.write_bytes(declare(encode(np.zeros(1800 * RATE, np.float32), format="FLAC", subtype="PCM_16"), 2**36 - 1))
+    assert path.stat().st_size < 100_000  # half an hour
+    tracemalloc.start()
+    with pytest.raises(AudioError, match="truncated"):
+        for _ in stream_mono(path, RATE, block_s=5):
+            pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    with pytest.raises(AudioError, match=r"too long: zeros\.flac"):
+        load_audio(path, max_duration_s=60)
+
+
+# ---- WAV and relatives --------------------------------------------------------------------------------------------
+
+
+def wav(data: bytes, riff_size: int, data_size: int, extra: bytes = b"") -> bytes:
+    header = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", riff_size)
+        + b"WAVEfmt \x10\0\0\0"
+        + header
+        + b"data"
+        + struct.pack("<I", data_size)
+        + data
+        + extra
+    )
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("riff", ["zero", "right", "unknown"])
+def test_wav_headers_of_streams_decode_to_the_end(tmp_path: Path, size: int, riff: str) -> None:
+    pcm = (noise(2) * 32768).astype("<i2")
+    data = wav(pcm.tobytes(), {"zero": 0, "right": 36 + len(pcm) * 2, "unknown": 0xFFFFFFFF}[riff], size)
+    np.testing.assert_array_equal(load(tmp_path, data), pcm / np.float32(32768))
+
+
+def test_wav_chunks_that_lie(tmp_path: Path) -> None:
+    pcm = (noise(2) * 32768).astype("<i2").tobytes()
+    size = len(pcm)
+    listed = b"LIST" + struct.pack("<I", 6) + b"INFOxx"
+    assert len(load(tmp_path, wav(pcm, size + 50, size, listed))) == 2 * RATE
+    assert len(load(tmp_path, wav(pcm[:-1] + b"\0", size + 36, size - 1, b""))) in (2 * RATE - 1, 2 * RATE)
+    assert reason(tmp_path, wav(pcm, size + 36, size + 2)) == "truncated"
+    assert reason(tmp_path, wav(pcm, size + 36, 1000)) == "header mismatch"
+    assert reason(tmp_path, wav(pcm, 36 + 14, 0, listed)[:44]) == "no samples"
+    assert reason(tmp_path, wav(b"", 36 + 14, 0, listed)) == "no samples"  # truly empty, not a stream
+
+
+def test_au_and_aiff_sizes(tmp_path: Path) -> None:
+    au = bytearray(encode(noise(1), format="AU", subtype="PCM_16"))
+    au[8:12] = b"\xff\xff\xff\xff"
+    assert len(load(tmp_path, bytes(au))) == RATE
+    au[8:12] = struct.pack(">I", 100)
+    assert reason(tmp_path, bytes(au)) == "header mismatch"
+
+
+# ---- Ogg and MP3 --------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=200))
+def test_ogg_checksum_equals_its_definition(data: bytes) -> None:
+    register = 0
+    for byte in data:
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1 ^ (0x04C11DB7 if register & 0x80000000 else 0)) & 0xFFFFFFFF
+    assert containers._ogg_checksum(data) == register
+
+
+def test_ogg_without_its_last_page_is_truncated(tmp_path: Path) -> None:
+    data = encode(noise(20), format="OGG", subtype="OPUS")
+    last = data.rfind(b"OggS")
+    assert data[last + 5] & 4  # the flag of the last page
+    assert reason(tmp_path, data[:last]) == "truncated"
+    assert reason(tmp_path, data + b"more") == "header mismatch"
+
+
+def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
+    data = encode(noise(20), format="MP3")
+    first = containers._mp3_frame(data)
+    assert first is not None
+    assert b"Xing" in data[: first[0]] or b"Info" in data[: first[0]]
+    bare = data[first[0] :]
+    # A decoder that guesses the length from the first frame gets less than half of this file.
+    assert soundfile.info(io.BytesIO(bare)).frames < 0.6 * 20 * RATE
+    whole = load(tmp_path, bare)
+    assert 20 * RATE <= len(whole) <= 20 * RATE + 4 * 576
+    assert len(load(tmp_path, bare + b"TAG" + bytes(125))) == len(whole)
+    assert reason(tmp_path, bare[: len(bare) // 2]) == "truncated"
+    assert reason(tmp_path, data[: len(data) // 3] + data[len(data) // 2 :]) == "decode error"
+
+
+# ---- reasons ------------------------------------------------------------------------------------------------------
+
+
+def test_every_other_reason(tmp_path: Path) -> None:
+    assert reason(tmp_path, b"") == "empty file"
+    assert reason(tmp_path, b"no audio at all\n" * 50) == "not audio"
+    assert reason(tmp_path, np.random.default_rng(0).bytes(5000)) == "not audio"
+    assert reason(tmp_path, encode(np.zeros(0, np.float32), format="WAV")) == "no samples"
+    assert reason(tmp_path, encode(noise(1), 500, format="WAV")) == "bad sample rate"
+    for value in (np.nan, np.inf, -np.inf):
+        bad = noise(1)
+        bad[777] = value
+        assert reason(tmp_path, encode(bad, format="WAV", subtype="FLOAT")) == "non-finite samples"
+    for missing in (tmp_path / "nothing.wav", tmp_path, tmp_path / "x.bin" / "below", tmp_path / "nul\0"):
+        with pytest.raises(AudioError, match="missing file"):
+            load_audio(missing)
+
+
+@given(st.binary(max_size=300), st.sampled_from(sorted(FORMATS)), st.integers(0, 2000))
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_raise_anything_but_an_audio_error(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, name: str, at: int
+) -> None:
+    data = _encoded(name)
+    path = tmp_path_factory.getbasetemp() / "fuzzed.bin"
+    path.write_bytes(data[:at] + junk + data[at + len(junk) :])
+    with suppress(AudioError):
+        load_audio(path, max_duration_s=30)
+
+
+_cache: dict[str, bytes] = {}
+
+
+def _encoded(name: str) -> bytes:
+    if name not in _cache:
+        _cache[name] = encode(noise(0.5), **FORMATS[name])
+    return _cache[name]
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    for name in (b"new\nline.wav", b"'q\" $(x).wav", b"-f.wav", b"\xff\xfe.wav", b"n" * 251 + b".wav"):
+        path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
+        write_wav(path, noise(0.1), RATE)
+        assert len(load_audio(path)) == 1600
+        path.write_bytes(b"junk")
+        with pytest.raises(AudioError) as caught:
+            load_audio(path)
+        caught.value.detail.encode()
+
+
+def test_suffixes_cover_what_people_have() -> None:
+    assert {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"} <= AUDIO_SUFFIXES
+    assert not {".raw", ".mat4", ".txt", ".json", ".csv"} & AUDIO_SUFFIXES
+
+
+# ---- resampling, parts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 32000, 37800, 44100, 48000, 96000])
+def test_blocks_equal_resampling_the_whole_file(tmp_path: Path, rate: int) -> None:
+    samples = noise(2.7183, rate, channels=2)
+    path = tmp_path / "x.wav"
+    path.write_bytes(encode(samples, rate, format="WAV", subtype="FLOAT"))
+    expected = torchaudio.functional.resample(torch.from_numpy(samples.mean(axis=1)), rate, RATE).numpy()
+    for block_s in (0.01, 0.37, 60.0):
+        blocks = list(stream_mono(path, RATE, block_s=block_s))
+        assert all(block.ndim == 1 and block.dtype == np.float32 for block in blocks)
+        heard = np.concatenate(blocks)
+        assert heard.shape == expected.shape
+        np.testing.assert_allclose(heard, expected, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=12), st.sampled_from([8000, 22050, 44100, 48000]))
+@settings(max_examples=40, deadline=None)
+def test_the_cut_into_blocks_never_matters(lengths: list[int], rate: int) -> None:
+    samples = noise(sum(lengths) / rate, rate)
+    resampler = _Resampler(rate, RATE)
+    blocks = [resampler.push(part) for part in np.split(samples, np.cumsum(lengths)[:-1])]
+    heard = np.concatenate([*blocks, resampler.finish()])
+    expected = torchaudio.functional.resample(torch.from_numpy(samples), rate, RATE).numpy()
+    assert heard.shape == expected.shape
+    np.testing.assert_allclose(heard, expected, atol=1e-6)
+
+
+def test_odd_rates_keep_pitch_and_length(tmp_path: Path) -> None:
+    rate = 24_414  # in lowest terms 12207 : 8000, a bank of 400 MB
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4 * rate) / rate).astype(np.float32)
+    heard = load(tmp_path, encode(tone, rate, format="WAV", subtype="FLOAT"))
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(heard)) / RATE)
+    assert abs(len(heard) - 4 * RATE) <= 1
+    np.testing.assert_allclose(heard[500:-500], expected[500:-500], atol=5e-3)
+
+
+def test_a_part_is_a_slice_of_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    write_wav(path, noise(10, 44100), 44100)
+    whole = load_audio(path)
+    for offset, duration in ((0.0, 1.0), (2.5, 3.25), (9.0, None), (9.5, 4.0), (11.0, None)):
+        part = np.concatenate(
+            [np.zeros(0, np.float32), *stream_mono(path, RATE, offset_s=offset, duration_s=duration, block_s=0.7)]
+        )
+        end = None if duration is None else round(offset * RATE) + round(duration * RATE)
+        np.testing.assert_allclose(part, whole[round(offset * RATE) : end], atol=1e-6)
+    with pytest.raises(ConfigError, match="negative"):
+        load_audio(path, offset_s=-1)
+
+
+def test_written_wav_reads_back(tmp_path: Path) -> None:
+    samples = noise(1, channels=2)
+    write_wav(tmp_path / "x.wav", samples, RATE)
+    np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), samples.mean(axis=1), atol=1 / 32768)
+
+
+# ---- silence ------------------------------------------------------------------------------------------------------
+
+
+def speech_like(pattern: list[tuple[float, float]]) -> NDArray[np.float32]:
+    """Noise of the given levels and lengths in seconds, end to end."""
+    return np.concatenate([level * noise(length, seed=k) * 10 for k, (level, length) in enumerate(pattern)])
+
+
+def test_chunks_follow_the_pauses() -> None:
+    quiet = 1e-5
+    samples = speech_like([(quiet, 2), (0.1, 3), (quiet, 0.3), (0.1, 2), (quiet, 3), (0.1, 0.4), (quiet, 3), (0.1, 4)])
+    chunks = split_at_silence(samples, RATE, 2.0, 15.0)
+    seconds = [(a / RATE, b / RATE) for a, b in chunks]
+    assert len(seconds) == 2  # the short pause is kept, the long ones are not, 0.4 s of speech cannot reach 2 s
+    np.testing.assert_allclose(seconds, [(1.9, 7.4), (13.6, 17.7)], atol=0.05)
+    assert len(split_at_silence(samples, RATE, 0.5, 15.0)) == 3
+
+
+def test_a_short_utterance_takes_silence_around_it() -> None:
+    samples = speech_like([(1e-5, 2), (0.1, 1.4), (1e-5, 2)])
+    ((start, end),) = split_at_silence(samples, RATE, 2.0, 15.0)
+    assert end - start == 2 * RATE
+    assert start < 2 * RATE < 3.4 * RATE < end
+
+
+def test_long_speech_is_cut_where_it_is_quietest() -> None:
+    samples = speech_like([(0.1, 13), (0.01, 0.1), (0.1, 12)])  # 20 dB lower: no silence, but the best place
+    chunks = split_at_silence(samples, RATE, 2.0, 15.0)
+    assert len(chunks) == 2
+    assert chunks[0][1] == chunks[1][0]
+    assert chunks[0][1] / RATE == pytest.approx(13.05, abs=0.06)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-6, 5e-4])
+def test_silence_gives_nothing(level: float) -> None:
+    samples = np.clip(level * noise(10) * 10, -level, level)
+    assert split_at_silence(samples, RATE, 2.0, 15.0) == []
+    assert split_at_silence(samples[:0], RATE, 2.0, 15.0) == []
+
+
+levels = st.tuples(st.sampled_from([0.0, 1e-4, 0.01, 0.1]), st.floats(0.01, 9))
+
+
+@given(st.lists(levels, min_size=1, max_size=8), st.floats(0.1, 3), st.floats(1.0, 6), st.sampled_from([8000, 16000]))
+@settings(max_examples=60, deadline=None)
+def test_chunks_are_ordered_disjoint_and_within_bounds(
+    pattern: list[tuple[float, float]], low: float, factor: float, rate: int
+) -> None:
+    samples = speech_like(pattern)
+    chunks = split_at_silence(samples, rate, low, low * factor)
+    edges = [edge for chunk in chunks for edge in chunk]
+    assert edges == sorted(edges)
+    assert all(0 <= a < b <= len(samples) for a, b in chunks)
+    assert all(round(low * rate) <= b - a <= round(low * factor * rate) for a, b in chunks)
+    spans = speech_intervals(samples, rate)
+    assert all(a < b for a, b in spans)
+    assert all(x[1] <= y[0] for x, y in pairwise(spans))
+    speech = np.zeros(len(samples), bool)
+    for a, b in spans:
+        speech[a:b] = True
+    assert all(2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks)  # never more silence than speech
+
+
+def test_chunk_bounds_are_checked() -> None:
+    bad: list[Callable[[], object]] = [
+        lambda: split_at_silence(noise(1), RATE, 3.0, 2.0),
+        lambda: split_at_silence(noise(1), RATE, -1.0, 2.0),
+    ]
+    for call in bad:
+        with pytest.raises(ConfigError, match="minimum"):
+            call()
+
+
+@pytest.mark.speech
+def test_the_damaged_recordings_are_all_refused(speech_folder: Path) -> None:
+    broken = sorted((speech_folder / "broken").glob("*.flac"))
+    assert len(broken) == 14
+    for path in broken:
+        with pytest.raises(AudioError, match=r"decode error|truncated"):
+            load_audio(path)
