@@ -13,8 +13,8 @@ _HOME = {
     "split_manifest": "manifest",
     "Manifest": "manifest",
     "Record": "manifest",
-    "prepare": "prepare",
-    "PrepareConfig": "prepare",
+    "prepare": "preparing",
+    "PrepareConfig": "preparing",
     "Store": "store",
     "Dataset": "batching",
     "Batches": "batching",
@@ -33,7 +33,6 @@ _HOME = {
     "load_encoder": "experiments",
     "evaluate": "recognise",
     "transcribe": "recognise",
-    "score": "score",
     "SpeechsslError": "errors",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -23,7 +23,7 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, resolve_settings
 from speechssl.features import FeatureConfig
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
-from speechssl.prepare import PrepareConfig, prepare
+from speechssl.preparing import PrepareConfig, prepare
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device

@@ -173,6 +173,7 @@ def finetune(
         encoder, origin = copy.deepcopy(init), "an encoder in memory"
     else:
         encoder, origin = (Encoder(settings.encoder), "none") if init is None else (load_encoder(init), str(init))
+    torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from speechssl.text import normalise
 
 BATCH_SECONDS = 120.0
 WHOLE_BELOW_S = 30.0  # longer files are cut at silences
-CHUNK_S = (1.0, 20.0)
+CHUNK_S = (0.4, 20.0)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from speechssl.audio import write_wav
-from speechssl.prepare import prepare
+from speechssl.preparing import prepare
 
 RATE = 16_000
 PITCH_HZ = {"a": 300, "b": 480, "c": 760, "d": 1200, "e": 1900, "f": 3000}

@@ -1,0 +1,145 @@
+"""The command: exit codes, data on stdout and the rest on stderr, one-line errors, nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make_labelled
+from test_experiments import PRETRAIN, tuned
+from typer.testing import CliRunner, Result
+
+from speechssl import cli
+from speechssl.experiments import finetune, pretrain
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What ``main`` prints for an error that a user can cause; checks that it is one line with exit code 1."""
+    monkeypatch.setattr("sys.argv", ["speechssl", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "model"
+    finetune([labelled_store], run, tuned(), init=None)
+    return run
+
+
+def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:
+    folder = make_labelled(tmp_path / "corpus", {"train": 3, "dev": 1, "test": 1})
+    result = call("prepare", folder, tmp_path / "store")
+    assert result.exit_code == 0
+    assert "kept" in result.stdout
+    (folder / "train001.wav").write_bytes(b"no audio")
+    result = call("prepare", folder, tmp_path / "second")
+    assert result.exit_code == 3
+    assert "1 of 5 files rejected" in result.stderr
+    assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
+    for path in folder.glob("*.wav"):
+        path.write_bytes(b"")
+    assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
+    rejects = [json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()]
+    assert len(rejects) == 5
+
+
+def test_pretrain_dry_run_prints_settings_and_trains_nothing(labelled_store: Path, tmp_path: Path) -> None:
+    result = call("pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["optim"]["lr"] == 0.25
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    result = call("evaluate", model, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert result.exit_code == 0
+    assert "WER" in result.stdout
+    table = call("compare", f"one system={tmp_path / 'score'}", tmp_path / "score")
+    assert table.exit_code == 0
+    assert "one system" in table.stdout
+    assert len([line for line in table.stdout.splitlines() if "%" in line and "interval" not in line]) == 2
+
+
+def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    wave = labelled_folder / "test000.wav"
+    single = call("transcribe", model, wave)
+    assert single.exit_code == 0
+    several = call("transcribe", model, wave, labelled_folder / "test001.wav")
+    assert several.stdout.splitlines()[0] == f"{wave}\t{single.stdout.strip()}"
+    as_json = call("transcribe", model, wave, "--output-format", "json")
+    assert json.loads(as_json.stdout)["text"] == single.stdout.strip()
+    for name in ("a/x.wav", "b/x.wav", "b/bad.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"" if "bad" in name else wave.read_bytes())
+    command = ("transcribe", model, tmp_path / "in", "--output-format", "txt,json", "--output-dir", tmp_path / "out")
+    result = call(*command)
+    assert result.exit_code == 3
+    assert "bad.wav" in result.stderr
+    assert result.stdout == ""
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert written == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
+    assert "2 of 3 files are done already" in call(*command).stderr
+    assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
+
+
+def test_errors_are_one_line(
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    assert "did you mean 'optim.lr'" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1")
+    assert "give base, large, small, tiny" in error("pretrain", labelled_store, "--run", tmp_path, "--preset", "huge")
+    assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
+    assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
+    assert "allowed are txt, json" in error("transcribe", model, labelled_store, "--output-format", "srt9")
+    assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
+    assert "no audio found" in error("transcribe", model, tmp_path)
+    assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
+    assert "no score.json" in error("compare", tmp_path)
+    assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
+    assert "holdout" in error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
+
+
+def test_an_encoder_without_a_head_says_what_to_do(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "pretrained"
+    pretrain([labelled_store], run, PRETRAIN)
+    capsys.readouterr()
+    assert "fine-tune it first" in one_line(
+        monkeypatch, capsys, "evaluate", run, labelled_store, "--out", tmp_path / "score"
+    )
+
+
+def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(cli.ConfigError, match="--force deletes run folders only"):
+        cli._start_anew(precious, force=True)
+    assert (precious / "thesis.txt").exists()
+    (precious / "settings.json").write_text("{}")
+    cli._start_anew(precious, force=True)
+    assert not precious.exists()
+
+
+def test_wrong_usage_and_version() -> None:
+    assert call("pretrain").exit_code == 2
+    assert call("nonsense").exit_code == 2
+    assert call("--version").stdout.strip() == cli.__version__
+    help_text = call("--help").stdout
+    assert all(verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe"))

@@ -1,0 +1,178 @@
+"""From stores to run folders: settings, fine-tuning in its three modes, what is checked before the first update."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_ENCODER, make_labelled
+
+from speechssl.batching import Dataset
+from speechssl.checkpoint import load_folder
+from speechssl.config import build, preset_names
+from speechssl.encoder import Encoder
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.experiments import (
+    FinetuneSettings,
+    PretrainSettings,
+    finetune,
+    finetune_settings,
+    load_encoder,
+    pretrain,
+    resolve_settings,
+)
+from speechssl.preparing import prepare
+from speechssl.pretraining import Contrastive
+from speechssl.recognise import evaluate
+from speechssl.report import read_metrics
+from speechssl.store import Store
+
+FEW = {"steps": 6, "validate_every": 3, "save_every": 3, "log_every": 3, "device": "cpu"}
+PRETRAIN = build(
+    PretrainSettings,
+    {
+        "encoder": SMALL_ENCODER,
+        "quantizer": {"num_codes": 16, "width": 16},
+        "objective": {"num_negatives": 10, "width": 16},
+        "batch": {"seconds": 20, "crop_s": 3},
+        "train": {"steps": 6, "device": "cpu"},
+    },
+)
+
+
+def tuned(**changes: object) -> FinetuneSettings:
+    table: dict[str, object] = {
+        "encoder": SMALL_ENCODER,
+        "ctc": {"train_front_end": True, "time_mask": {"prob": 0.1, "length": 2}, "channel_mask_prob": 0.0},
+        "optim": {"lr": 3e-3, "schedule": "tri_stage", "warmup": 0.1},
+        "batch": {"seconds": 20},
+        "train": FEW,
+    }
+    return build(FinetuneSettings, table | changes)
+
+
+@pytest.fixture(scope="module")
+def pretrained(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "pretrained"
+    pretrain([labelled_store], run, PRETRAIN)
+    return run
+
+
+def test_presets_resolve_and_have_their_sizes() -> None:
+    assert preset_names() == ["base", "large", "small", "tiny"]
+    sizes = {}
+    for name in preset_names():
+        settings = resolve_settings(PretrainSettings, name, {})
+        resolve_settings(FinetuneSettings, name, {})
+        with torch.device("meta"):
+            model = Contrastive(Encoder(settings.encoder), settings.objective, settings.quantizer, settings.mask)
+        sizes[name] = sum(p.numel() for p in model.parameters()) / 1e6
+    assert 3 <= sizes["tiny"] <= 5
+    assert 20 <= sizes["small"] <= 30
+    assert sizes["base"] == pytest.approx(95.04, abs=0.02)  # as published: 95 M
+    assert sizes["large"] == pytest.approx(317.4, abs=0.3)  # as published: 317 M
+
+
+def test_base_is_the_papers() -> None:
+    settings = resolve_settings(PretrainSettings, "base", {})
+    assert settings.mask.prob == 0.65
+    assert settings.mask.length == 10
+    assert settings.optim.lr == 5e-4
+    assert settings.encoder.samples_per_frame == 320
+    assert (settings.objective.diversity_weight, settings.objective.penalty_weight) == (0.1, 10.0)
+
+
+def test_overrides_win_and_unknown_names_are_refused() -> None:
+    assert resolve_settings(PretrainSettings, "tiny", {"optim": {"lr": 0.5}}).optim.lr == 0.5
+    with pytest.raises(ConfigError, match=r"optim\.lrr.*optim\.lr"):
+        resolve_settings(PretrainSettings, "tiny", {"optim": {"lrr": 0.5}})
+
+
+def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path) -> None:
+    train = FEW | {"steps": 480, "validate_every": 240, "save_every": 240, "log_every": 80}
+    wider = {"subsampling": 2, "layer_drop": 0.0, "dropout": 0.0, "width": 64, "channels": 64, "ffn_width": 128}
+    settings = tuned(train=train, encoder=SMALL_ENCODER | wider, batch={"seconds": 8})
+    model = finetune([labelled_store], tmp_path / "run", settings, init=None)
+    result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
+    assert result.cer < 0.2
+    rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
+    assert [row["step"] for row in rows] == [240, 480]
+
+
+def test_the_pretrained_encoder_is_really_loaded(labelled_store: Path, pretrained: Path, tmp_path: Path) -> None:
+    settings = tuned(ctc={"frozen": True}, train=FEW)
+    model = finetune([labelled_store], tmp_path / "run", settings, init=pretrained)
+    source = load_folder(pretrained / "model")[0]
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, source[f"encoder.{name}"]), name
+    encoder = load_encoder(pretrained)
+    again = finetune([labelled_store], tmp_path / "memory", settings, init=encoder)
+    assert torch.equal(again.head.weight, model.head.weight)
+
+
+def test_frozen_and_front_end_modes_change_what_they_should(
+    labelled_store: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    before = load_encoder(pretrained).state_dict()
+    fixed_front = finetune([labelled_store], tmp_path / "a", tuned(ctc={"train_front_end": False}), init=pretrained)
+    after = fixed_front.encoder.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("front_end.") for name in changed)
+    assert any(name.startswith("context.") for name in changed)
+
+
+def test_finetune_settings_follow_the_model(pretrained: Path) -> None:
+    settings = finetune_settings(pretrained, None, {"minutes": 0.5})
+    assert settings.encoder == PRETRAIN.encoder
+    assert settings.preset == "tiny"
+    assert settings.minutes == 0.5
+    scratch = finetune_settings(None, "base", {})
+    assert scratch.ctc.train_front_end
+    assert scratch.ctc.head_only_steps == 0
+
+
+def test_an_unfinished_run_is_no_model(labelled_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a model folder"):
+        load_encoder(tmp_path)
+    run = tmp_path / "run"
+    pretrain([labelled_store], run, PRETRAIN)
+    (run / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="not finished"):
+        load_encoder(run)
+    assert isinstance(load_encoder(tmp_path / "elsewhere"), Encoder)  # a model folder can be moved anywhere
+
+
+def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> None:
+    folder = make_labelled(tmp_path / "corpus", {"train": 30, "dev": 3, "test": 1})
+    table = (folder / "metadata.csv").read_text().splitlines()
+    name = table[1].split(",")[0]
+    table[1] = f"{name},{'ab' * 200},speaker0,train"
+    (folder / "metadata.csv").write_text("\n".join(table) + "\n")
+    prepare(folder, tmp_path / "store")
+    finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
+    (row,) = [json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines()]
+    assert row["id"] == Path(name).stem
+    assert row["needed"] == 400 > row["frames"]
+    for line in range(2, 6):
+        table[line] = f"{table[line].split(',')[0]},{'ab' * 200},speaker0,train"
+    (folder / "metadata.csv").write_text("\n".join(table) + "\n")
+    prepare(folder, tmp_path / "worse")
+    with pytest.raises(ConfigError, match="5 of 30 transcripts are longer than their frames"):
+        finetune([tmp_path / "worse"], tmp_path / "refused", tuned(), init=None)
+
+
+def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:
+    from speechssl.features import FeatureConfig
+    from speechssl.preparing import PrepareConfig
+
+    prepare(labelled_folder, tmp_path / "wave", PrepareConfig(features=FeatureConfig(kind="waveform")))
+    with pytest.raises(ConfigError, match="--features logmel"):
+        pretrain([tmp_path / "wave"], tmp_path / "run", PRETRAIN)
+
+
+def test_sentencepiece_and_minutes(labelled_store: Path, tmp_path: Path) -> None:
+    settings = tuned(tokenizer="bpe:20", minutes=0.7)
+    model = finetune([labelled_store], tmp_path / "run", settings, init=None)
+    assert model.tokenizer.size == 21
+    with pytest.raises(ConfigError, match="labelled minutes"):
+        finetune([labelled_store], tmp_path / "other", tuned(minutes=600), init=None)
