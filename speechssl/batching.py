@@ -23,7 +23,7 @@ class BatchConfig(Settings):
     seconds: float = Field(100.0, gt=0, description="audio per update at most, seconds (a longer utterance goes alone)")
     micro_seconds: float | None = Field(None, gt=0, description="audio held in memory at once; None = all of an update")
     crop_s: float | None = Field(None, gt=0, description="longer chunks are cut to a random window of this, seconds")
-    num_buckets: int = Field(8, ge=1, description="groups of like length that batches are drawn from")
+    num_buckets: int = Field(32, ge=1, description="groups of like length, at most; each holds four batches or more")
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,9 @@ class Batches:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         # Ties are broken by position, so the order never depends on the sorting algorithm.
         by_length = np.argsort(self.lengths, kind="stable")
-        self.buckets = [b for b in np.array_split(by_length, config.num_buckets) if len(b)]
         limit = config.seconds * rate
+        num_buckets = int(min(config.num_buckets, max(1, self.lengths.sum() // (4 * limit)), len(by_length)))
+        self.buckets = np.array_split(by_length, num_buckets)
         per_batch = [max(1, int(limit // self.lengths[b[-1]])) for b in self.buckets]
         self.batches_of = [-(-len(b) // size) for b, size in zip(self.buckets, per_batch, strict=True)]
         self.steps_per_epoch = sum(self.batches_of)
@@ -154,7 +155,7 @@ class Batches:
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of every update of an epoch, in order."""
         if self._plan[0] != epoch:
-            rng = generator(self.seed, epoch)
+            rng = generator("order", self.seed, epoch)
             batches = []
             for bucket, count in zip(self.buckets, self.batches_of, strict=True):
                 batches += np.array_split(rng.permutation(bucket), count)
@@ -197,7 +198,7 @@ class Batches:
         length = num_units(self.crop, self.dataset.features)
         if len(array) <= length:
             return array
-        start = int(generator(self.seed, step, utterance_key(utterance_id)).integers(len(array) - length + 1))
+        start = int(generator("crop", self.seed, step, utterance_key(utterance_id)).integers(len(array) - length + 1))
         return array[start : start + length]
 
 
@@ -210,7 +211,7 @@ def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
     wanted = minutes * 60
     if dataset.seconds < wanted:
         raise ConfigError(f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} labelled minutes here")
-    order = generator(seed, 0).permutation(len(dataset))
+    order = generator("subset", seed).permutation(len(dataset))
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
     chosen = order[: max(1, int(np.searchsorted(total, wanted, side="right")))]
     return dataset.subset(np.sort(chosen))

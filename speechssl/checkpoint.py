@@ -34,8 +34,9 @@ def save_folder(
         files: further files, such as a tokenizer's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
     partial, old = path.parent / f".{path.name}.partial", _old(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
     for leftover in (partial, old):
         if leftover.exists():
             shutil.rmtree(leftover)
@@ -62,7 +63,7 @@ def load_record(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, not JSON, or changed since it was written.
     """
-    _recover(path)
+    path = stored_folder(path)
     try:
         text = (path / RECORD).read_bytes()
     except OSError as error:
@@ -84,10 +85,14 @@ def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
     Raises:
         CheckpointError: a file is missing or differs from what was written.
     """
+    path = stored_folder(path)
     record = load_record(path)
-    for name, expected in record["files"].items():
+    sums = record.get("files")
+    if not isinstance(sums, dict) or TENSORS not in sums:
+        raise CheckpointError(f"{path / RECORD} has no checksum of {TENSORS}: it was not written by save_folder")
+    for name, expected in sums.items():
         # Names come from a file, so they must not lead out of the folder.
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", "..") or "\0" in name:
             raise CheckpointError(f"{path / RECORD} names the file {name!r}, which is not inside the folder")
         try:
             data = (path / name).read_bytes()
@@ -99,6 +104,15 @@ def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
         return safetensors.torch.load_file(path / TENSORS, device=str(device)), record
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path / TENSORS} is not a safetensors file: {error}") from error
+
+
+def stored_folder(path: Path) -> Path:
+    """Where the contents of a saved folder lie: ``path``, or its hidden sibling.
+
+    A kill between the two renames of ``save_folder`` leaves the good old folder under its hidden name. Reading never
+    renames it back: the writer may be alive and just about to.
+    """
+    return _old(path) if not path.exists() and _old(path).exists() else path
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -119,9 +133,8 @@ def model_folder(path: Path) -> Path:
         CheckpointError: neither; says so when the run is there but not finished.
     """
     for candidate in (path, path / "model"):
-        _recover(candidate)
-        if (candidate / RECORD).is_file():
-            return candidate
+        if (stored_folder(candidate) / RECORD).is_file():
+            return stored_folder(candidate)
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
     raise CheckpointError(f"{path} is neither a model folder (with {RECORD}) nor a run folder (with model/{RECORD})")
@@ -151,16 +164,11 @@ def _old(path: Path) -> Path:
     return path.parent / f".{path.name}.old"
 
 
-def _recover(path: Path) -> None:
-    # A kill between the two renames of save_folder leaves the good old folder under its hidden name.
-    if not path.exists() and _old(path).exists():
-        _old(path).rename(path)
-
-
 def _seal(record: Mapping[str, Any]) -> bytes:
-    body = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    # Escaped to ASCII: file names may hold bytes that are not UTF-8, which Python keeps as lone surrogates.
+    body = json.dumps(record, sort_keys=True)
     sealed = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "record": record}
-    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _write_durably(path: Path, data: bytes) -> None:

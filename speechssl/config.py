@@ -14,9 +14,9 @@ from speechssl.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of every settings class: immutable, unknown names refused, defaults validated too."""
+    """Base of every settings class: immutable, unknown names, infinities and NaN refused, defaults validated too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)
@@ -42,7 +42,10 @@ def read_preset(name_or_path: str | Path) -> Table:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
             raise ConfigError(f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name} cannot be read as UTF-8 text: {error}") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -70,15 +73,20 @@ def parse_overrides(assignments: Iterable[str]) -> Table:
         keys = name.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"--set takes name=value such as optim.lr=0.001, not {assignment!r}")
-        try:
-            value: Any = tomllib.loads(f"value = {text.strip()}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        nested: Any = value
+        nested: Any = _toml_value(text.strip())
         for key in reversed(keys):
             nested = {key: nested}
         table = merge(table, nested)
     return table
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # A line break could smuggle in further names, which would then be dropped without a word.
+    return parsed["value"] if len(parsed) == 1 else text
 
 
 def build(kind: type[S], table: Mapping[str, Any]) -> S:
@@ -93,7 +101,9 @@ def build(kind: type[S], table: Mapping[str, Any]) -> S:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] != "extra_forbidden":
-            raise ConfigError(f"setting {name}: {first['msg']} (given: {first['input']!r})") from error
+            # A rule between settings has the whole table as its input: its own message says what was given.
+            given = "" if isinstance(first["input"], Mapping) else f" (given: {first['input']!r})"
+            raise ConfigError(f"setting {name or kind.__name__}: {first['msg']}{given}") from error
         known = _known_names(kind, "")
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ConfigError(f"unknown setting {name!r}: did you mean {nearest!r}?") from error

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechssl.batching import Batch
-from speechssl.checkpoint import load_folder, load_into, save_folder
+from speechssl.checkpoint import load_folder, load_into, save_folder, stored_folder
 from speechssl.config import Settings, as_table, build
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder, EncoderConfig, EncoderOutput
@@ -102,7 +102,7 @@ class CtcModel(nn.Module):
         time = np.zeros((len(num_frames), width), dtype=bool)
         channel = np.zeros((len(num_frames), self.encoder.config.width), dtype=bool)
         for row, (count, key) in enumerate(zip(num_frames, batch.keys, strict=True)):
-            rng = generator(self.seed, step, key)
+            rng = generator("masks", self.seed, step, key)
             time[row, :count] = span_mask(count, config.time_mask, rng)
             channel[row] = span_mask(channel.shape[1], channels, rng)
         return torch.from_numpy(time), torch.from_numpy(channel)
@@ -125,6 +125,7 @@ def load_ctc(path: Path) -> CtcModel:
     Raises:
         CheckpointError: no model folder, damaged, or an encoder without a CTC head.
     """
+    path = stored_folder(path)
     tensors, record = load_folder(path)
     if record.get("kind") != "ctc":
         raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")

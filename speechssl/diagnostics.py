@@ -1,6 +1,5 @@
 """What a model reports of a batch, and the watch over a run's health."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,16 +27,18 @@ class HealthConfig(Settings):
 
     window: int = Field(50, ge=1, description="updates that the averages cover")
     chance_after: float = Field(0.3, ge=0, le=1, description="share of the steps after which chance is a fault")
-    chance_margin: float = Field(0.02, ge=0, description="nats below ln(1 + K) that count as learning")
-    collapse_accuracy: float = Field(0.98, ge=0, le=1)
+    chance_margin: float = Field(0.02, ge=0, description="nats below chance that count as learning")
+    collapse_chance: float = Field(0.5, ge=0, description="nats; chance at or below it: no negatives left")
     collapse_perplexity: float = Field(2.0, ge=1, description="code perplexity per codebook at or below it")
 
 
 class Health:
     """Recognises a run at chance and a collapsed one from its metrics.
 
-    Chance: the contrastive loss has not left ln(1 + K), the value when all logits are equal. Collapse: nearly
-    every target has the same code, so every negative equals the positive and predicting is trivial.
+    Chance: the contrastive loss has not left its value when all logits are equal: ln(1 + K), or less where negatives
+    were left out because they equal the positive. Collapse: nearly every target has the same code, in the whole batch
+    (perplexity near 1) or within each utterance (no negative differs from its positive, so chance is near 0).
+    Accuracy alone is no sign of it: a small or simple corpus can be solved.
     """
 
     def __init__(self, config: HealthConfig, total_steps: int) -> None:
@@ -58,9 +59,8 @@ class Health:
             return
         watched = ("loss", "chance", "accuracy", "code_perplexity")
         mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}
-        if mean["accuracy"] >= self.config.collapse_accuracy or mean["loss"] <= 0.05:
-            self._collapsed(step, mean)
-        if mean["code_perplexity"] <= self.config.collapse_perplexity:
+        config = self.config
+        if mean["code_perplexity"] <= config.collapse_perplexity or mean["chance"] <= config.collapse_chance:
             self._collapsed(step, mean)
         if step + 1 >= self.patience and mean["loss"] > mean["chance"] - self.config.chance_margin:
             raise TrainingError(
@@ -72,11 +72,7 @@ class Health:
     def _collapsed(self, step: int, mean: Mapping[str, float]) -> None:
         raise TrainingError(
             f"collapsed after {step + 1} updates: accuracy {mean['accuracy']:.3f}, loss {mean['loss']:.3f} nats, "
-            f"code perplexity {mean['code_perplexity']:.1f}; almost every target has the same code. "
+            f"chance {mean['chance']:.3f}, code perplexity {mean['code_perplexity']:.1f}; "
+            "almost every target of an utterance has the same code. "
             "Raise objective.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
         )
-
-
-def chance_loss(num_negatives: int) -> float:
-    """ln(1 + K): the contrastive loss in nats when all logits are equal."""
-    return math.log(1 + num_negatives)

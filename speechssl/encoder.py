@@ -5,14 +5,15 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechssl.config import Settings
+from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
 
-ConvLayerSpec = tuple[int, int, int]
+ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
 WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 
 
@@ -20,7 +21,9 @@ class EncoderConfig(Settings):
     """Shape of an encoder. Defaults are wav2vec 2.0 BASE; the presets change them."""
 
     features: FeatureConfig = Field(FeatureConfig(kind="waveform"), description="what the front end reads")
-    conv_layers: tuple[ConvLayerSpec, ...] = Field(WAV2VEC2_CONVS, description="(channels, kernel, stride), waveform")
+    conv_layers: tuple[ConvLayerSpec, ...] = Field(
+        WAV2VEC2_CONVS, min_length=1, description="(channels, kernel, stride), waveform"
+    )
     conv_norm: Literal["group", "layer"] = Field("group", description="group: after the first layer only (waveform)")
     normalise_input: bool = Field(False, description="zero mean, unit variance per utterance (waveform)")
     subsampling: Literal[2, 4] = Field(2, description="mel frames per encoder frame (logmel)")
@@ -47,6 +50,17 @@ class EncoderConfig(Settings):
     def front_width(self) -> int:
         """Width of the front end's frames."""
         return self.conv_layers[-1][0] if self.features.kind == "waveform" else self.channels
+
+    @property
+    def stacked_width(self) -> int:
+        """Width of the log-mel rows under one frame, side by side.
+
+        Raises:
+            ConfigError: the front end does not read log-mel.
+        """
+        if self.features.kind != "logmel":
+            raise ConfigError("objective.targets=logmel needs a log-mel front end: use features, or another preset")
+        return self.subsampling * self.features.num_mels
 
     @property
     def frame_windows(self) -> tuple[tuple[int, int], ...]:
@@ -92,7 +106,8 @@ class ValidGroupNorm(nn.Module):
         self.eps = eps
 
     def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
-        """(B, C, T) and (B,) valid frames -> (B, C, T)."""
+        """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
+        frames = frames.float()  # statistics over seconds of audio are not for bfloat16
         if bool((num_valid == frames.shape[2]).all()):
             return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
         valid = valid_mask(num_valid, frames.shape[2])[:, None]
@@ -161,6 +176,12 @@ class LogMelFrontEnd(nn.Module):
             windows = frames.unfold(1, kernel, stride).transpose(2, 3).flatten(2)
             frames = F.gelu(conv(windows))
         return frames
+
+
+def zero_padding(inputs: Tensor, num_valid: Tensor) -> Tensor:
+    """(B, U) or (B, U, F) with zeros behind the valid units, by selection: NaN there must not get through either."""
+    valid = valid_mask(num_valid, inputs.shape[1])
+    return inputs.masked_fill(~(valid if inputs.dim() == 2 else valid[..., None]), 0.0)
 
 
 def normalise_valid(inputs: Tensor, num_valid: Tensor, eps: float) -> Tensor:
@@ -277,8 +298,16 @@ class Encoder(nn.Module):
 
     def extract(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:
         """Front-end frames (B, T, C), before any normalisation of theirs."""
+        inputs = zero_padding(inputs, num_units)
         frames: Tensor = self.front_end(inputs, num_units)
         return EncoderOutput(frames, self.num_frames(num_units))
+
+    def stacked_log_mel(self, inputs: Tensor, num_units: Tensor, num_frames: int) -> Tensor:
+        """(B, U, F) log-mel -> (B, T, subsampling x F): the normalised rows in the middle of each frame's window."""
+        subsampling = self.config.subsampling
+        inputs = zero_padding(inputs, num_units)
+        rows = normalise_valid(inputs, num_units, 1e-5)[:, 1 : 1 + subsampling * num_frames]
+        return rows.reshape(rows.shape[0], num_frames, -1)
 
     def contextualise(
         self, normed: Tensor, num_frames: Tensor, mask: Tensor | None = None, channel_mask: Tensor | None = None

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 import torchaudio
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from speechssl.config import Settings
 from speechssl.errors import AudioError
 
 INT16_SCALE = 32768.0
-LOG_FLOOR = 1e-6  # of a window's energy; digital silence becomes ln(1e-6) = -13.8, well inside float16
+LOG_FLOOR = 1e-6  # least energy of a mel bin; digital silence becomes ln(1e-6) = -13.8, well inside float16
 
 
 class FeatureConfig(Settings):
@@ -25,6 +25,14 @@ class FeatureConfig(Settings):
     num_mels: int = Field(80, gt=0, description="mel bins (logmel)")
     window_ms: float = Field(25.0, gt=0, description="analysis window, milliseconds (logmel)")
     hop_ms: float = Field(10.0, gt=0, description="step between windows, milliseconds (logmel)")
+
+    @model_validator(mode="after")
+    def _whole_samples(self) -> "FeatureConfig":
+        if self.window < 1 or self.hop < 1:
+            raise ValueError(
+                f"window_ms {self.window_ms:g} and hop_ms {self.hop_ms:g} must each be at least one sample"
+            )
+        return self
 
     @property
     def window(self) -> int:
@@ -71,7 +79,7 @@ def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
         waveforms: (..., S) float32 in about -1..1, at ``config.sample_rate_hz``.
 
     Returns:
-        (..., T, F) float32, natural log of mel-weighted power plus a floor.
+        (..., T, F) float32, natural log of mel-weighted power, or of ``LOG_FLOOR`` where that is larger.
 
     Source: Slaney's mel scale and area normalisation, Hann window, power spectrum; checked against librosa
     in test_features.py.

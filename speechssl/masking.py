@@ -20,10 +20,11 @@ def span_mask(num_frames: int, config: MaskConfig, rng: np.random.Generator) -> 
 
     ``prob * num_frames / length`` starts (rounded up or down at random, so that the expectation is exact) are
     drawn without replacement; spans may overlap and are never cut or moved to equalise counts. An utterance
-    shorter than two spans gets spans of half its length, so that something is always left to predict from.
+    shorter than three spans gets spans of a third of its length, and never so many that no frame could be left
+    to predict from; a single frame stays unmasked.
 
     Args:
-        num_frames: valid frames, at least 1. Padding is no concern here: the caller pads with False.
+        num_frames: valid frames. Padding is no concern here: the caller pads with False.
 
     Returns:
         (num_frames,) bool, True = masked.
@@ -32,13 +33,12 @@ def span_mask(num_frames: int, config: MaskConfig, rng: np.random.Generator) -> 
     15.6 s are reproduced in test_masking.py.
     """
     mask = np.zeros(num_frames, dtype=bool)
-    if config.prob == 0:
+    if config.prob == 0 or num_frames < 2:
         return mask
-    length = min(config.length, max(1, num_frames // 2))
-    num_starts = num_frames - length + 1
+    length = min(config.length, max(1, num_frames // 3))
     num_spans = int(config.prob * num_frames / length + rng.random())
-    num_spans = min(max(num_spans, config.min_spans), num_starts)
-    starts = rng.choice(num_starts, size=num_spans, replace=False)
+    num_spans = min(max(num_spans, config.min_spans), (num_frames - 1) // length)
+    starts = rng.choice(num_frames - length + 1, size=num_spans, replace=False)
     mask[(starts[:, None] + np.arange(length)).ravel()] = True
     return mask
 

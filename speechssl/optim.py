@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from speechssl.config import Settings
@@ -23,6 +23,12 @@ class OptimConfig(Settings):
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(10.0, gt=0, description="largest gradient norm; a larger gradient is scaled down")
+
+    @model_validator(mode="after")
+    def _time_to_fall(self) -> "OptimConfig":
+        if self.schedule == "tri_stage" and self.warmup + self.hold > 1:
+            raise ValueError(f"warmup {self.warmup:g} and hold {self.hold:g} together exceed all of the steps")
+        return self
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:

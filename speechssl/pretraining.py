@@ -1,6 +1,7 @@
 """The contrastive objective of wav2vec 2.0 over an encoder: masks, quantised targets, negatives, loss."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from speechssl.batching import Batch
 from speechssl.config import Settings
-from speechssl.diagnostics import LossOutput, chance_loss
+from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder, valid_mask
 from speechssl.masking import MaskConfig, sample_negatives, span_mask
 from speechssl.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
@@ -26,6 +27,9 @@ class ContrastiveConfig(Settings):
     width: int = Field(256, gt=0, description="of the space in which context and target are compared")
     diversity_weight: float = Field(0.1, ge=0)
     penalty_weight: float = Field(10.0, ge=0, description="of the mean square of the front end's frames")
+    targets: Literal["features", "logmel"] = Field(
+        "features", description="what the quantiser reads: the front end's frames (published), or stacked log-mel rows"
+    )
     front_end_gradient: float = Field(0.1, ge=0, description="factor on the gradient that reaches the front end")
 
 
@@ -85,16 +89,22 @@ class Contrastive(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
-        self.quantizer = Quantizer(encoder.config.front_width, quantizer)
+        published = config.targets == "features"
+        self.quantizer = Quantizer(encoder.config.front_width if published else encoder.config.stacked_width, quantizer)
         self.target_projection = nn.Linear(quantizer.width, config.width)
         self.context_projection = nn.Linear(encoder.config.width, config.width)
 
-    def draw(self, batch: Batch, num_frames: list[int], step: int) -> Draws:
-        """Masks, negatives and Gumbel noise of a batch; an utterance's own do not depend on its batch mates."""
-        rngs = [generator(self.seed, step, key) for key in batch.keys]
+    def draw(self, batch: Batch, num_frames: list[int], width: int, step: int, noisy: bool) -> Draws:
+        """Masks, negatives and, if ``noisy``, Gumbel noise; an utterance's own do not depend on its batch mates.
+
+        Args:
+            num_frames: of each utterance.
+            width: frames of the padded batch, T.
+        """
+        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
         masks = [span_mask(t, self.mask, rng) for t, rng in zip(num_frames, rngs, strict=True)]
         counts = [int(m.sum()) for m in masks]
-        width, quantizer = max(num_frames), self.quantizer.config
+        quantizer = self.quantizer.config
         mask = np.zeros((len(masks), width), dtype=bool)
         slots = np.zeros((len(masks), max(counts)), dtype=np.int64)
         valid = np.zeros(slots.shape, dtype=bool)
@@ -107,7 +117,7 @@ class Contrastive(nn.Module):
             slots[row, :count] = np.flatnonzero(own) + row * width
             valid[row, :count] = True
             negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
-            if self.training:
+            if noisy:
                 shape = (count, quantizer.num_codebooks, quantizer.num_codes)
                 noise.append(-np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20)))
         return Draws(mask, slots, valid, negatives, np.concatenate(noise) if noise else None)
@@ -116,10 +126,11 @@ class Contrastive(nn.Module):
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
         """This batch's share of the update's statistics, for updates of more than one micro-batch."""
         frames, num_frames = self.encoder.extract(batch.inputs, batch.num_units)
-        draws = self.draw(batch, num_frames.tolist(), step)
+        lengths = num_frames.tolist()
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
         slots = torch.from_numpy(draws.slots[draws.valid]).to(frames.device)
-        probs = self.quantizer.class_probs(self.encoder.norm(frames.flatten(0, 1)[slots]))
-        return StepStatistics(probs.sum(0), len(slots), int(num_frames.sum()))
+        probs = self.quantizer.class_probs(self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots])
+        return StepStatistics(probs.sum(0), len(slots), sum(lengths))
 
     def forward(self, batch: Batch, step: int, statistics: StepStatistics | None = None) -> LossOutput:
         """Loss of a batch at update ``step``.
@@ -133,61 +144,77 @@ class Contrastive(nn.Module):
         config, encoder = self.config, self.encoder
         raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
         frames = ScaleGradient.apply(raw, config.front_end_gradient)
-        draws = self.draw(batch, num_frames.tolist(), step)
+        lengths = num_frames.tolist()
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
         device = frames.device
-        valid = torch.from_numpy(draws.valid).to(device)
         slots = torch.from_numpy(draws.slots[draws.valid]).to(device)
         normed = encoder.norm(frames)
         # Only masked frames go through quantiser, projections and similarities: the rest would be thrown away.
         noise = None if draws.noise is None else torch.from_numpy(draws.noise).to(device)
-        quantized = self.quantizer(normed.flatten(0, 1)[slots], noise, self.quantizer.temperature(step))
+        sources = self._target_frames(batch, normed).flatten(0, 1)[slots]
+        quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
         context = encoder.contextualise(normed, num_frames, torch.from_numpy(draws.mask).to(device))
         with torch.autocast(device.type, enabled=False):
             predicted = self.context_projection(context.flatten(0, 1)[slots].float())
             targets = self.target_projection(quantized.vectors)
-            logits = self._logits(predicted, targets, quantized.codes, valid, draws.negatives)
+            logits = self._logits(predicted, targets, quantized.codes, draws)
             contrastive = (logits.logsumexp(-1) - logits[:, 0]).sum()
-            regulariser, metrics = self._regularise(frames, num_frames, quantized.probs, statistics)
+            own = StepStatistics(quantized.probs.sum(0), len(slots), sum(lengths))
+            regulariser, metrics = self._regularise(frames, num_frames, own, statistics or own)
         weight = len(slots)
         metrics |= {
             "loss": contrastive.detach(),
-            "chance": chance_loss(config.num_negatives) * weight,
+            # All logits equal: ln(1 + K) where every negative differs from the positive.
+            "chance": logits.detach().isfinite().sum(-1).log().sum(),
             # A frame whose every negative equals the positive is right by default; it still counts: that is collapse.
             "accuracy": (logits.argmax(-1) == 0).sum().detach(),
-            "live_codes": _live_codes(quantized.codes) * weight,
+            "live_codes": _live_codes(quantized.codes, self.quantizer.config.num_codes) * weight,
             "temperature": self.quantizer.temperature(step) * weight,
-            "masked_share": float(draws.mask.sum()) / max(1, sum(num_frames.tolist())) * weight,
+            "masked_share": float(draws.mask.sum()) / max(1, sum(lengths)) * weight,
         }
         return LossOutput(contrastive + regulariser, weight, metrics)
 
-    def _logits(
-        self, predicted: Tensor, targets: Tensor, codes: Tensor, valid: Tensor, negatives: NDArray[np.int64]
-    ) -> Tensor:
-        """(N, W) predictions and targets -> (N, 1 + K) logits, the positive first.
+    def _target_frames(self, batch: Batch, normed: Tensor) -> Tensor:
+        """(B, T, C) that the quantiser reads: unmasked front-end frames after LayerNorm, or log-mel rows alike.
+
+        Log-mel rows cannot drift towards what is easy to predict, as frames of a young front end do in a short run.
+        """
+        if self.config.targets == "features":
+            return normed
+        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.num_units, normed.shape[1])
+        return F.layer_norm(stacked, stacked.shape[-1:])
+
+    def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
+        """(N, W) predictions and targets, (N, G) codes -> (N, 1 + K) logits, the positive first.
 
         One M x M similarity per utterance and a gather; a negative with the positive's codes is -inf.
         """
-        rows, columns = valid.shape
-        packed = predicted.new_zeros(2, rows, columns, predicted.shape[1])
-        packed[0][valid] = F.normalize(predicted, dim=-1)
-        packed[1][valid] = F.normalize(targets, dim=-1)
-        similarity = torch.bmm(packed[0], packed[1].transpose(1, 2)) / self.config.logit_temp
-        choices = torch.from_numpy(negatives).to(valid.device)
-        itself = torch.arange(columns, device=valid.device).expand(rows, columns)[..., None]
-        logits = similarity.gather(2, torch.cat([itself, choices], 2))[valid]
+        rows, columns, _ = draws.negatives.shape
+        device = predicted.device
+        # Positions, because indexing by a bool mask makes the host wait for the device.
+        places = torch.from_numpy(np.flatnonzero(draws.valid)).to(device)
+
+        def pack(values: Tensor) -> Tensor:
+            empty = values.new_zeros(rows * columns, *values.shape[1:])
+            return empty.index_copy(0, places, values).view(rows, columns, *values.shape[1:])
+
+        packed_targets = pack(F.normalize(targets, dim=-1))
+        similarity = torch.bmm(pack(F.normalize(predicted, dim=-1)), packed_targets.transpose(1, 2))
+        itself = torch.arange(columns, device=device).expand(rows, columns)[..., None]
+        choices = torch.cat([itself, torch.from_numpy(draws.negatives).to(device)], 2)
+        logits = similarity.gather(2, choices).flatten(0, 1)[places] / self.config.logit_temp
         # One number per combination of codes turns the comparison of vectors into one of integers.
-        base = torch.tensor([self.quantizer.config.num_codes**g for g in range(codes.shape[1])], device=codes.device)
-        number = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
-        number[valid] = (codes * base).sum(-1)
-        same = number[:, None].expand(-1, columns, -1).gather(2, choices) == number[..., None]
-        return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(same[valid], -torch.inf)], 1)
+        base = torch.tensor([self.quantizer.config.num_codes**g for g in range(codes.shape[1])], device=device)
+        number = pack((codes * base).sum(-1))[:, None].expand(-1, columns, -1).gather(2, choices)
+        number = number.flatten(0, 1)[places]
+        same = number == number[:, :1]
+        same[:, 0] = False
+        return logits.masked_fill(same, -torch.inf)
 
     def _regularise(
-        self, frames: Tensor, num_frames: Tensor, probs: Tensor, statistics: StepStatistics | None
+        self, frames: Tensor, num_frames: Tensor, own: StepStatistics, whole: StepStatistics
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted diversity and feature penalty of this batch's share, scaled by masked frames."""
-        own = StepStatistics(probs.sum(0), len(probs), int(num_frames.sum()))
-        whole = statistics or own
         # The value comes from the whole update, the gradient flows through this batch's part of it.
         mean_probs = (whole.probs.detach() - own.probs.detach() + own.probs) / max(1, whole.num_masked)
         unevenness = diversity(mean_probs)
@@ -205,6 +232,7 @@ class Contrastive(nn.Module):
         return weighted, metrics
 
 
-def _live_codes(codes: Tensor) -> float:
-    """Distinct codes in use, mean over codebooks."""
-    return sum(len(column.unique()) for column in codes.T) / codes.shape[1]
+def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
+    """(N, G) -> () distinct codes in use, mean over codebooks; unlike ``unique`` it does not make the host wait."""
+    used = torch.zeros(codes.shape[1], num_codes, device=codes.device)
+    return used.scatter_(1, codes.T, 1.0).sum(1).mean()

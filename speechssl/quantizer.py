@@ -1,9 +1,9 @@
 """Product quantiser: G codebooks of V entries, chosen by a hard Gumbel-softmax with a straight-through gradient."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechssl.config import Settings
@@ -15,9 +15,17 @@ class QuantizerConfig(Settings):
     num_codebooks: int = Field(2, ge=1)
     num_codes: int = Field(320, ge=2, description="entries of each codebook")
     width: int = Field(256, gt=0, description="of the joined code vectors; divisible by num_codebooks")
+    codebook_init: Literal["uniform", "normal"] = Field("uniform", description="U(0, 1) as published, or N(0, 1)")
+    logits_std: float = Field(1.0, gt=0, description="of the initial weights; smaller = softer choices at the start")
     max_temperature: float = Field(2.0, gt=0)
     min_temperature: float = Field(0.5, gt=0)
     temperature_decay: float = Field(0.999995, gt=0, le=1, description="factor per update")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "QuantizerConfig":
+        if self.width % self.num_codebooks:
+            raise ValueError(f"width {self.width} must be divisible by num_codebooks {self.num_codebooks}")
+        return self
 
 
 class Quantized(NamedTuple):
@@ -42,9 +50,10 @@ class Quantizer(nn.Module):
         self.config = config
         groups, entries = config.num_codebooks, config.num_codes
         self.logits = nn.Linear(input_width, groups * entries)
-        nn.init.normal_(self.logits.weight)
+        nn.init.normal_(self.logits.weight, std=config.logits_std)
         nn.init.zeros_(self.logits.bias)
-        self.codebook = nn.Parameter(torch.rand(groups, entries, config.width // groups))
+        draw = torch.rand if config.codebook_init == "uniform" else torch.randn
+        self.codebook = nn.Parameter(draw(groups, entries, config.width // groups))
 
     def temperature(self, step: int) -> float:
         """Gumbel temperature of update ``step``: a function of the update, not of how often forward ran."""
@@ -71,7 +80,8 @@ class Quantizer(nn.Module):
             codes = soft.argmax(-1)
             hard = torch.zeros_like(soft).scatter_(-1, codes[..., None], 1.0)
             choice = hard - soft.detach() + soft
-        vectors = torch.einsum("ngv,gvd->ngd", choice, self.codebook.float()).flatten(1)
+        with torch.autocast(frames.device.type, enabled=False):
+            vectors = torch.einsum("ngv,gvd->ngd", choice, self.codebook.float()).flatten(1)
         return Quantized(vectors, codes, logits.softmax(-1))
 
     def _class_logits(self, frames: Tensor) -> Tensor:
@@ -84,7 +94,8 @@ class Quantizer(nn.Module):
 
 def code_perplexity(mean_probs: Tensor) -> Tensor:
     """(G, V) mean distribution -> (G,) exp of its entropy in nats: V when every code is used alike, 1 when one is."""
-    entropy: Tensor = torch.special.entr(mean_probs).sum(-1)
+    # A probability that underflowed to 0 has an infinite gradient of its entropy, and softmax turns that into NaN.
+    entropy: Tensor = torch.special.entr(mean_probs.clamp_min(1e-12)).sum(-1)
     return entropy.exp()
 
 

@@ -41,9 +41,13 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def generator(*parts: int) -> np.random.Generator:
-    """Random numbers that depend only on ``parts``, such as (seed, step, utterance key)."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(list(parts))))
+def generator(*parts: int | str) -> np.random.Generator:
+    """Random numbers that depend only on ``parts``, such as ("masks", seed, step, utterance key).
+
+    A purpose among the parts keeps streams apart: a crop and a mask of one utterance and step must not be correlated.
+    """
+    # Hashed first: SeedSequence takes (1, 0) and (1,) for the same seed.
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(derive_seed(*parts))))
 
 
 def log(message: str) -> None:

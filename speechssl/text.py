@@ -195,7 +195,8 @@ class SentencePieceTokenizer(Tokenizer):
                 vocab_size=vocab_size,
                 character_coverage=1.0,
                 normalization_rule_name="identity",  # normalising is ``normalise``'s work, and only once
-                max_sentence_length=max(len(line.encode()) for line in lines) + 1,  # longer ones it drops silently
+                # Longer lines it drops silently; below 10 it refuses to train.
+                max_sentence_length=max(10, max(len(line.encode()) for line in lines) + 1),
                 num_threads=1,  # the sums of unigram training depend on the number of threads
                 unk_id=UNK_ID - 1,
                 bos_id=-1,

@@ -147,7 +147,8 @@ def _update(
     loaded = time.perf_counter()
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    statistics = _whole_statistics(model, micro_batches, step)
+    with autocast(device, train.precision):
+        statistics = _whole_statistics(model, micro_batches, step)
     weight, sums = 0, dict[str, Tensor | float]()
     for index, batch in enumerate(micro_batches):
         # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.

@@ -9,10 +9,11 @@
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
-option pretrain_steps 2400 "updates of pretraining"
+option min_chunk 1 "shortest chunk of unlabelled audio, seconds: many recordings hold a single word"
+option pretrain_steps 3600 "updates of pretraining"
 option few_minutes 10 "labelled minutes of the small subset"
 option few_steps 800 "updates of each fine-tuning on the small subset"
-option all_steps 1500 "updates of each fine-tuning on all labels"
+option all_steps 1200 "updates of each fine-tuning on all labels"
 parse_options "$@"
 corpora=(kathleen speechocean digits librispeech coffee_commands wake_words)
 stores=("${corpora[@]/#/$exp/stores/}")
@@ -20,7 +21,7 @@ stores=("${corpora[@]/#/$exp/stores/}")
 if stage 1 "prepare the stores"; then
     for corpus in "${corpora[@]}"; do
         log "$corpus"
-        speechssl prepare "$data/$corpus" "$exp/stores/$corpus" --jobs "$jobs" >&2
+        speechssl prepare "$data/$corpus" "$exp/stores/$corpus" --min-chunk "$min_chunk" --jobs "$jobs" >&2
     done
 fi
 

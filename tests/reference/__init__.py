@@ -1,0 +1,1 @@
+"""Slow, obvious or foreign versions that the tests compare the package with."""

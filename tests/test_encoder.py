@@ -1,0 +1,328 @@
+"""Padding and batch mates never change an output, frame counts are exact, and the outputs are transformers'."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference.models import (
+    KINDS,
+    TINY,
+    as_theirs,
+    batch_of,
+    noise,
+    their_config,
+    tiny_config,
+    tiny_encoder,
+)
+from torch import Tensor
+from transformers import Wav2Vec2Model
+
+from speechssl.config import build, read_preset
+from speechssl.encoder import (
+    WAV2VEC2_CONVS,
+    ContextNetwork,
+    Encoder,
+    EncoderConfig,
+    ValidGroupNorm,
+    normalise_valid,
+    valid_mask,
+)
+from speechssl.errors import ConfigError
+
+LENGTHS = {"waveform": [700, 431, 30, 250], "logmel": [60, 41, 7, 33]}
+
+
+def make(kind: str, **changes: object) -> tuple[Encoder, list[Tensor]]:
+    encoder = tiny_encoder(kind, **changes)
+    return encoder, noise(encoder.config, LENGTHS[encoder.config.features.kind])
+
+
+def valid(hidden: Tensor, num_frames: Tensor) -> list[Tensor]:
+    return [h[:t] for h, t in zip(hidden, num_frames.tolist(), strict=True)]
+
+
+# --- counting frames ---------------------------------------------------------------------------------------------
+
+
+def test_the_released_convolutions_give_20_ms_frames_of_400_samples() -> None:
+    config = build(EncoderConfig, TINY | {"features": {"kind": "waveform"}, "conv_layers": WAV2VEC2_CONVS})
+    assert config.samples_per_frame == 320
+    narrow = build(EncoderConfig, TINY | {"conv_layers": [(2, k, s) for _, k, s in WAV2VEC2_CONVS]})
+    counts = Encoder(narrow).num_frames(torch.tensor([0, 399, 400, 719, 720, 16_000, round(15.6 * 16_000)]))
+    assert counts.tolist() == [0, 0, 1, 1, 2, 49, 779]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.just(2), st.integers(1, 6), st.integers(1, 4)), min_size=1, max_size=4),
+    st.integers(1, 200),
+)
+def test_waveform_frame_counts_are_those_of_the_outputs(convs: list[tuple[int, int, int]], num_units: int) -> None:
+    config = build(EncoderConfig, TINY | {"features": {"kind": "waveform"}, "conv_layers": convs, "conv_norm": "layer"})
+    encoder = Encoder(config)
+    units = torch.tensor([num_units])
+    expected = int(encoder.num_frames(units))
+    if expected == 0:
+        with pytest.raises(RuntimeError):
+            encoder.extract(torch.zeros(1, num_units), units)
+    else:
+        frames, num_frames = encoder.extract(torch.zeros(1, num_units), units)
+        assert (frames.shape[1], int(num_frames)) == (expected, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["logmel-2", "logmel-4"]), st.integers(1, 100))
+def test_log_mel_frame_counts_are_those_of_the_outputs(kind: str, num_units: int) -> None:
+    encoder = Encoder(tiny_config(kind))
+    units = torch.tensor([num_units])
+    expected = int(encoder.num_frames(units))
+    assert encoder.config.samples_per_frame == 160 * encoder.config.subsampling
+    if expected == 0:
+        with pytest.raises(RuntimeError):
+            encoder.extract(torch.zeros(1, num_units, 6), units)
+    else:
+        frames, num_frames = encoder.extract(torch.zeros(1, num_units, 6), units)
+        assert (frames.shape[1], int(num_frames)) == (expected, expected)
+
+
+# --- padding and batch mates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [0, 57])
+@pytest.mark.parametrize("fill", [0.0, 100.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_no_valid_output(kind: str, fill: float, more: int) -> None:
+    encoder, utterances = make(kind)
+    batch = batch_of(utterances, more_padding=more, fill=fill)
+    with torch.no_grad():
+        together = encoder(batch.inputs, batch.num_units)
+        assert torch.equal(together.num_frames, encoder.num_frames(batch.num_units))
+        for utterance, found in zip(utterances, valid(*together), strict=True):
+            alone = encoder(utterance[None], torch.tensor([len(utterance)])).hidden[0]
+            torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+            assert alone.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_a_batch_changes_no_output(kind: str) -> None:
+    encoder, utterances = make(kind)
+    with torch.no_grad():
+        batch = batch_of(utterances)
+        expected = valid(*encoder(batch.inputs, batch.num_units))
+        for order in permutations(range(4)):
+            batch = batch_of([utterances[i] for i in order])
+            for i, found in zip(order, valid(*encoder(batch.inputs, batch.num_units)), strict=True):
+                torch.testing.assert_close(found, expected[i], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_gradient_reaches_the_padding(kind: str, masked: bool) -> None:
+    encoder, utterances = make(kind)
+    batch = batch_of(utterances, more_padding=40, fill=3.0)
+    inputs = batch.inputs.requires_grad_()
+    frames, num_frames = encoder.extract(inputs, batch.num_units)
+    mask = valid_mask(num_frames, frames.shape[1]) & (torch.arange(frames.shape[1]) % 3 == 1)
+    hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask if masked else None)
+    torch.cat(valid(hidden, num_frames)).square().sum().backward()
+    assert inputs.grad is not None
+    for gradient, utterance in zip(inputs.grad, utterances, strict=True):
+        assert (gradient[len(utterance) :] == 0).all()
+        assert gradient[: len(utterance)].abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_get_the_same_gradient_padded_or_alone(kind: str) -> None:
+    encoder, utterances = make(kind)
+
+    def gradient(groups: list[list[Tensor]]) -> dict[str, Tensor]:
+        encoder.zero_grad()
+        for group in groups:
+            batch = batch_of(group, fill=float("nan"))
+            torch.cat(valid(*encoder(batch.inputs, batch.num_units))).square().sum().backward()
+        return {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
+
+    together, alone = gradient([utterances]), gradient([[u] for u in utterances])
+    assert together.keys() == alone.keys() == {n for n, _ in encoder.named_parameters()} - {"mask_embedding"}
+    for name, expected in alone.items():
+        torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-5)
+
+
+def test_group_norm_of_full_batches_is_torchs_and_of_padded_ones_the_same() -> None:
+    torch.manual_seed(0)
+    frames, norm = 5 + 3 * torch.randn(3, 4, 50), ValidGroupNorm(4)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    theirs = torch.nn.GroupNorm(4, 4)
+    theirs.load_state_dict(norm.state_dict())
+    lengths = torch.tensor([50, 20, 2])
+    found = norm(frames, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        expected = theirs(frames[row : row + 1, :, :length])[0]
+        torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm(frames, torch.full((3,), 50)), theirs(frames))
+
+
+def test_inputs_are_normalised_over_their_valid_part() -> None:
+    inputs = 7 + 3 * torch.randn(2, 100, 5)
+    found = normalise_valid(inputs, torch.tensor([100, 30]), 1e-7)
+    assert (found[1, 30:] == 0).all()
+    for part in (found[0], found[1, :30]):
+        np.testing.assert_allclose(part.mean(0).numpy(), 0, atol=1e-5)
+        np.testing.assert_allclose(part.var(0, unbiased=False).numpy(), 1, atol=1e-4)
+
+
+def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> None:
+    encoder, utterances = make("logmel-4")
+    louder = [u + 2.5 for u in utterances]  # a gain is a constant in the logarithm
+    quiet, loud = batch_of(utterances), batch_of(louder)
+    with torch.no_grad():
+        one, other = encoder(quiet.inputs, quiet.num_units), encoder(loud.inputs, loud.num_units)
+    for left, right in zip(valid(*one), valid(*other), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+
+
+def test_group_norm_computes_in_float32_under_mixed_precision() -> None:
+    torch.manual_seed(0)
+    frames, norm, lengths = (20 + torch.randn(2, 4, 400)).bfloat16(), ValidGroupNorm(4), torch.tensor([400, 300])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        padded, alone = norm(frames, lengths), norm(frames[:1], lengths[:1])
+    assert padded.dtype == torch.float32
+    torch.testing.assert_close(padded, norm(frames.float(), lengths), atol=0, rtol=0)
+    torch.testing.assert_close(padded[:1], alone, atol=1e-4, rtol=0)
+
+
+# --- masks and dropped layers ------------------------------------------------------------------------------------
+
+
+def test_masked_frames_are_one_learned_vector_after_the_projection() -> None:
+    encoder, utterances = make("base")
+    frames, num_frames = encoder.extract(utterances[0][None], torch.tensor([700]))
+    normed, mask = encoder.norm(frames), torch.zeros(1, frames.shape[1], dtype=torch.bool)
+    mask[0, 5:9] = True
+    seen: list[Tensor] = []
+    handle = encoder.context.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    channels = torch.zeros(1, 16, dtype=torch.bool)
+    channels[0, 3:6] = True
+    encoder.contextualise(normed, num_frames, mask, channels)
+    handle.remove()
+    expected = encoder.projection(normed)
+    expected[0, 5:9] = encoder.mask_embedding
+    expected[..., 3:6] = 0
+    torch.testing.assert_close(seen[0], expected)
+    # What stood at the masked frames has no influence.
+    changed = normed.clone()
+    changed[0, 5:9] = 50.0
+    before = encoder.contextualise(normed, num_frames, mask)
+    torch.testing.assert_close(encoder.contextualise(changed, num_frames, mask), before, atol=0, rtol=0)
+
+
+def test_dropped_layers_are_skipped_in_training_only() -> None:
+    encoder, utterances = make("base", layer_drop=0.5)
+    inputs, units = utterances[0][None], torch.tensor([700])
+    assert torch.equal(encoder(inputs, units).hidden, encoder(inputs, units).hidden)
+    encoder.train()
+    torch.manual_seed(0)
+    outputs = {round(encoder(inputs, units).hidden.sum().item(), 3) for _ in range(40)}
+    assert len(outputs) == 4  # each of two layers in or out
+
+
+@pytest.mark.parametrize("kernel", [1, 7, 8])
+def test_positions_are_centred_and_as_many_as_frames(kernel: int) -> None:
+    """Frame t sees as many frames before as after it; an even kernel reaches one further back."""
+    torch.manual_seed(0)
+    network = ContextNetwork(tiny_config("base", pos_kernel=kernel, num_layers=1))
+    hidden = torch.randn(1, 30, 16, requires_grad=True)
+    positions = network.pos_conv(hidden.transpose(1, 2))[..., :30]
+    positions[0, :, 15].sum().backward()
+    assert hidden.grad is not None
+    seen = hidden.grad[0].abs().sum(1).nonzero().ravel()
+    assert (int(seen.min()), int(seen.max())) == (15 - kernel // 2, 15 + (kernel - 1) // 2)
+
+
+# --- the same as transformers ------------------------------------------------------------------------------------
+
+
+def twin(encoder: Encoder) -> Wav2Vec2Model:
+    theirs = Wav2Vec2Model(their_config(encoder.config)).eval()
+    theirs.load_state_dict(as_theirs(encoder.state_dict(), encoder.config), strict=True)
+    return theirs
+
+
+def normalised(utterance: Tensor) -> Tensor:
+    values = utterance.double().numpy()
+    return torch.from_numpy(((values - values.mean()) / np.sqrt(values.var() + 1e-7)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("base", {}),
+        ("base", {"pos_kernel": 7, "num_heads": 4}),
+        ("base-pre", {}),
+        ("large", {}),
+        ("large", {"norm": "post", "num_layers": 1}),
+    ],
+)
+def test_outputs_equal_transformers_with_the_same_weights(kind: str, changes: dict[str, object]) -> None:
+    encoder, utterances = make(kind, **changes)
+    theirs = twin(encoder)
+    for utterance in utterances:
+        with torch.no_grad():
+            found = encoder(utterance[None] * 3 + 1, torch.tensor([len(utterance)])).hidden
+            # BASE reads what it gets; LARGE normalises the utterance itself, which theirs leaves to the caller.
+            given_to_them = normalised(utterance * 3 + 1) if kind == "large" else utterance * 3 + 1
+            expected = theirs(given_to_them[None]).last_hidden_state
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_large_equals_transformers_when_padded() -> None:
+    encoder, utterances = make("large")
+    batch = batch_of(utterances, fill=9.0)
+    padded = batch_of([normalised(u) for u in utterances])
+    attention = valid_mask(padded.num_units, padded.inputs.shape[1]).long()
+    with torch.no_grad():
+        found = encoder(batch.inputs, batch.num_units)
+        expected = twin(encoder)(padded.inputs, attention_mask=attention).last_hidden_state
+    for one, other in zip(valid(*found), valid(expected, found.num_frames), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_masked_outputs_equal_transformers() -> None:
+    encoder, utterances = make("base")
+    frames, num_frames = encoder.extract(utterances[0][None], torch.tensor([700]))
+    mask = torch.arange(frames.shape[1])[None] % 5 < 2
+    with torch.no_grad():
+        found = encoder.contextualise(encoder.norm(frames), num_frames, mask)
+        expected = twin(encoder)(utterances[0][None], mask_time_indices=mask).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_presets_are_the_published_sizes() -> None:
+    for name, millions in (("base", 94.4), ("large", 315.4)):
+        config = build(EncoderConfig, read_preset(name)["encoder"])
+        with torch.device("meta"):
+            count = sum(p.numel() for p in Encoder(config).parameters())
+        assert count / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 18, "num_heads": 4}, "width 18 must be divisible"),
+        ({"conv_layers": []}, "conv_layers"),
+        ({"conv_layers": [(8, 0, 1)]}, "conv_layers.0.1"),
+        ({"subsampling": 3}, "subsampling"),
+        ({"depth": 3}, "unknown setting 'depth'"),
+    ],
+)
+def test_wrong_shapes_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(EncoderConfig, TINY | wrong)
