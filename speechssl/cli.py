@@ -15,12 +15,19 @@ from typing import Annotated
 import typer
 
 from speechssl import __version__
-from speechssl.batching import Batches, Dataset
+from speechssl.batching import Dataset
 from speechssl.checkpoint import model_folder
 from speechssl.config import as_json, as_table, parse_overrides
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, resolve_settings
+from speechssl.experiments import (
+    PretrainSettings,
+    finetune,
+    finetune_settings,
+    pretrain,
+    pretrain_cost,
+    resolve_settings,
+)
 from speechssl.features import FeatureConfig
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.preparing import PrepareConfig, prepare
@@ -83,16 +90,16 @@ def pretrain_command(
     preset: Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")] = "tiny",
     split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); train.")] = None,
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the size of an epoch.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the settings; time a few updates and say what the run will take.")
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Learn an encoder from unlabelled audio (wav2vec 2.0's objective)."""
     settings = resolve_settings(PretrainSettings, preset, parse_overrides(set_ or []))
     if dry_run:
-        dataset = Dataset([Store(path) for path in stores], split or ["train"])
-        batches = Batches(dataset, settings.batch, settings.train.seed)
         typer.echo(as_json(as_table(settings)), nl=False)
-        log(f"{dataset.seconds / 3600:.2f} h in {len(dataset)} chunks, {batches.steps_per_epoch} updates an epoch")
+        log(pretrain_cost(stores, settings, split or ["train"]))
         return
     _start_anew(run, force)
     typer.echo(str(pretrain(stores, run, settings, split or ["train"])))

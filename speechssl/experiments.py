@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,8 @@ from speechssl.optim import OptimConfig
 from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.recognise import evaluate
-from speechssl.runtime import derive_seed, log
+from speechssl.report import read_metrics
+from speechssl.runtime import derive_seed, log, peak_memory_gb
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit
@@ -105,6 +107,27 @@ def pretrain(
     fit(objective, batches, settings.optim, settings.train, run, as_table(settings))
     save_pretrained(objective, Path(run, "model"), settings)
     return Path(run, "model")
+
+
+def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, splits: Sequence[str] = ("train",)) -> str:
+    """What a run will take, from a few real updates, the first of them the one with the most audio; nothing is kept.
+
+    Returns:
+        one line: memory, hours of audio per hour, epochs, time to the end.
+    """
+    trial = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 5, "log_every": 5})})
+    with TemporaryDirectory() as folder:
+        pretrain(stores, Path(folder, "run"), trial, splits)
+        rows = read_metrics(Path(folder, "run", "metrics.jsonl"))[1:]  # the first update also allocates and compiles
+    dataset = Dataset([Store(path) for path in stores], splits)
+    epochs = settings.train.steps / Batches(dataset, settings.batch, settings.train.seed).steps_per_epoch
+    seconds = sum(row["time_s"] for row in rows) / len(rows)
+    audio_s = sum(row["samples"] for row in rows) / len(rows) / dataset.features.sample_rate_hz
+    steps = settings.train.steps
+    return (
+        f"{peak_memory_gb():.1f} GB at most; {audio_s / seconds:.0f} hours of audio per hour; {epochs:.1f} epochs of "
+        f"{dataset.seconds / 3600:.2f} h; {steps} updates in about {steps * seconds / 3600:.1f} h"
+    )
 
 
 def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettings) -> None:

@@ -1,6 +1,7 @@
 """The machine under a run: device, number format, threads, seeds, log lines."""
 
 import hashlib
+import resource
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -53,6 +54,14 @@ def generator(*parts: int | str) -> np.random.Generator:
 def log(message: str) -> None:
     """One line with the time of day, on stderr: stdout is for data."""
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has held so far: of the GPU where one is in use, else resident, 1e9 bytes."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 class HoursProgress(AbstractContextManager["HoursProgress"]):

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from speechssl.audio import write_wav
 from speechssl.preparing import prepare
+
+# The tests run side by side: one thread each, and the same sums whatever the machine.
+torch.set_num_threads(1)
 
 RATE = 16_000
 PITCH_HZ = {"a": 300, "b": 480, "c": 760, "d": 1200, "e": 1900, "f": 3000}

@@ -1,6 +1,7 @@
 """The command: exit codes, data on stdout and the rest on stderr, one-line errors, nothing overwritten."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def test_pretrain_dry_run_prints_settings_and_trains_nothing(labelled_store: Pat
     assert result.exit_code == 0
     assert json.loads(result.stdout)["optim"]["lr"] == 0.25
     assert not (tmp_path / "run").exists()
+    assert re.search(r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in", result.stderr)
 
 
 def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def test_neither_padding_nor_split_changes_a_step(kind: str) -> None:
     whole = model(batch, 7)
     wider = torch.nn.functional.pad(batch.inputs, (0, 0, 0, 37), value=float("nan"))
     padded = model(type(batch)(batch.ids, batch.keys, wider, batch.num_units, batch.texts, batch.num_samples), 7)
-    assert float(padded.total) == pytest.approx(float(whole.total), rel=1e-6)
+    assert padded.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
     parts = [batch_of(mels[a:b], ids[a:b]) for a, b in ((0, 2), (2, 5))]
     statistics = model.statistics(parts[0], 7) + model.statistics(parts[1], 7)
-    total = sum(float(model(part, 7, statistics).total) for part in parts)
-    assert total == pytest.approx(float(whole.total), rel=1e-5)
+    total = sum(model(part, 7, statistics).total.item() for part in parts)
+    assert total == pytest.approx(whole.total.item(), rel=1e-5)
 
 
 def test_targets_reach_the_codebook_and_never_the_front_end() -> None:
