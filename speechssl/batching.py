@@ -91,12 +91,20 @@ class Dataset:
         self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)
         self.index_of = np.concatenate(chosen).astype(np.int64)
         self.num_samples = np.concatenate([s.num_samples[c] for s, c in zip(stores, chosen, strict=True)])
+        self.num_units = np.concatenate([s.num_units[c] for s, c in zip(stores, chosen, strict=True)])
         if not len(self.index_of):
             wanted = "any split" if splits is None else f"split {', '.join(splits)}"
-            raise ConfigError(f"no chunk of {wanted} in {', '.join(str(s.path) for s in stores)}")
+            there = ", ".join(sorted({name for store in stores for name in store.splits}))
+            paths = ", ".join(str(store.path) for store in stores)
+            raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}")
 
     def __len__(self) -> int:
         return len(self.index_of)
+
+    @property
+    def identity(self) -> list[str]:
+        """A digest per store of the recordings and settings that it was made from, wherever it lies."""
+        return [store.plan[:16] for store in self.stores]
 
     @property
     def seconds(self) -> float:
@@ -108,7 +116,7 @@ class Dataset:
         part = object.__new__(Dataset)
         part.features, part.stores = self.features, self.stores
         part.store_of, part.index_of = self.store_of[positions], self.index_of[positions]
-        part.num_samples = self.num_samples[positions]
+        part.num_samples, part.num_units = self.num_samples[positions], self.num_units[positions]
         return part
 
     def id_text(self, position: int) -> tuple[str, str | None]:

@@ -5,19 +5,22 @@
 """
 
 import json
+import re
 import shutil
 import sys
 import traceback
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from speechssl import __version__
 from speechssl.batching import Dataset
 from speechssl.checkpoint import model_folder
-from speechssl.config import as_json, as_table, parse_overrides
+from speechssl.config import as_json, as_table, build, parse_overrides
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import (
@@ -28,7 +31,6 @@ from speechssl.experiments import (
     pretrain_cost,
     resolve_settings,
 )
-from speechssl.features import FeatureConfig
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
@@ -65,16 +67,17 @@ def prepare_command(
     force: ForceOption = False,
 ) -> None:
     """Recordings -> validated manifest + feature store, every second accounted for."""
-    config = PrepareConfig(
-        features=FeatureConfig(kind=features.value),
-        min_chunk_s=min_chunk,
-        max_chunk_s=max_chunk,
-        max_duration_s=max_duration,
-        max_bad_fraction=max_bad_fraction,
-    )
+    table = {
+        "features": {"kind": features.value},
+        "min_chunk_s": min_chunk,
+        "max_chunk_s": max_chunk,
+        "max_duration_s": max_duration,
+        "max_bad_fraction": max_bad_fraction,
+    }
+    config = build(PrepareConfig, table)
     with HoursProgress() as progress:
         report = prepare(source, store, config, jobs=jobs, force=force, progress=progress)
-    typer.echo(report.table())
+    _out(report.table() + "\n")
     if report.num_rejected:
         log(f"{report.num_rejected} of {report.num_files} files rejected, see {store / 'rejects.jsonl'}")
     if report.all_bad:
@@ -98,11 +101,11 @@ def pretrain_command(
     """Learn an encoder from unlabelled audio (wav2vec 2.0's objective)."""
     settings = resolve_settings(PretrainSettings, preset, parse_overrides(set_ or []))
     if dry_run:
-        typer.echo(as_json(as_table(settings)), nl=False)
+        _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]))
         return
-    _start_anew(run, force)
-    typer.echo(str(pretrain(stores, run, settings, split or ["train"])))
+    _start_anew(run, force, stores)
+    _out(f"{pretrain(stores, run, settings, split or ['train'])}\n")
 
 
 @app.command("finetune")
@@ -123,9 +126,9 @@ def finetune_command(
     flags += ["ctc.frozen=true"] if freeze_encoder else []
     origin = None if init == "none" else Path(init)
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
-    _start_anew(run, force)
+    _start_anew(run, force, stores, origin)
     finetune(stores, run, settings, origin)
-    typer.echo(str(run / "model"))
+    _out(f"{run / 'model'}\n")
 
 
 @app.command("evaluate")
@@ -141,7 +144,7 @@ def evaluate_command(
     dataset = Dataset([Store(store)], [split])
     result = evaluate(recogniser, dataset, batch_seconds)
     about = {"model": str(model), "store": str(store), "split": split, "normaliser": recogniser.normaliser}
-    typer.echo(write_score(result, out, about), nl=False)
+    _out(write_score(result, out, about))
 
 
 @app.command("transcribe")
@@ -163,7 +166,7 @@ def transcribe_command(
     files = find_audio(paths)
     if not files:
         raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
-    root = common_root(files)
+    root = common_root(paths)  # as given: where a result goes must not depend on what else a folder holds
 
     def targets(path: Path) -> list[Path]:
         return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
@@ -189,11 +192,17 @@ def transcribe_command(
 
 
 def _print(result: Transcript, name: str, several: bool) -> None:
-    """One result on stdout; with several files a text line starts with its path."""
+    """One result on stdout; with several files a text line starts with its path, line breaks and tabs escaped."""
     if name == "txt" and several:
-        typer.echo(f"{result.path}\t{result.text}")
+        path = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], result.path)
+        _out(f"{path}\t{result.text}\n")
     else:
-        typer.echo(FORMATS[name](result), nl=False)
+        _out(FORMATS[name](result))
+
+
+def _out(text: str) -> None:
+    """Data to stdout: UTF-8 whatever the locale, and the bytes of file names as they are."""
+    typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
 
 
 @app.command("compare")
@@ -201,30 +210,39 @@ def compare_command(
     scores: Annotated[list[Path], typer.Argument(help="Folders that evaluate wrote; NAME=FOLDER names a row.")],
 ) -> None:
     """One table from several evaluations."""
+    short = [given.name for given in scores]
     rows = []
     for given in scores:
-        name, _, folder = str(given).rpartition("=")
-        rows.append((name or given.name, *_score_cells(Path(folder))))
-    typer.echo(text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances"), rows))
+        # A folder's own name may hold "=", as in lr=0.1; of equal last names, such as test, none says enough.
+        named, _, folder = ("", "", str(given)) if given.is_dir() else str(given).rpartition("=")
+        name = named or (str(given) if short.count(given.name) > 1 else given.name)
+        rows.append((name, *_score_cells(Path(folder))))
+    _out(text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances"), rows) + "\n")
 
 
 def _score_cells(folder: Path) -> tuple[str, ...]:
     try:
         score = json.loads((folder / "score.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        (a, b), (c, d) = score["wer_interval"], score["cer_interval"]
+        return (
+            f"{score['wer']:.1%}", f"{a:.1%} .. {b:.1%}", f"{score['cer']:.1%}", f"{c:.1%} .. {d:.1%}",
+            str(score["num_utterances"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder} holds no score.json that can be read ({error}): run speechssl evaluate") from error
-    (a, b), (c, d) = score["wer_interval"], score["cer_interval"]
-    return (
-        f"{score['wer']:.1%}", f"{a:.1%} .. {b:.1%}", f"{score['cer']:.1%}", f"{c:.1%} .. {d:.1%}",
-        str(score["num_utterances"]),
-    )  # fmt: skip
 
 
-def _start_anew(run: Path, force: bool) -> None:
+def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), origin: Path | None = None) -> None:
+    """With ``force``, delete the run, once what the new one reads is known to be there and not inside it."""
     if not force or not run.exists():
         return
-    if any(run.iterdir()) and not (run / "settings.json").exists():
+    if not run.is_dir() or (any(run.iterdir()) and not (run / "settings.json").exists()):
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
+    for path in (*stores, *([origin] if origin else [])):
+        if path.resolve().is_relative_to(run.resolve()):
+            raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
+    for path in stores:
+        Store(path)
     shutil.rmtree(run)
 
 
@@ -251,11 +269,18 @@ def main() -> None:
     try:
         app()
     except SpeechsslError as error:
-        if DEBUG:
-            traceback.print_exc()
-        message = " ".join(str(error).split())
-        print(f"speechssl: {message}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # a disk that is full, a folder that is a file, a permission
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except torch.OutOfMemoryError as error:
+        _fail(f"out of memory: lower batch.micro_seconds or --batch-seconds, the result stays the same ({error})")
+
+
+def _fail(message: str) -> None:
+    if DEBUG:
+        traceback.print_exc()
+    print("speechssl: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

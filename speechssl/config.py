@@ -126,5 +126,7 @@ def as_table(settings: BaseModel) -> Table:
 
 
 def as_json(table: Any) -> str:
-    """JSON with sorted keys: the same settings give the same bytes."""
-    return json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """JSON with sorted keys: the same settings give the same bytes, always valid UTF-8."""
+    text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # A path that is not UTF-8 holds lone surrogates; ``\udcff`` is how JSON writes one, and it reads back equal.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

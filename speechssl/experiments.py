@@ -18,6 +18,7 @@ from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.features import num_units
 from speechssl.formats import write_atomic
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
@@ -71,8 +72,9 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     """
     tables = read_preset(preset)
     known = {"encoder", "pretrain", "finetune"}
-    if set(tables) - known:
-        raise ConfigError(f"preset {preset}: unknown table {sorted(set(tables) - known)}, allowed are {sorted(known)}")
+    wrong = sorted(name for name, table in tables.items() if name not in known or not isinstance(table, dict))
+    if wrong:
+        raise ConfigError(f"preset {preset}: {wrong[0]!r} is no table of a preset, allowed are {sorted(known)}")
     own = tables.get("pretrain" if kind is PretrainSettings else "finetune", {})
     defaults = as_table(kind(preset=Path(preset).stem))
     # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
@@ -95,16 +97,17 @@ def pretrain(
     """
     dataset = Dataset([Store(path) for path in stores], splits)
     _check_features(dataset, settings.encoder)
-    batches = Batches(dataset, settings.batch, settings.train.seed)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
-    objective = Contrastive(
-        Encoder(settings.encoder), settings.objective, settings.quantizer, settings.mask, settings.train.seed
-    )
+    encoder = Encoder(settings.encoder)
+    identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
+    batches = Batches(dataset, settings.batch, settings.train.seed)
+    objective = Contrastive(encoder, settings.objective, settings.quantizer, settings.mask, settings.train.seed)
     log(
         f"pretraining {_millions(objective)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
-    fit(objective, batches, settings.optim, settings.train, run, as_table(settings))
+    data = {"stores": identity, "splits": list(splits)}
+    fit(objective, batches, settings.optim, settings.train, run, as_table(settings) | {"data": data})
     save_pretrained(objective, Path(run, "model"), settings)
     return Path(run, "model")
 
@@ -130,14 +133,35 @@ def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, spli
     )
 
 
+def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Dataset:
+    """Without the chunks that are too short for a single frame; how many is logged.
+
+    Raises:
+        ConfigError: none is left, or crops would be too short themselves.
+    """
+    config = dataset.features
+    crop = None if crop_s is None else num_units(round(crop_s * config.sample_rate_hz), config)
+    if crop is not None and int(encoder.num_frames(torch.tensor([crop]))) < 1:
+        raise ConfigError(f"batch.crop_s is {crop_s} s, too short for one frame of the encoder: give seconds")
+    keep = np.flatnonzero(encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0)
+    if not len(keep):
+        raise ConfigError("every chunk is too short for one frame of the encoder: prepare with a longer --min-chunk")
+    if len(keep) < len(dataset):
+        log(f"{len(dataset) - len(keep)} chunks left out: too short for one frame")
+    return dataset.subset(keep)
+
+
 def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettings) -> None:
     """Encoder, quantiser and projections as a model folder."""
     record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": as_table(settings)}
     save_folder(path, objective.state_dict(), record)
 
 
-def load_encoder(path: str | Path) -> Encoder:
+def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encoder:
     """The encoder of a model folder or finished run, pretrained or fine-tuned.
+
+    Args:
+        config: build it with these settings (another dropout, say) instead of its own; its weights must fit them.
 
     Raises:
         CheckpointError: not a model, damaged, or weights that do not fit.
@@ -146,7 +170,7 @@ def load_encoder(path: str | Path) -> Encoder:
     tensors, record = load_folder(folder)
     if record.get("kind") not in ("pretraining", "ctc"):
         raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
-    encoder = Encoder(build(EncoderConfig, record["encoder"]))
+    encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
     own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     load_into(encoder, own, str(folder))
     return encoder
@@ -175,7 +199,9 @@ def finetune(
     """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
 
     Args:
-        init: the folder of a run or model, an encoder in memory (copied), or None for random weights.
+        settings: as ``finetune_settings`` makes them for ``init``: the weights must fit ``settings.encoder``.
+        init: the folder of a run or model, an encoder in memory (copied, with its own settings), or None for random
+            weights.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -184,6 +210,10 @@ def finetune(
         ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
         TrainingError: the run is lost; see ``train.fit``.
     """
+    if isinstance(init, Encoder):
+        settings = settings.model_copy(update={"encoder": init.config})
+    if settings.batch.crop_s is not None:
+        raise ConfigError("batch.crop_s would cut words off that the transcript holds: pretraining alone takes it")
     labelled = [Store(path) for path in stores]
     train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
     _check_features(train, settings.encoder)
@@ -195,7 +225,8 @@ def finetune(
     if isinstance(init, Encoder):
         encoder, origin = copy.deepcopy(init), "an encoder in memory"
     else:
-        encoder, origin = (Encoder(settings.encoder), "none") if init is None else (load_encoder(init), str(init))
+        origin = "none" if init is None else str(init)
+        encoder = Encoder(settings.encoder) if init is None else load_encoder(init, settings.encoder)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
     run = Path(run)
@@ -217,7 +248,7 @@ def finetune(
         save_ctc(model, run / "model", {"preset": settings.preset, **measured})
 
     validation = Validation(measure, "dev_score", keep_best)
-    about = as_table(settings) | {"init": origin}
+    about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
     fit(model, batches, settings.optim, settings.train, run, about, validation)
     return load_ctc(run / "model")
 
@@ -235,8 +266,7 @@ def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
     Raises:
         ConfigError: more than 5 % do not fit.
     """
-    units = torch.tensor([store_units(train, p) for p in range(len(train))])
-    frames = model.encoder.num_frames(units).tolist()
+    frames = model.encoder.num_frames(torch.from_numpy(train.num_units)).tolist()
     keep, lines = [], []
     for position in range(len(train)):
         tokens = model.encode_text(_text(train, position))
@@ -254,11 +284,6 @@ def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
     if lines:
         log(f"{len(lines)} utterances left out: transcript longer than its frames, see {run / 'skipped.jsonl'}")
     return train.subset(np.array(keep, dtype=np.int64))
-
-
-def store_units(dataset: Dataset, position: int) -> int:
-    """Samples or mel frames of one chunk, from the index alone."""
-    return int(dataset.stores[int(dataset.store_of[position])].num_units[int(dataset.index_of[position])])
 
 
 def _warn_unknown(dev: Dataset, model: CtcModel) -> None:

@@ -21,7 +21,7 @@ from speechssl.errors import ConfigError, ManifestError
 from speechssl.formats import write_atomic
 
 # Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
-_UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
+UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
 _SPLITS = {"valid": "dev", "validation": "dev", "val": "dev", "development": "dev", "eval": "test"}
 _TEXT_COLUMNS = ("transcription", "text", "sentence")
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
@@ -204,7 +204,7 @@ def _read_folder(root: Path) -> list[Record]:
             suffix = os.path.splitext(name)[1].lower()
             if name.endswith(".trans.txt"):
                 transcripts.append(Path(folder) / name)
-            elif suffix in AUDIO_SUFFIXES or suffix in _UNREADABLE_SUFFIXES:
+            elif suffix in AUDIO_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
                 found.append(_below(root, os.path.relpath(os.path.join(folder, name), root), f"{root}"))
     records = [Record("", audio) for audio in found]
     if transcripts:

@@ -18,6 +18,7 @@ from speechssl.decode import greedy
 from speechssl.errors import AudioError, ConfigError
 from speechssl.features import featurise, num_units
 from speechssl.formats import Segment, Transcript, write_atomic
+from speechssl.manifest import UNREADABLE_SUFFIXES
 from speechssl.report import text_table
 from speechssl.score import Score, score
 from speechssl.text import normalise
@@ -47,10 +48,12 @@ def _length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int
 
 
 def hypotheses(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS) -> dict[str, str]:
-    """Greedy text of every chunk, by utterance id. Batching changes speed, never a text."""
+    """Greedy text of every chunk, by utterance id: "" for one too short for a frame. Batching never changes a text."""
     model.eval()
     limit = round(batch_seconds * dataset.features.sample_rate_hz)
-    found: dict[str, str] = {}
+    heard = model.encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
+    found = {dataset.id_text(p)[0]: "" for p in np.flatnonzero(~heard).tolist()}
+    dataset = dataset.subset(np.flatnonzero(heard))
     for positions in _length_batches(np.asarray(dataset.num_samples, dtype=np.int64), limit):
         batch = dataset.batch(positions)
         found |= dict(zip(batch.ids, decode_batch(model, batch), strict=True))
@@ -123,13 +126,16 @@ class _Pending:
 def find_audio(paths: Iterable[Path]) -> list[Path]:
     """Files as given, folders searched at any depth for audio suffixes, in sorted order.
 
+    Also for suffixes such as .m4a, which no reader here knows: such a file fails by name and is not passed over.
+
     Raises:
         ConfigError: a path does not exist.
     """
+    suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         elif path.exists():
             found.append(path)
         else:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from speechssl.errors import ConfigError
 
@@ -53,6 +53,7 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 def log(message: str) -> None:
     """One line with the time of day, on stderr: stdout is for data."""
+    message = message.replace("\n", "\\n")  # a file name may hold line breaks
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
@@ -71,7 +72,10 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
 
     def __init__(self) -> None:
         self.started = self.last = time.monotonic()
-        self.bar = Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else None
+        columns = (TextColumn("{task.completed:.2f} {task.description}"), BarColumn(), TimeElapsedColumn())
+        # stdout stays as it is: it may be a file, and rich would send its lines to the terminal.
+        bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self.bar = bar if sys.stderr.isatty() else None
         self.task = self.bar.add_task("hours of audio", total=None) if self.bar else None
 
     def __enter__(self) -> "HoursProgress":

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from speechssl.report import plot_training, plot_wer, read_metrics
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
 SIGTERM_EXIT = 143
+_BEFORE_SETTINGS = ("settings.partial", "skipped.jsonl")  # what a killed run may leave before its settings.json
 
 
 class TrainConfig(Settings):
@@ -86,11 +88,15 @@ def fit(
     Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
 
     Args:
+        model: moved to ``train.device``; parameters that do not require a gradient stay as they are.
+        batches: where the data of an update comes from; only asked for the step that is due.
+        run: a run folder of these very settings, or one that is empty or not there.
         settings: all resolved settings, JSON values (default: ``optim`` and ``train``); a run folder made with
             others is refused.
+        validation: measured every ``train.validate_every`` updates and after the last.
 
     Raises:
-        ConfigError: the run folder holds another run.
+        ConfigError: the folder holds another run, or something else.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
         SystemExit: 143 after SIGTERM, once a checkpoint is written.
     """
@@ -114,19 +120,19 @@ def fit(
             if validation and (last or done % train.validate_every == 0):
                 row |= _validate(model, validation, progress)
             metrics.add(row)
-            if last or done % train.log_every == 0 or stopping:
+            stop = bool(stopping)  # asked once: a signal must not arrive between saving and leaving
+            saves = last or done % train.save_every == 0 or stop
+            if saves or done % train.log_every == 0:
+                # Before saving: a checkpoint must never be ahead of the file that a resumed run continues.
                 for new in metrics.flush():
                     health.check(int(new["step"]) - 1, new)
                     console.line(new)
-            if last or done % train.save_every == 0 or stopping:
-                # Metrics first: a checkpoint must never be ahead of the file that a resumed run continues.
-                for new in metrics.flush():
-                    health.check(int(new["step"]) - 1, new)
+            if saves:
                 _save(model, optimizer, progress, run, train.keep)
                 plot_training(run / "metrics.jsonl", run / "loss.png")
                 if validation:
                     plot_wer(run / "metrics.jsonl", run / "wer.png")
-            if stopping:
+            if stop:
                 log(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
                 raise SystemExit(SIGTERM_EXIT)
 
@@ -280,7 +286,10 @@ def _claim(run: Path, settings: Table) -> None:
     """Make the run folder, or check that it belongs to the same run."""
     path = run / "settings.json"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
         changed = [
             name for name in _flat(before) | _flat(settings) if _flat(before).get(name) != _flat(settings).get(name)
         ]
@@ -288,7 +297,12 @@ def _claim(run: Path, settings: Table) -> None:
             shown = "; ".join(f"{n}: {_flat(before).get(n)!r} -> {_flat(settings).get(n)!r}" for n in changed[:3])
             raise ConfigError(f"{run} was started with other settings ({shown}): give another --run, or use --force")
         return
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file: give another --run")
     run.mkdir(parents=True, exist_ok=True)
+    foreign = sorted(p.name for p in run.iterdir() if p.name not in _BEFORE_SETTINGS and not p.name.startswith("."))
+    if foreign:
+        raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
     partial = run / "settings.partial"
     partial.write_text(as_json(settings), encoding="utf-8")
     partial.rename(path)
@@ -341,6 +355,9 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
 def _sigterm_flag() -> Iterator[list[int]]:
     """An empty list that SIGTERM fills: the loop finishes its update, saves and leaves."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
+        yield received
+        return
     previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
     try:
         yield received

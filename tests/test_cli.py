@@ -1,10 +1,15 @@
 """The command: exit codes, data on stdout and the rest on stderr, one-line errors, nothing overwritten."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_labelled
 from test_experiments import PRETRAIN, tuned
 from typer.testing import CliRunner, Result
@@ -113,7 +118,79 @@ def test_errors_are_one_line(
     assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
     assert "no score.json" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
-    assert "holdout" in error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
+    holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
+    assert "split holdout" in holdout
+    assert "splits there: dev, test, train" in holdout
+    nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
+    assert "min_chunk_s" in nan
+    assert "finite number" in nan
+
+
+def test_files_and_folders_in_the_way_are_one_line(
+    model: Path,
+    labelled_folder: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    wave = labelled_folder / "test000.wav"
+    assert str(file) in error("prepare", labelled_folder, file / "store")
+    assert str(file) in error("transcribe", model, wave, "--output-dir", file)
+    monkeypatch.setattr(cli, "write_score", lambda *_: file.mkdir())
+    assert f"{file}: File exists" in error("evaluate", model, labelled_store, "--out", file)
+    assert "--force deletes run folders only" in error("pretrain", labelled_store, "--run", file, "--force")
+    (tmp_path / "score.json").write_text("{}")
+    assert "no score.json that can be read ('wer_interval')" in error("compare", tmp_path)
+    assert file.read_text() == "mine"
+
+
+def test_a_gpu_out_of_memory_says_what_to_lower(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: Path) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(cli, "load_ctc", load)
+    assert "lower batch.micro_seconds" in one_line(
+        monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
+    )
+
+
+def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    """One line a file, the bytes of its name as they are, also where Python's stdout refuses them."""
+    for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):
+        shutil.copy(labelled_folder / "test000.wav", tmp_path / os.fsdecode(name))
+    command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, tmp_path]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 0
+    names = [line.split(b"\t")[0].removeprefix(os.fsencode(tmp_path) + b"/") for line in done.stdout.splitlines()]
+    assert names == [b"new\\nline.wav", b"not-utf8-\xff.wav"]
+
+
+def test_the_place_of_a_result_does_not_depend_on_other_files(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    shutil.copy(labelled_folder / "test000.wav", tmp_path / "in/deep/x.wav")
+    call("transcribe", model, tmp_path / "in", "--output-dir", tmp_path / "out")
+    assert (tmp_path / "out/deep/x.wav.txt").is_file()
+
+
+def test_rows_of_a_comparison_are_told_apart(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    call("evaluate", model, labelled_store, "--out", tmp_path / "lr=0.1/dev", "--split", "dev")
+    shutil.copytree(tmp_path / "lr=0.1", tmp_path / "b")
+    table = call("compare", tmp_path / "lr=0.1/dev", tmp_path / "b/dev", f"c={tmp_path / 'b/dev'}")
+    assert [line.split()[1] for line in table.stdout.splitlines()[2:5]] == [
+        str(tmp_path / "lr=0.1/dev"),
+        str(tmp_path / "b/dev"),
+        "c",
+    ]
 
 
 def test_an_encoder_without_a_head_says_what_to_do(
@@ -135,6 +212,12 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
         cli._start_anew(precious, force=True)
     assert (precious / "thesis.txt").exists()
     (precious / "settings.json").write_text("{}")
+    for reads in ({"stores": [precious / "store"]}, {"origin": precious}, {"origin": precious / "model"}):
+        with pytest.raises(cli.ConfigError, match="which this command reads"):
+            cli._start_anew(precious, force=True, **reads)
+    with pytest.raises(cli.SpeechsslError, match="no finished store"):
+        cli._start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+    assert precious.exists()
     cli._start_anew(precious, force=True)
     assert not precious.exists()
 

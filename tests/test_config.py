@@ -136,6 +136,11 @@ def test_presets_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         read_preset(tmp_path / "latin.toml")
 
 
+def test_json_holds_paths_that_are_not_utf8() -> None:
+    text = as_json({"init": "runs/\udcff"})
+    assert json.loads(text.encode("utf-8")) == {"init": "runs/\udcff"}
+
+
 def test_json_is_the_same_for_the_same_values_in_any_order() -> None:
     assert as_json({"b": 1, "a": "é"}) == as_json({"a": "é", "b": 1})
     assert tomllib.loads("a = 'é'")["a"] in as_json({"a": "é"})

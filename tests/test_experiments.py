@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL_ENCODER, make_labelled
 
+from speechssl.audio import write_wav
 from speechssl.batching import Dataset
 from speechssl.checkpoint import load_folder
-from speechssl.config import build, preset_names
+from speechssl.config import as_table, build, preset_names
+from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import (
@@ -26,6 +29,7 @@ from speechssl.pretraining import Contrastive
 from speechssl.recognise import evaluate
 from speechssl.report import read_metrics
 from speechssl.store import Store
+from speechssl.text import CharTokenizer
 
 FEW = {"steps": 6, "validate_every": 3, "save_every": 3, "log_every": 3, "device": "cpu"}
 PRETRAIN = build(
@@ -110,6 +114,19 @@ def test_the_pretrained_encoder_is_really_loaded(labelled_store: Path, pretraine
     assert torch.equal(again.head.weight, model.head.weight)
 
 
+def test_settings_of_the_encoder_are_used_or_refused(labelled_store: Path, pretrained: Path, tmp_path: Path) -> None:
+    softer = finetune_settings(pretrained, None, {"encoder": {"dropout": 0.35}, "train": FEW})
+    model = finetune([labelled_store], tmp_path / "run", softer, init=pretrained)
+    assert model.encoder.config.dropout == 0.35
+    smaller = finetune_settings(pretrained, None, {"encoder": {"num_layers": 1}, "train": FEW})
+    with pytest.raises(CheckpointError, match=r"do not fit the model: unexpected context\.layers\.1"):
+        finetune([labelled_store], tmp_path / "refused", smaller, init=pretrained)
+    other = tuned(encoder=SMALL_ENCODER | {"num_layers": 1})
+    finetune([labelled_store], tmp_path / "memory", other, init=load_encoder(pretrained))
+    kept = json.loads((tmp_path / "memory/settings.json").read_text())
+    assert kept["encoder"]["num_layers"] == 2  # an encoder in memory comes with its own settings
+
+
 def test_frozen_and_front_end_modes_change_what_they_should(
     labelled_store: Path, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +176,42 @@ def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> Non
     prepare(folder, tmp_path / "worse")
     with pytest.raises(ConfigError, match="5 of 30 transcripts are longer than their frames"):
         finetune([tmp_path / "worse"], tmp_path / "refused", tuned(), init=None)
+
+
+def test_chunks_without_a_frame_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 80 ms there are mel rows, but no encoder frame."""
+    folder = make_labelled(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 1})
+    rows = (folder / "metadata.csv").read_text()
+    for name in ("train900", "dev900", "click900"):
+        write_wav(folder / f"{name}.wav", np.full(1280, 0.1, np.float32), 16_000)
+        rows += f"{name}.wav,a,speaker9,{name[:-3]}\n"
+    (folder / "metadata.csv").write_text(rows)
+    prepare(folder, tmp_path / "store")
+    pretrain([tmp_path / "store"], tmp_path / "run", PRETRAIN)
+    assert "1 chunks left out: too short for one frame" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="longer --min-chunk"):
+        pretrain([tmp_path / "store"], tmp_path / "none", PRETRAIN, ["click"])
+    tiny_crop = build(PretrainSettings, as_table(PRETRAIN) | {"batch": {"crop_s": 0.05}})
+    with pytest.raises(ConfigError, match=r"crop_s is 0\.05 s"):
+        pretrain([tmp_path / "store"], tmp_path / "crop", tiny_crop)
+    model = CtcModel(load_encoder(tmp_path / "run"), CharTokenizer("ab"), "basic-1", CtcConfig())
+    score = evaluate(model, Dataset([Store(tmp_path / "store")], ["dev", "click"]), batch_seconds=0.01)
+    assert {u.utterance_id: u.hypothesis for u in score.utterances if "900" in u.utterance_id} == {
+        "click900": "",
+        "dev900": "",
+    }
+
+
+def test_crops_are_refused_in_fine_tuning(labelled_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch\.crop_s would cut words off"):
+        finetune([labelled_store], tmp_path / "run", tuned(batch={"crop_s": 1.0}), init=None)
+
+
+def test_a_preset_that_holds_no_tables_is_refused(tmp_path: Path) -> None:
+    for text in ("pretrain = 5", "[pretrian]"):
+        (tmp_path / "my.toml").write_text(text)
+        with pytest.raises(ConfigError, match="is no table of a preset, allowed are"):
+            resolve_settings(PretrainSettings, str(tmp_path / "my.toml"), {})
 
 
 def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ def test_long_files_are_cut_at_pauses(model: CtcModel, tmp_path: Path) -> None:
 
 
 def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -> None:
-    for name in ("b/x.wav", "a/deep/y.flac", "a/notes.txt"):
+    for name in ("b/x.wav", "b/z.M4A", "a/deep/y.flac", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav"]
+    assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav", "z.M4A"]
     with pytest.raises(ConfigError, match="no such file"):
         find_audio([tmp_path / "missing.wav"])

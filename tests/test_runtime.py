@@ -1,6 +1,8 @@
 """Device, seeds and log lines."""
 
+import io
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +60,22 @@ def test_log_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"\d\d:\d\d:\d\d hello\n", captured.err)
+    log("new\nline.wav: no audio")
+    assert capsys.readouterr().err[9:] == "new\\nline.wav: no audio\n"
+
+
+def test_the_bar_shows_hours_and_leaves_stdout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    before = sys.stdout
+    with HoursProgress() as progress:
+        assert sys.stdout is before
+        progress(1.25, None)
+        assert progress.bar is not None
+        progress.bar.refresh()
+    assert "1.25 hours of audio" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
 
 
 def test_progress_is_lines_of_hours_where_there_is_no_terminal(

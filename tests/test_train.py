@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_ENCODER
+from conftest import SMALL_ENCODER, make_labelled
 from torch import Tensor, nn
 
 from speechssl.batching import Batch
@@ -20,6 +23,7 @@ from speechssl.diagnostics import LossOutput
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.experiments import PretrainSettings, pretrain
 from speechssl.optim import OptimConfig
+from speechssl.preparing import prepare
 from speechssl.report import read_metrics
 from speechssl.train import TrainConfig, Validation, fit
 
@@ -138,6 +142,17 @@ def test_another_runs_folder_is_refused(labelled_store: Path, undisturbed: Path)
         pretrain([labelled_store], undisturbed, other)
 
 
+def test_a_run_on_other_stores_is_refused(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    prepare(make_labelled(tmp_path / "corpus", {"train": 4}, seed=1), tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"data\.stores: "):
+        pretrain([tmp_path / "other"], undisturbed, build(PretrainSettings, SETTINGS))
+    with pytest.raises(ConfigError, match=r"data\.splits: \['train'\] -> \['dev'\]"):
+        pretrain([labelled_store], undisturbed, build(PretrainSettings, SETTINGS), ["dev"])
+    moved = tmp_path / "moved"
+    shutil.copytree(labelled_store, moved)
+    pretrain([moved], undisturbed, build(PretrainSettings, SETTINGS))  # where a store lies does not matter
+
+
 class Toy(nn.Module):
     """Least squares on the batch's inputs; reports what the loop hands it."""
 
@@ -176,6 +191,45 @@ def run_toy(model: Toy, run: Path, cuts: list[int], **train: object) -> Toy:
     config = build(TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu"} | train)
     fit(model, ToyBatches(cuts), OptimConfig(lr=0.01), config, run)
     return model
+
+
+def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "metrics.jsonl").write_text('{"step": 99}\n')
+    with pytest.raises(ConfigError, match=r"no run folder and not empty \(it holds 'metrics.jsonl'\)"):
+        run_toy(Toy(), mine, [12])
+    assert [p.name for p in mine.iterdir()] == ["metrics.jsonl"]
+    assert (mine / "metrics.jsonl").read_text() == '{"step": 99}\n'
+    with pytest.raises(ConfigError, match="is a file: give another --run"):
+        run_toy(Toy(), mine / "metrics.jsonl", [12])
+    half = tmp_path / "half"  # killed before it had settings
+    half.mkdir()
+    (half / "settings.partial").write_text("{")
+    (half / "skipped.jsonl").write_text("")
+    run_toy(Toy(), half, [12])
+    (half / "settings.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"settings\.json is damaged"):
+        run_toy(Toy(), half, [12])
+
+
+def test_every_update_reaches_the_progress_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those that a checkpoint between two lines writes to the file."""
+    validation = Validation(lambda: {"dev_wer": 0.25}, "dev_wer", lambda _: None)
+    config = TrainConfig(steps=12, validate_every=4, save_every=3, log_every=6, device="cpu")
+    fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
+    lines = capsys.readouterr().err.splitlines()
+    shown = [(int(found[1]), "dev_wer 25.0%" in line) for line in lines if (found := re.search(r"update (\d+)/", line))]
+    assert shown == [(4, True), (6, False), (8, True), (12, True)]
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run/metrics.jsonl")]
+    assert f"loss {sum(losses[:4]) / 4:.3g} " in lines[0]
+
+
+def test_fit_works_outside_the_main_thread(tmp_path: Path) -> None:
+    worker = threading.Thread(target=run_toy, args=(Toy(), tmp_path / "run", [12]))
+    worker.start()
+    worker.join()
+    assert checkpoints(tmp_path / "run")[0].name == "step-00000008"
 
 
 def test_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path) -> None:

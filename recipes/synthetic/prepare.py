@@ -38,7 +38,7 @@ import numpy.typing as npt
 import soundfile
 
 SAMPLE_RATE_HZ = 16_000
-LABELLED_TRAIN_SPEAKERS = 10
+LABELLED_TRAIN_SPEAKERS = 40
 UNLABELLED_LENGTH_S = (4.0, 40.0)  # long enough that splitting at silences has something to do
 MIN_SHARE_S = 20.0  # a speaker takes part only if this much is left for each: a tiny corpus has few speakers
 PAUSE_S = (0.25, 1.5)

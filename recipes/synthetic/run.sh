@@ -10,15 +10,17 @@
 recipe=$(dirname "$0")
 option seed 0 "of corpus, weights and order"
 option jobs 2 "processes for making and preparing audio"
-option pretrain_steps 450 "updates of pretraining"
-option finetune_steps 400 "updates of each fine-tuning"
-option minutes 10 "labelled minutes"
+option pretrain_steps 900 "updates of pretraining"
+option finetune_steps 500 "updates of each fine-tuning"
+option unlabelled_minutes 90 "minutes without labels"
+option minutes 15 "labelled minutes"
 parse_options "$@"
 corpus=$exp/corpus
 tuned=("$exp/labelled" --preset tiny --set "train.seed=$seed" --set "train.steps=$finetune_steps")
 
 if stage 1 "make the corpus"; then
-    python "$recipe/prepare.py" "$corpus" --seed "$seed" --labelled-minutes "$minutes" --jobs "$jobs" >&2
+    python "$recipe/prepare.py" "$corpus" --seed "$seed" --jobs "$jobs" \
+        --unlabelled-minutes "$unlabelled_minutes" --labelled-minutes "$minutes" >&2
 fi
 
 if stage 2 "prepare the stores"; then
