@@ -90,20 +90,23 @@ def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
     sums = record.get("files")
     if not isinstance(sums, dict) or TENSORS not in sums:
         raise CheckpointError(f"{path / RECORD} has no checksum of {TENSORS}: it was not written by save_folder")
+    contents = {}
     for name, expected in sums.items():
         # Names come from a file, so they must not lead out of the folder.
         if Path(name).name != name or name in ("", "..") or "\0" in name:
             raise CheckpointError(f"{path / RECORD} names the file {name!r}, which is not inside the folder")
         try:
-            data = (path / name).read_bytes()
+            data = contents[name] = (path / name).read_bytes()
         except OSError as error:
             raise CheckpointError(f"{path / name} cannot be read: {error}") from error
         if hashlib.sha256(data).hexdigest() != expected:
             raise CheckpointError(f"{path / name} is damaged: its checksum does not match; use another checkpoint")
     try:
-        return safetensors.torch.load_file(path / TENSORS, device=str(device)), record
-    except (safetensors.SafetensorError, OSError) as error:
+        # From the bytes that were checked; opening the file again would also need a name that is UTF-8.
+        tensors = safetensors.torch.load(contents[TENSORS])
+    except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path / TENSORS} is not a safetensors file: {error}") from error
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, record
 
 
 def stored_folder(path: Path) -> Path:

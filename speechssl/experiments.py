@@ -242,7 +242,9 @@ def finetune(
     def measure() -> Mapping[str, float]:
         result = evaluate(model, dev)
         # Words first: characters only separate models of equal WER, as all are at the start.
-        return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_score": result.wer + 1e-3 * result.cer}
+        empty = sum(not u.hypothesis for u in result.utterances) / len(result.utterances)
+        score = result.wer + 1e-3 * result.cer
+        return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_empty": empty, "dev_score": score}
 
     def keep_best(measured: Mapping[str, float]) -> None:
         save_ctc(model, run / "model", {"preset": settings.preset, **measured})
@@ -250,6 +252,11 @@ def finetune(
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
     fit(model, batches, settings.optim, settings.train, run, about, validation)
+    if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
+        log(
+            "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
+            "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
+        )
     return load_ctc(run / "model")
 
 

@@ -27,6 +27,8 @@ from speechssl.report import plot_training, plot_wer, read_metrics
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
 SIGTERM_EXIT = 143
+_FREE = {"train.log_every", "train.keep", "train.device"}  # they change no update: a run may continue with others
+PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
 _BEFORE_SETTINGS = ("settings.partial", "skipped.jsonl")  # what a killed run may leave before its settings.json
 
 
@@ -111,6 +113,7 @@ def fit(
     for row in metrics.rows[-train.health.window :]:
         health.recent.append(row)
     console = Console(train, batches)
+    plotted = -math.inf
     with _sigterm_flag() as stopping:
         while progress.step < train.steps:
             step = progress.step
@@ -129,6 +132,8 @@ def fit(
                     console.line(new)
             if saves:
                 _save(model, optimizer, progress, run, train.keep)
+            if last or stop or (saves and time.monotonic() - plotted > PLOT_EVERY_S):
+                plotted = time.monotonic()
                 plot_training(run / "metrics.jsonl", run / "loss.png")
                 if validation:
                     plot_wer(run / "metrics.jsonl", run / "wer.png")
@@ -290,11 +295,10 @@ def _claim(run: Path, settings: Table) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
-        changed = [
-            name for name in _flat(before) | _flat(settings) if _flat(before).get(name) != _flat(settings).get(name)
-        ]
+        old, new = _flat(before), _flat(settings)
+        changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
         if changed:
-            shown = "; ".join(f"{n}: {_flat(before).get(n)!r} -> {_flat(settings).get(n)!r}" for n in changed[:3])
+            shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
             raise ConfigError(f"{run} was started with other settings ({shown}): give another --run, or use --force")
         return
     if run.exists() and not run.is_dir():

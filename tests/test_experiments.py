@@ -229,3 +229,12 @@ def test_sentencepiece_and_minutes(labelled_store: Path, tmp_path: Path) -> None
     assert model.tokenizer.size == 21
     with pytest.raises(ConfigError, match="labelled minutes"):
         finetune([labelled_store], tmp_path / "other", tuned(minutes=600), init=None)
+
+
+def test_a_model_of_blanks_is_said_to_be_one(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = FEW | {"steps": 40, "validate_every": 40, "save_every": 40}
+    finetune([labelled_store], tmp_path / "run", tuned(train=train, optim={"lr": 2e-2}), init=None)
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["dev_empty"] == 1.0
+    assert "nothing but blanks" in capsys.readouterr().err

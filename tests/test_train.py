@@ -277,3 +277,10 @@ def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None
     rows = [row["dev_wer"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert rows == [0.5, 0.3, 0.4, 0.3]
     assert (tmp_path / "run/wer.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_settings_that_change_no_update_may_differ_when_a_run_continues(tmp_path: Path) -> None:
+    run_toy(Toy(), tmp_path / "run", [12], log_every=2)
+    run_toy(Toy(), tmp_path / "run", [12], log_every=4, keep=1)
+    with pytest.raises(ConfigError, match=r"train\.seed: 0 -> 1"):
+        run_toy(Toy(), tmp_path / "run", [12], seed=1)
