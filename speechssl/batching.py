@@ -38,8 +38,8 @@ class Batch:
     num_units: Tensor
     """(B,) int64, valid samples or mel frames."""
     texts: tuple[str | None, ...]
-    num_samples: int
-    """Audio samples in all utterances together."""
+    audio_s: float
+    """Seconds of audio in all utterances together."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``; copies overlap with computing where the host memory is pinned."""
@@ -68,9 +68,9 @@ def collate(
         row[: len(array)] = array
     if config.kind == "waveform":
         inputs /= INT16_SCALE
-    samples = sum((length - 1) * config.hop + config.window for length in lengths)
+    audio_s = sum((length - 1) * config.hop + config.window for length in lengths) / config.sample_rate_hz
     keys = tuple(utterance_key(i) for i in ids)
-    return Batch(tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), samples)
+    return Batch(tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), audio_s)
 
 
 class Dataset:

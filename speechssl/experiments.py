@@ -125,7 +125,7 @@ def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, spli
     dataset = Dataset([Store(path) for path in stores], splits)
     epochs = settings.train.steps / Batches(dataset, settings.batch, settings.train.seed).steps_per_epoch
     seconds = sum(row["time_s"] for row in rows) / len(rows)
-    audio_s = sum(row["samples"] for row in rows) / len(rows) / dataset.features.sample_rate_hz
+    audio_s = sum(row["audio_s"] for row in rows) / len(rows)
     steps = settings.train.steps
     return (
         f"{peak_memory_gb():.1f} GB at most; {audio_s / seconds:.0f} hours of audio per hour; {epochs:.1f} epochs of "

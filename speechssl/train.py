@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import signal
 import threading
@@ -22,8 +21,9 @@ from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folde
 from speechssl.config import Settings, Table, as_json, as_table
 from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
+from speechssl.logbook import Console, MetricsFile
 from speechssl.optim import OptimConfig, learning_rate, make_optimizer
-from speechssl.report import plot_training, plot_wer, read_metrics
+from speechssl.report import plot_training, plot_wer
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
 SIGTERM_EXIT = 143
@@ -112,7 +112,7 @@ def fit(
     health = Health(train.health, train.steps)
     for row in metrics.rows[-train.health.window :]:
         health.recent.append(row)
-    console = Console(train, batches)
+    console = Console(train.log_every, train.steps)
     plotted = -math.inf
     with _sigterm_flag() as stopping:
         while progress.step < train.steps:
@@ -185,12 +185,11 @@ def _update(
         _report_bad(micro_batches, step, progress, train, run)
     row: dict[str, Any] = {"step": step + 1} | {name: value / max(1, weight) for name, value in sums.items()}
     now = time.perf_counter()
-    samples = sum(batch.num_samples for batch in micro_batches)
     return row | {
         "grad_norm": norm,
         "lr": rate,
         "weight": weight,
-        "samples": samples,
+        "audio_s": sum(batch.audio_s for batch in micro_batches),
         "data_s": loaded - started,
         "time_s": now - started,
     }
@@ -228,63 +227,6 @@ def _validate(model: nn.Module, validation: Validation, progress: Progress) -> M
         progress.best = measured[validation.best_by]
         validation.keep_best(measured)
     return measured
-
-
-class MetricsFile:
-    """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
-        self.path = path
-        self.rows = [row for row in read_metrics(path) if row.get("step", 0) <= step] if path.exists() else []
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        partial.rename(path)
-        self.pending: list[Mapping[str, Any]] = []
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        self.pending.append(row)
-
-    def flush(self) -> list[dict[str, float]]:
-        """Write what is pending; returns it as plain numbers."""
-        rows = [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows, self.pending = [*self.rows, *rows][-10_000:], []
-        return rows
-
-
-class Console:
-    """Progress lines on stderr: means since the last line."""
-
-    SHOWN = ("loss", "chance", "accuracy", "code_perplexity", "live_codes", "masked_share", "blank_share", "grad_norm")
-
-    def __init__(self, train: TrainConfig, batches: object) -> None:
-        self.train, self.rows = train, list[Mapping[str, float]]()
-        features = getattr(getattr(batches, "dataset", None), "features", None)
-        self.rate = features.sample_rate_hz if features else 16000
-
-    def line(self, row: Mapping[str, float]) -> None:
-        """Take one update's metrics; print when a line is due."""
-        self.rows.append(row)
-        done = int(row["step"])
-        if done % self.train.log_every and done != self.train.steps and "dev_wer" not in row:
-            return
-        seconds = sum(r["time_s"] for r in self.rows)
-        parts = [f"update {done}/{self.train.steps}"]
-        for name in self.SHOWN:
-            if name in row:
-                parts.append(f"{name} {sum(r[name] for r in self.rows) / len(self.rows):.3g}")
-        parts += [f"{name} {row[name]:.1%}" for name in ("dev_wer", "dev_cer") if name in row]
-        parts.append(f"lr {row['lr']:.2e}")
-        parts.append(f"{sum(r['samples'] for r in self.rows) / self.rate / seconds:.0f} s/s")
-        parts.append(f"data {sum(r['data_s'] for r in self.rows) / seconds:.1%}")
-        left = seconds / len(self.rows) * (self.train.steps - done)
-        parts.append(f"left {left / 60:.1f} min")
-        log("  ".join(parts))
-        self.rows = []
 
 
 def _claim(run: Path, settings: Table) -> None:

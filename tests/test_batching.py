@@ -68,7 +68,7 @@ def test_collate_pads_with_zeros_and_scales_waveforms() -> None:
     batch = collate(["x", "y"], arrays, [None, "t"], FeatureConfig(kind="waveform"))
     assert batch.inputs.tolist() == [[32767 / 32768, -1.0], [0.5, 0.0]]
     assert batch.num_units.tolist() == [2, 1]
-    assert batch.num_samples == 3
+    assert batch.audio_s == 3 / 16_000
     assert batch.keys == (utterance_key("x"), utterance_key("y"))
 
 

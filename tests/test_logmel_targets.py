@@ -43,7 +43,7 @@ def test_neither_padding_nor_split_changes_a_step(kind: str) -> None:
     batch = batch_of(mels, ids)
     whole = model(batch, 7)
     wider = torch.nn.functional.pad(batch.inputs, (0, 0, 0, 37), value=float("nan"))
-    padded = model(type(batch)(batch.ids, batch.keys, wider, batch.num_units, batch.texts, batch.num_samples), 7)
+    padded = model(type(batch)(batch.ids, batch.keys, wider, batch.num_units, batch.texts, batch.audio_s), 7)
     assert padded.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
     parts = [batch_of(mels[a:b], ids[a:b]) for a, b in ((0, 2), (2, 5))]
     statistics = model.statistics(parts[0], 7) + model.statistics(parts[1], 7)

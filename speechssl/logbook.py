@@ -1,0 +1,65 @@
+"""What a run says while it trains: ``metrics.jsonl``, one line per update, and progress lines on stderr."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speechssl.report import read_metrics
+from speechssl.runtime import log
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row.get("step", 0) <= step] if path.exists() else []
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        partial.rename(path)
+        self.pending: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.pending.append(row)
+
+    def flush(self) -> list[dict[str, float]]:
+        """Write what is pending; returns it as plain numbers."""
+        rows = [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows, self.pending = [*self.rows, *rows][-10_000:], []
+        return rows
+
+
+class Console:
+    """Progress lines on stderr: means since the last line."""
+
+    SHOWN = ("loss", "chance", "accuracy", "code_perplexity", "live_codes", "masked_share", "blank_share", "grad_norm")
+
+    def __init__(self, log_every: int, total_steps: int) -> None:
+        self.log_every, self.total_steps = log_every, total_steps
+        self.rows: list[Mapping[str, float]] = []
+
+    def line(self, row: Mapping[str, float]) -> None:
+        """Take one update's metrics; print when a line is due."""
+        self.rows.append(row)
+        done = int(row["step"])
+        if done % self.log_every and done != self.total_steps and "dev_wer" not in row:
+            return
+        seconds, audio_s, data_s = (sum(r[name] for r in self.rows) for name in ("time_s", "audio_s", "data_s"))
+        parts = [f"update {done}/{self.total_steps}"]
+        for name in self.SHOWN:
+            if name in row:
+                parts.append(f"{name} {sum(r[name] for r in self.rows) / len(self.rows):.3g}")
+        parts += [f"{name} {row[name]:.1%}" for name in ("dev_wer", "dev_cer") if name in row]
+        parts += [f"lr {row['lr']:.2e}", f"{audio_s / seconds:.0f} s/s", f"data {data_s / seconds:.1%}"]
+        left = seconds / len(self.rows) * (self.total_steps - done)
+        log("  ".join([*parts, f"left {left / 60:.1f} min"]))
+        self.rows = []
