@@ -123,9 +123,9 @@ def test_voices_of_dev_and_test_are_heard_nowhere_else(recipe: ModuleType) -> No
 
 @needs_espeak
 def test_the_labelled_training_voices_are_a_few_of_the_unlabelled(recipe: ModuleType, tmp_path: Path) -> None:
-    jobs = recipe.plan(recipe.Settings(0, 60, 10, 3, 5), tmp_path)
+    jobs = recipe.plan(recipe.Settings(0, 90, 15, 3, 5), tmp_path)
     who = {part: {job.speaker for job in jobs if job.part == part} for part in ("unlabelled", "train", "dev", "test")}
-    assert len(who["train"]) == 10
+    assert len(who["train"]) == recipe.LABELLED_TRAIN_SPEAKERS
     assert who["train"] < who["unlabelled"]
     assert len(who["test"]) >= 8
     assert not (who["dev"] | who["test"]) & who["unlabelled"]

@@ -1,4 +1,4 @@
-"""A synthetic speech corpus, spoken by espeak-ng: one hour without text and a few labelled minutes.
+"""A synthetic speech corpus, spoken by espeak-ng: an hour or two without text and a few labelled minutes.
 
     python recipes/synthetic/prepare.py OUT --seed 0 --unlabelled-minutes 60 --labelled-minutes 10
 
