@@ -26,7 +26,9 @@ class HealthConfig(Settings):
     """When a pretraining run counts as lost."""
 
     window: int = Field(50, ge=1, description="updates that the averages cover")
-    chance_after: float = Field(0.3, ge=0, le=1, description="share of the steps after which chance is a fault")
+    chance_after: float = Field(
+        0.3, ge=0, le=1, description="share of the steps after which chance is a fault, if five windows have passed"
+    )
     chance_margin: float = Field(0.02, ge=0, description="nats below chance that count as learning")
     collapse_chance: float = Field(0.5, ge=0, description="nats; chance at or below it: no negatives left")
     collapse_perplexity: float = Field(2.0, ge=1, description="code perplexity per codebook at or below it")
@@ -43,7 +45,8 @@ class Health:
 
     def __init__(self, config: HealthConfig, total_steps: int) -> None:
         self.config = config
-        self.patience = max(config.window, int(config.chance_after * total_steps))
+        # A young run is at chance rightly: tiny leaves it after about 150 updates, so a short trial gets no verdict.
+        self.patience = max(5 * config.window, int(config.chance_after * total_steps))
         self.recent: list[Mapping[str, float]] = []
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -263,7 +263,7 @@ def test_non_finite_updates_in_a_row_stop_the_run(tmp_path: Path) -> None:
 
 def test_a_run_at_chance_stops_with_its_cause(tmp_path: Path) -> None:
     health = {"window": 5, "chance_after": 0.5}
-    with pytest.raises(TrainingError, match="stuck at chance after 20 updates"):
+    with pytest.raises(TrainingError, match="stuck at chance after 25 updates"):
         run_toy(Toy(chance=True), tmp_path / "run", [12], steps=40, health=health)
     assert checkpoints(tmp_path / "run")  # the last one before the verdict stays
 
