@@ -363,7 +363,8 @@ def _cut(samples: Samples, interval: Span, shortest: int, longest: int, sample_r
             frames = samples[low : low + (high - low) // step * step].reshape(-1, step)
             cut = high
             if len(frames):
-                power = np.convolve(np.square(frames, dtype=np.float64).mean(axis=1), np.ones(5), mode="same")
+                # One value per frame: mode "same" would give five for fewer, and a cut behind ``high``.
+                power = np.convolve(np.square(frames, dtype=np.float64).mean(axis=1), np.ones(5))[2 : 2 + len(frames)]
                 cut = low + int(power.argmin()) * step + step // 2
         yield start, cut
         start = cut

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio.functional
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -382,6 +382,7 @@ levels = st.tuples(st.sampled_from([0.0, 1e-4, 0.01, 0.1]), st.floats(0.01, 9))
 
 
 @given(st.lists(levels, min_size=1, max_size=8), st.floats(0.1, 3), st.floats(1.0, 6), st.sampled_from([8000, 16000]))
+@example([(0.01, 1.0)], 0.375, 1.09375, 8000)  # fewer than five frames to choose the cut from
 @settings(max_examples=60, deadline=None)
 def test_chunks_are_ordered_disjoint_and_within_bounds(
     pattern: list[tuple[float, float]], low: float, factor: float, rate: int
