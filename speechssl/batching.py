@@ -179,9 +179,25 @@ class Batches:
         epoch, index = divmod(step, self.steps_per_epoch)
         return self.plan(epoch)[index]
 
-    def micro_batches(self, step: int) -> list[Batch]:
-        """The batches of update ``step``, each of at most ``micro_seconds`` of audio (one utterance at least)."""
+    def share(self, step: int, rank: int, ranks: int) -> NDArray[np.int64]:
+        """Positions of update ``step`` that process ``rank`` of ``ranks`` works on; none where there are too few.
+
+        Dealt out by length, so that no two shares differ by more audio than the longest utterance.
+        """
         positions = self.positions(step)
+        if ranks == 1:
+            return positions
+        return positions[np.argsort(-self.lengths[positions], kind="stable")][rank::ranks]
+
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
+        """The batches of update ``step``, each of at most ``micro_seconds`` of audio (one utterance at least).
+
+        Args:
+            rank: of this process among ``ranks`` that share the update; together they take what one alone would.
+        """
+        positions = self.share(step, rank, ranks)
+        if not len(positions):
+            return []
         if self.config.micro_seconds is None:
             return [self._load(positions, step)]
         limit = self.config.micro_seconds * self.dataset.features.sample_rate_hz

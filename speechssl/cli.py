@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
-from speechssl import __version__
+from speechssl import __version__, ranks
 from speechssl.batching import Dataset
 from speechssl.checkpoint import model_folder
 from speechssl.config import as_json, as_table, build, parse_overrides
@@ -201,8 +201,9 @@ def _print(result: Transcript, name: str, several: bool) -> None:
 
 
 def _out(text: str) -> None:
-    """Data to stdout: UTF-8 whatever the locale, and the bytes of file names as they are."""
-    typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+    """Data to stdout, once for all ranks: UTF-8 whatever the locale, and the bytes of file names as they are."""
+    if ranks.rank() == 0:
+        typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
 
 
 @app.command("compare")
@@ -234,7 +235,7 @@ def _score_cells(folder: Path) -> tuple[str, ...]:
 
 def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), origin: Path | None = None) -> None:
     """With ``force``, delete the run, once what the new one reads is known to be there and not inside it."""
-    if not force or not run.exists():
+    if not force or not run.exists() or ranks.rank():  # the other ranks meet the first one in fit, when this is done
         return
     if not run.is_dir() or (any(run.iterdir()) and not (run / "settings.json").exists()):
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")

@@ -78,7 +78,7 @@ class CtcModel(nn.Module):
         with torch.no_grad():
             valid = torch.arange(log_probs.shape[1], device=log_probs.device) < num_frames[:, None]
             blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
-        weight = max(1, int(lengths.sum()))
+        weight = int(lengths.sum())
         return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blanks * weight})
 
     def _encode(self, batch: Batch, step: int) -> EncoderOutput:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from speechssl import ranks
 from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Settings, Table, as_table, build, merge, read_preset
@@ -26,10 +27,10 @@ from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.recognise import evaluate
 from speechssl.report import read_metrics
-from speechssl.runtime import derive_seed, log, peak_memory_gb
+from speechssl.runtime import derive_seed, peak_memory_gb
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
-from speechssl.train import TrainConfig, Validation, fit
+from speechssl.train import TrainConfig, Validation, fit, say
 
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
@@ -102,13 +103,15 @@ def pretrain(
     identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
     batches = Batches(dataset, settings.batch, settings.train.seed)
     objective = Contrastive(encoder, settings.objective, settings.quantizer, settings.mask, settings.train.seed)
-    log(
+    say(
         f"pretraining {_millions(objective)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
     data = {"stores": identity, "splits": list(splits)}
     fit(objective, batches, settings.optim, settings.train, run, as_table(settings) | {"data": data})
-    save_pretrained(objective, Path(run, "model"), settings)
+    with ranks.together():
+        if ranks.rank() == 0:
+            save_pretrained(objective, Path(run, "model"), settings)
     return Path(run, "model")
 
 
@@ -118,6 +121,8 @@ def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, spli
     Returns:
         one line: memory, hours of audio per hour, epochs, time to the end.
     """
+    if ranks.count() > 1:
+        raise ConfigError("--dry-run times one process: give the command without torchrun")
     trial = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 5, "log_every": 5})})
     with TemporaryDirectory() as folder:
         pretrain(stores, Path(folder, "run"), trial, splits)
@@ -147,7 +152,7 @@ def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Da
     if not len(keep):
         raise ConfigError("every chunk is too short for one frame of the encoder: prepare with a longer --min-chunk")
     if len(keep) < len(dataset):
-        log(f"{len(dataset) - len(keep)} chunks left out: too short for one frame")
+        say(f"{len(dataset) - len(keep)} chunks left out: too short for one frame")
     return dataset.subset(keep)
 
 
@@ -234,7 +239,7 @@ def finetune(
     train = _fitting(train, model, run)
     _warn_unknown(dev, model)
     batches = Batches(train, settings.batch, settings.train.seed)
-    log(
+    say(
         f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
     )
@@ -253,7 +258,7 @@ def finetune(
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
     fit(model, batches, settings.optim, settings.train, run, about, validation)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
-        log(
+        say(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
             "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
         )
@@ -282,14 +287,15 @@ def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
             continue
         row = {"id": train.id_text(position)[0], "frames": frames[position], "needed": min_ctc_frames(tokens)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_atomic(run / "skipped.jsonl", "".join(lines))
+    if ranks.rank() == 0:
+        write_atomic(run / "skipped.jsonl", "".join(lines))
     if len(lines) > MAX_SKIPPED * len(train):
         raise ConfigError(
             f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (listed in "
             f"{run / 'skipped.jsonl'}): use encoder.subsampling=2, a larger --tokenizer bpe:N, or check the transcripts"
         )
     if lines:
-        log(f"{len(lines)} utterances left out: transcript longer than its frames, see {run / 'skipped.jsonl'}")
+        say(f"{len(lines)} utterances left out: transcript longer than its frames, see {run / 'skipped.jsonl'}")
     return train.subset(np.array(keep, dtype=np.int64))
 
 
@@ -299,7 +305,7 @@ def _warn_unknown(dev: Dataset, model: CtcModel) -> None:
         unknown |= model.tokenizer.unknown(normalise(_text(dev, position), model.normaliser))
     if unknown:
         shown = " ".join(sorted(unknown)[:20])
-        log(f"the training transcripts never hold these characters of dev: {shown}; they cannot be recognised")
+        say(f"the training transcripts never hold these characters of dev: {shown}; they cannot be recognised")
 
 
 def _check_features(dataset: Dataset, encoder: EncoderConfig) -> None:

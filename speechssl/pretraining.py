@@ -160,7 +160,8 @@ class Contrastive(nn.Module):
             logits = self._logits(predicted, targets, quantized.codes, draws)
             contrastive = (logits.logsumexp(-1) - logits[:, 0]).sum()
             own = StepStatistics(quantized.probs.sum(0), len(slots), sum(lengths))
-            regulariser, metrics = self._regularise(frames, num_frames, own, statistics or own)
+            whole = statistics or own
+            regulariser, metrics = self._regularise(frames, num_frames, own, whole)
         weight = len(slots)
         metrics |= {
             "loss": contrastive.detach(),
@@ -170,7 +171,7 @@ class Contrastive(nn.Module):
             "accuracy": (logits.argmax(-1) == 0).sum().detach(),
             "live_codes": _live_codes(quantized.codes, self.quantizer.config.num_codes) * weight,
             "temperature": self.quantizer.temperature(step) * weight,
-            "masked_share": float(draws.mask.sum()) / max(1, sum(lengths)) * weight,
+            "masked_share": float(draws.mask.sum()) / max(1, whole.num_frames) * whole.num_masked,
         }
         return LossOutput(contrastive + regulariser, weight, metrics)
 

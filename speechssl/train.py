@@ -2,13 +2,15 @@
 
 import json
 import math
+import operator
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from speechssl import ranks
 from speechssl.batching import Batch
 from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folder, step_folder
 from speechssl.config import Settings, Table, as_json, as_table
@@ -48,9 +51,9 @@ class TrainConfig(Settings):
 
 
 class StepBatches(Protocol):
-    """Where the data of an update comes from."""
+    """Where the data of an update comes from; process ``rank`` of ``ranks`` gets its share, which may be empty."""
 
-    def micro_batches(self, step: int) -> list[Batch]: ...
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def fit(
     The same call continues a run that was stopped in any way, and gives the same weights as one that never was: update
     ``step`` depends on nothing but the seed, the step and the weights. ``model(batch, step, statistics)`` returns a
     ``LossOutput`` of sums; gradients of all micro-batches are added and divided once by the update's whole weight.
+    Under torchrun all processes call it alike and share every update (``ranks``); rank 0 alone validates and writes.
 
     Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
 
@@ -102,44 +106,47 @@ def fit(
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
         SystemExit: 143 after SIGTERM, once a checkpoint is written.
     """
-    run = Path(run)
-    _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)})
-    device = pick_device(train.device)
+    run, device, first = Path(run), pick_device(train.device), ranks.rank() == 0
+    ranks.start(device)
+    with ranks.together():
+        if first:
+            _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)})
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = _resume(model, optimizer, run)
-    metrics = MetricsFile(run / "metrics.jsonl", progress.step)
-    health = Health(train.health, train.steps)
-    for row in metrics.rows[-train.health.window :]:
-        health.recent.append(row)
-    console = Console(train.log_every, train.steps)
-    plotted = -math.inf
+    _start_alike(model, progress, run)
+    with ranks.together():
+        journal = _Journal(run, train, progress.step) if first else None
     with _sigterm_flag() as stopping:
         while progress.step < train.steps:
-            step = progress.step
             row = _update(model, batches, optimizer, optim, train, progress, run)
-            progress.step = done = step + 1
+            progress.step = done = progress.step + 1
             last = done == train.steps
             if validation and (last or done % train.validate_every == 0):
-                row |= _validate(model, validation, progress)
-            metrics.add(row)
-            stop = bool(stopping)  # asked once: a signal must not arrive between saving and leaving
+                with ranks.together():
+                    if first:
+                        row |= _validate(model, validation, progress)
+            # Asked once: a signal must not arrive between saving and leaving.
+            stop = ranks.anywhere(bool(stopping))
             saves = last or done % train.save_every == 0 or stop
-            if saves or done % train.log_every == 0:
-                # Before saving: a checkpoint must never be ahead of the file that a resumed run continues.
-                for new in metrics.flush():
-                    health.check(int(new["step"]) - 1, new)
-                    console.line(new)
-            if saves:
-                _save(model, optimizer, progress, run, train.keep)
-            if last or stop or (saves and time.monotonic() - plotted > PLOT_EVERY_S):
-                plotted = time.monotonic()
-                plot_training(run / "metrics.jsonl", run / "loss.png")
-                if validation:
-                    plot_wer(run / "metrics.jsonl", run / "wer.png")
+            with ranks.together():
+                if journal:
+                    journal.metrics.add(row)
+                    if saves or done % train.log_every == 0:
+                        # Before saving: a checkpoint must never be ahead of the file that a resumed run continues.
+                        journal.write()
+                    if saves:
+                        _save(model, optimizer, progress, run, train.keep)
+                        journal.draw(last or stop, validation is not None)
             if stop:
-                log(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
+                say(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
                 raise SystemExit(SIGTERM_EXIT)
+
+
+def say(message: str) -> None:
+    """A line of the log, once however many processes run."""
+    if ranks.rank() == 0:
+        log(message)
 
 
 def _update(
@@ -154,26 +161,21 @@ def _update(
     """One update; returns its metrics, still on the device."""
     step, started = progress.step, time.perf_counter()
     device = next(model.parameters()).device
-    micro_batches = [batch.to(device) for batch in batches.micro_batches(step)]
+    with ranks.together():
+        micro_batches = [batch.to(device) for batch in batches.micro_batches(step, ranks.rank(), ranks.count())]
     loaded = time.perf_counter()
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with autocast(device, train.precision):
         statistics = _whole_statistics(model, micro_batches, step)
-    weight, sums = 0, dict[str, Tensor | float]()
-    for index, batch in enumerate(micro_batches):
-        # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
-        torch.manual_seed(derive_seed(train.seed, step, index))
-        with autocast(device, train.precision):
-            output = model(batch, step, statistics)
-        output.total.backward()
-        weight += output.weight
-        for name, value in output.metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+    counts, sums = _add_gradients(model, micro_batches, statistics, step, train)
+    ranks.sum_gradients(p for p in model.parameters() if p.requires_grad)
+    counts, sums = ranks.total(counts, torch.device("cpu")), ranks.total(sums, device)
+    weight = max(1, counts["weight"])
     parameters = [p for p in model.parameters() if p.grad is not None]
     for parameter in parameters:
         assert parameter.grad is not None
-        parameter.grad.div_(max(1, weight))
+        parameter.grad.div_(weight)
     norm = torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
     rate = learning_rate(step, train.steps, optim)
     for group in optimizer.param_groups:
@@ -182,42 +184,88 @@ def _update(
         optimizer.step()
         progress.bad_in_a_row = 0
     else:
-        _report_bad(micro_batches, step, progress, train, run)
-    row: dict[str, Any] = {"step": step + 1} | {name: value / max(1, weight) for name, value in sums.items()}
+        _report_bad(batches, step, progress, train, run)
+    row: dict[str, Any] = {"step": step + 1} | {name: value / weight for name, value in sums.items()}
     now = time.perf_counter()
-    return row | {
-        "grad_norm": norm,
-        "lr": rate,
-        "weight": weight,
-        "audio_s": sum(batch.audio_s for batch in micro_batches),
-        "data_s": loaded - started,
-        "time_s": now - started,
-    }
+    return row | {"grad_norm": norm, "lr": rate} | counts | {"data_s": loaded - started, "time_s": now - started}
+
+
+def _add_gradients(
+    model: nn.Module, micro_batches: list[Batch], statistics: Any, step: int, train: TrainConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave the summed gradients of this process's ``micro_batches``; returns sums: weight and audio, and metrics."""
+    device, rank = next(model.parameters()).device, ranks.rank()
+    weight, sums = 0, dict[str, Tensor | float]()
+    for index, batch in enumerate(micro_batches):
+        # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
+        torch.manual_seed(derive_seed(train.seed, step, index, *([rank] if rank else [])))
+        with autocast(device, train.precision):
+            output = model(batch, step, statistics)
+        output.total.backward()
+        weight += output.weight
+        for name, value in output.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return {"weight": weight, "audio_s": sum(batch.audio_s for batch in micro_batches)}, sums
 
 
 def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -> Any:
     """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
-    if len(micro_batches) == 1 or not hasattr(model, "statistics"):
+    if (len(micro_batches) == 1 and ranks.count() == 1) or not hasattr(model, "statistics"):
         return None
     measure = cast(Callable[[Batch, int], Any], model.statistics)
-    whole, *others = (measure(batch, step) for batch in micro_batches)
-    for other in others:
-        whole = whole + other
-    return whole
+    parts = [measure(batch, step) for batch in micro_batches]
+    own: Any = reduce(operator.add, parts) if parts else None
+    whole = ranks.total(vars(own) if parts else {}, next(model.parameters()).device)
+    return replace(own, **whole) if parts else None
 
 
-def _report_bad(micro_batches: list[Batch], step: int, progress: Progress, train: TrainConfig, run: Path) -> None:
+def _report_bad(batches: StepBatches, step: int, progress: Progress, train: TrainConfig, run: Path) -> None:
     """A non-finite gradient changed nothing; say which utterances, and stop when it goes on."""
     progress.bad_in_a_row += 1
-    ids = [i for batch in micro_batches for i in batch.ids]
-    with (run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
-    log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
+    with ranks.together():
+        if ranks.rank() == 0:
+            # Asked for again as one process would: those of all ranks, without a message.
+            ids = [i for batch in batches.micro_batches(step) for i in batch.ids]
+            with (run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
+            log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
     if progress.bad_in_a_row >= train.max_bad_steps:
         raise TrainingError(
             f"{progress.bad_in_a_row} updates in a row were not finite (last: {step + 1}); their utterances are in "
             f"{run / 'bad_steps.jsonl'}. Lower optim.lr, or remove those utterances"
         )
+
+
+class _Journal:
+    """What rank 0 writes of a run: metrics, its health, progress lines, pictures."""
+
+    def __init__(self, run: Path, train: TrainConfig, step: int) -> None:
+        self.run, self.plotted = run, -math.inf
+        self.metrics = MetricsFile(run / "metrics.jsonl", step)
+        self.console = Console(train.log_every, train.steps)
+        self.health = Health(train.health, train.steps)
+        self.health.recent += self.metrics.rows[-train.health.window :]
+
+    def write(self) -> None:
+        for new in self.metrics.flush():
+            self.health.check(int(new["step"]) - 1, new)
+            self.console.line(new)
+
+    def draw(self, at_once: bool, wer: bool) -> None:
+        """Pictures, when ``at_once`` or when the last ones are old."""
+        if at_once or time.monotonic() - self.plotted > PLOT_EVERY_S:
+            self.plotted = time.monotonic()
+            plot_training(self.run / "metrics.jsonl", self.run / "loss.png")
+            if wer:
+                plot_wer(self.run / "metrics.jsonl", self.run / "wer.png")
+
+
+def _start_alike(model: nn.Module, progress: Progress, run: Path) -> None:
+    """The weights of rank 0 for all, who must have found the same checkpoint."""
+    step = torch.tensor(progress.step)
+    ranks.copy_from_first([step, *model.state_dict().values()])
+    if ranks.anywhere(int(step) != progress.step):
+        raise ConfigError(f"{run} is not one folder for all processes: give a --run on a disk that they share")
 
 
 def _validate(model: nn.Module, validation: Validation, progress: Progress) -> Mapping[str, float]:
@@ -279,7 +327,7 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
         try:
             tensors, record = load_folder(path)
         except CheckpointError as error:
-            log(f"passing over a checkpoint: {error}")
+            say(f"passing over a checkpoint: {error}")
             continue
         weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         load_into(model, weights, str(path))
@@ -292,7 +340,7 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
             if state:
                 optimizer.state[parameter] = state
         best = record["best"]
-        log(f"continuing after update {record['step']} from {path}")
+        say(f"continuing after update {record['step']} from {path}")
         return Progress(int(record["step"]), math.inf if best is None else float(best), int(record["bad_in_a_row"]))
     return Progress()
 

@@ -84,6 +84,30 @@ def test_micro_batches_hold_the_same_utterances(labelled_store: Path) -> None:
         assert all(part.inputs.shape[0] * part.inputs.shape[1] <= 8 * 100 for part in parts)
 
 
+@settings(max_examples=60, deadline=None)
+@given(durations, st.integers(0, 200), st.integers(1, 5), st.floats(5, 60))
+def test_shares_of_an_update_are_its_utterances_dealt_evenly(
+    seconds: list[float], step: int, ranks: int, limit: float
+) -> None:
+    batches = planned(seconds, BatchConfig(seconds=limit))
+    shares = [batches.share(step, rank, ranks) for rank in range(ranks)]
+    assert sorted(np.concatenate(shares).tolist()) == sorted(batches.positions(step).tolist())
+    again = planned(seconds, BatchConfig(seconds=limit))
+    assert [again.share(step, rank, ranks).tolist() for rank in range(ranks)] == [s.tolist() for s in shares]
+    audio = [int(batches.lengths[share].sum()) for share in shares]
+    assert max(audio) - min(audio) <= batches.lengths[batches.positions(step)].max()
+
+
+def test_each_rank_loads_its_share(labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    batches = Batches(dataset, BatchConfig(seconds=20, micro_seconds=8), 0)
+    whole = sorted(i for part in batches.micro_batches(3) for i in part.ids)
+    for ranks in (2, 3, len(whole) + 1):
+        shares = [batches.micro_batches(3, rank, ranks) for rank in range(ranks)]
+        assert sorted(i for share in shares for part in share for i in part.ids) == whole
+    assert shares[-1] == []
+
+
 def test_crops_are_seeded_windows_of_the_chunk(labelled_store: Path) -> None:
     dataset = Dataset([Store(labelled_store)], ["train"])
     batches = Batches(dataset, BatchConfig(seconds=20, crop_s=1.0), 0)

@@ -176,7 +176,7 @@ class ToyBatches:
     def __init__(self, cuts: list[int]) -> None:
         self.cuts = cuts
 
-    def micro_batches(self, step: int) -> list[Batch]:
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
         rows = torch.randn(12, 3, generator=torch.Generator().manual_seed(step))
         pieces = rows.split(self.cuts)
         return [

@@ -1,0 +1,102 @@
+"""Processes that share every update, as torchrun starts them. One alone is rank 0 of 1 and communicates nothing."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from speechssl.errors import ConfigError, TrainingError
+
+
+def rank() -> int:
+    """Which of the processes this one is; rank 0 alone writes."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def count() -> int:
+    """How many processes share an update."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def start(device: torch.device) -> None:
+    """Meet the other processes, once: gloo for what lies on the CPU, nccl for GPUs, of which each process has its own.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    if count() > 1 and device.type == "cuda":
+        own, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if own >= gpus:
+            raise ConfigError(f"process {own + 1} of this machine finds {gpus} GPUs: start one process for each")
+        torch.cuda.set_device(own)
+    if count() > 1 and not dist.is_initialized():
+        backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backends, timeout=timedelta(hours=2))  # the others wait while rank 0 validates
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether ``flag`` is True on any rank."""
+    return flag if count() == 1 else bool(_summed(torch.tensor(int(flag))))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Leave the block at the same time; what fails there on one rank ends all. Nothing inside may communicate.
+
+    Raises:
+        TrainingError: another rank failed, and says why itself.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        failed = anywhere(failed)
+    if failed:
+        raise TrainingError("another process of this run failed: its own message says why")
+
+
+def total(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Sums over ranks of ints, floats and tensors, by name, in float64; a rank without data gives and gets none."""
+    if count() == 1:
+        return dict(values)
+    flat = [torch.as_tensor(v, dtype=torch.float64, device=device).detach().flatten() for v in values.values()]
+    length = torch.tensor(sum(map(len, flat)))
+    dist.all_reduce(length, dist.ReduceOp.MAX)  # a rank without data cannot know it
+    whole = _summed(torch.cat(flat) if flat else torch.zeros(int(length), dtype=torch.float64, device=device))
+    parts = torch.split(whole, list(map(len, flat))) if flat else ()
+    return {
+        name: part.view_as(own).to(own.dtype) if isinstance(own, Tensor) else type(own)(part.item())
+        for (name, own), part in zip(values.items(), parts, strict=True)
+    }
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up all gradients over ranks, in one message per dtype and device; one that no rank has stays None."""
+    if count() == 1:
+        return
+    parameters = list(parameters)
+    having = _summed(torch.tensor([p.grad is not None for p in parameters]).int()).tolist()
+    learning = [parameter for parameter, number in zip(parameters, having, strict=True) if number]
+    for kind in dict.fromkeys((p.dtype, p.device) for p in learning):
+        group = [p for p in learning if (p.dtype, p.device) == kind]
+        own = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group]
+        whole = _summed(torch.cat(own))
+        for parameter, part in zip(group, torch.split(whole, [len(g) for g in own]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite ``tensors`` with those of rank 0."""
+    for tensor in tensors if count() > 1 else ():
+        dist.broadcast(tensor, 0)
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    dist.all_reduce(tensor)
+    return tensor
