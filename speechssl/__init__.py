@@ -34,6 +34,8 @@ _HOME = {
     "pretrain": "experiments",
     "finetune": "experiments",
     "load_encoder": "experiments",
+    "import_model": "convert",
+    "export_model": "convert",
     "evaluate": "recognise",
     "transcribe": "recognise",
     "SpeechsslError": "errors",

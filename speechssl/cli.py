@@ -21,15 +21,15 @@ from speechssl import __version__, ranks
 from speechssl.batching import Dataset
 from speechssl.checkpoint import model_folder
 from speechssl.config import as_json, as_table, build, parse_overrides
+from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import (
-    PretrainSettings,
     finetune,
     finetune_settings,
     pretrain,
     pretrain_cost,
-    resolve_settings,
+    pretrain_settings,
 )
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.preparing import PrepareConfig, prepare
@@ -52,6 +52,14 @@ class Features(StrEnum):
 
     logmel = "logmel"
     waveform = "waveform"
+
+
+class ExportTarget(StrEnum):
+    """Who reads an exported model."""
+
+    hf = "hf"
+    torchaudio = "torchaudio"
+    onnx = "onnx"
 
 
 @app.command("prepare")
@@ -90,7 +98,10 @@ def prepare_command(
 def pretrain_command(
     stores: Annotated[list[Path], typer.Argument(help="Prepared stores.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
-    preset: Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")] = "tiny",
+    init_from: Annotated[Path | None, typer.Option(help="Run or model folder to go on from; random weights.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="tiny, small, base, large, or a .toml file; tiny, or that of --init-from.")
+    ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); train.")] = None,
     set_: SetOption = None,
     dry_run: Annotated[
@@ -99,20 +110,20 @@ def pretrain_command(
     force: ForceOption = False,
 ) -> None:
     """Learn an encoder from unlabelled audio (wav2vec 2.0's objective)."""
-    settings = resolve_settings(PretrainSettings, preset, parse_overrides(set_ or []))
+    settings = pretrain_settings(init_from, preset, parse_overrides(set_ or []))
     if dry_run:
         _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]))
         return
-    _start_anew(run, force, stores)
-    _out(f"{pretrain(stores, run, settings, split or ['train'])}\n")
+    _start_anew(run, force, stores, init_from)
+    _out(f"{pretrain(stores, run, settings, split or ['train'], init_from)}\n")
 
 
 @app.command("finetune")
 def finetune_command(
     stores: Annotated[list[Path], typer.Argument(help="Stores with transcripts; among them splits train and dev.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
-    init: Annotated[str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")],
+    init_from: Annotated[str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")],
     minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; all.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="chars, bpe:N or unigram:N.")] = None,
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Only the head learns.")] = False,
@@ -124,7 +135,7 @@ def finetune_command(
     flags = [f"minutes={minutes}"] if minutes is not None else []
     flags += [f"tokenizer={tokenizer}"] if tokenizer is not None else []
     flags += ["ctc.frozen=true"] if freeze_encoder else []
-    origin = None if init == "none" else Path(init)
+    origin = None if init_from == "none" else Path(init_from)
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     _start_anew(run, force, stores, origin)
     finetune(stores, run, settings, origin)
@@ -204,6 +215,31 @@ def _out(text: str) -> None:
     """Data to stdout, once for all ranks: UTF-8 whatever the locale, and the bytes of file names as they are."""
     if ranks.rank() == 0:
         typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[Path, typer.Argument(help="Hugging Face folder, torchaudio state_dict, or fairseq .pt.")],
+    model: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    language: Annotated[str | None, typer.Option(help="Adapter and vocabulary of an MMS model, such as deu.")] = None,
+) -> None:
+    """A model of another library -> a model folder, after running both on audio."""
+    _converted(import_model(source, model, language), model)
+
+
+@app.command("export")
+def export_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[ExportTarget, typer.Option(help="What will read it.")],
+) -> None:
+    """A model folder -> Hugging Face, torchaudio or ONNX, after running both on audio."""
+    _converted(export_model(model, out, to.value), out)
+
+
+def _converted(conversion: Conversion, path: Path) -> None:
+    log(f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}")
+    _out(f"{path}\n")
 
 
 @app.command("compare")

@@ -25,6 +25,7 @@ class EncoderConfig(Settings):
         WAV2VEC2_CONVS, min_length=1, description="(channels, kernel, stride), waveform"
     )
     conv_norm: Literal["group", "layer"] = Field("group", description="group: after the first layer only (waveform)")
+    conv_bias: bool = Field(False, description="whether the convolutions have a bias, as LARGE's do (waveform)")
     normalise_input: bool = Field(False, description="zero mean, unit variance per utterance (waveform)")
     subsampling: Literal[2, 4] = Field(2, description="mel frames per encoder frame (logmel)")
     channels: int = Field(256, gt=0, description="width of the log-mel front end")
@@ -35,6 +36,7 @@ class EncoderConfig(Settings):
     norm: Literal["post", "pre"] = Field("post", description="LayerNorm after (BASE) or before (LARGE) each block")
     pos_kernel: int = Field(128, ge=1, description="frames that the positional convolution covers")
     pos_groups: int = Field(16, ge=1)
+    adapter_width: int = Field(0, ge=0, description="of a bottleneck after each layer, MMS has them; 0 = none")
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     activation_dropout: float = Field(0.0, ge=0, lt=1)
@@ -44,6 +46,8 @@ class EncoderConfig(Settings):
     def _divisible(self) -> "EncoderConfig":
         if self.width % self.num_heads or self.width % self.pos_groups:
             raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+        if self.adapter_width and self.norm != "pre":
+            raise ValueError(f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only")
         return self
 
     @property
@@ -89,8 +93,10 @@ def valid_mask(num_valid: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=num_valid.device) < num_valid[:, None]
 
 
-def _after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
-    return torch.div(length - kernel, stride, rounding_mode="floor").add(1).clamp_min(0)
+def after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
+    """(B,) int64 -> how many windows lie wholly inside so many units."""
+    windows: Tensor = (length - kernel) // stride + 1  # not torch.div, which an ONNX graph would do in float32
+    return windows.clamp_min(0)
 
 
 class ValidGroupNorm(nn.Module):
@@ -108,7 +114,8 @@ class ValidGroupNorm(nn.Module):
     def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
         """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
         frames = frames.float()  # statistics over seconds of audio are not for bfloat16
-        if bool((num_valid == frames.shape[2]).all()):
+        # An exported graph has no branch on values, so it takes the general way: equal but for rounding.
+        if not torch.compiler.is_exporting() and bool((num_valid == frames.shape[2]).all()):
             return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
         valid = valid_mask(num_valid, frames.shape[2])[:, None]
         count = num_valid.clamp_min(1)[:, None, None]
@@ -121,7 +128,7 @@ class ValidGroupNorm(nn.Module):
 class WaveformFrontEnd(nn.Module):
     """wav2vec 2.0's convolutions: (B, S) samples -> (B, T, C) frames.
 
-    conv_norm "group": no bias, group norm after the first layer; "layer": bias, LayerNorm in every layer.
+    conv_norm "group": group norm after the first layer (BASE); "layer": LayerNorm in every layer (LARGE).
     Source: wav2vec 2.0 section 2 and its released configurations. Differs in the statistics: valid samples only.
     """
 
@@ -131,7 +138,7 @@ class WaveformFrontEnd(nn.Module):
         grouped = config.conv_norm == "group"
         widths = [1] + [channels for channels, _, _ in config.conv_layers]
         self.convs = nn.ModuleList(
-            nn.Conv1d(below, channels, kernel, stride, bias=not grouped)
+            nn.Conv1d(below, channels, kernel, stride, bias=config.conv_bias)
             for below, (channels, kernel, stride) in zip(widths, config.conv_layers, strict=False)
         )
         self.group_norm = ValidGroupNorm(widths[1]) if grouped else None
@@ -147,7 +154,7 @@ class WaveformFrontEnd(nn.Module):
         frames: Tensor = inputs[:, None]
         num_valid = num_units
         for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
-            frames, num_valid = conv(frames), _after_window(num_valid, *window)
+            frames, num_valid = conv(frames), after_window(num_valid, *window)
             if self.group_norm is not None:
                 frames = self.group_norm(frames, num_valid) if index == 0 else frames
             else:
@@ -188,9 +195,29 @@ def normalise_valid(inputs: Tensor, num_valid: Tensor, eps: float) -> Tensor:
     """(B, U, F) -> zero mean, unit variance per utterance and column over its valid rows; padded rows are zero."""
     valid = valid_mask(num_valid, inputs.shape[1])[..., None]
     count = num_valid.clamp_min(1)[:, None, None]
-    centred = (inputs - (inputs * valid).sum(1, keepdim=True) / count) * valid
+    # ONNX Runtime adds up the samples of a single recording one by one: float32 loses four digits over 30 s of them.
+    units = inputs.double() if torch.compiler.is_exporting() else inputs
+    centred = (units - (units * valid).sum(1, keepdim=True) / count) * valid
     variance = centred.square().sum(1, keepdim=True) / count
-    return centred * (variance + eps).rsqrt()
+    return (centred * (variance + eps).rsqrt()).to(inputs.dtype)
+
+
+class Adapter(nn.Module):
+    """LayerNorm, a bottleneck with ReLU, added to its input: what MMS learns per language.
+
+    Source: MMS (arXiv 2305.13516), section 5.3.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        out: Tensor = hidden + self.up(F.relu(self.down(self.norm(hidden))))
+        return out
 
 
 class TransformerLayer(nn.Module):
@@ -209,6 +236,7 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
     def forward(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
         """(B, T, D); ``attend`` (B, 1, 1, T) bool, True = a frame to attend to, None = all."""
@@ -218,7 +246,7 @@ class TransformerLayer(nn.Module):
         else:
             hidden = self.attention_norm(hidden + self.dropout(self._attention(hidden, attend)))
             hidden = self.ffn_norm(hidden + self.dropout(self._ffn(hidden)))
-        return hidden
+        return hidden if self.adapter is None else self.adapter(hidden)
 
     def _attention(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
         qkv = self.qkv(hidden).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -251,7 +279,7 @@ class ContextNetwork(nn.Module):
 
     def forward(self, hidden: Tensor, num_frames: Tensor) -> Tensor:
         attend = None
-        if bool((num_frames < hidden.shape[1]).any()):
+        if torch.compiler.is_exporting() or bool((num_frames < hidden.shape[1]).any()):
             valid = valid_mask(num_frames, hidden.shape[1])
             hidden, attend = hidden * valid[..., None], valid[:, None, None]
         # An even kernel padded by half of it on both sides gives one frame too many: the last is dropped.
@@ -293,7 +321,7 @@ class Encoder(nn.Module):
     def num_frames(self, num_units: Tensor) -> Tensor:
         """(B,) valid samples or mel frames -> (B,) valid encoder frames; exact for any front end."""
         for kernel, stride in self.config.frame_windows:
-            num_units = _after_window(num_units, kernel, stride)
+            num_units = after_window(num_units, kernel, stride)
         return num_units
 
     def extract(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:

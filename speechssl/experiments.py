@@ -84,16 +84,41 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     return build(kind, table)
 
 
+def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> PretrainSettings:
+    """Settings for pretraining; with ``init`` its encoder's, and those of its quantiser and objective if it has them.
+
+    Args:
+        init: run or model folder; None = random weights.
+        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
+        overrides: nested tables of what to change.
+    """
+    if init is None:
+        return resolve_settings(PretrainSettings, preset or "tiny", overrides)
+    record = load_record(model_folder(Path(init)))
+    about = record.get("about", {})
+    own = [name for name in ("quantizer", "objective", "mask") if record.get("kind") == "pretraining" and name in about]
+    overrides = merge({name: about[name] for name in own}, overrides)
+    return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
+
+
 def pretrain(
-    stores: Sequence[str | Path], run: str | Path, settings: PretrainSettings, splits: Sequence[str] = ("train",)
+    stores: Sequence[str | Path],
+    run: str | Path,
+    settings: PretrainSettings,
+    splits: Sequence[str] = ("train",),
+    init: str | Path | None = None,
 ) -> Path:
     """Pretrain an encoder on the chunks of ``stores``; continues by itself when called again.
+
+    Args:
+        settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
+        init: run or model folder whose weights are the start, with its quantiser where it has one; None = random.
 
     Returns:
         the model folder, ``run/model``.
 
     Raises:
-        ConfigError, ManifestError: settings or stores cannot be used.
+        ConfigError, ManifestError, CheckpointError: settings, stores or ``init`` cannot be used.
         TrainingError: the run is lost; see ``train.fit``.
     """
     dataset = Dataset([Store(path) for path in stores], splits)
@@ -107,12 +132,25 @@ def pretrain(
         f"pretraining {_millions(objective)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
-    data = {"stores": identity, "splits": list(splits)}
-    fit(objective, batches, settings.optim, settings.train, run, as_table(settings) | {"data": data})
+    about: Table = {"data": {"stores": identity, "splits": list(splits)}}
+    if init is not None:
+        about["init"] = str(init)
+        _start_from(objective, Path(init))
+    fit(objective, batches, settings.optim, settings.train, run, as_table(settings) | about)
     with ranks.together():
         if ranks.rank() == 0:
             save_pretrained(objective, Path(run, "model"), settings)
     return Path(run, "model")
+
+
+def _start_from(objective: Contrastive, init: Path) -> None:
+    """Weights of a model: all of another pretraining's, else the encoder's."""
+    tensors, record = load_folder(model_folder(init))
+    if record.get("kind") == "pretraining":
+        load_into(objective, tensors, str(init))
+        return
+    objective.encoder.load_state_dict(load_encoder(init, objective.encoder.config).state_dict())
+    say(f"{init} has an encoder only: quantiser and projections start anew")
 
 
 def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, splits: Sequence[str] = ("train",)) -> str:
@@ -173,7 +211,7 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
     """
     folder = model_folder(Path(path))
     tensors, record = load_folder(folder)
-    if record.get("kind") not in ("pretraining", "ctc"):
+    if record.get("kind") not in ("encoder", "pretraining", "ctc"):
         raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
     encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
     own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}

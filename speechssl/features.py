@@ -56,7 +56,8 @@ def num_units(num_samples: int, config: FeatureConfig) -> int:
 
 
 @lru_cache
-def _mel_filters(config: FeatureConfig) -> tuple[Tensor, Tensor]:
+def mel_filters(config: FeatureConfig) -> tuple[Tensor, Tensor]:
+    """The analysis window (W,) and the mel filters (W // 2 + 1, F), both float32."""
     filters = torchaudio.functional.melscale_fbanks(
         n_freqs=config.window // 2 + 1,
         f_min=0.0,
@@ -76,15 +77,15 @@ def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
     in a padded batch cannot change its frames.
 
     Args:
-        waveforms: (..., S) float32 in about -1..1, at ``config.sample_rate_hz``.
+        waveforms: (..., S) float32 or float64 in about -1..1, at ``config.sample_rate_hz``.
 
     Returns:
-        (..., T, F) float32, natural log of mel-weighted power, or of ``LOG_FLOOR`` where that is larger.
+        (..., T, F) of the same dtype, natural log of mel-weighted power, or of ``LOG_FLOOR`` where that is larger.
 
     Source: Slaney's mel scale and area normalisation, Hann window, power spectrum; checked against librosa
     in test_features.py.
     """
-    window, filters = _mel_filters(config)
+    window, filters = (table.to(waveforms.dtype) for table in mel_filters(config))
     frames = waveforms.unfold(-1, config.window, config.hop) * window
     power = torch.fft.rfft(frames).abs().square()
     energies: Tensor = power @ filters
@@ -108,5 +109,7 @@ def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[An
     if config.kind == "waveform":
         rounded: NDArray[np.int16] = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767).astype(np.int16)
         return rounded
-    mel: NDArray[np.float16] = log_mel(torch.from_numpy(samples), config).half().numpy()
+    # In float64, so that every processor and the ONNX graph round to the same float16: after float32 sums in another
+    # order one value in 10,000 would be its neighbour, which moves log-probabilities by up to 1e-3.
+    mel: NDArray[np.float16] = log_mel(torch.from_numpy(samples).double(), config).half().numpy()
     return mel

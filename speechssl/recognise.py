@@ -73,8 +73,10 @@ def evaluate(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SEC
     missing = [i for i, text in references.items() if text is None]
     if missing:
         raise ConfigError(f"{len(missing)} utterances have no transcript (first: {missing[0]}): they cannot be scored")
+    found = hypotheses(model, dataset, batch_seconds)
+    # Both sides: a vocabulary from elsewhere may be upper case.
     normalised = {i: normalise(text or "", model.normaliser) for i, text in references.items()}
-    return score(normalised, hypotheses(model, dataset, batch_seconds))
+    return score(normalised, {i: normalise(text, model.normaliser) for i, text in found.items()})
 
 
 def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from speechssl.errors import CheckpointError, ConfigError
 
 BLANK_ID = 0
 UNK_ID = 1
+BLANK_TEXT = "<pad>"  # its name in lists of tokens; it decodes to nothing
 UNK_TEXT = "⁇"  # what an unknown token decodes to: visible, and never part of normalised text
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -83,12 +84,14 @@ class Tokenizer(ABC):
     Attributes:
         size: number of ids, blank and unknown included: the width of the CTC head.
         alphabet: the characters that can be encoded without the unknown token.
+        texts: by id, what each token stands for; the blank has a name.
     """
 
     blank_id: ClassVar[int] = BLANK_ID
     unk_id: ClassVar[int] = UNK_ID
     size: int
     alphabet: frozenset[str]
+    texts: tuple[str, ...]
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -124,7 +127,8 @@ class CharTokenizer(Tokenizer):
             raise ConfigError("a character tokenizer takes distinct single characters")
         self.characters = tuple(characters)
         self.alphabet = frozenset(characters)
-        self.size = len(self.characters) + 2
+        self.texts = (BLANK_TEXT, UNK_TEXT, *self.characters)
+        self.size = len(self.texts)
         self._ids = {character: i for i, character in enumerate(self.characters, start=2)}
 
     @classmethod
@@ -140,7 +144,7 @@ class CharTokenizer(Tokenizer):
         return [self._ids.get(character, UNK_ID) for character in _one_line(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _one_line("".join(UNK_TEXT if i == UNK_ID else self.characters[i - 2] for i in self._checked(ids)))
+        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
 
     def files(self) -> dict[str, bytes]:
         return {TOKENIZER_FILE: _as_json({"kind": "chars", "characters": list(self.characters)})}
@@ -166,7 +170,8 @@ class SentencePieceTokenizer(Tokenizer):
             raise CheckpointError(f"the SentencePiece model has its unknown piece at {self._processor.unk_id()}, not 0")
         self.model = model
         self.size = num_pieces + 1
-        pieces = (self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces))
+        pieces = [self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces)]
+        self.texts = (BLANK_TEXT, UNK_TEXT, *pieces)
         self.alphabet = frozenset(piece for piece in pieces if len(piece) == 1)
 
     @classmethod
@@ -225,6 +230,38 @@ class SentencePieceTokenizer(Tokenizer):
         return {TOKENIZER_FILE: _as_json(table), SENTENCEPIECE_FILE: self.model}
 
 
+class VocabularyTokenizer(Tokenizer):
+    """A list of tokens that another library made: letters of either case, digraphs, markers such as ``<s>``.
+
+    A token decodes to what it is, markers and the unknown token too, as transformers' pipeline prints them.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        """``tokens``: by id, the blank first and the unknown token second; a space where words meet."""
+        if len(tokens) < 3 or not all(isinstance(token, str) and token for token in tokens):
+            raise ConfigError("a vocabulary holds the blank, the unknown token and at least one more, each with a text")
+        self.texts = tuple(tokens)
+        self.size = len(self.texts)
+        self._ids = {token: i for i, token in reversed([*enumerate(self.texts)][2:])}
+        # A transcript in the other case is meant, where a letter is there in one case only.
+        for token, i in list(self._ids.items()):
+            for other in (token.lower(), token.upper()):
+                if len(other) == len(token):  # not SS for ß
+                    self._ids.setdefault(other, i)
+        self.alphabet = frozenset(token for token in self._ids if len(token) == 1)
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._pattern = re.compile("|".join([*map(re.escape, longest_first), "."]), re.DOTALL)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(token, UNK_ID) for token in self._pattern.findall(_one_line(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
+
+    def files(self) -> dict[str, bytes]:
+        return {TOKENIZER_FILE: _as_json({"kind": "vocabulary", "tokens": list(self.texts)})}
+
+
 def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
     """A tokenizer for ``texts``, which are normalised already.
 
@@ -254,6 +291,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         kind = table["kind"]
         if kind == "chars":
             return CharTokenizer(table["characters"])
+        if kind == "vocabulary":
+            return VocabularyTokenizer(table["tokens"])
         if kind == "sentencepiece":
             tokenizer = SentencePieceTokenizer((Path(folder) / SENTENCEPIECE_FILE).read_bytes())
             if tokenizer.size != table["size"]:
@@ -265,7 +304,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise
     except (ValueError, KeyError, TypeError) as error:  # not UTF-8, not JSON, or JSON of another shape
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    raise CheckpointError(f"{path} has kind {kind!r}: this version reads chars and sentencepiece")
+    raise CheckpointError(f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary")
 
 
 def _training_lines(texts: Iterable[str]) -> list[str]:

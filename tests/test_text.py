@@ -12,6 +12,7 @@ from speechssl.text import (
     CharTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
+    VocabularyTokenizer,
     load_tokenizer,
     normalise,
     train_tokenizer,
@@ -150,6 +151,52 @@ def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> N
 @pytest.mark.parametrize("spec", SPECS)
 def test_training_is_deterministic(spec: str) -> None:
     assert train_tokenizer(spec, TEXTS).files() == train_tokenizer(spec, iter(TEXTS)).files()
+
+
+# --- vocabularies made elsewhere ---------------------------------------------------------------------------------
+
+FOREIGN = ("<pad>", "<unk>", "<s>", " ", "A", "C", "CH", "É", "ß", "<unk>")
+
+
+def test_a_foreign_vocabulary_decodes_to_its_own_texts() -> None:
+    tokenizer = VocabularyTokenizer(FOREIGN)
+    assert tokenizer.decode([2, 3, 3, 4, 0, 6, 1, 9]) == "<s> ACH<unk><unk>"
+    assert (tokenizer.size, tokenizer.texts) == (10, FOREIGN)
+
+
+def test_a_foreign_vocabulary_encodes_digraphs_whole_and_either_case() -> None:
+    tokenizer = VocabularyTokenizer(FOREIGN)
+    assert tokenizer.encode(" cache  É") == [5, 4, 6, 1, 3, 7]
+    assert tokenizer.encode("ß SS") == [8, 3, 1, 1]  # a ß is no SS
+    both = VocabularyTokenizer(["<pad>", "<unk>", "a", "A"])
+    assert both.encode("aA") == [2, 3]
+
+
+@given(text=st.text(alphabet="aAcChHéÉß x<s>"))
+def test_unknown_letters_of_a_foreign_vocabulary_are_named(text: str) -> None:
+    tokenizer = VocabularyTokenizer(("<pad>", "<unk>", " ", "A", "C", "É", "ß"))
+    assert tokenizer.has_unknown(text) == (1 in tokenizer.encode(text))
+
+
+def test_a_foreign_vocabulary_is_saved_and_loaded(tmp_path: Path) -> None:
+    tokenizer = VocabularyTokenizer(FOREIGN)
+    for name, content in tokenizer.files().items():
+        (tmp_path / name).write_bytes(content)
+    loaded = load_tokenizer(tmp_path)
+    assert isinstance(loaded, VocabularyTokenizer)
+    assert loaded.texts == FOREIGN
+
+
+@pytest.mark.parametrize("tokens", [[], ["<pad>", "<unk>"], ["<pad>", "<unk>", ""]])
+def test_a_foreign_vocabulary_needs_three_tokens_with_texts(tokens: list[str]) -> None:
+    with pytest.raises(ConfigError, match="the blank, the unknown token and at least one more"):
+        VocabularyTokenizer(tokens)
+
+
+def test_every_tokenizer_lists_its_texts(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer.texts) == tokenizer.size
+    assert tokenizer.texts[:2] == ("<pad>", "⁇")
+    assert all(tokenizer.decode([i]) == " ".join(tokenizer.texts[i].split()) for i in range(2, tokenizer.size))
 
 
 def test_characters_are_sorted_and_the_space_is_always_there() -> None:

@@ -35,9 +35,9 @@ fine_tune() {
     local name=$1 steps=$2
     shift 2
     local common=("$exp/stores/kathleen" --preset tiny --set "train.seed=$seed" --set "train.steps=$steps" "$@")
-    speechssl finetune "${common[@]}" --init "$exp/pretrained" --run "$exp/$name/finetuned" >&2
-    speechssl finetune "${common[@]}" --init none --run "$exp/$name/scratch" >&2
-    speechssl finetune "${common[@]}" --init none --freeze-encoder --run "$exp/$name/frozen" >&2
+    speechssl finetune "${common[@]}" --init-from "$exp/pretrained" --run "$exp/$name/finetuned" >&2
+    speechssl finetune "${common[@]}" --init-from none --run "$exp/$name/scratch" >&2
+    speechssl finetune "${common[@]}" --init-from none --freeze-encoder --run "$exp/$name/frozen" >&2
 }
 
 if stage 3 "train three recognisers on $few_minutes minutes"; then

@@ -42,7 +42,7 @@ fi
 # Labels come from train-clean-100 alone; dev-clean chooses the model.
 if stage 3 "fine-tune on train-clean-100"; then
     speechssl finetune "$exp/stores/train-clean-100" "$exp/stores/dev-clean" "${common[@]}" \
-        --init "$exp/pretrained" --run "$exp/finetuned" \
+        --init-from "$exp/pretrained" --run "$exp/finetuned" \
         ${minutes:+--minutes "$minutes"} ${finetune_steps:+--set "train.steps=$finetune_steps"} >&2
 fi
 

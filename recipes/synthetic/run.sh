@@ -34,9 +34,9 @@ if stage 3 "pretrain on the unlabelled part"; then
 fi
 
 if stage 4 "train three recognisers on the labelled part"; then
-    speechssl finetune "${tuned[@]}" --init "$exp/pretrained" --run "$exp/finetuned" >&2
-    speechssl finetune "${tuned[@]}" --init none --run "$exp/scratch" >&2
-    speechssl finetune "${tuned[@]}" --init none --freeze-encoder --run "$exp/frozen" >&2
+    speechssl finetune "${tuned[@]}" --init-from "$exp/pretrained" --run "$exp/finetuned" >&2
+    speechssl finetune "${tuned[@]}" --init-from none --run "$exp/scratch" >&2
+    speechssl finetune "${tuned[@]}" --init-from none --freeze-encoder --run "$exp/frozen" >&2
 fi
 
 if stage 5 "measure on unseen voices"; then

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.quantizer import diversity, softmax
+
 Array = NDArray[np.float64]
 
 
@@ -19,11 +21,6 @@ class Terms(NamedTuple):
     codes: list[tuple[int, ...]]
 
 
-def softmax(logits: Array) -> Array:
-    exponentials: Array = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
 def layer_norm(frames: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
     centred = frames - frames.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
@@ -31,6 +28,20 @@ def layer_norm(frames: Array, weight: Array, bias: Array, eps: float = 1e-5) -> 
 
 def similarity(left: Array, right: Array) -> float:
     return float(left @ right / np.sqrt((left @ left) * (right @ right)))
+
+
+def logits_of(
+    predictions: Array, targets: Array, codes: NDArray[np.int64], negatives: NDArray[np.int64], logit_temp: float
+) -> Array:
+    """(M, 1 + K) logits, the positive first; a negative with the positive's codes is -inf."""
+    rows = []
+    for m, others in enumerate(negatives):
+        row = [similarity(predictions[m], targets[m]) / logit_temp]
+        for other in others:
+            same = (codes[other] == codes[m]).all()
+            row.append(-np.inf if same else similarity(predictions[m], targets[other]) / logit_temp)
+        rows.append(row)
+    return np.array(rows)
 
 
 def terms(
@@ -66,15 +77,8 @@ def terms(
         targets = vectors @ weights["target_projection.weight"].T + weights["target_projection.bias"]
         predictions = context[u][own] @ weights["context_projection.weight"].T + weights["context_projection.bias"]
         codes += [tuple(row.tolist()) for row in chosen]
-        for m in range(len(own)):
-            scores = [similarity(predictions[m], targets[m]) / logit_temp]
-            for other in negatives[u][m]:
-                if (chosen[other] != chosen[m]).any():
-                    scores.append(similarity(predictions[m], targets[other]) / logit_temp)
-            contrastive += float(np.log(np.exp(scores).sum())) - scores[0]
-            correct += scores[0] >= max(scores)
-    mean = np.mean(probs, axis=0)
-    perplexities = [np.exp(-sum(p * np.log(p) for p in group if p > 0)) for group in mean]
-    diversity = (groups * entries - sum(perplexities)) / (groups * entries)
+        scores = logits_of(predictions, targets, chosen, negatives[u], logit_temp)
+        contrastive += float((np.log(np.exp(scores).sum(-1)) - scores[:, 0]).sum())
+        correct += int((scores[:, 0] >= scores.max(-1)).sum())
     penalty = np.concatenate([f.ravel() for f in frames]) ** 2
-    return Terms(contrastive, float(diversity), float(penalty.mean()), correct, codes)
+    return Terms(contrastive, diversity(np.mean(probs, axis=0)), float(penalty.mean()), correct, codes)

@@ -9,7 +9,9 @@ from speechssl.batching import Batch, utterance_key
 from speechssl.config import build
 from speechssl.ctc import CtcModel
 from speechssl.encoder import Encoder, EncoderConfig
+from speechssl.huggingface import their_settings
 from speechssl.pretraining import Contrastive
+from speechssl.weights import to_dialect
 
 TINY = {
     "conv_layers": ((8, 10, 5), (8, 3, 2), (8, 2, 2)),  # 20 samples a frame
@@ -26,7 +28,13 @@ TINY = {
 }
 KINDS = {
     "base": {"features": {"kind": "waveform"}},
-    "large": {"features": {"kind": "waveform"}, "conv_norm": "layer", "norm": "pre", "normalise_input": True},
+    "large": {
+        "features": {"kind": "waveform"},
+        "conv_norm": "layer",
+        "conv_bias": True,
+        "norm": "pre",
+        "normalise_input": True,
+    },
     "base-pre": {"features": {"kind": "waveform"}, "norm": "pre"},
     "logmel-2": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 2, "norm": "post"},
     "logmel-4": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 4, "norm": "pre"},
@@ -80,81 +88,17 @@ def gradients(model: Contrastive | CtcModel | Encoder) -> dict[str, Tensor]:
 
 
 def their_config(config: EncoderConfig, **more: object) -> Wav2Vec2Config:
-    channels, kernels, strides = zip(*config.conv_layers, strict=True)
-    return Wav2Vec2Config(
-        hidden_size=config.width,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        intermediate_size=config.ffn_width,
-        conv_dim=list(channels),
-        conv_kernel=list(kernels),
-        conv_stride=list(strides),
-        conv_bias=config.conv_norm == "layer",
-        feat_extract_norm=config.conv_norm,
-        do_stable_layer_norm=config.norm == "pre",
-        num_conv_pos_embeddings=config.pos_kernel,
-        num_conv_pos_embedding_groups=config.pos_groups,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        feat_proj_dropout=0.0,
-        feat_quantizer_dropout=0.0,
-        final_dropout=0.0,
-        layerdrop=0.0,
-        **more,
-    )
-
-
-def their_names(config: EncoderConfig) -> dict[str, str]:
-    """Our parameter -> theirs, but for ``qkv``, which is three of theirs."""
-    names = {"mask_embedding": "masked_spec_embed"}
-    modules = {
-        "norm": "feature_projection.layer_norm",
-        "projection": "feature_projection.projection",
-        "context.norm": "encoder.layer_norm",
-    }
-    for i in range(len(config.conv_layers)):
-        theirs = f"feature_extractor.conv_layers.{i}"
-        names[f"front_end.convs.{i}.weight"] = f"{theirs}.conv.weight"
-        if config.conv_norm == "layer":
-            names[f"front_end.convs.{i}.bias"] = f"{theirs}.conv.bias"
-            modules[f"front_end.layer_norms.{i}"] = f"{theirs}.layer_norm"
-    if config.conv_norm == "group":
-        modules["front_end.group_norm"] = "feature_extractor.conv_layers.0.layer_norm"
-    for end in ("bias", "parametrizations.weight.original0", "parametrizations.weight.original1"):
-        names[f"context.pos_conv.{end}"] = f"encoder.pos_conv_embed.conv.{end}"
-    for i in range(config.num_layers):
-        parts = {
-            "attention_out": "attention.out_proj",
-            "attention_norm": "layer_norm",
-            "ffn_in": "feed_forward.intermediate_dense",
-            "ffn_out": "feed_forward.output_dense",
-            "ffn_norm": "final_layer_norm",
-        }
-        modules |= {f"context.layers.{i}.{ours}": f"encoder.layers.{i}.{theirs}" for ours, theirs in parts.items()}
-    return names | {f"{o}.{end}": f"{t}.{end}" for o, t in modules.items() for end in ("weight", "bias")}
+    """Without any dropout, whatever ``config`` says."""
+    names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+    still = {**dict.fromkeys(names, 0.0), "feat_quantizer_dropout": 0.0, "layerdrop": 0.0}
+    return Wav2Vec2Config(**their_settings(config) | still | more)
 
 
 def as_theirs(values: dict[str, Tensor], config: EncoderConfig, prefix: str = "") -> dict[str, Tensor]:
     """Weights (or gradients) of our encoder under transformers' names."""
-    names, theirs = their_names(config), {}
-    for name, value in values.items():
-        if ".qkv." in name:
-            layer, end = name.split(".")[2], name.split(".")[-1]
-            for part, piece in zip("qkv", value.chunk(3), strict=True):
-                theirs[f"{prefix}encoder.layers.{layer}.attention.{part}_proj.{end}"] = piece
-        else:
-            theirs[prefix + names[name]] = value
-    return theirs
+    return {prefix + name: value for name, value in to_dialect(values, config, "transformers").items()}
 
 
 def objective_as_theirs(values: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Weights (or gradients) of our whole pretraining model under the names of ``Wav2Vec2ForPreTraining``."""
-    encoder = {n.removeprefix("encoder."): v for n, v in values.items() if n.startswith("encoder.")}
-    theirs = as_theirs(encoder, config, "wav2vec2.")
-    for end in ("weight", "bias"):
-        theirs[f"quantizer.weight_proj.{end}"] = values[f"quantizer.logits.{end}"]
-        theirs[f"project_q.{end}"] = values[f"target_projection.{end}"]
-        theirs[f"project_hid.{end}"] = values[f"context_projection.{end}"]
-    theirs["quantizer.codevectors"] = values["quantizer.codebook"].flatten(0, 1)[None]
-    return theirs
+    return to_dialect(values, config, "transformers")

@@ -1,0 +1,96 @@
+"""transformers' models with the weights of ours, and what they must be given to compute the same."""
+
+from collections.abc import Callable
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Wav2Vec2ForCTC, Wav2Vec2ForPreTraining
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2ForPreTrainingOutput
+
+from reference.models import as_theirs, batch_of, objective_as_theirs, their_config
+from reference.objective import drawn
+from speechssl.batching import Batch
+from speechssl.ctc import CtcModel
+from speechssl.pretraining import Contrastive, Draws
+
+
+def ctc_twin(model: CtcModel) -> Wav2Vec2ForCTC:
+    config = their_config(
+        model.encoder.config, vocab_size=model.tokenizer.size, pad_token_id=0, ctc_loss_reduction="sum"
+    )
+    theirs = Wav2Vec2ForCTC(config)
+    encoder = {n.removeprefix("encoder."): t for n, t in model.state_dict().items() if n.startswith("encoder.")}
+    head = {f"lm_head.{end}": getattr(model.head, end) for end in ("weight", "bias")}
+    theirs.load_state_dict(as_theirs(encoder, model.encoder.config, "wav2vec2.") | head, strict=True)
+    return theirs.eval()
+
+
+def objective_twin(model: Contrastive) -> Wav2Vec2ForPreTraining:
+    quantizer, objective = model.quantizer.config, model.config
+    config = their_config(
+        model.encoder.config,
+        num_codevectors_per_group=quantizer.num_codes,
+        num_codevector_groups=quantizer.num_codebooks,
+        codevector_dim=quantizer.width,
+        proj_codevector_dim=objective.width,
+        contrastive_logits_temperature=objective.logit_temp,
+        diversity_loss_weight=objective.diversity_weight,
+    )
+    theirs = Wav2Vec2ForPreTraining(config)
+    theirs.load_state_dict(objective_as_theirs(model.state_dict(), model.encoder.config), strict=True)
+    return theirs.train(model.training)
+
+
+def their_inputs(batch: Batch, normalise: bool) -> tuple[Tensor, Tensor]:
+    """Inputs (B, S) and attention mask (B, S), 1 = valid; they expect the caller to normalise."""
+    valid = torch.arange(batch.inputs.shape[1]) < batch.num_units[:, None]
+    rows = [row[own] for row, own in zip(batch.inputs, valid, strict=True)]
+    if normalise:
+        rows = [(row - row.mean()) / (row.var(unbiased=False) + 1e-7).sqrt() for row in rows]
+    return batch_of(rows).inputs, valid.long()
+
+
+def their_negatives(draws: Draws) -> Tensor:
+    """(B, T, K) frames in the flattened (B T), as they take them; rows of unmasked frames do not matter."""
+    rows, width = draws.mask.shape
+    found = np.zeros((rows, width, draws.negatives.shape[2]), dtype=np.int64)
+    for row in range(rows):
+        slots = draws.slots[row]
+        own = draws.valid[row]
+        found[row, slots[own] - row * width] = slots[draws.negatives[row][own]]
+    return torch.from_numpy(found)
+
+
+def their_softmax_with(noise: Tensor) -> Callable[..., Tensor]:
+    """Their Gumbel-softmax, given our noise."""
+
+    def gumbel_softmax(logits: Tensor, tau: float, hard: bool) -> Tensor:
+        soft = ((logits + noise.view_as(logits)) / tau).softmax(-1)
+        choice = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+        return choice - soft.detach() + soft
+
+    return gumbel_softmax
+
+
+def their_training(
+    model: Contrastive, batch: Batch, step: int
+) -> tuple[Wav2Vec2ForPreTraining, Wav2Vec2ForPreTrainingOutput]:
+    """A twin and its losses in training, with the masks, negatives and noise that ``model`` draws."""
+    draws, _ = drawn(model, batch, step)
+    mask = torch.from_numpy(draws.mask)
+    assert draws.noise is not None
+    everywhere = torch.zeros(mask.numel(), *draws.noise.shape[1:])
+    everywhere[mask.flatten()] = torch.from_numpy(draws.noise)
+    theirs = objective_twin(model)
+    theirs.set_gumbel_temperature(model.quantizer.temperature(step))
+    inputs, attention = their_inputs(batch, model.encoder.config.normalise_input)
+    with patch.object(torch.nn.functional, "gumbel_softmax", their_softmax_with(everywhere)):
+        result = theirs(
+            inputs,
+            attention_mask=attention,
+            mask_time_indices=mask,
+            sampled_negative_indices=their_negatives(draws),
+        )
+    return theirs, result
