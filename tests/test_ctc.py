@@ -1,19 +1,22 @@
 """The recogniser: CTC loss by enumeration, what is frozen when, masks in training only, a folder that says it all."""
 
-from collections.abc import Iterator
-from itertools import groupby, product
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference import ctc
 from reference.models import batch_of, gradients, noise, tiny_encoder
+from reference.twins import ctc_twin, their_inputs
 from torch import Tensor
+from transformers import Wav2Vec2CTCTokenizer
 
 from speechssl.batching import Batch
 from speechssl.checkpoint import RECORD, load_record, save_folder
 from speechssl.config import as_table
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.decode import greedy
 from speechssl.errors import CheckpointError
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig, make_optimizer
@@ -39,33 +42,32 @@ def labelled(kind: str = "base", **more: object) -> Batch:
     return batch_of(noise(tiny_encoder(kind).config, LENGTHS[kind]), texts=TEXTS, **more)  # type: ignore[arg-type]
 
 
-def paths_to(target: list[int], num_frames: int, size: int) -> Iterator[tuple[int, ...]]:
-    """Every way to say ``target`` in so many frames: repeats collapse, then blanks (0) vanish."""
-    for path in product(range(size), repeat=num_frames):
-        if [token for token, _ in groupby(path) if token != 0] == target:
-            yield path
-
-
 # --- the loss ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["a", "ab", "aa", "aba", ""])
 def test_the_loss_is_minus_the_log_of_the_sum_over_all_paths(text: str) -> None:
+    """And the head's gradient is that of the reference's logits."""
     model = make(tokenizer=CharTokenizer("ab")).eval()
-    utterances = noise(model.encoder.config, [130, 110])
-    batch = batch_of(utterances, texts=[text, "b"])
-    log_probs, num_frames = model.log_probs(batch)
+    batch = batch_of(noise(model.encoder.config, [130, 110]), texts=[text, "b"])
+    hidden, num_frames = model.encoder(batch.inputs, batch.num_units)
+    probs = model.log_probs(batch).hidden.detach().double().exp().numpy()
     assert num_frames.tolist() == [6, 5]
-    expected = 0.0
+    expected, weight, bias = 0.0, np.zeros((4, 16)), np.zeros(4)
     for row, (length, own) in enumerate(zip(num_frames.tolist(), (text, "b"), strict=True)):
-        probs = log_probs[row].detach().double().exp().numpy()
         target = [{"a": 2, "b": 3}[letter] for letter in own]
-        paths = paths_to(target, length, 4)
-        expected -= float(np.log(sum(np.prod([probs[t, token] for t, token in enumerate(path)]) for path in paths)))
+        expected += ctc.loss(probs[row, :length], target)
+        gradient = ctc.gradient(probs[row, :length], target)
+        weight += gradient.T @ hidden[row, :length].detach().double().numpy()
+        bias += gradient.sum(0)
     output = model(batch, 0)
     assert output.total.item() == pytest.approx(expected, rel=1e-5)
     assert output.weight == len(text) + 1
     assert float(output.metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+    output.total.backward()
+    found = gradients(model)
+    np.testing.assert_allclose(found["head.weight"].numpy(), weight, atol=1e-5)
+    np.testing.assert_allclose(found["head.bias"].numpy(), bias, atol=1e-5)
 
 
 def test_transcripts_are_normalised_before_they_are_encoded() -> None:
@@ -122,6 +124,60 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
     for name, gradient in gradients(model).items():
         scale = float(expected[name].abs().max())
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-3 * scale + 1e-5)
+
+
+# --- the same as transformers ------------------------------------------------------------------------------------
+
+
+def for_both(kind: str) -> tuple[Batch, Tensor, Tensor | None]:
+    """A labelled batch, and what transformers gets for it: inputs and attention mask.
+
+    LARGE is padded and normalised by the caller; BASE has equal lengths, because their group norm sees padding.
+    """
+    if kind == "base":
+        batch = batch_of(noise(tiny_encoder(kind).config, [700, 700, 700]), texts=TEXTS)
+        return batch, batch.inputs, None
+    batch = labelled(kind)
+    return batch, *their_inputs(batch, normalise=True)
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_logits_and_loss_equal_transformers(kind: str) -> None:
+    model = make(kind).eval()
+    theirs = ctc_twin(model)
+    batch, inputs, attention = for_both(kind)
+    targets = [model.encode_text(text) for text in TEXTS]
+    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(t) for t in targets], batch_first=True, padding_value=-100)
+    result = theirs(inputs, attention_mask=attention, labels=labels)
+    output, (log_probs, num_frames) = model(batch, 0), model.log_probs(batch)
+    logits = model.head(model.encoder(batch.inputs, batch.num_units).hidden)
+    for row, t in enumerate(num_frames.tolist()):
+        torch.testing.assert_close(logits[row, :t], result.logits[row, :t], atol=1e-5, rtol=0)
+        torch.testing.assert_close(log_probs[row, :t], result.logits[row, :t].log_softmax(-1), atol=1e-5, rtol=0)
+    assert output.total.item() == pytest.approx(result.loss.item(), abs=1e-5 * output.weight)
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> None:
+    tokens = {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3, "b": 4}
+    (tmp_path / "vocab.json").write_text(json.dumps(tokens))
+    their_tokenizer = Wav2Vec2CTCTokenizer(tmp_path / "vocab.json", bos_token=None, eos_token=None)
+    model = make(kind).eval()
+    batch, inputs, attention = for_both(kind)
+    with torch.no_grad():
+        # Every token shall have its turn, but for the unknown one, which looks different in the two.
+        model.head.bias.sub_(model.head(model.encoder(batch.inputs, batch.num_units).hidden).mean((0, 1)))
+        model.head.bias[1] = -1000
+        log_probs, num_frames = model.log_probs(batch)
+        best = ctc_twin(model)(inputs, attention_mask=attention).logits.argmax(-1)
+    ids = greedy(log_probs, num_frames)
+    texts = [model.tokenizer.decode(row) for row in ids]
+    assert {token for row in ids for token in row} == {2, 3, 4}
+    for row, t in enumerate(num_frames.tolist()):
+        path = best[row, :t].tolist()
+        assert ids[row] == list(ctc.collapse(path))
+        assert len(ids[row]) > 3
+        assert texts[row].split() == their_tokenizer.decode(path).split()
 
 
 # --- what learns -------------------------------------------------------------------------------------------------

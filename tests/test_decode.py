@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import ctc
 from torch import Tensor
 
 from speechssl.decode import TokenSpan, greedy, greedy_with_frames, min_ctc_frames
@@ -23,14 +24,18 @@ def batch_of(paths: list[list[int]], extra_frames: int = 0, seed: int = 0) -> tu
     return logits.log_softmax(-1), num_frames
 
 
-def collapse(path: list[int], blank_id: int) -> list[int]:
-    return [token for token, _ in groupby(path) if token != blank_id]
-
-
 @given(PATHS, st.integers(0, 3), st.integers(0, VOCABULARY - 1))
 def test_greedy_equals_groupby(paths: list[list[int]], extra_frames: int, blank_id: int) -> None:
     log_probs, num_frames = batch_of(paths, extra_frames)
-    assert greedy(log_probs, num_frames, blank_id) == [collapse(path, blank_id) for path in paths]
+    assert greedy(log_probs, num_frames, blank_id) == [list(ctc.collapse(path, blank_id)) for path in paths]
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32))
+def test_greedy_is_what_the_most_probable_path_says(num_frames: int, seed: int) -> None:
+    log_probs = torch.randn(1, num_frames, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    probs = log_probs[0].double().exp().numpy()
+    best = max(product(range(3), repeat=num_frames), key=lambda path: ctc.path_prob(probs, path))
+    assert greedy(log_probs, torch.tensor([num_frames])) == [list(ctc.collapse(best))]
 
 
 @given(PATHS, st.integers(0, 3))
@@ -112,6 +117,12 @@ def test_rule_equals_the_shortest_path_that_decodes_to_the_tokens(tokens: list[i
     assert min_ctc_frames(tokens) == len(path)
     log_probs, num_frames = batch_of([path])
     assert greedy(log_probs, num_frames) == [tokens]
+
+
+def test_rule_equals_the_first_number_of_frames_with_a_path() -> None:
+    for length in range(4):
+        for tokens in product((1, 2), repeat=length):
+            assert min_ctc_frames(tokens) == ctc.min_frames(tokens), tokens
 
 
 def test_no_tokens_need_no_frames() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from reference import masks, negatives
 
 from speechssl.config import build
 from speechssl.encoder import WAV2VEC2_CONVS
@@ -12,12 +12,6 @@ from speechssl.errors import ConfigError
 from speechssl.masking import MaskConfig, sample_negatives, span_mask
 
 PAPER = MaskConfig(prob=0.65, length=10)
-
-
-def runs(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs of masked frames."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return (edges[1::2] - edges[::2]).tolist()
 
 
 def frames_of(num_samples: int) -> int:
@@ -29,9 +23,29 @@ def frames_of(num_samples: int) -> int:
 def test_the_papers_masked_share_and_mean_run_at_15_6_seconds() -> None:
     assert frames_of(round(15.6 * 16_000)) == 779
     rng = np.random.default_rng(0)
-    masks = [span_mask(779, PAPER, rng) for _ in range(2000)]
-    assert np.mean(masks) == pytest.approx(0.49, abs=0.004)
-    assert np.mean([length for mask in masks for length in runs(mask)]) == pytest.approx(14.7, abs=0.15)
+    share, mean_run = masks.statistics(span_mask(779, PAPER, rng) for _ in range(2000))
+    assert share == pytest.approx(0.49, abs=0.004)
+    assert mean_run == pytest.approx(14.7, abs=0.15)
+    masked, num_runs = masks.expectation(779, 0.65, 10)
+    assert (round(masked.mean(), 2), round(masked.sum() / num_runs, 1)) == (0.49, 14.7)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "prob", "length"), [(779, 0.65, 10), (97, 0.65, 10), (60, 0.3, 4), (49, 0.9, 3)]
+)
+def test_masks_have_the_exact_expectation(num_frames: int, prob: float, length: int) -> None:
+    """Of each frame, of the whole, and of the runs; the tolerances are about four standard errors of the mean."""
+    rng, count = np.random.default_rng(6), 3000
+    drawn = [span_mask(num_frames, MaskConfig(prob=prob, length=length), rng) for _ in range(count)]
+    masked, num_runs = masks.expectation(num_frames, prob, length)
+    np.testing.assert_allclose(np.mean(drawn, axis=0), masked, atol=4.5 * 0.5 / count**0.5)
+    for found, expected in (
+        ([mask.mean() for mask in drawn], masked.mean()),
+        ([len(masks.runs(mask)) for mask in drawn], num_runs),
+    ):
+        assert np.mean(found) == pytest.approx(expected, abs=4 * np.std(found) / count**0.5)
+    simulated = masks.statistics(masks.sample(num_frames, prob, length, rng) for _ in range(count))
+    assert masks.statistics(drawn) == pytest.approx(simulated, rel=0.02)
 
 
 def test_the_masked_share_does_not_depend_on_the_length() -> None:
@@ -75,7 +89,7 @@ def test_spans_are_whole_inside_and_leave_a_frame(
     assert mask.dtype == bool
     assert not num_frames or not mask.all()
     own = min(length, max(1, num_frames // 3))
-    assert all(run >= own for run in runs(mask))
+    assert all(run >= own for run in masks.runs(mask))
     if prob > 0 and min_spans and num_frames >= 2:
         assert mask.sum() >= own
     if prob == 0:
@@ -85,28 +99,36 @@ def test_spans_are_whole_inside_and_leave_a_frame(
 
 def test_two_spans_at_least() -> None:
     rng = np.random.default_rng(4)
-    masks = [span_mask(60, MaskConfig(prob=0.01, length=10), rng) for _ in range(500)]
-    assert max(mask.sum() for mask in masks) == 20
-    assert all(mask.sum() > 10 for mask in masks)
+    drawn = [span_mask(60, MaskConfig(prob=0.01, length=10), rng) for _ in range(500)]
+    assert max(mask.sum() for mask in drawn) == 20
+    assert all(mask.sum() > 10 for mask in drawn)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 80), st.integers(1, 120), st.integers(0, 2**32))
 def test_negatives_are_other_masked_frames_of_the_utterance(num_masked: int, count: int, seed: int) -> None:
-    negatives = sample_negatives(num_masked, count, np.random.default_rng(seed))
+    drawn = sample_negatives(num_masked, count, np.random.default_rng(seed))
     if num_masked < 2:
-        assert negatives.shape == (num_masked, 0)
+        assert drawn.shape == (num_masked, 0)
         return
-    assert negatives.shape == (num_masked, count)
-    assert negatives.dtype == np.int64
-    assert negatives.min() >= 0
-    assert negatives.max() < num_masked
-    assert (negatives != np.arange(num_masked)[:, None]).all()
+    assert drawn.shape == (num_masked, count)
+    assert drawn.dtype == np.int64
+    assert drawn.min() >= 0
+    assert drawn.max() < num_masked
+    assert (drawn != np.arange(num_masked)[:, None]).all()
+
+
+def test_every_candidate_is_drawn_and_nothing_else() -> None:
+    mask = np.array([[1, 1, 0, 1, 0, 1, 1]], dtype=bool)
+    frames = np.flatnonzero(mask)
+    drawn = sample_negatives(len(frames), 200, np.random.default_rng(7))
+    found = {(0, int(t)): {(0, int(frames[i])) for i in row} for t, row in zip(frames, drawn, strict=True)}
+    assert found == negatives.candidates(mask, [7])
 
 
 def test_negatives_are_uniform_over_the_others() -> None:
-    negatives = sample_negatives(7, 60_000, np.random.default_rng(5))
-    for position, row in enumerate(negatives):
+    drawn = sample_negatives(7, 60_000, np.random.default_rng(5))
+    for position, row in enumerate(drawn):
         counts = np.bincount(row, minlength=7)
         assert counts[position] == 0
         others = np.delete(counts, position)

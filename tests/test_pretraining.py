@@ -1,4 +1,4 @@
-"""The objective: its value against float64 numpy and transformers, its independence of padding and micro-batches."""
+"""The objective: its value and gradient against float64 numpy and transformers, what is drawn for it, what learns."""
 
 import math
 from collections.abc import Callable
@@ -7,60 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from reference.contrastive import Terms, terms
-from reference.models import batch_of, gradients, noise, objective_as_theirs, their_config, tiny_encoder
+from reference.contrastive import Terms, logits_of, terms
+from reference.models import batch_of, gradients, noise, objective_as_theirs, tiny_encoder
+from reference.objective import LENGTHS, QUANTIZER, drawn, make, masked_frames, utterances_of
+from reference.twins import objective_twin, their_negatives, their_training
 from torch import Tensor
-from transformers import Wav2Vec2ForPreTraining
 
 from speechssl.batching import Batch
-from speechssl.diagnostics import LossOutput
-from speechssl.masking import MaskConfig
-from speechssl.pretraining import Contrastive, ContrastiveConfig, Draws, ScaleGradient, StepStatistics
+from speechssl.pretraining import Contrastive, Draws, ScaleGradient
 from speechssl.quantizer import QuantizerConfig
-
-QUANTIZER = QuantizerConfig(num_codebooks=2, num_codes=5, width=8)
-OBJECTIVE = ContrastiveConfig(num_negatives=10, width=6)
-MASK = MaskConfig(prob=0.65, length=4)
-LENGTHS = {
-    "base": [1500, 900, 420, 1180, 700],
-    "large": [1500, 900, 420, 1180, 700],
-    "logmel-4": [190, 90, 60, 140, 99],
-}
-LENGTHS["logmel-2"] = LENGTHS["logmel-4"]
-
-
-def make(
-    kind: str = "base", mask: MaskConfig = MASK, quantizer: QuantizerConfig = QUANTIZER, **objective: float
-) -> Contrastive:
-    config = OBJECTIVE.model_copy(update=objective)
-    model = Contrastive(tiny_encoder(kind), config, quantizer, mask, seed=3)
-    with torch.no_grad():
-        model.quantizer.logits.weight.mul_(0.3)
-        for name, parameter in model.named_parameters():
-            if not name.startswith("encoder."):
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def utterances_of(kind: str) -> list[Tensor]:
-    return noise(tiny_encoder(kind).config, LENGTHS[kind])
-
-
-def ids_of(indices: list[int]) -> list[str]:
-    return [f"utterance {i}" for i in indices]
-
-
-def drawn(model: Contrastive, batch: Batch, step: int) -> tuple[Draws, list[int]]:
-    frames, num_frames = model.encoder.extract(batch.inputs, batch.num_units)
-    lengths = num_frames.tolist()
-    return model.draw(batch, lengths, frames.shape[1], step, noisy=model.training), lengths
-
-
-def masked_frames(draws: Draws) -> list[list[int]]:
-    return [np.flatnonzero(row).tolist() for row in draws.mask]
 
 
 def reference(model: Contrastive, batch: Batch, step: int) -> Terms:
@@ -148,6 +104,22 @@ def test_a_negative_with_the_codes_of_the_positive_is_minus_infinity_and_no_othe
     torch.testing.assert_close(logits.where(logits.isfinite(), expected), expected)
 
 
+@pytest.mark.parametrize("num_codes", [1, 2, 5])
+def test_logits_equal_the_reference_with_any_share_of_duplicates(num_codes: int) -> None:
+    model, random = make().train(), np.random.default_rng(num_codes)
+    draws, _ = drawn(model, batch_of(utterances_of("base")), 1)
+    counts = draws.valid.sum(1)
+    predicted, targets = random.standard_normal((2, counts.sum(), 6))
+    codes = random.integers(num_codes, size=(counts.sum(), 2))
+    found = model._logits(torch.tensor(predicted).float(), torch.tensor(targets).float(), torch.tensor(codes), draws)
+    parts = [np.split(values, np.cumsum(counts)[:-1]) for values in (predicted, targets, codes)]
+    negatives = [row[:count] for row, count in zip(draws.negatives, counts, strict=True)]
+    expected = [logits_of(*own, 0.1) for own in zip(*parts, negatives, strict=True)]
+    np.testing.assert_allclose(found.numpy(), np.concatenate(expected), atol=1e-5)
+    assert bool(found[:, 1:].isneginf().all()) == (num_codes == 1)
+    assert found[:, 0].isfinite().all()
+
+
 def test_a_collapsed_batch_has_loss_zero_accuracy_one_and_perplexity_one() -> None:
     model = make().train()
     with torch.no_grad():
@@ -173,32 +145,6 @@ def test_metrics_say_the_masked_share_and_the_temperature() -> None:
 # --- the same as transformers ------------------------------------------------------------------------------------
 
 
-def twin(model: Contrastive) -> Wav2Vec2ForPreTraining:
-    config = their_config(
-        model.encoder.config,
-        num_codevectors_per_group=QUANTIZER.num_codes,
-        num_codevector_groups=QUANTIZER.num_codebooks,
-        codevector_dim=QUANTIZER.width,
-        proj_codevector_dim=OBJECTIVE.width,
-        contrastive_logits_temperature=OBJECTIVE.logit_temp,
-        diversity_loss_weight=0.1,
-    )
-    theirs = Wav2Vec2ForPreTraining(config)
-    theirs.load_state_dict(objective_as_theirs(model.state_dict(), model.encoder.config), strict=True)
-    return theirs.train(model.training)
-
-
-def their_negatives(draws: Draws) -> Tensor:
-    """(B, T, K) frames in the flattened (B T), as they take them; rows of unmasked frames do not matter."""
-    rows, width = draws.mask.shape
-    found = np.zeros((rows, width, draws.negatives.shape[2]), dtype=np.int64)
-    for row in range(rows):
-        slots = draws.slots[row]
-        own = draws.valid[row]
-        found[row, slots[own] - row * width] = slots[draws.negatives[row][own]]
-    return torch.from_numpy(found)
-
-
 def equal_lengths() -> Batch:
     return batch_of(noise(tiny_encoder("base").config, [900, 900, 900]))
 
@@ -207,115 +153,47 @@ def test_contrastive_loss_equals_transformers_in_evaluation() -> None:
     model, batch = make(penalty_weight=0.0).eval(), equal_lengths()
     output, (draws, _) = model(batch, 5), drawn(model, batch, 5)
     mask = torch.from_numpy(draws.mask)
-    theirs = twin(model)(batch.inputs, mask_time_indices=mask, sampled_negative_indices=their_negatives(draws))
+    theirs = objective_twin(model)(
+        batch.inputs, mask_time_indices=mask, sampled_negative_indices=their_negatives(draws)
+    )
     assert float(output.metrics["loss"]) == pytest.approx(float(theirs.contrastive_loss.detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["base", "large"])
-def test_training_loss_and_every_gradient_equal_transformers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With their Gumbel-softmax given our noise; they have neither the feature penalty nor the factor on gradients."""
-    model = make(kind, penalty_weight=0.0, front_end_gradient=1.0).train()
-    batch = equal_lengths()
-    output, (draws, _) = model(batch, 5), drawn(model, batch, 5)
-    output.total.backward()
-    config = model.encoder.config
-    ours = objective_as_theirs(gradients(model), config)
-
-    rows, width = draws.mask.shape
-    assert draws.noise is not None
-    everywhere = torch.zeros(rows * width, 2, 5)
-    everywhere[torch.from_numpy(draws.mask.ravel())] = torch.from_numpy(draws.noise)
-
-    def their_softmax(logits: Tensor, tau: float, hard: bool) -> Tensor:
-        soft = ((logits + everywhere.view_as(logits)) / tau).softmax(-1)
-        choice = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
-        return choice - soft.detach() + soft
-
-    monkeypatch.setattr(torch.nn.functional, "gumbel_softmax", their_softmax)
-    theirs = twin(model)
-    theirs.set_gumbel_temperature(model.quantizer.temperature(5))
-    inputs = batch.inputs
-    if kind == "large":
-        inputs = (inputs - inputs.mean(1, keepdim=True)) / (inputs.var(1, keepdim=True, unbiased=False) + 1e-7).sqrt()
-    mask = torch.from_numpy(draws.mask)
-    result = theirs(inputs, mask_time_indices=mask, sampled_negative_indices=their_negatives(draws))
-    assert float(output.metrics["loss"]) == pytest.approx(float(result.contrastive_loss.detach()), rel=1e-5)
-    assert float(output.metrics["diversity"]) == pytest.approx(float(result.diversity_loss.detach()), rel=1e-4)
-    assert output.total.item() == pytest.approx(float(result.loss.detach()), rel=1e-5)
-
-    result.loss.backward()
-    expected = {n: p.grad for n, p in theirs.named_parameters()}
-    assert ours.keys() == expected.keys()
-    for name, gradient in expected.items():
-        assert gradient is not None, name
-        scale = float(gradient.abs().max())
-        assert scale > 0, name
-        torch.testing.assert_close(
-            ours[name], gradient, rtol=0, atol=2e-4 * scale + 1e-4, msg=lambda m, n=name: f"{n}: {m}"
-        )
-
-
-# --- padding, order, micro-batches -------------------------------------------------------------------------------
-
-
-def split_losses(model: Contrastive, batches: list[Batch], step: int) -> tuple[list[LossOutput], dict[str, Tensor]]:
-    """One update from micro-batches as the training loop does it: gradients of the sum over the summed weight."""
-    whole: StepStatistics | None = None
-    for batch in batches:
-        part = model.statistics(batch, step)
-        whole = part if whole is None else whole + part
-    outputs = []
-    for batch in batches:
-        output = model(batch, step, whole if len(batches) > 1 else None)
-        output.total.backward()
-        outputs.append(output)
-    weight = sum(o.weight for o in outputs)
-    return outputs, {n: g / weight for n, g in gradients(model).items()}
-
-
-def total(outputs: list[LossOutput]) -> float:
-    return sum(o.total.item() for o in outputs) / sum(o.weight for o in outputs)
-
-
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_equal_to_theirs(found: dict[str, Tensor], expected: dict[str, Tensor | None]) -> None:
+    """No entry differs by more than 1e-4 of the largest entry of its parameter's gradient."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        scale = float(gradient.abs().max())
-        torch.testing.assert_close(
-            found[name], gradient, rtol=0, atol=2e-4 * scale + 1e-7, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        assert gradient is not None, name
+        if name.endswith("k_proj.bias"):
+            # It adds one number to all scores of a query, which the softmax does not see: zero, but for rounding.
+            scale = expected[name.replace("k_proj.bias", "k_proj.weight")].abs().max()  # type: ignore[union-attr]
+            assert max(found[name].abs().max(), gradient.abs().max()) < 1e-5 * scale, name
+            continue
+        scale = gradient.abs().max()
+        assert scale > 1e-3, name
+        assert (found[name] - gradient).abs().max() <= 1e-4 * scale, name
 
 
-@pytest.mark.parametrize("kind", LENGTHS)
-def test_padding_changes_no_mask_no_negative_no_noise_and_not_the_loss(kind: str) -> None:
-    model, utterances = make(kind).train(), utterances_of(kind)
-    plain, padded = batch_of(utterances), batch_of(utterances, more_padding=333, fill=float("nan"))
-    (one, lengths), (other, same_lengths) = drawn(model, plain, 4), drawn(model, padded, 4)
-    assert lengths == same_lengths
-    assert masked_frames(one) == masked_frames(other)
-    assert all(not other.mask[row, length:].any() for row, length in enumerate(lengths))
-    assert (one.negatives == other.negatives).all()
-    assert (one.noise == other.noise).all()
-    first, second = model(plain, 4), model(padded, 4)
-    assert first.weight == second.weight
-    assert abs(first.total.item() - second.total.item()) / first.weight < 1e-5
-    first.total.backward()
-    expected = gradients(model)
-    second.total.backward()
-    assert_same_gradients(gradients(model), expected)
+@pytest.mark.parametrize(("kind", "lengths"), [("base", [900] * 3), ("large", [900] * 3), ("large", [900, 700, 431])])
+def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths: list[int]) -> None:
+    """They have neither the feature penalty nor the factor on gradients; BASE's group norm there sees padding."""
+    model = make(kind, penalty_weight=0.0, front_end_gradient=1.0).train()
+    batch = batch_of(noise(model.encoder.config, lengths))
+    output = model(batch, 5)
+    output.total.backward()
+    ours = objective_as_theirs(gradients(model), model.encoder.config)
+    theirs, result = their_training(model, batch, 5)
+    assert float(output.metrics["loss"]) == pytest.approx(float(result.contrastive_loss.detach()), rel=1e-5)
+    assert float(output.metrics["diversity"]) == pytest.approx(float(result.diversity_loss.detach()), rel=1e-5)
+    assert output.total.item() == pytest.approx(float(result.loss.detach()), rel=1e-5)
+    # Theirs is the sum over codebooks, ours the mean.
+    perplexity = QUANTIZER.num_codebooks * float(output.metrics["code_perplexity"]) / output.weight
+    assert perplexity == pytest.approx(float(result.codevector_perplexity.detach()), abs=1e-4)
+    result.loss.backward()
+    assert_equal_to_theirs(ours, {n: p.grad for n, p in theirs.named_parameters()})
 
 
-def test_draws_of_an_utterance_do_not_depend_on_its_batch_mates() -> None:
-    model, utterances = make().train(), utterances_of("base")
-    together, _ = drawn(model, batch_of(utterances), 4)
-    counts = together.valid.sum(1)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    assert together.noise is not None
-    for i, utterance in enumerate(utterances):
-        alone, lengths = drawn(model, batch_of([utterance], ids_of([i])), 4)
-        assert (together.mask[i, : lengths[0]] == alone.mask[0]).all()
-        assert (together.negatives[i, : counts[i]] == alone.negatives[0]).all()
-        assert (together.noise[starts[i] : starts[i + 1]] == alone.noise).all()
+# --- draws -------------------------------------------------------------------------------------------------------
 
 
 def test_draws_depend_on_seed_step_and_utterance() -> None:
@@ -327,35 +205,6 @@ def test_draws_depend_on_seed_step_and_utterance() -> None:
 
     assert mask("a", 0, 0) == mask("a", 0, 0)
     assert len({mask("a", 0, 0), mask("b", 0, 0), mask("a", 1, 0), mask("a", 0, 1)}) == 4
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.permutations(range(5)), st.lists(st.integers(0, 3), min_size=5, max_size=5), st.sampled_from(list(LENGTHS)))
-def test_a_step_is_the_same_in_any_order_and_any_split(order: list[int], groups: list[int], kind: str) -> None:
-    """Loss and every gradient, with the diversity and the penalty of the whole update."""
-    model, utterances = make(kind, diversity_weight=5.0).train(), utterances_of(kind)
-    expected, expected_gradients = split_losses(model, [batch_of(utterances)], 2)
-    parts = [[i for i, g in zip(order, groups, strict=True) if g == group] for group in sorted(set(groups))]
-    batches = [batch_of([utterances[i] for i in part], ids_of(part)) for part in parts]
-    outputs, found = split_losses(model, batches, 2)
-    assert sum(o.weight for o in outputs) == expected[0].weight
-    assert total(outputs) == pytest.approx(total(expected), abs=1e-5)
-    for name in ("loss", "diversity", "penalty", "accuracy", "code_perplexity", "chance"):
-        summed = sum(float(o.metrics[name]) for o in outputs)
-        assert summed == pytest.approx(float(expected[0].metrics[name]), rel=1e-4), name
-    assert_same_gradients(found, expected_gradients)
-
-
-def test_the_diversity_of_the_parts_alone_would_be_another_step() -> None:
-    """The test above can fail: without the statistics of the whole update the gradient is a different one."""
-    model, utterances = make(diversity_weight=5.0).train(), utterances_of("base")
-    _, expected = split_losses(model, [batch_of(utterances)], 2)
-    for i, utterance in enumerate(utterances):
-        model(batch_of([utterance], ids_of([i])), 2).total.backward()
-    weight = float(model(batch_of(utterances), 2).weight)
-    found = {n: g / weight for n, g in gradients(model).items()}
-    with pytest.raises(AssertionError):
-        assert_same_gradients(found, expected)
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from reference import quantizer as reference
 
 from speechssl.config import build
 from speechssl.errors import ConfigError
@@ -13,11 +14,6 @@ from speechssl.quantizer import Quantizer, QuantizerConfig, code_perplexity, div
 
 CONFIG = QuantizerConfig(num_codebooks=2, num_codes=5, width=6)
 Array = NDArray[np.float64]
-
-
-def softmax(logits: Array) -> Array:
-    exponentials: Array = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def make(config: QuantizerConfig = CONFIG, width: int = 4, scale: float = 0.3) -> Quantizer:
@@ -33,6 +29,10 @@ def gumbel(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).gumbel(size=shape).astype(np.float32))
 
 
+def as_float64(tensor: torch.Tensor) -> Array:
+    return tensor.detach().numpy().astype(np.float64)
+
+
 def test_straight_through_values_and_gradients_equal_a_float64_reference() -> None:
     quantizer, temperature = make(), 0.7
     random = np.random.default_rng(1)
@@ -41,33 +41,24 @@ def test_straight_through_values_and_gradients_equal_a_float64_reference() -> No
     quantized = quantizer(frames, noise, temperature)
     (quantized.vectors * torch.from_numpy(upstream)).sum().backward()
 
-    weight = quantizer.logits.weight.detach().numpy().astype(np.float64)
-    bias = quantizer.logits.bias.detach().numpy().astype(np.float64)
-    codebook = quantizer.codebook.detach().numpy().astype(np.float64)
-    inputs = frames.detach().numpy().astype(np.float64)
-    logits = (inputs @ weight.T + bias).reshape(9, 2, 5)
-    soft = softmax((logits + noise.numpy()) / temperature)
-    codes = soft.argmax(-1)
-    hard = np.eye(5)[codes]
-    d_vectors = upstream.reshape(9, 2, 3)
-    d_soft = np.einsum("ngd,gvd->ngv", d_vectors, codebook)
-    d_logits = soft * (d_soft - (soft * d_soft).sum(-1, keepdims=True)) / temperature
-    d_flat = d_logits.reshape(9, 10)
-
-    assert (quantized.codes.numpy() == codes).all()
-    assert len(np.unique(codes)) > 2
-    vectors = np.einsum("ngv,gvd->ngd", hard, codebook).reshape(9, 6)
-    np.testing.assert_allclose(quantized.vectors.detach().numpy(), vectors, atol=1e-6)
-    np.testing.assert_allclose(quantized.probs.detach().numpy(), softmax(logits), atol=1e-6)
-    for name, found, expected in (
-        ("codebook", quantizer.codebook.grad, np.einsum("ngv,ngd->gvd", hard, d_vectors)),
-        ("weight", quantizer.logits.weight.grad, d_flat.T @ inputs),
-        ("bias", quantizer.logits.bias.grad, d_flat.sum(0)),
-        ("inputs", frames.grad, d_flat @ weight),
+    expected = reference.straight_through(
+        *map(as_float64, (frames, quantizer.logits.weight, quantizer.logits.bias, quantizer.codebook, noise)),
+        temperature,
+        upstream,
+    )
+    assert (quantized.codes.numpy() == expected.codes).all()
+    assert len(np.unique(expected.codes)) > 2
+    np.testing.assert_allclose(quantized.vectors.detach().numpy(), expected.vectors, atol=1e-6)
+    np.testing.assert_allclose(quantized.probs.detach().numpy(), expected.probs, atol=1e-6)
+    for name, found in (
+        ("codebook", quantizer.codebook.grad),
+        ("weight", quantizer.logits.weight.grad),
+        ("bias", quantizer.logits.bias.grad),
+        ("frames", frames.grad),
     ):
         assert found is not None
-        assert np.abs(expected).max() > 0, name
-        np.testing.assert_allclose(found.numpy(), expected, atol=2e-6, err_msg=name)
+        assert np.abs(expected.gradients[name]).max() > 0, name
+        np.testing.assert_allclose(found.numpy(), expected.gradients[name], atol=2e-6, err_msg=name)
 
 
 def test_codebook_and_input_learn_at_the_released_sizes() -> None:
@@ -139,12 +130,6 @@ def test_large_goes_down_to_a_tenth() -> None:
     assert quantizer.temperature(10**7) == 0.1
 
 
-def entropy_reference(probs: Array) -> tuple[Array, float]:
-    entropies = [-sum(p * np.log(p) for p in group if p > 0) for group in probs]
-    perplexities = np.exp(entropies)
-    return perplexities, (probs.size - perplexities.sum()) / probs.size
-
-
 @settings(deadline=None)
 @given(
     st.integers(1, 4).flatmap(
@@ -156,10 +141,9 @@ def test_perplexity_and_diversity_equal_numpy(weights: list[list[float]]) -> Non
     probs[probs < 0.01] = 0
     probs[:, 0] += 1e-3
     probs /= probs.sum(-1, keepdims=True)
-    perplexities, unevenness = entropy_reference(probs)
     found = torch.from_numpy(probs)
-    np.testing.assert_allclose(code_perplexity(found).numpy(), perplexities, rtol=1e-6)
-    assert float(diversity(found)) == pytest.approx(unevenness, abs=1e-6)
+    np.testing.assert_allclose(code_perplexity(found).numpy(), reference.perplexities(probs), rtol=1e-6)
+    assert float(diversity(found)) == pytest.approx(reference.diversity(probs), abs=1e-6)
 
 
 def test_perplexity_and_diversity_at_the_extremes() -> None:

@@ -1,11 +1,11 @@
 import json
-from functools import cache
 
 import jiwer
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.edit_distance import Edits, best_alignments, distance
 
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.score import Confusion, Counts, Score, score
@@ -20,15 +20,8 @@ def score_pairs(pairs: list[tuple[str, str]], num_bootstrap: int = 20) -> Score:
     return score(references, hypotheses, num_bootstrap=num_bootstrap)
 
 
-def edit_distance(left: tuple[str, ...], right: tuple[str, ...]) -> int:
-    @cache
-    def distance(i: int, j: int) -> int:
-        if i == 0 or j == 0:
-            return i + j
-        replaced = distance(i - 1, j - 1) + (left[i - 1] != right[j - 1])
-        return min(replaced, distance(i - 1, j) + 1, distance(i, j - 1) + 1)
-
-    return distance(len(left), len(right))
+def edits_of(counts: Counts) -> Edits:
+    return Edits(counts.hits, counts.substitutions, counts.insertions, counts.deletions)
 
 
 @given(PAIRS)
@@ -38,8 +31,9 @@ def test_equals_brute_force_and_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert result.wer == pytest.approx(jiwer.wer(references, hypotheses))
     assert result.cer == pytest.approx(jiwer.cer(references, hypotheses))
     for row, (reference, hypothesis) in zip(result.utterances, pairs, strict=True):
-        assert row.words.errors == edit_distance(tuple(reference.split()), tuple(hypothesis.split()))
-        assert row.characters.errors == edit_distance(tuple(reference), tuple(hypothesis))
+        assert row.words.errors == distance(reference.split(), hypothesis.split())
+        assert edits_of(row.words) in best_alignments(reference.split(), hypothesis.split())
+        assert edits_of(row.characters) in best_alignments(reference, hypothesis)
         assert row.words.reference_length == len(reference.split())
         assert row.words.hits + row.words.substitutions + row.words.insertions == len(hypothesis.split())
         assert row.characters.reference_length == len(reference)
