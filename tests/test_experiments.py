@@ -1,6 +1,7 @@
 """From stores to run folders: settings, fine-tuning in its three modes, what is checked before the first update."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import SMALL_ENCODER, make_labelled
 
 from speechssl.audio import write_wav
 from speechssl.batching import Dataset
-from speechssl.checkpoint import load_folder
+from speechssl.checkpoint import checkpoints, load_folder
 from speechssl.config import as_table, build, preset_names
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.encoder import Encoder
@@ -238,3 +239,17 @@ def test_a_model_of_blanks_is_said_to_be_one(
     finetune([labelled_store], tmp_path / "run", tuned(train=train, optim={"lr": 2e-2}), init=None)
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["dev_empty"] == 1.0
     assert "nothing but blanks" in capsys.readouterr().err
+
+
+def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(labelled_store: Path, tmp_path: Path) -> None:
+    """An interrupted run gives the weights of an undisturbed one, the head's among them."""
+    run = tmp_path / "run"
+    undisturbed = finetune([labelled_store], run, tuned(), init=None)
+    names = ("step", "loss", "grad_norm", "dev_wer", "dev_cer")
+    expected = [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")]
+    newest, older = checkpoints(run)
+    assert (newest.name, older.name) == ("step-00000006", "step-00000003")
+    shutil.rmtree(newest)
+    continued = finetune([labelled_store], run, tuned(), init=None)
+    assert [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")] == expected
+    assert torch.equal(continued.head.weight, undisturbed.head.weight)

@@ -17,10 +17,10 @@ from conftest import SMALL_ENCODER, make_labelled
 from torch import Tensor, nn
 
 from speechssl.batching import Batch
-from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.config import build
 from speechssl.diagnostics import LossOutput
-from speechssl.errors import ConfigError, TrainingError
+from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.experiments import PretrainSettings, pretrain
 from speechssl.optim import OptimConfig
 from speechssl.preparing import prepare
@@ -284,3 +284,25 @@ def test_settings_that_change_no_update_may_differ_when_a_run_continues(tmp_path
     run_toy(Toy(), tmp_path / "run", [12], log_every=4, keep=1)
     with pytest.raises(ConfigError, match=r"train\.seed: 0 -> 1"):
         run_toy(Toy(), tmp_path / "run", [12], seed=1)
+
+
+def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) -> None:
+    """Decoupled: after one update the weights differ by rate x decay x what they were, whatever the gradient."""
+    found = []
+    for decay in (0.0, 0.5):
+        model = Toy()
+        train = TrainConfig(steps=1, device="cpu")
+        fit(model, ToyBatches([12]), OptimConfig(lr=0.01, weight_decay=decay), train, tmp_path / str(decay))
+        found.append(model.linear.weight.detach())
+    rate = read_metrics(tmp_path / "0.5/metrics.jsonl")[0]["lr"]
+    assert (found[0] - found[1]).ravel().tolist() == pytest.approx([rate * 0.5 * 0.3] * 3, rel=1e-3)
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_continued(tmp_path: Path) -> None:
+    run_toy(Toy(), tmp_path / "run", [12])
+    newest = checkpoints(tmp_path / "run")[0]
+    tensors, record = load_folder(newest)
+    del tensors["model.linear.bias"]
+    save_folder(newest, tensors, record)
+    with pytest.raises(CheckpointError, match=r"missing linear\.bias"):
+        run_toy(Toy(), tmp_path / "run", [12])
