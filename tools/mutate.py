@@ -1,0 +1,479 @@
+"""Shows that the tests can fail: plants the mistakes of the known implementations in a copy, one at a time.
+
+python tools/mutate.py          every mistake
+python tools/mutate.py 3 5      only these
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("speechssl", "tests", "docs", "recipes", "README.md", "pyproject.toml")
+SLOW = "sigkill or sigterm or learns_a_toy_language"  # half a minute, and they look for none of these mistakes
+JOBS = min(2, os.cpu_count() or 1)  # each needs about 1 GB
+TIMEOUT_S = 600
+# A test that stops for one of these has met broken code, not the mistake.
+BROKEN = ("NameError", "UnboundLocalError", "AttributeError", "ImportError", "ModuleNotFoundError", "TypeError")
+ASSERTED = ("AssertionError", "assert ", "Failed: DID NOT RAISE")
+# The process that tests also says which file it imported. Hypothesis gives the same verdict each time, and does not
+# look for the smallest example that fails.
+RUN = """
+import importlib, sys, pytest
+class Profile:
+    def pytest_configure(self):
+        from hypothesis import Phase, settings
+        settings.register_profile("mutate", phases=[Phase.explicit, Phase.generate], derandomize=True)
+        settings.load_profile("mutate")
+print(importlib.import_module(sys.argv[1]).__file__, flush=True)
+sys.exit(pytest.main(sys.argv[2:], plugins=[Profile()]))
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One form of a mistake."""
+
+    label: str
+    """The mistake's number, and a letter for its form."""
+    mistake: str
+    file: str
+    """In the tree, with slashes."""
+    old: str
+    """Occurs exactly once in the file."""
+    new: str
+    elsewhere: str = ""
+    """The test file that must notice; empty = the module's own."""
+
+    @property
+    def number(self) -> int:
+        """1 to 7."""
+        return int(self.label[:-1])
+
+    @property
+    def test_file(self) -> str:
+        """What is run."""
+        return self.elsewhere or self.file.replace("speechssl/", "tests/test_")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tests made of a tree."""
+
+    result: Literal["caught", "SURVIVED", "ERROR"]
+    """SURVIVED: every test passed. ERROR: nothing is shown, the mutant or the tool is wrong."""
+    by: str
+    """The test that failed, or what went wrong."""
+    seconds: float = 0.0
+
+
+class MutantError(Exception):
+    """A mutant that does not fit the code."""
+
+
+CHECKPOINT = "speechssl/checkpoint.py"
+CTC = "speechssl/ctc.py"
+ENCODER = "speechssl/encoder.py"
+EXPERIMENTS = "speechssl/experiments.py"
+MASKING = "speechssl/masking.py"
+OPTIM = "speechssl/optim.py"
+PRETRAINING = "speechssl/pretraining.py"
+QUANTIZER = "speechssl/quantizer.py"
+TRAIN = "speechssl/train.py"
+INVARIANCE = "tests/test_invariance.py"
+
+MUTANTS = (
+    Mutant(
+        "1a",
+        "masks reach into the padding",
+        PRETRAINING,
+        "span_mask(t, self.mask, rng) for t, rng",
+        "span_mask(width, self.mask, rng) for t, rng",
+        INVARIANCE,
+    ),
+    Mutant(
+        "1b",
+        "negatives drawn from padded slots too",
+        PRETRAINING,
+        "sample_negatives(count, self.config.num_negatives, rng)",
+        "sample_negatives(slots.shape[1], self.config.num_negatives, rng)[:count]",
+        INVARIANCE,
+    ),
+    Mutant(
+        "1c",
+        "feature penalty over padded frames",
+        PRETRAINING,
+        "frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1])",
+        "frames.float().square().mean(-1)",
+    ),
+    Mutant(
+        "1d",
+        "GroupNorm over padded frames",
+        ENCODER,
+        "bool((num_valid == frames.shape[2]).all())",
+        "True",
+    ),
+    Mutant(
+        "1e",
+        "inputs normalised over padding too",
+        ENCODER,
+        "valid = valid_mask(num_valid, inputs.shape[1])[..., None]",
+        "valid = torch.ones_like(inputs[..., :1])\n    num_valid = torch.full_like(num_valid, inputs.shape[1])",
+    ),
+    Mutant(
+        "1f",
+        "attention to padded frames",
+        ENCODER,
+        "hidden * valid[..., None], valid[:, None, None]",
+        "hidden * valid[..., None], None",
+    ),
+    Mutant(
+        "1g",
+        "positional convolution over padded frames",
+        ENCODER,
+        "hidden * valid[..., None], valid[:, None, None]",
+        "hidden, valid[:, None, None]",
+    ),
+    Mutant(
+        "2a",
+        "number of spans set by the batch's shortest utterance",
+        PRETRAINING,
+        "span_mask(t, self.mask, rng) for t, rng",
+        'span_mask(t, self.mask.model_copy(update={"prob": self.mask.prob * min(num_frames) / t}), rng) for t, rng',
+        INVARIANCE,
+    ),
+    Mutant(
+        "2b",
+        "frames un-masked until all utterances have as many",
+        PRETRAINING,
+        "        counts = [int(m.sum()) for m in masks]\n",
+        "        least = min(int(m.sum()) for m in masks)\n"
+        "        for m, rng in zip(masks, rngs, strict=True):\n"
+        "            m[rng.choice(np.flatnonzero(m), int(m.sum()) - least, replace=False)] = False\n"
+        "        counts = [least] * len(masks)\n",
+        INVARIANCE,
+    ),
+    Mutant(
+        "2c",
+        "fine-tuning: spans of the batch's shortest utterance",
+        CTC,
+        "time[row, :count] = span_mask(count, config.time_mask, rng)",
+        "time[row, : min(num_frames)] = span_mask(min(num_frames), config.time_mask, rng)",
+    ),
+    Mutant(
+        "3a",
+        "a negative may be the positive",
+        MASKING,
+        "return others + (others >= np.arange(num_masked)[:, None])",
+        "return rng.integers(0, num_masked, size=others.shape, dtype=np.int64)",
+    ),
+    Mutant(
+        "3b",
+        "a negative may be the positive, off by one",
+        MASKING,
+        "(others >= np.arange(num_masked)[:, None])",
+        "(others > np.arange(num_masked)[:, None])",
+    ),
+    Mutant(
+        "3c",
+        "negatives of the previous utterance: offset M - 1 for M",
+        PRETRAINING,
+        "logits = similarity.gather(2, choices)",
+        "offset = torch.arange(rows, device=device)[:, None, None] * (columns - 1)\n"
+        "        everywhere = pack(F.normalize(predicted, dim=-1)) @ packed_targets.flatten(0, 1).T\n"
+        "        others = everywhere.gather(2, choices[..., 1:] + offset)\n"
+        "        logits = torch.cat([similarity.diagonal(dim1=1, dim2=2)[..., None], others], 2)",
+    ),
+    Mutant(
+        "3d",
+        "masked frames looked up with offset T - 1 for T",
+        PRETRAINING,
+        "np.flatnonzero(own) + row * width",
+        "np.flatnonzero(own) + row * (width - 1)",
+    ),
+    Mutant(
+        "3e",
+        "a negative with the positive's codes is kept",
+        PRETRAINING,
+        "return logits.masked_fill(same, -torch.inf)",
+        "return logits",
+    ),
+    Mutant(
+        "4a",
+        "accumulated gradients rescaled at every micro-batch",
+        TRAIN,
+        "        output.total.backward()\n",
+        "        for parameter in model.parameters():\n"
+        "            if parameter.grad is not None:\n"
+        "                parameter.grad.div_(max(1, output.weight))\n"
+        "        output.total.backward()\n",
+    ),
+    Mutant(
+        "4b",
+        "every micro-batch counts alike, whatever its weight",
+        TRAIN,
+        "        output.total.backward()\n",
+        "        (output.total / max(1, output.weight)).backward()\n",
+    ),
+    Mutant(
+        "4c",
+        "the objective ignores the whole step's diversity",
+        PRETRAINING,
+        "whole = statistics or own",
+        "whole = own",
+        INVARIANCE,
+    ),
+    Mutant(
+        "4d",
+        "the loop does not hand out the whole step's diversity",
+        TRAIN,
+        "output = model(batch, step, statistics)",
+        "output = model(batch, step, None)",
+        INVARIANCE,
+    ),
+    Mutant(
+        "5a",
+        "targets detached",
+        PRETRAINING,
+        "targets = self.target_projection(quantized.vectors)",
+        "targets = self.target_projection(quantized.vectors).detach()",
+    ),
+    Mutant(
+        "5b",
+        "code vectors detached: only their projection learns",
+        PRETRAINING,
+        "targets = self.target_projection(quantized.vectors)",
+        "targets = self.target_projection(quantized.vectors.detach())",
+    ),
+    Mutant(
+        "5c",
+        "no straight-through gradient: the choice of codes never learns",
+        QUANTIZER,
+        "choice = hard - soft.detach() + soft",
+        "choice = hard",
+    ),
+    Mutant(
+        "5d",
+        "the codebook is a constant",
+        QUANTIZER,
+        "nn.Parameter(draw(groups, entries, config.width // groups))",
+        "nn.Parameter(draw(groups, entries, config.width // groups), requires_grad=False)",
+    ),
+    Mutant(
+        "5e",
+        "the extractor gets no gradient through its targets",
+        PRETRAINING,
+        "self._target_frames(batch, normed).flatten(0, 1)[slots]",
+        "self._target_frames(batch, normed).detach().flatten(0, 1)[slots]",
+    ),
+    Mutant(
+        "6a",
+        "weight_decay not given to the optimiser",
+        OPTIM,
+        "weight_decay=config.weight_decay)",
+        "weight_decay=0.0)",
+    ),
+    Mutant(
+        "6b",
+        "the loop drops the weight_decay of its settings",
+        TRAIN,
+        "if p.requires_grad], optim)",
+        'if p.requires_grad], optim.model_copy(update={"weight_decay": 0.0}))',
+    ),
+    Mutant(
+        "6c",
+        "a model folder without the CTC head",
+        CTC,
+        "save_folder(path, model.state_dict(), record",
+        'save_folder(path, {n: t for n, t in model.state_dict().items() if "head" not in n}, record',
+    ),
+    Mutant(
+        "6d",
+        "a checkpoint without the CTC head",
+        TRAIN,
+        "for name, value in model.state_dict().items()}",
+        'for name, value in model.state_dict().items() if not name.startswith("head.")}',
+        "tests/test_experiments.py",
+    ),
+    Mutant(
+        "7a",
+        "a missing weight stays random",
+        CHECKPOINT,
+        "    own = module.state_dict()\n",
+        "    own = module.state_dict()\n    tensors = own | dict(tensors)\n",
+    ),
+    Mutant(
+        "7b",
+        "a renamed weight stays random, as with weight norm in torch 2.1",
+        CHECKPOINT,
+        "    own = module.state_dict()\n",
+        "    own = module.state_dict()\n    tensors = {n: tensors.get(n, t) for n, t in own.items()}\n",
+    ),
+    Mutant(
+        "7c",
+        "a recogniser loads what fits",
+        CTC,
+        "load_into(model, tensors, str(path))",
+        "model.load_state_dict(tensors, strict=False)",
+    ),
+    Mutant(
+        "7d",
+        "fine-tuning takes of a pretrained encoder what fits",
+        EXPERIMENTS,
+        "load_into(encoder, own, str(folder))",
+        "encoder.load_state_dict(own, strict=False)",
+    ),
+    Mutant(
+        "7e",
+        "a pretrained encoder is not loaded at all",
+        EXPERIMENTS,
+        "load_into(encoder, own, str(folder))",
+        "encoder.load_state_dict(tensors, strict=False)",
+    ),
+    Mutant(
+        "7f",
+        "a resumed run takes of a checkpoint what fits",
+        TRAIN,
+        "load_into(model, weights, str(path))",
+        "model.load_state_dict(weights, strict=False)",
+    ),
+)
+
+
+def mutated(mutant: Mutant, tree: Path) -> str:
+    """The mutant's file with the mistake in it.
+
+    Raises:
+        MutantError: its text is not there exactly once.
+    """
+    text = (tree / mutant.file).read_text(encoding="utf-8")
+    if (count := text.count(mutant.old)) != 1:
+        raise MutantError(
+            f"{mutant.label} ({mutant.mistake}): {mutant.old.strip()!r} stands {count} times in {mutant.file}, "
+            "not once: the code moved, so update the mutant"
+        )
+    return text.replace(mutant.old, mutant.new)
+
+
+def copy_tree(source: Path, target: Path) -> Path:
+    """What the tests need, without leftovers."""
+    target.mkdir(parents=True)
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (source / name).is_file():
+            shutil.copy2(source / name, target / name)
+    return target
+
+
+def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
+    """Run tests of a copy; ``file`` is of the copy, and shown to be what they import."""
+    started, report = time.monotonic(), tree / "report.xml"
+    search = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    module = file.removesuffix(".py").replace("/", ".")
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-k", f"not ({SLOW})"]
+    options += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
+    command = [sys.executable, "-c", RUN, module, *tests, *options]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome("ERROR", f"not finished after {TIMEOUT_S} s", TIMEOUT_S)
+    seconds = time.monotonic() - started
+    imported, _, output = done.stdout.partition("\n")
+    if not imported:
+        return Outcome("ERROR", f"{module} does not import: {_last_line(done.stderr)}", seconds)
+    if Path(imported).resolve() != (tree / file).resolve():
+        return Outcome("ERROR", f"{module} was imported from {imported}, not from the copy", seconds)
+    if done.returncode == 0:
+        return Outcome("SURVIVED", "", seconds)
+    failed = _failures(report) if report.exists() else []
+    # Exit code 1 with a failure is a test that said no; anything else is collection, a fixture or pytest itself.
+    if done.returncode != 1 or not failed:
+        why = _last_line(output + done.stderr)
+        return Outcome("ERROR", f"no test failed, but pytest ended with {done.returncode}: {why}", seconds)
+    sound = [failure for failure in failed if not failure[1].startswith(BROKEN)]
+    if not sound:
+        return Outcome("ERROR", f"broken code, not a mistake: {': '.join(failed[0])}", seconds)
+    # A test that compares says more than one that stumbles over the consequences.
+    first = min(sound, key=lambda failure: not failure[1].startswith(ASSERTED))[0]
+    return Outcome("caught", first + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""), seconds)
+
+
+def _failures(report: Path) -> list[tuple[str, str]]:
+    """Node id and message of the tests that failed themselves, not in a fixture."""
+    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own pytest
+    return [(f"{c.get('file')}::{c.get('name')}", f.get("message", "")) for c in cases for f in c.iter("failure")]
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no output"])[-1]
+
+
+def run_mutant(mutant: Mutant, source: Path) -> Outcome:
+    """Plant one mistake in a copy of ``source`` and run its tests there."""
+    with TemporaryDirectory(prefix=f"mutant-{mutant.label}-") as folder:
+        tree = copy_tree(source, Path(folder, "tree"))
+        text = mutated(mutant, tree)
+        (tree / mutant.file).write_text(text, encoding="utf-8")
+        return run_tests(tree, mutant.file, [mutant.test_file])
+
+
+def run_baseline(mutants: Sequence[Mutant], source: Path) -> Outcome:
+    """The same tests without a mistake: were they red, a red test would show nothing."""
+    with TemporaryDirectory(prefix="no-mutant-") as folder:
+        tree = copy_tree(source, Path(folder, "tree"))
+        return run_tests(tree, mutants[0].file, sorted({mutant.test_file for mutant in mutants}))
+
+
+def _row(mutant: Mutant, outcome: Outcome) -> str:
+    columns = f"{mutant.label:<3} {mutant.mistake:<63} {mutant.file:<25} {outcome.result:<8} {outcome.seconds:>4.0f} s"
+    return f"{columns}  {outcome.by}".rstrip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("numbers", type=int, nargs="*", metavar="NUMBER", help="mistakes to plant (default: all)")
+    chosen = set(parser.parse_args(arguments).numbers)
+    known = {mutant.number for mutant in MUTANTS}
+    if unknown := sorted(chosen - known):
+        parser.error(f"no mistake {unknown[0]}: there are {min(known)} to {max(known)}")
+    mutants = [mutant for mutant in MUTANTS if not chosen or mutant.number in chosen]
+    with TemporaryDirectory(prefix="mutate-") as folder, ThreadPoolExecutor(JOBS) as pool:
+        # One copy for all, so that they share a state of the code whoever edits it meanwhile.
+        source = copy_tree(ROOT, Path(folder, "tree"))
+        for mutant in mutants:
+            mutated(mutant, source)
+        baseline = pool.submit(run_baseline, mutants, source)
+        outcomes = [pool.submit(run_mutant, mutant, source) for mutant in mutants]
+        if (before := baseline.result()).result != "SURVIVED":
+            pool.shutdown(cancel_futures=True)
+            print(f"the tests fail without any mistake, so they show nothing: {before.by}")
+            return 1
+        print(f"without a mistake the tests pass ({before.seconds:.0f} s)", flush=True)
+        missed = []
+        for mutant, outcome in zip(mutants, outcomes, strict=True):
+            print(_row(mutant, outcome.result()), flush=True)
+            missed += [mutant.label] if outcome.result().result != "caught" else []
+    numbers = {mutant.number for mutant in mutants}
+    print(f"planted: {len(numbers)} of the mistakes in {len(mutants)} forms; not caught: {', '.join(missed) or 'none'}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MutantError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,148 @@
+"""Export a recogniser to ONNX, then transcribe recordings with it and with torch: same text, which speed?
+
+    python tools/onnx_demo.py MODEL AUDIO... [--out FOLDER] [--rounds 5] [--threads 2]
+
+Both start from samples in memory, so features count and decoding of files does not.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+from speechssl.audio import load_audio
+from speechssl.checkpoint import model_folder
+from speechssl.ctc import CtcModel, load_ctc
+from speechssl.decode import greedy
+from speechssl.encoder import EncoderOutput
+from speechssl.errors import AudioError, SpeechsslError
+from speechssl.onnx_export import (
+    Recordings,
+    export_onnx,
+    min_samples,
+    model_log_probs,
+    onnx_log_probs,
+    onnx_session,
+    output_difference,
+)
+from speechssl.recognise import WHOLE_BELOW_S, find_audio
+from speechssl.report import text_table
+
+Recognise = Callable[[Recordings], EncoderOutput]
+BATCH_SIZES = (1, 8)
+
+
+def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
+    """Samples of the files that transcription takes whole; the others are named."""
+    rate = model.encoder.config.features.sample_rate_hz
+    shortest, longest = min_samples(model.encoder.config), WHOLE_BELOW_S * rate
+    recordings = []
+    for path in find_audio(paths):
+        try:
+            samples = load_audio(path, rate)
+        except AudioError as error:
+            print(f"left out: {path}: {error}", file=sys.stderr)
+            continue
+        if shortest <= len(samples) <= longest:
+            recordings.append(samples)
+        else:
+            print(f"left out: {path}: {len(samples) / rate:.2f} s, not up to {WHOLE_BELOW_S:g} s", file=sys.stderr)
+    if not recordings:
+        raise SystemExit("no recording is left")
+    return recordings
+
+
+def texts(model: CtcModel, output: EncoderOutput) -> list[str]:
+    ids = greedy(output.hidden, output.num_frames, model.tokenizer.blank_id)
+    return [model.tokenizer.decode(tokens) for tokens in ids]
+
+
+def compare(model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int) -> tuple[float, int]:
+    """The largest difference of a log-probability, and how many transcripts are the same."""
+    difference, same = 0.0, 0
+    for start in range(0, len(recordings), size):
+        batch = recordings[start : start + size]
+        expected, found = (recognise(batch) for recognise in engines.values())
+        difference = max(difference, output_difference(found, expected))
+        same += sum(a == b for a, b in zip(texts(model, expected), texts(model, found), strict=True))
+    return difference, same
+
+
+def seconds_for(model: CtcModel, recognise: Recognise, recordings: Recordings, size: int) -> float:
+    """Wall time from samples to texts of all recordings, in batches of ``size``."""
+    started = time.perf_counter()
+    for start in range(0, len(recordings), size):
+        texts(model, recognise(recordings[start : start + size]))
+    return time.perf_counter() - started
+
+
+def measure(
+    model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of audio per second in each round; the engines take turns, and each goes first in every other round."""
+    audio_s = sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
+    speeds: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(-1, rounds):  # round -1 warms up
+        for name in list(engines)[:: 1 if number % 2 else -1]:
+            wall_s = seconds_for(model, engines[name], recordings, size)
+            if number >= 0:
+                speeds[name].append(audio_s / wall_s)
+    return speeds
+
+
+def run(options: argparse.Namespace, out: Path) -> None:
+    """Export to ``out``, compare, measure, print."""
+    torch.set_num_threads(options.threads)
+    model = load_ctc(model_folder(options.model))
+    # Longest first, as transcription batches them.
+    recordings = sorted(load(model, options.audio), key=len, reverse=True)
+    started = time.perf_counter()
+    checked = export_onnx(model, out)
+    size_mb = sum(f.stat().st_size for f in out.glob("model.onnx*")) / 1e6
+    print(f"exported in {time.perf_counter() - started:.1f} s, {size_mb:.1f} MB; on export {checked:.1e} apart")
+    engines: dict[str, Recognise] = {
+        "torch": partial(model_log_probs, model),
+        "onnxruntime": partial(onnx_log_probs, onnx_session(out)),
+    }
+    rows = []
+    for size in BATCH_SIZES:
+        difference, same = compare(model, engines, recordings, size)
+        speeds = measure(model, engines, recordings, size, options.rounds)
+        for name, found in speeds.items():
+            speed = f"{statistics.median(found):.0f} ({min(found):.0f} .. {max(found):.0f})"
+            agreement = ("", "") if name == "torch" else (f"{difference:.1e}", f"{same} of {len(recordings)}")
+            rows.append((size, name, speed, *agreement))
+    audio_s = sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
+    print(f"{len(recordings)} recordings, {audio_s:.1f} s of audio; median (range) of {options.rounds} rounds")
+    versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    print(f"{options.threads} threads on {platform.machine()}; {versions}")
+    print(text_table(("batch", "", "s of audio per s", "max difference", "same text"), rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", type=Path, help="run or model folder")
+    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 30 s are taken")
+    parser.add_argument("--out", type=Path, help="keep the export in this folder, which must not exist")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and of onnxruntime")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads are at least 1")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run(options, options.out or Path(folder, "onnx"))
+    except SpeechsslError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
