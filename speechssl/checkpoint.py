@@ -40,15 +40,19 @@ def save_folder(
     for leftover in (partial, old):
         if leftover.exists():
             shutil.rmtree(leftover)
-    partial.mkdir()
     contents = dict(files or {})
     # Copies: safetensors refuses tensors that share memory, and tied weights must survive.
     contents[TENSORS] = safetensors.torch.save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()})
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
     contents[RECORD] = _seal({**record, "files": sums})
-    for name, data in contents.items():
-        _write_durably(partial / name, data)
-    _sync_folder(partial)
+    partial.mkdir()
+    try:
+        for name, data in contents.items():
+            _write_durably(partial / name, data)
+        _sync_folder(partial)
+    except OSError:  # a full disk, say: what is half written only takes more of it
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if path.exists():
         path.rename(old)
     partial.rename(path)
@@ -140,7 +144,10 @@ def model_folder(path: Path) -> Path:
             return stored_folder(candidate)
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
-    raise CheckpointError(f"{path} is neither a model folder (with {RECORD}) nor a run folder (with model/{RECORD})")
+    advice = ": a model of another library needs speechssl import first" if (path / "config.json").exists() else ""
+    raise CheckpointError(
+        f"{path} is neither a model folder (with {RECORD}) nor a run folder (with model/{RECORD}){advice}"
+    )
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -40,7 +40,11 @@ from speechssl.store import Store
 
 SOME_FAILED, ALL_FAILED = 3, 4
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Learn speech representations without labels, recognise speech with few.
+
+Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs failed, the rest are
+done; 4 all inputs failed; 143 SIGTERM, after a checkpoint."""
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
 ]
@@ -231,9 +235,9 @@ def import_command(
 def export_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[ExportTarget, typer.Option(help="What will read it.")],
+    to: Annotated[ExportTarget, typer.Option(help="hf = transformers; onnx takes recognisers only.")],
 ) -> None:
-    """A model folder -> Hugging Face, torchaudio or ONNX, after running both on audio."""
+    """A model folder -> a folder for transformers, torchaudio or onnxruntime, after running both on audio."""
     _converted(export_model(model, out, to.value), out)
 
 

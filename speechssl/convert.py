@@ -14,7 +14,7 @@ from speechssl.checkpoint import load_folder, load_into, load_record, model_fold
 from speechssl.config import Table, as_table, build
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc
 from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.errors import CheckpointError, ConfigError
+from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.fairseq import is_fairseq, load_fairseq, read_fairseq
 from speechssl.foreign import Foreign, read_json
 from speechssl.huggingface import read_huggingface, write_huggingface
@@ -54,10 +54,17 @@ def import_model(source: str | Path, out: str | Path, language: str | None = Non
     """
     source, out = Path(source), Path(out)
     _require_new(out)
-    foreign = _read(source, language)
-    model, record = _ours(foreign)
-    _fill(model, foreign.tensors, source)
-    found = difference(model.eval(), foreign.run)
+    try:
+        foreign = _read(source, language)
+        model, record = _ours(foreign)
+        _fill(model, foreign.tensors, source)
+        found = difference(model.eval(), foreign.run)
+    except SpeechsslError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        # Files of others hold anything at any place: what no check above has named is damage, not our mistake.
+        what = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{source} is damaged, or no wav2vec 2.0 that can be imported ({what})") from error
     if not found <= TOLERANCE:
         raise CheckpointError(f"{source} is refused: our outputs and its own differ by {found:.1e}, above {TOLERANCE}")
     about = record["about"] | {"imported": {"from": source.resolve().name, "difference": found}}
@@ -136,17 +143,16 @@ def outputs(model: Encoder | Contrastive | CtcModel, samples: Tensor) -> tuple[T
 def difference(model: Encoder | Contrastive | CtcModel, run: Callable[[Tensor], tuple[Tensor, ...]]) -> float:
     """Largest difference between ``outputs`` of ours and ``run`` of the other over the trial audio.
 
-    Absolute, or relative to the largest value of an output where that is above 1. NaN where shapes differ or a value
-    is not finite.
+    Absolute, or relative to the largest value of a channel (a column) where that is above 1. NaN where shapes differ
+    or a value is not finite.
     """
     worst = 0.0
     for samples in _trial_audio((model if isinstance(model, Encoder) else model.encoder).config):
         for ours, theirs in zip(outputs(model, samples), run(samples), strict=True):
             if ours.shape != theirs.shape or not (ours.isfinite().all() and theirs.isfinite().all()):
                 return float("nan")
-            real = theirs.abs() < 1e4  # a token that a head does not have is no output of it
-            scale = max(1.0, float(theirs[real].abs().max()))
-            worst = max(worst, float((ours - theirs).abs().max()) / scale)
+            apart = (ours - theirs).abs() / theirs.abs().amax(0).clamp_min(1.0)
+            worst = max(worst, float(apart.max()))
     return worst
 
 
@@ -170,11 +176,13 @@ def _read(source: Path, language: str | None) -> Foreign:
         return read_huggingface(source, language)
     if language is not None:
         raise ConfigError("--language is for MMS models in Hugging Face folders")
-    if source.suffix in (".pt", ".pth") and is_fairseq(loaded := load_fairseq(source)):
+    if source.is_file() and source.suffix != ".safetensors" and is_fairseq(loaded := load_fairseq(source)):
         return read_fairseq(source, loaded)
     if source.is_file() or "extractor_mode" in settings:
         return read_torchaudio(source)
-    raise CheckpointError(f"{source} is no model: give a Hugging Face folder, a torchaudio state_dict or a fairseq .pt")
+    raise CheckpointError(
+        f"{source} is no model: give a Hugging Face folder, or the file of a torchaudio state_dict or fairseq .pt"
+    )
 
 
 def _ours(foreign: Foreign) -> tuple[Encoder | Contrastive | CtcModel, Table]:
@@ -205,5 +213,5 @@ def _objective(encoder: Encoder, settings: Table) -> Contrastive:
 
 
 def _require_new(out: Path) -> None:
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ConfigError(f"{out} is there already and stays as it is: give another folder, or remove it")

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.models.wav2vec2.utils.import_fairseq import _convert_state_dict
 
 from speechssl.config import Table, build
 from speechssl.encoder import WAV2VEC2_CONVS, EncoderConfig
@@ -19,11 +18,13 @@ from speechssl.torchaudio_models import peer, their_input, their_model
 from speechssl.weights import from_dialect
 
 DICTIONARY = "dict.ltr.txt"
+MAX_CONVS = 64
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first rows of every head; <s> is the blank
 # Settings that we do not have, and the only value under which the model is one of ours.
 _FIXED = {
     "activation_fn": "gelu",
     "quantize_input": False,
+    "negatives_from_everywhere": False,
     "same_quantizer": False,
     "target_glu": False,
     "codebook_negatives": 0,
@@ -45,14 +46,15 @@ def load_fairseq(path: Path) -> Any:
 
 def is_fairseq(loaded: object) -> bool:
     """Whether the content of a torch file is a fairseq checkpoint."""
-    return isinstance(loaded, dict) and "model" in loaded and ("args" in loaded or "cfg" in loaded)
+    settings = isinstance(loaded, dict) and ("args" in loaded or "cfg" in loaded)
+    return settings and isinstance(loaded, dict) and isinstance(loaded.get("model"), dict)
 
 
 def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
     """A pretrained wav2vec 2.0, or one fine-tuned with CTC, which needs ``dict.ltr.txt`` beside it.
 
     As fairseq itself does not install beside today's torch, the model that ours is compared with is torchaudio's,
-    filled by torchaudio's own table of names.
+    filled by torchaudio's own table of names, with settings that go from fairseq's to torchaudio's directly.
 
     Args:
         path: for messages, and where the dictionary lies.
@@ -61,26 +63,30 @@ def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
     Raises:
         CheckpointError: another model, or settings that our encoder does not have.
     """
+    # The one function of torchaudio's import that needs no fairseq.
+    from torchaudio.models.wav2vec2.utils.import_fairseq import _convert_state_dict
+
     settings = _settings(path, loaded)
     config = _encoder_config(path, settings)
-    theirs = {name.removeprefix("w2v_encoder."): tensor for name, tensor in loaded["model"].items()}
+    theirs = {str(n).removeprefix("w2v_encoder."): t for n, t in loaded["model"].items() if isinstance(t, Tensor)}
     tensors = {name.removeprefix("w2v_model."): tensor for name, tensor in theirs.items()}
     objective = "quantizer.vars" in tensors
     groups = int(settings.get("latent_groups", 2))
     ours = from_dialect(tensors, config, "fairseq", groups if objective else 0)
     if objective:
         tables = _objective(settings, ours["quantizer.codebook"], len(ours["target_projection.bias"]))
-        return Foreign(config, ours, _objective_peer(config, tensors, groups), settings=tables)
-    converted = _convert_state_dict(tensors)
+        run = _objective_peer(_torchaudio_settings(settings), _convert_state_dict(tensors), tensors, groups)
+        return Foreign(config, ours, run, settings=tables)
+    arguments, converted = _torchaudio_settings(settings), _convert_state_dict(tensors)
     if "head.weight" not in ours:
-        return Foreign(config, ours, peer(config, converted))
+        return Foreign(config, ours, peer(arguments, converted))
     names = _dictionary(path.parent / DICTIONARY)
     if len(names) != len(ours["head.weight"]):
         raise CheckpointError(
             f"{path.parent / DICTIONARY} makes {len(names)} tokens, the head has {len(ours['head.bias'])}"
         )
     tokens, rows = our_token_order(names, 0, _SPECIAL.index("<unk>"))
-    return Foreign(config, with_rows(ours, rows), peer(config, converted, rows), tokens)
+    return Foreign(config, with_rows(ours, rows), peer(arguments, converted, rows), tokens)
 
 
 def _settings(path: Path, loaded: Mapping[str, Any]) -> Table:
@@ -137,6 +143,12 @@ def conv_layers(text: str) -> list[tuple[int, ...]]:
     """
 
     def value(node: ast.expr) -> Any:
+        found = part(node)
+        if isinstance(found, list) and len(found) > MAX_CONVS:
+            raise CheckpointError(f"conv_feature_layers {text[:80]!r} has more than {MAX_CONVS} convolutions")
+        return found
+
+    def part(node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value < 100_000:
             return node.value
         if isinstance(node, ast.Tuple) and len(node.elts) == 3:
@@ -147,13 +159,18 @@ def conv_layers(text: str) -> list[tuple[int, ...]]:
             left, right = value(node.left), value(node.right)
             if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
                 return left + right
-            if isinstance(node.op, ast.Mult) and isinstance(left, list) and isinstance(right, int) and right < 100:
+            if (
+                isinstance(node.op, ast.Mult)
+                and isinstance(left, list)
+                and isinstance(right, int)
+                and right <= MAX_CONVS
+            ):
                 return left * right
         raise CheckpointError(f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)")
 
     try:
         parsed = value(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError) as error:
+    except (SyntaxError, RecursionError, TypeError) as error:
         raise CheckpointError(f"conv_feature_layers {text!r} cannot be read: {error}") from error
     if not isinstance(parsed, list):
         raise CheckpointError(f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)")
@@ -174,10 +191,35 @@ def _objective(settings: Table, codebook: Tensor, width: int) -> Table:
     }
 
 
+def _torchaudio_settings(settings: Table) -> Table:
+    """Arguments of torchaudio's ``wav2vec2_model``: not by way of ours, so that what we misread shows.
+
+    Names and defaults as torchaudio's documentation gives them.
+    """
+    get = settings.get
+    return {
+        "extractor_mode": {"default": "group_norm"}.get(name := get("extractor_mode", "default"), name),
+        "extractor_conv_layer_config": conv_layers(get("conv_feature_layers", repr(list(WAV2VEC2_CONVS)))),
+        "extractor_conv_bias": get("conv_bias", False),
+        "encoder_embed_dim": get("encoder_embed_dim", 768),
+        "encoder_projection_dropout": 0.0,
+        "encoder_pos_conv_kernel": get("conv_pos", 128),
+        "encoder_pos_conv_groups": get("conv_pos_groups", 16),
+        "encoder_num_layers": settings["encoder_layers"],
+        "encoder_num_heads": get("encoder_attention_heads", 12),
+        "encoder_attention_dropout": 0.0,
+        "encoder_ff_interm_features": get("encoder_ffn_embed_dim", 3072),
+        "encoder_ff_interm_dropout": 0.0,
+        "encoder_dropout": 0.0,
+        "encoder_layer_norm_first": get("layer_norm_first", False),
+        "encoder_layer_drop": 0.0,
+        "normalize_waveform": settings["normalize"],
+    }
+
+
 def _objective_peer(
-    config: EncoderConfig, tensors: Mapping[str, Tensor], groups: int
+    settings: Table, converted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], groups: int
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    model = their_model(config, _convert_state_dict(tensors))
     own = {name: tensor.float() for name, tensor in tensors.items()}
 
     def linear(inputs: Tensor, name: str) -> Tensor:
@@ -185,7 +227,7 @@ def _objective_peer(
 
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
-        inputs = their_input(samples, config)
+        model, inputs = their_model(settings, converted), their_input(samples, settings)
         context, frames = model(inputs)[0][0], model.feature_extractor(inputs, None)[0][0]
         normed = F.layer_norm(frames, frames.shape[-1:], own["layer_norm.weight"], own["layer_norm.bias"])
         vectors = torch.cat(own["quantizer.vars"][0].chunk(groups), dim=1)

@@ -3,6 +3,7 @@
 import json
 import pickle  # only the class of its error: nothing is unpickled here
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         if (folder / name).exists():
             return read_weights(folder / name)
         if index.exists():
-            shards = sorted(set(read_json(index, dict).get("weight_map", {}).values()))
+            table = read_json(index, dict).get("weight_map")
+            if not isinstance(table, dict) or not all(isinstance(shard, str) for shard in table.values()):
+                raise CheckpointError(f"{index} has no weight_map from names to files")
+            shards = sorted(set(table.values()))
             if any(Path(shard).name != shard for shard in shards):
                 raise CheckpointError(f"{index} names files outside its folder")
             return {key: t for shard in shards for key, t in read_weights(folder / shard).items()}
@@ -80,7 +84,8 @@ def load_torch(path: Path, allowed: tuple[type, ...] = ()) -> Any:
         CheckpointError: damaged, or an object of any other class, which is refused before anything of it is run.
     """
     try:
-        with torch.serialization.safe_globals([*allowed]):
+        # Its warnings, of old formats, are followed by an error that says as much.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([*allowed]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -88,8 +93,9 @@ def load_torch(path: Path, allowed: tuple[type, ...] = ()) -> Any:
         raise CheckpointError(
             f"{path} is refused: it holds {what}, and only weights are read; nothing was run"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a torch file that can be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # on what it did not write, torch ends in errors of many classes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is not a torch file that can be read: {reason}") from error
 
 
 def read_json(path: Path, kind: type[J]) -> J:

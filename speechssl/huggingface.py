@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -162,23 +163,35 @@ def _vocabulary(folder: Path, num_rows: int, language: str | None) -> tuple[tupl
     """Texts of the head's rows in our order, and the row of each."""
     if not (folder / "vocab.json").exists():
         raise CheckpointError(f"{folder} has a CTC head and no vocab.json: save the processor beside the model")
-    if (folder / "tokenizer_config.json").exists():
-        kind = read_json(folder / "tokenizer_config.json", dict).get("tokenizer_class", _TOKENIZER)
-        if kind != _TOKENIZER:
-            raise CheckpointError(f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported")
-    with quiet_transformers() as transformers:
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
-        nested = any(isinstance(value, dict) for value in tokenizer.vocab.values())
-        if nested and (language or tokenizer.target_lang) not in tokenizer.vocab:
-            shown = ", ".join(list(tokenizer.vocab)[:12])
+    given = folder / "tokenizer_config.json"
+    settings = read_json(given, dict) if given.exists() else {}
+    if (kind := settings.get("tokenizer_class", _TOKENIZER)) != _TOKENIZER:
+        raise CheckpointError(f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported")
+    vocabulary, more = read_json(folder / "vocab.json", dict), {}
+    if any(isinstance(value, dict) for value in vocabulary.values()):
+        more["target_lang"] = language or settings.get("target_lang")
+        if more["target_lang"] not in vocabulary:
+            shown = ", ".join(list(vocabulary)[:12])
             raise ConfigError(f"{folder} has vocabularies by language: give --language, one of {shown} ...")
-        if nested and language:
-            tokenizer.set_target_lang(language)
+    with quiet_transformers() as transformers:
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True, **more)
         names = tokenizer.convert_ids_to_tokens(list(range(num_rows)))
-        blank, unknown = (names.index(t) if t in names else -1 for t in (tokenizer.pad_token, tokenizer.unk_token))
-        space, given = tokenizer.word_delimiter_token, tokenizer.replace_word_delimiter_char
-        names = [given if name == space else name.lower() if tokenizer.do_lower_case else name for name in names]
-        return our_token_order(names, blank, unknown)
+        ids = tokenizer.get_vocab() | tokenizer.encoder
+        blank, unknown = (ids.get(token, num_rows) for token in (tokenizer.pad_token, tokenizer.unk_token))
+        if tokenizer.pad_token not in tokenizer.encoder and not _added(folder, settings, tokenizer.pad_token):
+            blank = num_rows  # transformers makes one up, with the id behind the last
+        space, given_space = tokenizer.word_delimiter_token, tokenizer.replace_word_delimiter_char
+        names = [given_space if n == space else n.lower() if tokenizer.do_lower_case else n for n in names]
+        return our_token_order(names, *(row if row < num_rows else -1 for row in (blank, unknown)))
+
+
+def _added(folder: Path, settings: Table, token: str | None) -> bool:
+    """Whether a token that is not in the vocabulary has an id beside it."""
+    beside = folder / "added_tokens.json"
+    listed = settings.get("added_tokens_decoder", {}).values()
+    return any(entry.get("content") == token for entry in listed) or (
+        beside.exists() and token in read_json(beside, dict)
+    )
 
 
 def _objective_settings(theirs: Any) -> Table:
@@ -202,13 +215,16 @@ def _peer(
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """The folder's model as transformers runs it on one utterance; see ``convert.outputs`` for what is returned."""
     more = {"target_lang": language, "ignore_mismatched_sizes": True} if language else {}
-    with quiet_transformers() as transformers:
-        load = getattr(transformers, name).from_pretrained
-        model = load(folder, local_files_only=True, dtype=torch.float32, **more).eval()
+
+    @cache
+    def load() -> Any:  # when ours is known to fit, whose errors are clearer
+        with quiet_transformers() as transformers:
+            kind = getattr(transformers, name)
+            return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **more).eval()
 
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
-        rate = extractor.sampling_rate
+        model, rate = load(), extractor.sampling_rate
         inputs = extractor(samples.numpy(), sampling_rate=rate, return_tensors="pt").input_values
         if name == "Wav2Vec2ForCTC":
             return (take_rows(model(inputs).logits[0], rows, NEVER),)

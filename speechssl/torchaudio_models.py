@@ -1,6 +1,7 @@
 """torchaudio's wav2vec 2.0 models: a file of weights read as one of our models, a folder written from one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from torch import Tensor
 
 from speechssl.config import Table, as_json, build
 from speechssl.ctc import CtcModel
-from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig, normalise_valid
+from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.foreign import NEVER, Foreign, our_token_order, read_json, read_weights, take_rows, with_rows
 from speechssl.pretraining import Contrastive
 from speechssl.weights import from_dialect, to_dialect
 
 WEIGHTS, SETTINGS, LABELS = "model.safetensors", "config.json", "labels.json"
-# Heads of the models in torchaudio.pipelines, by width: shapes do not tell them.
-_PUBLISHED_HEADS = {768: 12, 1024: 16, 1280: 16, 1920: 16}
+# Heads of the models in torchaudio.pipelines, by width, layers and feed-forward width: no shape tells them.
+_PUBLISHED_HEADS = {(768, 12, 3072): 12, (1024, 24, 4096): 16, (1280, 48, 5120): 16, (1920, 48, 7680): 16}
 BLANK, UNKNOWN, SPACE = "-", "<unk>", "|"  # as torchaudio's own labels have them
 
 
@@ -34,21 +35,25 @@ def read_torchaudio(path: Path) -> Foreign:
         CheckpointError: weights or labels are missing or do not fit.
     """
     path = path / WEIGHTS if path.is_dir() else path
-    tensors = read_weights(path)
+    # The models in torchaudio.pipelines that normalise are wrapped, and so are their names.
+    tensors = {name.removeprefix("model."): tensor for name, tensor in read_weights(path).items()}
     settings = (
         read_json(path.parent / SETTINGS, dict) if (path.parent / SETTINGS).exists() else _published(path, tensors)
     )
     config = encoder_config(settings)
     ours = from_dialect(tensors, config, "torchaudio")
     if "head.weight" not in ours:
-        return Foreign(config, ours, peer(config, tensors))
+        return Foreign(config, ours, peer(settings, tensors))
     if not (path.parent / LABELS).exists():
         raise CheckpointError(f"{path} has a CTC head: give the text of its outputs in {LABELS} beside it, blank first")
-    labels = [" " if label == SPACE else str(label) for label in read_json(path.parent / LABELS, list)]
+    labels = read_json(path.parent / LABELS, list)
+    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
+        raise CheckpointError(f"{path.parent / LABELS} is no list of different texts, one for each output, blank first")
+    labels = [" " if label == SPACE else label for label in labels]
     if len(labels) != len(ours["head.weight"]):
         raise CheckpointError(f"{LABELS} has {len(labels)} labels, the CTC head of {path} {len(ours['head.weight'])}")
     tokens, rows = our_token_order(labels, 0, labels.index(UNKNOWN) if UNKNOWN in labels else -1)
-    return Foreign(config, with_rows(ours, rows), peer(config, tensors, rows), tokens)
+    return Foreign(config, with_rows(ours, rows), peer(settings, tensors, rows), tokens)
 
 
 def encoder_config(settings: Table) -> EncoderConfig:
@@ -105,49 +110,60 @@ def their_settings(config: EncoderConfig) -> Table:
     }
 
 
-def their_model(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> torchaudio.models.Wav2Vec2Model:
-    """torchaudio's own model, filled with its ``tensors``."""
+def their_model(settings: Table, tensors: Mapping[str, Tensor]) -> torchaudio.models.Wav2Vec2Model:
+    """torchaudio's own model of its own ``settings``, filled with its ``tensors``."""
+    own = {name: value for name, value in settings.items() if name not in ("normalize_waveform", "aux_num_out")}
     head = tensors.get("aux.weight")
-    model = torchaudio.models.wav2vec2_model(**their_settings(config), aux_num_out=None if head is None else len(head))
+    model = torchaudio.models.wav2vec2_model(**own, aux_num_out=None if head is None else len(head))
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
 
 
-def their_input(samples: Tensor, config: EncoderConfig) -> Tensor:
+def their_input(samples: Tensor, settings: Table) -> Tensor:
     """(S,) -> (1, S) as the model wants it, which takes what it gets.
 
     torchaudio's pipelines normalise with an eps of 1e-5, as fairseq does, where transformers and we have 1e-7.
     """
-    if not config.normalise_input:
+    if not settings.get("normalize_waveform", settings["extractor_mode"] == "layer_norm"):
         return samples[None]
-    return normalise_valid(samples[None, :, None], torch.tensor([len(samples)]), 1e-7)[..., 0]
+    centred = samples.double() - samples.double().mean()
+    return (centred / (centred.square().mean() + 1e-7).sqrt()).float()[None]
 
 
 def peer(
-    config: EncoderConfig, tensors: Mapping[str, Tensor], rows: Sequence[int] = ()
+    settings: Table, tensors: Mapping[str, Tensor], rows: Sequence[int] = ()
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """``their_model`` on one utterance: context or, with a head, logits in the order of ``rows``."""
-    model = their_model(config, tensors)
+    """``their_model`` on one utterance: context or, with a head, logits in the order of ``rows``.
+
+    It gets its settings as the file has them, not as we understood them: what we misread must show.
+    """
+
+    @cache
+    def model() -> torchaudio.models.Wav2Vec2Model:  # built when ours is known to fit, whose errors are clearer
+        return their_model(settings, tensors)
 
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
-        found = model(their_input(samples, config))[0][0]
+        found = model()(their_input(samples, settings))[0][0]
         return (take_rows(found, rows, NEVER) if rows else found,)
 
     return run
 
 
 def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
-    """Settings of a published model, from the shapes of its weights."""
+    """Settings of a published model, which the shapes of its weights are those of; strides and heads have no shape."""
     try:
         convs = [tensors[f"feature_extractor.conv_layers.{i}.conv.weight"].shape for i in range(len(WAV2VEC2_CONVS))]
         width = len(tensors["encoder.feature_projection.projection.bias"])
-        kernel = tensors["encoder.transformer.pos_conv_embed.conv.bias"]
+        place = "encoder.transformer.pos_conv_embed.conv."
+        kernel = tensors[place + ("weight_v" if place + "weight_v" in tensors else "parametrizations.weight.original1")]
         ffn = len(tensors["encoder.transformer.layers.0.feed_forward.intermediate_dense.bias"])
+        num_layers = len({n.split(".")[3] for n in tensors if n.startswith("encoder.transformer.layers.")})
     except KeyError as error:
         raise CheckpointError(f"{path} holds no weights of torchaudio's wav2vec 2.0: there is no {error}") from error
-    known = [(shape[0], shape[2]) for shape in convs] == [(c, k) for c, k, _ in WAV2VEC2_CONVS]
-    if not known or width not in _PUBLISHED_HEADS or kernel.shape != (width,):
+    known = [(shape[0], *shape[2:]) for shape in convs] == [(c, k) for c, k, _ in WAV2VEC2_CONVS]
+    num_heads = _PUBLISHED_HEADS.get((width, num_layers, ffn))
+    if not known or num_heads is None or kernel.shape[2:] != (128,):
         raise CheckpointError(
             f"{path} has no published shape: write its wav2vec2_model arguments into {SETTINGS} beside"
         )
@@ -160,8 +176,8 @@ def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
         "encoder_projection_dropout": 0.1,
         "encoder_pos_conv_kernel": 128,
         "encoder_pos_conv_groups": 16,
-        "encoder_num_layers": len({n.split(".")[3] for n in tensors if n.startswith("encoder.transformer.layers.")}),
-        "encoder_num_heads": _PUBLISHED_HEADS[width],
+        "encoder_num_layers": num_layers,
+        "encoder_num_heads": num_heads,
         "encoder_attention_dropout": 0.0 if layered else 0.1,
         "encoder_ff_interm_features": ffn,
         "encoder_ff_interm_dropout": 0.0,
@@ -193,9 +209,9 @@ def write_torchaudio(model: CtcModel | Contrastive | Encoder, folder: Path) -> C
     safetensors.torch.save_file({name: t.clone().contiguous() for name, t in tensors.items()}, folder / WEIGHTS)
     (folder / SETTINGS).write_text(as_json(settings), encoding="utf-8")
     if not isinstance(model, CtcModel):
-        return peer(config, read_weights(folder / WEIGHTS))
+        return peer(settings, read_weights(folder / WEIGHTS))
     if SPACE in model.tokenizer.texts:
         raise ConfigError(f"torchaudio's labels have {SPACE!r} for the space, and this vocabulary has it as a letter")
     labels = [BLANK, UNKNOWN, *(SPACE if text == " " else text for text in model.tokenizer.texts[2:])]
     (folder / LABELS).write_text(as_json(labels), encoding="utf-8")
-    return peer(config, read_weights(folder / WEIGHTS), list(range(len(labels))))
+    return peer(settings, read_weights(folder / WEIGHTS), list(range(len(labels))))

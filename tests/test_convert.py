@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from reference.folders import save_transformers
+from reference.folders import save_fairseq, save_transformers
 from reference.models import tiny_encoder
 from test_cli import call
 from test_huggingface import recogniser
 
-from speechssl import convert, huggingface
+from speechssl import convert, fairseq, huggingface, torchaudio_models
 from speechssl.checkpoint import load_record
 from speechssl.convert import difference, export_model, import_model, load_model, outputs
 from speechssl.ctc import CtcModel, load_ctc, save_ctc
@@ -77,6 +77,55 @@ def test_one_changed_weight_is_seen_in_every_kind_of_model(tmp_path: Path) -> No
                 parameter.copy_(before)
 
 
+SOURCES = ("transformers", "torchaudio", "fairseq")
+
+
+@pytest.mark.parametrize("change", [{"num_heads": 1}, {"norm": "post"}, {"normalise_input": False}, {"stride": 1}])
+@pytest.mark.parametrize("library", SOURCES)
+def test_a_misread_setting_is_seen(
+    tmp_path: Path, library: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that no shape tells: the other model must have them from the file, not from what we understood."""
+    source = tmp_path / "theirs"
+    if library == "transformers":
+        save_transformers(source, "Wav2Vec2Model", "large")
+    elif library == "torchaudio":
+        save_transformers(tmp_path / "first", "Wav2Vec2Model", "large")
+        import_model(tmp_path / "first", tmp_path / "mine")
+        export_model(tmp_path / "mine", source, "torchaudio")
+    else:
+        source = tmp_path / "theirs.pt"
+        save_fairseq(source, tiny_encoder("large"), normalize=True)
+    assert import_model(source, tmp_path / "right").difference < 1e-5
+    module = {"transformers": huggingface, "torchaudio": torchaudio_models, "fairseq": fairseq}[library]
+    name = "_encoder_config" if library == "fairseq" else "encoder_config"
+    real = getattr(module, name)
+
+    def misread(*given: Any) -> Any:
+        config = real(*given)
+        if "stride" in change:
+            (first, *others) = config.conv_layers
+            return config.model_copy(update={"conv_layers": ((*first[:2], first[2] - 1), *others)})
+        return config.model_copy(update=change)
+
+    monkeypatch.setattr(module, name, misread)
+    with pytest.raises(CheckpointError, match="refused: our outputs and its own differ by"):
+        import_model(source, tmp_path / "wrong")
+
+
+def test_a_channel_is_measured_by_its_own_size() -> None:
+    """One of a thousand times the others must not hide what is wrong in them."""
+    model = tiny_encoder("base")
+    with torch.no_grad():
+        model.context.layers[-1].ffn_norm.bias[0] += 1e3  # type: ignore[union-attr, index]
+
+    def wrong(samples: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        (found,) = outputs(model, samples)
+        return (torch.cat([found[:, :1], found[:, 1:] + 1e-3], 1),)
+
+    assert difference(model, wrong) > 1e-4
+
+
 def test_outputs_have_the_shapes_that_are_said() -> None:
     samples = torch.randn(2000)
     frames = 99
@@ -92,6 +141,11 @@ def test_nothing_is_overwritten_and_nothing_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="there already and stays as it is"):
         import_model(tmp_path / "theirs", tmp_path / "there")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="there already and stays as it is"):
+        import_model(tmp_path / "theirs", tmp_path / "dangling")
+    with pytest.raises(CheckpointError, match="needs speechssl import first"):
+        load_encoder(tmp_path / "theirs")
     with pytest.raises(ConfigError, match="no such file or folder"):
         import_model(tmp_path / "nowhere", tmp_path / "ours")
     with pytest.raises(CheckpointError, match="is no model: give a Hugging Face folder"):

@@ -83,6 +83,10 @@ def test_any_other_object_is_refused_and_nothing_is_run(tmp_path: Path, name: st
         ({"activation_fn": "relu"}, "activation_fn = 'relu'"),
         ({"layer_type": "conformer"}, "layer_type = 'conformer'"),
         ({"encoder_layers": None}, "encoder_layers"),
+        ({"negatives_from_everywhere": True}, "negatives_from_everywhere = True"),
+        ({"conv_feature_layers": 7}, "conv_feature_layers 7 cannot be read"),
+        ({"latent_groups": "two"}, "is damaged, or no wav2vec"),
+        ({"latent_groups": 3}, "is damaged, or no wav2vec"),
         ({"conv_feature_layers": "__import__('os').system('true')"}, "not a sum of lists"),
     ],
 )
@@ -116,6 +120,7 @@ def test_convolutions_are_read_as_fairseq_writes_them() -> None:
         "[(8, -1, 5)]",
         "[x]",
         "[(True,1,1)]",
+        "[(1,1,1)]*60*60",
     ):
         with pytest.raises(CheckpointError, match="conv_feature_layers"):
             conv_layers(wrong)

@@ -48,6 +48,20 @@ def test_shards_outside_the_folder_are_refused(tmp_path: Path) -> None:
         read_tensors(folder)
 
 
+@pytest.mark.parametrize("table", [{"weight_map": ["a"]}, {"weight_map": {"a": 1}}, {"x": 1}])
+def test_an_index_without_a_table_is_refused(tmp_path: Path, table: dict[str, object]) -> None:
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match="no weight_map from names to files"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04N.", b"PK\x03\x04"])
+def test_what_is_no_torch_file_is_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a torch file|is refused|other things than tensors"):
+        read_tensors(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b""])
 def test_what_is_no_json_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)

@@ -171,6 +171,16 @@ def test_a_damaged_file_is_one_error(tmp_path: Path, name: str, content: str) ->
     assert not (tmp_path / "ours").exists()
 
 
+def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
+    save_transformers(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["wav2vec2.encoder.layer_norm.bias"] = torch.zeros(9)
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"encoder\.context\.norm\.bias is \(9,\), the model has \(16,\)"):
+        import_model(tmp_path / "theirs", tmp_path / "ours")
+
+
 @pytest.mark.parametrize("style", ["base", "large"])
 def test_without_a_processor_only_layered_models_are_normalised(tmp_path: Path, style: str) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2Model", style)
@@ -249,6 +259,27 @@ def test_a_language_of_a_multilingual_model_is_its_adapter_head_and_vocabulary(t
     assert load_ctc(tmp_path / "default").tokenizer.size == len(VOCABULARY)
     with pytest.raises(ConfigError, match=r"no adapter for --language 'fra'; languages there: deu, eng"):
         import_model(tmp_path / "theirs", tmp_path / "french", language="fra")
+
+
+def test_without_a_default_language_one_must_be_given(tmp_path: Path) -> None:
+    make_multilingual(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "tokenizer_config.json"
+    path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "target_lang"}))
+    with pytest.raises(ConfigError, match="give --language, one of eng, deu"):
+        import_model(tmp_path / "theirs", tmp_path / "ours")
+    assert import_model(tmp_path / "theirs", tmp_path / "ours", language="deu").difference < 1e-5
+
+
+def test_a_blank_that_is_in_no_vocabulary_is_refused_and_one_beside_it_is_not(tmp_path: Path) -> None:
+    save_transformers(tmp_path / "theirs")
+    (tmp_path / "theirs" / "processor_config.json").unlink()
+    vocabulary = {name: i for name, i in VOCABULARY.items() if name != "<pad>"}
+    save_tokenizer(tmp_path / "theirs", vocabulary)
+    with pytest.raises(CheckpointError, match="padding token, which is the blank"):
+        import_model(tmp_path / "theirs", tmp_path / "ours")
+    (tmp_path / "theirs" / "added_tokens.json").write_text(json.dumps({"<pad>": 7}))
+    import_model(tmp_path / "theirs", tmp_path / "ours")
+    assert load_ctc(tmp_path / "ours").tokenizer.texts[0] == "<pad>"
 
 
 def test_a_language_of_a_model_without_adapters_is_refused(tmp_path: Path) -> None:

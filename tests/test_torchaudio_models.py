@@ -18,7 +18,7 @@ from speechssl.convert import export_model, import_model, load_model
 from speechssl.ctc import load_ctc, save_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import load_encoder
-from speechssl.torchaudio_models import encoder_config, read_torchaudio, their_settings
+from speechssl.torchaudio_models import _published, encoder_config, their_settings
 
 LABELS = ["-", "|", "E", "T", "'"]
 
@@ -70,45 +70,48 @@ def test_labels_must_be_there_and_as_many_as_outputs(tmp_path: Path) -> None:
         import_model(source, tmp_path / "ours")
 
 
-@pytest.mark.parametrize("name", ["wav2vec2_base", "wav2vec2_large_lv60k"])
-def test_a_published_shape_needs_no_settings(tmp_path: Path, name: str) -> None:
-    """One layer instead of 12 or 24, the widths as published; the old names of weight norm, as in the files."""
-    factory = getattr(torchaudio.models, name)
+PUBLISHED = ["wav2vec2_base", "wav2vec2_large", "wav2vec2_large_lv60k", "wav2vec2_xlsr_300m", "wav2vec2_xlsr_1b"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("name", [*PUBLISHED, "wav2vec2_xlsr_2b", "hubert_base"])
+def test_a_published_shape_needs_no_settings(name: str, old: bool) -> None:
+    """Either naming of weight norm. Heads, strides and order of norms have no shape: they are as published."""
     with torch.device("meta"):
-        published = factory()
-    layered = name.endswith("lv60k")
-    settings = their_settings(read_config(published, 1, layered))
-    theirs = torchaudio.models.wav2vec2_model(**settings, aux_num_out=None)
-    torch.save(old_weight_norm(theirs.state_dict()), tmp_path / "weights.pth")
-    config = read_torchaudio(tmp_path / "weights.pth").encoder
-    assert config.num_heads == published.encoder.transformer.layers[0].attention.num_heads
-    assert (config.norm == "pre") == published.encoder.transformer.layers[0].layer_norm_first
-    assert their_settings(config)["extractor_conv_layer_config"] == settings["extractor_conv_layer_config"]
-    assert import_model(tmp_path / "weights.pth", tmp_path / "ours").difference < 1e-5
+        theirs = getattr(torchaudio.models, name)()
+    tensors = theirs.state_dict()
+    found = _published(Path("weights.pth"), old_weight_norm(tensors) if old else tensors)
+    with torch.device("meta"):
+        built = torchaudio.models.wav2vec2_model(**found, aux_num_out=None)
+    assert {n: t.shape for n, t in built.state_dict().items()} == {n: t.shape for n, t in tensors.items()}
+    for ours, its in zip(built.modules(), theirs.modules(), strict=True):
+        assert type(ours).__name__ == type(its).__name__
+        for setting in ("num_heads", "stride", "layer_norm_first", "groups", "kernel_size"):
+            assert getattr(ours, setting, None) == getattr(its, setting, None), setting
+    assert encoder_config(found).normalise_input == (found["extractor_mode"] == "layer_norm")
 
 
-def read_config(model: Any, num_layers: int, layered: bool) -> Any:
-    """Our settings of torchaudio's model, read from its modules."""
-    layer, first = model.encoder.transformer.layers[0], model.feature_extractor.conv_layers[0]
-    convs = [(b.conv.out_channels, b.kernel_size, b.stride) for b in model.feature_extractor.conv_layers]
-    return encoder_config(
-        {
-            "extractor_mode": "layer_norm" if layered else "group_norm",
-            "extractor_conv_layer_config": convs,
-            "extractor_conv_bias": first.conv.bias is not None,
-            "encoder_embed_dim": layer.attention.embed_dim,
-            "encoder_num_layers": num_layers,
-            "encoder_num_heads": layer.attention.num_heads,
-            "encoder_ff_interm_features": layer.feed_forward.intermediate_dense.out_features,
-            "encoder_layer_norm_first": layer.layer_norm_first,
-            "encoder_pos_conv_kernel": model.encoder.transformer.pos_conv_embed.kernel_size,
-            "encoder_pos_conv_groups": 16,
-            "encoder_dropout": 0.0,
-            "encoder_attention_dropout": 0.0,
-            "encoder_ff_interm_dropout": 0.0,
-            "encoder_layer_drop": 0.0,
-        }
-    )
+@pytest.mark.parametrize("change", [{"encoder_num_layers": 1}, {"encoder_ff_interm_features": 64}])
+def test_a_shape_that_is_nearly_published_needs_settings(change: dict[str, int]) -> None:
+    with torch.device("meta"):
+        settings = _published(Path("weights.pth"), torchaudio.models.wav2vec2_base().state_dict()) | change
+        theirs = torchaudio.models.wav2vec2_model(**settings, aux_num_out=None)
+    with pytest.raises(CheckpointError, match="no published shape"):
+        _published(Path("weights.pth"), theirs.state_dict())
+
+
+def test_the_names_of_wrapped_models_are_known(tmp_path: Path) -> None:
+    theirs, settings = make("large")
+    source = save(tmp_path / "theirs", theirs, settings)
+    torch.save({f"model.{name}": tensor for name, tensor in theirs.state_dict().items()}, source)
+    assert import_model(source, tmp_path / "ours").difference < 1e-5
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3, 4, 5], ["-", "|", "E", "E", "T"], ["-", "|", "", "E", "T"], [["-"]] * 5])
+def test_labels_are_different_texts(tmp_path: Path, labels: list[Any]) -> None:
+    theirs, settings = make("base", len(labels))
+    with pytest.raises(CheckpointError, match="no list of different texts"):
+        import_model(save(tmp_path / "theirs", theirs, settings, labels), tmp_path / "ours")
 
 
 def test_another_shape_needs_settings_and_other_weights_are_refused(tmp_path: Path) -> None:
