@@ -1,8 +1,11 @@
 """Data that the tests make for themselves: words spoken in tones, prepared stores, a very small encoder."""
 
 import csv
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -30,6 +33,17 @@ SMALL_ENCODER = {
     "pos_groups": 4,
     "layer_drop": 0.1,
 }
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script beside the package as a module, named after its folder too: recipes have scripts of one name."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def speak(text: str, rng: np.random.Generator) -> NDArray[np.float32]:

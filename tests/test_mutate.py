@@ -1,14 +1,12 @@
 """The tool that plants mistakes: its mutants fit the code, and it cannot call a mutant caught that no test caught."""
 
 import ast
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from conftest import load_script
 
 ROOT = Path(__file__).parents[1]
 THING = "speechssl/thing.py"
@@ -23,17 +21,7 @@ def test_double():
 """
 
 
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutate", ROOT / "tools" / "mutate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-mutate = load_tool()
+mutate = load_script(ROOT / "tools" / "mutate.py")
 by_label = pytest.mark.parametrize("mutant", mutate.MUTANTS, ids=lambda mutant: mutant.label)
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
+from conftest import load_script
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "synthetic" / "prepare.py"
 TINY = ["--unlabelled-minutes", "0.7", "--labelled-minutes", "0.1", "--dev-minutes", "0.05", "--test-minutes", "0.1"]
@@ -23,14 +24,7 @@ needs_espeak = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    """The recipe as a module, under a name that no other recipe's prepare.py has."""
-    spec = importlib.util.spec_from_file_location("synthetic_prepare", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def prepare(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

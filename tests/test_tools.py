@@ -1,31 +1,19 @@
 """The tools that compare us with other libraries: what they promise to show, and that a difference does not pass."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import load_script
 
 from speechssl.audio import write_wav
 
 ROOT = Path(__file__).parents[1]
 
 
-def load_tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-differences, same_texts = load_tool("differences"), load_tool("same_texts")
+differences, same_texts = (load_script(ROOT / "tools" / f"{name}.py") for name in ("differences", "same_texts"))
 
 
 @pytest.fixture(autouse=True)
