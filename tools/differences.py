@@ -39,7 +39,7 @@ from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.report import text_table
 from speechssl.text import CharTokenizer
-from speechssl.torchaudio_models import their_model
+from speechssl.torchaudio_models import their_model, their_settings
 from speechssl.weights import to_dialect
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
@@ -245,8 +245,9 @@ def transformers_rows(style: Style, model: CtcModel, batch: Batch, ours: Outputs
 
 def torchaudio_outputs(style: Style, model: CtcModel, batch: Batch) -> Outputs:
     tensors = to_dialect(model.state_dict(), style.encoder, "torchaudio")
-    whole = their_model(style.encoder, tensors)
-    encoder = their_model(style.encoder, {n: t for n, t in tensors.items() if not n.startswith("aux.")})
+    settings = their_settings(style.encoder)
+    whole = their_model(settings, tensors)
+    encoder = their_model(settings, {n: t for n, t in tensors.items() if not n.startswith("aux.")})
 
     def run(theirs: nn.Module, heard: Batch) -> Tensor:
         inputs, _ = their_inputs(heard, style.encoder.normalise_input)
