@@ -165,7 +165,7 @@ def _vocabulary(folder: Path, num_rows: int, language: str | None) -> tuple[tupl
         raise CheckpointError(f"{folder} has a CTC head and no vocab.json: save the processor beside the model")
     given = folder / "tokenizer_config.json"
     settings = read_json(given, dict) if given.exists() else {}
-    if (kind := settings.get("tokenizer_class", _TOKENIZER)) != _TOKENIZER:
+    if (kind := settings.get("tokenizer_class") or _TOKENIZER) not in (_TOKENIZER, "Wav2Vec2Tokenizer"):  # its old name
         raise CheckpointError(f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported")
     vocabulary, more = read_json(folder / "vocab.json", dict), {}
     if any(isinstance(value, dict) for value in vocabulary.values()):

@@ -226,6 +226,14 @@ def test_lower_casing_is_part_of_the_vocabulary(tmp_path: Path) -> None:
     assert read_huggingface(tmp_path / "theirs").tokens[5:7] == ("a", "b")
 
 
+@pytest.mark.parametrize("name", [None, "Wav2Vec2Tokenizer"])
+def test_the_tokenizers_old_name_is_known(tmp_path: Path, name: str | None) -> None:
+    save_transformers(tmp_path / "theirs")
+    (tmp_path / "theirs" / "processor_config.json").unlink()
+    save_tokenizer(tmp_path / "theirs", VOCABULARY, tokenizer_class=name)
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").kind == "ctc"
+
+
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     save_transformers(tmp_path / "theirs")
     (tmp_path / "theirs" / "processor_config.json").unlink(missing_ok=True)
