@@ -120,7 +120,9 @@ def pretrain_command(
         log(pretrain_cost(stores, settings, split or ["train"]))
         return
     _start_anew(run, force, stores, init_from)
-    _out(f"{pretrain(stores, run, settings, split or ['train'], init_from)}\n")
+    made = pretrain(stores, run, settings, split or ["train"], init_from)
+    if ranks.rank() == 0:  # the other verbs share no work: there every process prints, whoever started it
+        _out(f"{made}\n")
 
 
 @app.command("finetune")
@@ -143,7 +145,8 @@ def finetune_command(
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     _start_anew(run, force, stores, origin)
     finetune(stores, run, settings, origin)
-    _out(f"{run / 'model'}\n")
+    if ranks.rank() == 0:
+        _out(f"{run / 'model'}\n")
 
 
 @app.command("evaluate")
@@ -216,9 +219,8 @@ def _print(result: Transcript, name: str, several: bool) -> None:
 
 
 def _out(text: str) -> None:
-    """Data to stdout, once for all ranks: UTF-8 whatever the locale, and the bytes of file names as they are."""
-    if ranks.rank() == 0:
-        typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+    """Data to stdout: UTF-8 whatever the locale, and the bytes of file names as they are."""
+    typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
 
 
 @app.command("import")

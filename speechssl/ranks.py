@@ -1,6 +1,8 @@
 """Processes that share every update, as torchrun starts them. One alone is rank 0 of 1 and communicates nothing."""
 
+import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,19 +17,27 @@ from speechssl.errors import ConfigError, TrainingError
 
 def rank() -> int:
     """Which of the processes this one is; rank 0 alone writes."""
-    return int(os.environ["RANK"]) if count() > 1 else 0
+    return _number("RANK") if count() > 1 else 0
 
 
 def count() -> int:
     """How many processes share an update."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    return _number("WORLD_SIZE") if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError as error:
+        raise ConfigError(f"{name} is {os.environ[name]!r}, not a number: start with torchrun, or unset it") from error
 
 
 def start(device: torch.device) -> None:
     """Meet the other processes, once: gloo for what lies on the CPU, nccl for GPUs, of which each process has its own.
 
     Raises:
-        ConfigError: more processes than GPUs.
+        ConfigError: more processes than GPUs, or nothing says where to meet.
+        TrainingError: the others did not come.
     """
     if count() > 1 and device.type == "cuda":
         own, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
@@ -35,8 +45,18 @@ def start(device: torch.device) -> None:
             raise ConfigError(f"process {own + 1} of this machine finds {gpus} GPUs: start one process for each")
         torch.cuda.set_device(own)
     if count() > 1 and not dist.is_initialized():
+        if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+            raise ConfigError("RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them")
         backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backends, timeout=timedelta(hours=2))  # the others wait while rank 0 validates
+        with _talking():
+            dist.init_process_group(backends, timeout=timedelta(hours=2))  # the others wait while rank 0 validates
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Let gloo's threads drop the last tensors: one that needs the interpreter while it ends aborts the process."""
+    dist.destroy_process_group()
+    time.sleep(0.1)  # it says neither when they are done nor waits for them
 
 
 def anywhere(flag: bool) -> bool:
@@ -67,7 +87,8 @@ def total(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         return dict(values)
     flat = [torch.as_tensor(v, dtype=torch.float64, device=device).detach().flatten() for v in values.values()]
     length = torch.tensor(sum(map(len, flat)))
-    dist.all_reduce(length, dist.ReduceOp.MAX)  # a rank without data cannot know it
+    with _talking():
+        dist.all_reduce(length, dist.ReduceOp.MAX)  # a rank without data cannot know it
     whole = _summed(torch.cat(flat) if flat else torch.zeros(int(length), dtype=torch.float64, device=device))
     parts = torch.split(whole, list(map(len, flat))) if flat else ()
     return {
@@ -93,10 +114,22 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
     """Overwrite ``tensors`` with those of rank 0."""
-    for tensor in tensors if count() > 1 else ():
-        dist.broadcast(tensor, 0)
+    with _talking():
+        for tensor in tensors if count() > 1 else ():
+            dist.broadcast(tensor, 0)
 
 
 def _summed(tensor: Tensor) -> Tensor:
-    dist.all_reduce(tensor)
+    with _talking():
+        dist.all_reduce(tensor)
     return tensor
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """What the back end says when another process is gone, as one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"another process of this run is gone; see its own message ({reason})") from error
