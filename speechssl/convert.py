@@ -195,10 +195,8 @@ def _ours(foreign: Foreign) -> tuple[Encoder | Contrastive | CtcModel, Table]:
         model = CtcModel(encoder, VocabularyTokenizer(foreign.tokens), NORMALISER, CtcConfig())
         return model, record | {"kind": "ctc", "normaliser": NORMALISER}
     if foreign.settings is not None:
-        return _objective(encoder, foreign.settings), record | {
-            "kind": "pretraining",
-            "about": about | foreign.settings,
-        }
+        about |= foreign.settings
+        return _objective(encoder, foreign.settings), record | {"kind": "pretraining"}
     return encoder, record | {"kind": "encoder"}
 
 

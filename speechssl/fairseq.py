@@ -3,6 +3,7 @@
 import argparse
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def load_fairseq(path: Path) -> Any:
 
 def is_fairseq(loaded: object) -> bool:
     """Whether the content of a torch file is a fairseq checkpoint."""
-    settings = isinstance(loaded, dict) and ("args" in loaded or "cfg" in loaded)
-    return settings and isinstance(loaded, dict) and isinstance(loaded.get("model"), dict)
+    return isinstance(loaded, dict) and isinstance(loaded.get("model"), dict) and not {"args", "cfg"}.isdisjoint(loaded)
 
 
 def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
@@ -73,11 +73,10 @@ def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
     objective = "quantizer.vars" in tensors
     groups = int(settings.get("latent_groups", 2))
     ours = from_dialect(tensors, config, "fairseq", groups if objective else 0)
+    arguments, converted = _torchaudio_settings(settings), _convert_state_dict(tensors)
     if objective:
         tables = _objective(settings, ours["quantizer.codebook"], len(ours["target_projection.bias"]))
-        run = _objective_peer(_torchaudio_settings(settings), _convert_state_dict(tensors), tensors, groups)
-        return Foreign(config, ours, run, settings=tables)
-    arguments, converted = _torchaudio_settings(settings), _convert_state_dict(tensors)
+        return Foreign(config, ours, _objective_peer(arguments, converted, tensors, groups), settings=tables)
     if "head.weight" not in ours:
         return Foreign(config, ours, peer(arguments, converted))
     names = _dictionary(path.parent / DICTIONARY)
@@ -225,10 +224,14 @@ def _objective_peer(
     def linear(inputs: Tensor, name: str) -> Tensor:
         return F.linear(inputs, own[f"{name}.weight"], own[f"{name}.bias"])
 
+    @cache
+    def model() -> torch.nn.Module:  # when ours is known to fit, as in ``peer``
+        return their_model(settings, converted)
+
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
-        model, inputs = their_model(settings, converted), their_input(samples, settings)
-        context, frames = model(inputs)[0][0], model.feature_extractor(inputs, None)[0][0]
+        inputs = their_input(samples, settings)
+        context, frames = model()(inputs)[0][0], model().feature_extractor(inputs, None)[0][0]
         normed = F.layer_norm(frames, frames.shape[-1:], own["layer_norm.weight"], own["layer_norm.bias"])
         vectors = torch.cat(own["quantizer.vars"][0].chunk(groups), dim=1)
         return linear(context, "final_proj"), linear(normed, "quantizer.weight_proj"), linear(vectors, "project_q")

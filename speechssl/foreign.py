@@ -66,15 +66,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: damaged, or it holds anything but tensors.
     """
-    loaded = load_torch(path) if path.suffix != ".safetensors" else None
-    if loaded is not None:
-        if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-            raise CheckpointError(f"{path} holds other things than tensors by name: give a file of weights")
-        return loaded
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file that can be read: {error}") from error
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} is not a safetensors file that can be read: {error}") from error
+    loaded = load_torch(path)
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise CheckpointError(f"{path} holds other things than tensors by name: give a file of weights")
+    return loaded
 
 
 def load_torch(path: Path, allowed: tuple[type, ...] = ()) -> Any:
