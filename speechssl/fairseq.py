@@ -225,7 +225,7 @@ def _objective_peer(
         return F.linear(inputs, own[f"{name}.weight"], own[f"{name}.bias"])
 
     @cache
-    def model() -> torch.nn.Module:  # when ours is known to fit, as in ``peer``
+    def model() -> Any:  # when ours is known to fit, as in ``peer``
         return their_model(settings, converted)
 
     @torch.no_grad()
