@@ -36,20 +36,16 @@ class Batch:
     inputs: Tensor
     """(B, S) float32 samples in -1..1, or (B, U, F) float32 log-mel."""
     num_units: Tensor
-    """(B,) int64, valid samples or mel frames."""
+    """(B,) int64, valid samples or mel frames; on the host wherever ``inputs`` are, so that nothing waits for it."""
     texts: tuple[str | None, ...]
     audio_s: float
     """Seconds of audio in all utterances together."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on ``device``; copies overlap with computing where the host memory is pinned."""
+        """The same batch with its inputs on ``device``, copied from pinned memory while the device computes."""
         if device.type == "cpu":
             return self
-        return replace(
-            self,
-            inputs=self.inputs.pin_memory().to(device, non_blocking=True),
-            num_units=self.num_units.pin_memory().to(device, non_blocking=True),
-        )
+        return replace(self, inputs=self.inputs.pin_memory().to(device, non_blocking=True))
 
 
 def utterance_key(utterance_id: str) -> int:

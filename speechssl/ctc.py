@@ -17,7 +17,9 @@ from speechssl.config import Settings, as_table, build
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder, EncoderConfig, EncoderOutput
 from speechssl.errors import CheckpointError
+from speechssl.kernels import Dropout
 from speechssl.masking import MaskConfig, span_mask
+from speechssl.padding import valid_mask
 from speechssl.runtime import generator
 from speechssl.text import Tokenizer, load_tokenizer, normalise
 
@@ -46,7 +48,7 @@ class CtcModel(nn.Module):
         super().__init__()
         self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
         self.config, self.seed = config, seed
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(encoder.config.width, tokenizer.size)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -76,7 +78,7 @@ class CtcModel(nn.Module):
         blank = self.tokenizer.blank_id
         loss = F.ctc_loss(log_probs.transpose(0, 1), joined, num_frames, lengths, blank=blank, reduction="sum")
         with torch.no_grad():
-            valid = torch.arange(log_probs.shape[1], device=log_probs.device) < num_frames[:, None]
+            valid = valid_mask(num_frames, log_probs.shape[1], log_probs.device)
             blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
         weight = int(lengths.sum())
         return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blanks * weight})

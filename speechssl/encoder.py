@@ -12,6 +12,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from speechssl.config import Settings
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
+from speechssl.front_end import LogMelFrontEnd, WaveformFrontEnd
+from speechssl.kernels import Dropout, attention, grouped_conv
+from speechssl.padding import after_window, normalise_valid, valid_mask, zero_padding
 
 ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
 WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
@@ -88,120 +91,6 @@ class EncoderOutput(NamedTuple):
     """(B,) int64, valid frames"""
 
 
-def valid_mask(num_valid: Tensor, length: int) -> Tensor:
-    """(B,) counts -> (B, length) bool, True = valid."""
-    return torch.arange(length, device=num_valid.device) < num_valid[:, None]
-
-
-def after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
-    """(B,) int64 -> how many windows lie wholly inside so many units."""
-    windows: Tensor = (length - kernel) // stride + 1  # not torch.div, which an ONNX graph would do in float32
-    return windows.clamp_min(0)
-
-
-class ValidGroupNorm(nn.Module):
-    """GroupNorm with one group per channel whose statistics come from the valid frames only.
-
-    The known implementations average over padding too, so that an utterance's features depend on its batch mates.
-    """
-
-    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.eps = eps
-
-    def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
-        """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
-        frames = frames.float()  # statistics over seconds of audio are not for bfloat16
-        # An exported graph has no branch on values, so it takes the general way: equal but for rounding.
-        if not torch.compiler.is_exporting() and bool((num_valid == frames.shape[2]).all()):
-            return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
-        valid = valid_mask(num_valid, frames.shape[2])[:, None]
-        count = num_valid.clamp_min(1)[:, None, None]
-        mean = (frames * valid).sum(2, keepdim=True) / count
-        centred = (frames - mean) * valid
-        variance = centred.square().sum(2, keepdim=True) / count
-        return centred * (self.weight[:, None] * (variance + self.eps).rsqrt()) + self.bias[:, None]
-
-
-class WaveformFrontEnd(nn.Module):
-    """wav2vec 2.0's convolutions: (B, S) samples -> (B, T, C) frames.
-
-    conv_norm "group": group norm after the first layer (BASE); "layer": LayerNorm in every layer (LARGE).
-    Source: wav2vec 2.0 section 2 and its released configurations. Differs in the statistics: valid samples only.
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.normalise_input = config.normalise_input
-        grouped = config.conv_norm == "group"
-        widths = [1] + [channels for channels, _, _ in config.conv_layers]
-        self.convs = nn.ModuleList(
-            nn.Conv1d(below, channels, kernel, stride, bias=config.conv_bias)
-            for below, (channels, kernel, stride) in zip(widths, config.conv_layers, strict=False)
-        )
-        self.group_norm = ValidGroupNorm(widths[1]) if grouped else None
-        self.layer_norms = nn.ModuleList([] if grouped else [nn.LayerNorm(channels) for channels in widths[1:]])
-        self.windows = config.frame_windows
-        for conv in self.convs:
-            assert isinstance(conv, nn.Conv1d)
-            nn.init.kaiming_normal_(conv.weight)
-
-    def forward(self, inputs: Tensor, num_units: Tensor) -> Tensor:
-        if self.normalise_input:
-            inputs = normalise_valid(inputs[..., None], num_units, 1e-7)[..., 0]
-        frames: Tensor = inputs[:, None]
-        num_valid = num_units
-        for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
-            frames, num_valid = conv(frames), after_window(num_valid, *window)
-            if self.group_norm is not None:
-                frames = self.group_norm(frames, num_valid) if index == 0 else frames
-            else:
-                frames = self.layer_norms[index](frames.transpose(1, 2)).transpose(1, 2)
-            frames = F.gelu(frames)
-        return frames.transpose(1, 2)
-
-
-class LogMelFrontEnd(nn.Module):
-    """(B, U, F) log-mel -> (B, T, C): normalised per utterance and bin over valid frames, then stride-2 convolutions.
-
-    Each convolution is one matrix product over windows of 3 frames-last rows: no layout copies.
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.windows = config.frame_windows
-        widths = [config.features.num_mels] + [config.channels] * len(self.windows)
-        self.convs = nn.ModuleList(
-            nn.Linear(kernel * below, config.channels) for below, (kernel, _) in zip(widths, self.windows, strict=False)
-        )
-
-    def forward(self, inputs: Tensor, num_units: Tensor) -> Tensor:
-        frames = normalise_valid(inputs, num_units, 1e-5)
-        for conv, (kernel, stride) in zip(self.convs, self.windows, strict=True):
-            windows = frames.unfold(1, kernel, stride).transpose(2, 3).flatten(2)
-            frames = F.gelu(conv(windows))
-        return frames
-
-
-def zero_padding(inputs: Tensor, num_valid: Tensor) -> Tensor:
-    """(B, U) or (B, U, F) with zeros behind the valid units, by selection: NaN there must not get through either."""
-    valid = valid_mask(num_valid, inputs.shape[1])
-    return inputs.masked_fill(~(valid if inputs.dim() == 2 else valid[..., None]), 0.0)
-
-
-def normalise_valid(inputs: Tensor, num_valid: Tensor, eps: float) -> Tensor:
-    """(B, U, F) -> zero mean, unit variance per utterance and column over its valid rows; padded rows are zero."""
-    valid = valid_mask(num_valid, inputs.shape[1])[..., None]
-    count = num_valid.clamp_min(1)[:, None, None]
-    # ONNX Runtime adds up the samples of a single recording one by one: float32 loses four digits over 30 s of them.
-    units = inputs.double() if torch.compiler.is_exporting() else inputs
-    centred = (units - (units * valid).sum(1, keepdim=True) / count) * valid
-    variance = centred.square().sum(1, keepdim=True) / count
-    return (centred * (variance + eps).rsqrt()).to(inputs.dtype)
-
-
 class Adapter(nn.Module):
     """LayerNorm, a bottleneck with ReLU, added to its input: what MMS learns per language.
 
@@ -234,30 +123,42 @@ class TransformerLayer(nn.Module):
         self.ffn_in = nn.Linear(config.width, config.ffn_width)
         self.ffn_out = nn.Linear(config.ffn_width, config.width)
         self.ffn_norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = Dropout(config.dropout)
+        self.activation_dropout = Dropout(config.activation_dropout)
         self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
-    def forward(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
-        """(B, T, D); ``attend`` (B, 1, 1, T) bool, True = a frame to attend to, None = all."""
+    def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone."""
         if self.pre_norm:
-            hidden = hidden + self.dropout(self._attention(self.attention_norm(hidden), attend))
+            normed = self.attention_norm(hidden)
+            hidden = _pick(hidden, wanted) + self.dropout(self._attention(normed, num_frames, wanted))
             hidden = hidden + self.dropout(self._ffn(self.ffn_norm(hidden)))
         else:
-            hidden = self.attention_norm(hidden + self.dropout(self._attention(hidden, attend)))
+            attended = self.dropout(self._attention(hidden, num_frames, wanted))
+            hidden = self.attention_norm(_pick(hidden, wanted) + attended)
             hidden = self.ffn_norm(hidden + self.dropout(self._ffn(hidden)))
         return hidden if self.adapter is None else self.adapter(hidden)
 
-    def _attention(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
-        qkv = self.qkv(hidden).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def _attention(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None) -> Tensor:
+        if wanted is None:
+            query, key, value = self.qkv(hidden).chunk(3, -1)
+        else:
+            width = hidden.shape[2]
+            query = F.linear(_pick(hidden, wanted), self.qkv.weight[:width], self.qkv.bias[:width])
+            key, value = F.linear(hidden, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, -1)
+        query, key, value = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
         p = self.attention_dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=attend, dropout_p=p)
-        out: Tensor = self.attention_out(heads.transpose(1, 2).flatten(2))
+        out: Tensor = self.attention_out(attention(query, key, value, num_frames, p))
         return out
 
     def _ffn(self, hidden: Tensor) -> Tensor:
         out: Tensor = self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(hidden))))
         return out
+
+
+def _pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:
+    """(B, T, D) -> the frames ``wanted`` (B, M) int64 of each utterance, (B, M, D); None = all."""
+    return hidden if wanted is None else hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[2]))
 
 
 class ContextNetwork(nn.Module):
@@ -274,32 +175,33 @@ class ContextNetwork(nn.Module):
         nn.init.zeros_(conv.bias)
         self.pos_conv = weight_norm(conv, dim=2)
         self.norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
 
-    def forward(self, hidden: Tensor, num_frames: Tensor) -> Tensor:
-        attend = None
+    def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone."""
         if torch.compiler.is_exporting() or bool((num_frames < hidden.shape[1]).any()):
-            valid = valid_mask(num_frames, hidden.shape[1])
-            hidden, attend = hidden * valid[..., None], valid[:, None, None]
-        # An even kernel padded by half of it on both sides gives one frame too many: the last is dropped.
-        positions = self.pos_conv(hidden.transpose(1, 2))[..., : hidden.shape[1]].transpose(1, 2)
+            hidden = hidden * valid_mask(num_frames, hidden.shape[1], hidden.device)[..., None]
+        assert self.pos_conv.bias is not None
+        positions = grouped_conv(hidden, self.pos_conv.weight, self.pos_conv.bias, self.pos_conv.groups)
         hidden = hidden + F.gelu(positions)
         hidden = self.dropout(hidden if self.pre_norm else self.norm(hidden))
-        dropped = torch.rand(len(self.layers)).lt(self.layer_drop).tolist() if self.training else []
-        for index, layer in enumerate(self.layers):
-            if not (dropped and dropped[index]):
-                hidden = layer(hidden, attend)
-        if self.pre_norm:
-            hidden = self.norm(hidden)
-        return hidden
+        dropped = (
+            torch.rand(len(self.layers)).lt(self.layer_drop).tolist() if self.training else [False] * len(self.layers)
+        )
+        layers = [layer for layer, skip in zip(self.layers, dropped, strict=True) if not skip]
+        for layer in layers[:-1]:
+            hidden = layer(hidden, num_frames)
+        # Every frame is attended to, but the last layer need not answer for frames that nobody reads.
+        hidden = layers[-1](hidden, num_frames, wanted) if layers else _pick(hidden, wanted)
+        return self.norm(hidden) if self.pre_norm else hidden
 
 
 class Encoder(nn.Module):
     """Front end, LayerNorm, projection, mask vector and context network.
 
     Inputs everywhere: ``inputs`` (B, S) float32 samples or (B, U, F) float32 log-mel, ``num_units`` (B,) int64 valid
-    samples or mel frames. Whatever stands in the padding changes no valid output.
+    samples or mel frames, on the host. Whatever stands in the padding changes no valid output.
 
     Source: wav2vec 2.0, section 2; BASE and LARGE as released.
     """
@@ -307,11 +209,15 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        waveform = config.features.kind == "waveform"
-        self.front_end = WaveformFrontEnd(config) if waveform else LogMelFrontEnd(config)
+        self.front_end: nn.Module
+        if config.features.kind == "waveform":
+            grouped = config.conv_norm == "group"
+            self.front_end = WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)
+        else:
+            self.front_end = LogMelFrontEnd(config.features.num_mels, config.channels, config.frame_windows)
         self.norm = nn.LayerNorm(config.front_width)
         self.projection = nn.Linear(config.front_width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
         self.context = ContextNetwork(config)
         for module in [self.projection, *(m for m in self.context.modules() if isinstance(m, nn.Linear))]:
@@ -338,7 +244,12 @@ class Encoder(nn.Module):
         return rows.reshape(rows.shape[0], num_frames, -1)
 
     def contextualise(
-        self, normed: Tensor, num_frames: Tensor, mask: Tensor | None = None, channel_mask: Tensor | None = None
+        self,
+        normed: Tensor,
+        num_frames: Tensor,
+        mask: Tensor | None = None,
+        channel_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """LayerNormed front-end frames -> context.
 
@@ -347,16 +258,17 @@ class Encoder(nn.Module):
             num_frames: (B,) int64, valid frames.
             mask: (B, T) bool, True = replaced by the learned mask vector, after the projection.
             channel_mask: (B, D) bool, True = this channel of the projection is zero in every frame.
+            wanted: (B, M) int64, the frames to return; None = all.
 
         Returns:
-            (B, T, D).
+            (B, T, D), or (B, M, D).
         """
         projected: Tensor = self.dropout(self.projection(normed))
         if mask is not None:
             projected = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
         if channel_mask is not None:
             projected = projected.masked_fill(channel_mask[:, None], 0.0)
-        hidden: Tensor = self.context(projected, num_frames)
+        hidden: Tensor = self.context(projected, num_frames, wanted)
         return hidden
 
     def forward(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from speechssl.batching import Batch, collate
 from speechssl.config import as_json
 from speechssl.ctc import CtcModel
-from speechssl.encoder import EncoderConfig, EncoderOutput, after_window, zero_padding
+from speechssl.encoder import EncoderConfig, EncoderOutput
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
+from speechssl.padding import after_window, zero_padding
 from speechssl.runtime import generator
 
 GRAPH = "model.onnx"

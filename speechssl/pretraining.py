@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
-from speechssl.encoder import Encoder, valid_mask
+from speechssl.encoder import Encoder
 from speechssl.masking import MaskConfig, sample_negatives, span_mask
+from speechssl.padding import valid_mask
 from speechssl.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
 from speechssl.runtime import generator
 
@@ -54,14 +55,20 @@ class Draws:
 
     mask: NDArray[np.bool_]
     """(B, T) True = masked; padding is never masked"""
-    slots: NDArray[np.int64]
-    """(B, M) frame in the flattened (B T) of the m-th masked frame; 0 where there is none"""
+    frames: NDArray[np.int64]
+    """(B, M) the m-th masked frame of each utterance; 0 where there is none"""
     valid: NDArray[np.bool_]
     """(B, M) True = a masked frame with at least one other to contrast with"""
     negatives: NDArray[np.int64]
     """(B, M, K) positions among 0..M-1 of the same utterance"""
     noise: NDArray[np.float32] | None
     """(N, G, V) Gumbel draws for the valid slots in row order; None in evaluation"""
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """(N,) the valid ones of ``frames`` as positions in the flattened (B T)."""
+        flat: NDArray[np.int64] = self.frames + np.arange(len(self.mask))[:, None] * self.mask.shape[1]
+        return flat[self.valid]
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -106,21 +113,21 @@ class Contrastive(nn.Module):
         counts = [int(m.sum()) for m in masks]
         quantizer = self.quantizer.config
         mask = np.zeros((len(masks), width), dtype=bool)
-        slots = np.zeros((len(masks), max(counts)), dtype=np.int64)
-        valid = np.zeros(slots.shape, dtype=bool)
-        negatives = np.zeros((*slots.shape, self.config.num_negatives), dtype=np.int64)
+        frames = np.zeros((len(masks), max(counts)), dtype=np.int64)
+        valid = np.zeros(frames.shape, dtype=bool)
+        negatives = np.zeros((*frames.shape, self.config.num_negatives), dtype=np.int64)
         noise = []
         for row, (own, count, rng) in enumerate(zip(masks, counts, rngs, strict=True)):
             mask[row, : len(own)] = own
             if count < 2:  # nothing to contrast with
                 continue
-            slots[row, :count] = np.flatnonzero(own) + row * width
+            frames[row, :count] = np.flatnonzero(own)
             valid[row, :count] = True
             negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
             if noisy:
                 shape = (count, quantizer.num_codebooks, quantizer.num_codes)
                 noise.append(-np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20)))
-        return Draws(mask, slots, valid, negatives, np.concatenate(noise) if noise else None)
+        return Draws(mask, frames, valid, negatives, np.concatenate(noise) if noise else None)
 
     @torch.no_grad()
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
@@ -128,7 +135,7 @@ class Contrastive(nn.Module):
         frames, num_frames = self.encoder.extract(batch.inputs, batch.num_units)
         lengths = num_frames.tolist()
         draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
-        slots = torch.from_numpy(draws.slots[draws.valid]).to(frames.device)
+        slots = torch.from_numpy(draws.slots).to(frames.device)
         probs = self.quantizer.class_probs(self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots])
         return StepStatistics(probs.sum(0), len(slots), sum(lengths))
 
@@ -147,15 +154,17 @@ class Contrastive(nn.Module):
         lengths = num_frames.tolist()
         draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
         device = frames.device
-        slots = torch.from_numpy(draws.slots[draws.valid]).to(device)
+        slots = torch.from_numpy(draws.slots).to(device)
         normed = encoder.norm(frames)
         # Only masked frames go through quantiser, projections and similarities: the rest would be thrown away.
         noise = None if draws.noise is None else torch.from_numpy(draws.noise).to(device)
         sources = self._target_frames(batch, normed).flatten(0, 1)[slots]
         quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
-        context = encoder.contextualise(normed, num_frames, torch.from_numpy(draws.mask).to(device))
+        wanted = torch.from_numpy(draws.frames).to(device)
+        mask = torch.from_numpy(draws.mask).to(device)
+        context = encoder.contextualise(normed, num_frames, mask, wanted=wanted)
         with torch.autocast(device.type, enabled=False):
-            predicted = self.context_projection(context.flatten(0, 1)[slots].float())
+            predicted = self.context_projection(context.float())
             targets = self.target_projection(quantized.vectors)
             logits = self._logits(predicted, targets, quantized.codes, draws)
             contrastive = (logits.logsumexp(-1) - logits[:, 0]).sum()
@@ -186,7 +195,7 @@ class Contrastive(nn.Module):
         return F.layer_norm(stacked, stacked.shape[-1:])
 
     def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """(N, W) predictions and targets, (N, G) codes -> (N, 1 + K) logits, the positive first.
+        """(B, M, W) predictions, (N, W) targets, (N, G) codes -> (N, 1 + K) logits, the positive first.
 
         One M x M similarity per utterance and a gather; a negative with the positive's codes is -inf.
         """
@@ -200,7 +209,7 @@ class Contrastive(nn.Module):
             return empty.index_copy(0, places, values).view(rows, columns, *values.shape[1:])
 
         packed_targets = pack(F.normalize(targets, dim=-1))
-        similarity = torch.bmm(pack(F.normalize(predicted, dim=-1)), packed_targets.transpose(1, 2))
+        similarity = torch.bmm(F.normalize(predicted, dim=-1), packed_targets.transpose(1, 2))
         itself = torch.arange(columns, device=device).expand(rows, columns)[..., None]
         choices = torch.cat([itself, torch.from_numpy(draws.negatives).to(device)], 2)
         logits = similarity.gather(2, choices).flatten(0, 1)[places] / self.config.logit_temp
@@ -219,7 +228,7 @@ class Contrastive(nn.Module):
         # The value comes from the whole update, the gradient flows through this batch's part of it.
         mean_probs = (whole.probs.detach() - own.probs.detach() + own.probs) / max(1, whole.num_masked)
         unevenness = diversity(mean_probs)
-        squares = frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1])
+        squares = frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1], frames.device)
         penalty = squares.sum() / whole.num_frames
         # Both terms of the update are multiplied by its masked frames; the diversity's value is shared out by weight.
         spread = unevenness.detach() * own.num_masked + (unevenness - unevenness.detach()) * whole.num_masked

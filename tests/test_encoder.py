@@ -26,11 +26,9 @@ from speechssl.encoder import (
     ContextNetwork,
     Encoder,
     EncoderConfig,
-    ValidGroupNorm,
-    normalise_valid,
-    valid_mask,
 )
 from speechssl.errors import ConfigError
+from speechssl.padding import valid_mask
 
 LENGTHS = {"waveform": [700, 431, 30, 250], "logmel": [60, 41, 7, 33]}
 
@@ -151,31 +149,6 @@ def test_weights_get_the_same_gradient_padded_or_alone(kind: str) -> None:
         torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-5)
 
 
-def test_group_norm_of_full_batches_is_torchs_and_of_padded_ones_the_same() -> None:
-    torch.manual_seed(0)
-    frames, norm = 5 + 3 * torch.randn(3, 4, 50), ValidGroupNorm(4)
-    with torch.no_grad():
-        norm.weight.normal_()
-        norm.bias.normal_()
-    theirs = torch.nn.GroupNorm(4, 4)
-    theirs.load_state_dict(norm.state_dict())
-    lengths = torch.tensor([50, 20, 2])
-    found = norm(frames, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        expected = theirs(frames[row : row + 1, :, :length])[0]
-        torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(norm(frames, torch.full((3,), 50)), theirs(frames))
-
-
-def test_inputs_are_normalised_over_their_valid_part() -> None:
-    inputs = 7 + 3 * torch.randn(2, 100, 5)
-    found = normalise_valid(inputs, torch.tensor([100, 30]), 1e-7)
-    assert (found[1, 30:] == 0).all()
-    for part in (found[0], found[1, :30]):
-        np.testing.assert_allclose(part.mean(0).numpy(), 0, atol=1e-5)
-        np.testing.assert_allclose(part.var(0, unbiased=False).numpy(), 1, atol=1e-4)
-
-
 def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> None:
     encoder, utterances = make("logmel-4")
     louder = [u + 2.5 for u in utterances]  # a gain is a constant in the logarithm
@@ -184,16 +157,6 @@ def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> No
         one, other = encoder(quiet.inputs, quiet.num_units), encoder(loud.inputs, loud.num_units)
     for left, right in zip(valid(*one), valid(*other), strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
-
-
-def test_group_norm_computes_in_float32_under_mixed_precision() -> None:
-    torch.manual_seed(0)
-    frames, norm, lengths = (20 + torch.randn(2, 4, 400)).bfloat16(), ValidGroupNorm(4), torch.tensor([400, 300])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        padded, alone = norm(frames, lengths), norm(frames[:1], lengths[:1])
-    assert padded.dtype == torch.float32
-    torch.testing.assert_close(padded, norm(frames.float(), lengths), atol=0, rtol=0)
-    torch.testing.assert_close(padded[:1], alone, atol=1e-4, rtol=0)
 
 
 # --- masks and dropped layers ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from reference import negatives
 from reference.models import batch_of, gradients, noise, tiny_encoder
 from reference.objective import (
@@ -33,7 +34,7 @@ from speechssl.decode import min_ctc_frames
 from speechssl.diagnostics import LossOutput
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
-from speechssl.pretraining import Contrastive
+from speechssl.pretraining import Contrastive, Draws
 from speechssl.quantizer import QuantizerConfig
 from speechssl.recognise import decode_batch
 from speechssl.report import read_metrics
@@ -127,10 +128,16 @@ def total(outputs: list[LossOutput]) -> float:
 # --- what is drawn -----------------------------------------------------------------------------------------------
 
 
+def places(draws: Draws) -> NDArray[np.int64]:
+    """(B, M) masked frames in the flattened (B T)."""
+    places: NDArray[np.int64] = draws.frames + np.arange(len(draws.mask))[:, None] * draws.mask.shape[1]
+    return places
+
+
 def own_draws(model: Contrastive, batch: Batch, step: int) -> dict[str, tuple[list[int], list[object], list[object]]]:
     """By utterance: its masked frames, their negatives, their noise."""
     draws, lengths = drawn(model, batch, step)
-    assert negatives.faults(draws.mask, lengths, draws.slots, draws.valid, draws.negatives) == []
+    assert negatives.faults(draws.mask, lengths, places(draws), draws.valid, draws.negatives) == []
     counts = draws.valid.sum(1)
     shape = (0, 2, 5) if draws.noise is None else draws.noise.shape
     noise_of = np.split(np.zeros(shape) if draws.noise is None else draws.noise, np.cumsum(counts)[:-1])
@@ -166,7 +173,7 @@ def test_negatives_are_other_masked_frames_of_the_utterance_whatever_the_lengths
     model = make(mask=MaskConfig(prob=prob, length=span))
     batch = batch_of([torch.zeros(1)] * len(lengths))
     draws = model.draw(batch, lengths, max(lengths) + padding, seed, noisy=False)
-    assert negatives.faults(draws.mask, lengths, draws.slots, draws.valid, draws.negatives) == []
+    assert negatives.faults(draws.mask, lengths, places(draws), draws.valid, draws.negatives) == []
 
 
 # --- features and transcripts ------------------------------------------------------------------------------------

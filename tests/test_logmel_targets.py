@@ -4,9 +4,9 @@ import pytest
 import torch
 from reference.models import batch_of, noise, tiny_encoder
 
-from speechssl.encoder import normalise_valid
 from speechssl.errors import ConfigError
 from speechssl.masking import MaskConfig
+from speechssl.padding import normalise_valid
 from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 
@@ -54,7 +54,7 @@ def test_neither_padding_nor_split_changes_a_step(kind: str) -> None:
 def test_targets_reach_the_codebook_and_never_the_front_end() -> None:
     model = make().train()
     batch = batch_of(noise(model.encoder.config, LENGTHS), list("abcde"))
-    model.encoder.contextualise = lambda normed, *_: torch.ones(*normed.shape[:2], model.encoder.config.width)  # type: ignore[assignment, method-assign, misc]
+    model.encoder.contextualise = lambda *_, wanted: torch.ones(*wanted.shape, model.encoder.config.width)  # type: ignore[assignment, method-assign, misc]
     model(batch, 0).total.backward()
     assert all(p.grad is None or not p.grad.any() for p in model.encoder.parameters())
     assert model.quantizer.codebook.grad is not None

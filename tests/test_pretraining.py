@@ -92,7 +92,7 @@ def test_a_negative_with_the_codes_of_the_positive_is_minus_infinity_and_no_othe
     model = make(quantizer=QuantizerConfig(num_codebooks=2, num_codes=5, width=8))
     codes = torch.tensor([[1, 2], [2, 1], [1, 2], [1, 1]])
     predicted, targets = torch.randn(4, 6), torch.randn(4, 6)
-    logits = model._logits(predicted, targets, codes, handmade([[1, 2, 3], [0, 2, 3], [0, 1, 0], [2, 1, 0]]))
+    logits = model._logits(predicted[None], targets, codes, handmade([[1, 2, 3], [0, 2, 3], [0, 1, 0], [2, 1, 0]]))
     assert logits.isneginf().tolist() == [
         [False, False, True, False],
         [False, False, False, False],
@@ -111,7 +111,9 @@ def test_logits_equal_the_reference_with_any_share_of_duplicates(num_codes: int)
     counts = draws.valid.sum(1)
     predicted, targets = random.standard_normal((2, counts.sum(), 6))
     codes = random.integers(num_codes, size=(counts.sum(), 2))
-    found = model._logits(torch.tensor(predicted).float(), torch.tensor(targets).float(), torch.tensor(codes), draws)
+    packed = torch.randn(*draws.valid.shape, 6)  # what stands where no frame takes part must not matter
+    packed[torch.from_numpy(draws.valid)] = torch.from_numpy(predicted).float()
+    found = model._logits(packed, torch.tensor(targets).float(), torch.tensor(codes), draws)
     parts = [np.split(values, np.cumsum(counts)[:-1]) for values in (predicted, targets, codes)]
     negatives = [row[:count] for row, count in zip(draws.negatives, counts, strict=True)]
     expected = [logits_of(*own, 0.1) for own in zip(*parts, negatives, strict=True)]
@@ -226,7 +228,7 @@ def test_targets_that_are_only_negatives_send_gradients_to_the_codebook() -> Non
     model = make()
     targets = torch.randn(3, 6, requires_grad=True)
     codes = torch.tensor([[0, 0], [1, 1], [2, 2]])
-    logits = model._logits(torch.randn(3, 6), targets, codes, handmade([[2], [2], [0]]))
+    logits = model._logits(torch.randn(1, 3, 6), targets, codes, handmade([[2], [2], [0]]))
     (logits[:1].logsumexp(-1) - logits[0, 0]).sum().backward()
     assert targets.grad is not None
     assert targets.grad[2].abs().sum() > 0

@@ -84,6 +84,9 @@ class MutantError(Exception):
 CHECKPOINT = "speechssl/checkpoint.py"
 CTC = "speechssl/ctc.py"
 ENCODER = "speechssl/encoder.py"
+FRONT_END = "speechssl/front_end.py"
+KERNELS = "speechssl/kernels.py"
+PADDING = "speechssl/padding.py"
 EXPERIMENTS = "speechssl/experiments.py"
 MASKING = "speechssl/masking.py"
 OPTIM = "speechssl/optim.py"
@@ -113,36 +116,36 @@ MUTANTS = (
         "1c",
         "feature penalty over padded frames",
         PRETRAINING,
-        "frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1])",
+        "frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1], frames.device)",
         "frames.float().square().mean(-1)",
     ),
     Mutant(
         "1d",
         "GroupNorm over padded frames",
-        ENCODER,
-        "bool((num_valid == frames.shape[2]).all())",
-        "True",
+        FRONT_END,
+        "row.unfold(0, kernel, stride)[:count].double()",
+        "row.unfold(0, kernel, stride).double()",
     ),
     Mutant(
         "1e",
         "inputs normalised over padding too",
-        ENCODER,
-        "valid = valid_mask(num_valid, inputs.shape[1])[..., None]",
+        PADDING,
+        "valid = valid_mask(num_valid, inputs.shape[1], inputs.device)[..., None]",
         "valid = torch.ones_like(inputs[..., :1])\n    num_valid = torch.full_like(num_valid, inputs.shape[1])",
     ),
     Mutant(
         "1f",
         "attention to padded frames",
-        ENCODER,
-        "hidden * valid[..., None], valid[:, None, None]",
-        "hidden * valid[..., None], None",
+        KERNELS,
+        "bool((num_frames < key.shape[2]).any())",
+        "False",
     ),
     Mutant(
         "1g",
         "positional convolution over padded frames",
         ENCODER,
-        "hidden * valid[..., None], valid[:, None, None]",
-        "hidden, valid[:, None, None]",
+        "hidden * valid_mask(num_frames, hidden.shape[1], hidden.device)[..., None]",
+        "hidden",
     ),
     Mutant(
         "2a",
@@ -198,8 +201,8 @@ MUTANTS = (
         "3d",
         "masked frames looked up with offset T - 1 for T",
         PRETRAINING,
-        "np.flatnonzero(own) + row * width",
-        "np.flatnonzero(own) + row * (width - 1)",
+        "np.arange(len(self.mask))[:, None] * self.mask.shape[1]",
+        "np.arange(len(self.mask))[:, None] * (self.mask.shape[1] - 1)",
     ),
     Mutant(
         "3e",
@@ -280,8 +283,8 @@ MUTANTS = (
         "6a",
         "weight_decay not given to the optimiser",
         OPTIM,
-        "weight_decay=config.weight_decay)",
-        "weight_decay=0.0)",
+        "weight_decay=config.weight_decay,",
+        "weight_decay=0.0,",
     ),
     Mutant(
         "6b",

@@ -57,9 +57,8 @@ def their_negatives(draws: Draws) -> Tensor:
     rows, width = draws.mask.shape
     found = np.zeros((rows, width, draws.negatives.shape[2]), dtype=np.int64)
     for row in range(rows):
-        slots = draws.slots[row]
-        own = draws.valid[row]
-        found[row, slots[own] - row * width] = slots[draws.negatives[row][own]]
+        frames, own = draws.frames[row], draws.valid[row]
+        found[row, frames[own]] = frames[draws.negatives[row][own]] + row * width
     return torch.from_numpy(found)
 
 

@@ -1,0 +1,166 @@
+"""The operations that take most of a step's time on a CPU, written for its caches; each equals a plain one.
+
+On other devices, in an exported graph and under autocast the plain ones run: ``on_cpu`` decides.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from speechssl.padding import valid_mask
+
+
+def on_cpu(inputs: Tensor) -> bool:
+    """Whether the operations below apply: float32 on a CPU, outside autocast and graph export."""
+    plain = torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu")
+    return inputs.device.type == "cpu" and inputs.dtype == torch.float32 and not plain
+
+
+# ---- dropout ------------------------------------------------------------------------------------------------------
+
+
+class Dropout(nn.Module):
+    """``nn.Dropout``, on a CPU five times as fast: 16 random bits a value instead of a generator's call.
+
+    There the probability is rounded to a multiple of 2**-16, and the scale with it, so that the mean stays exact.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return inputs
+        if not on_cpu(inputs):
+            return F.dropout(inputs, self.p)
+        out: Tensor = _Dropout.apply(inputs, *_keep(inputs.shape, self.p))
+        return out
+
+
+def _keep(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
+    """Random uint8 of ``shape``, 1 with probability 1 - ``p`` (rounded) else 0, and the reciprocal of that probability.
+
+    Bytes because torch multiplies float32 by them three times as fast as by bool.
+    """
+    dropped = round(p * 65536)
+    count = torch.Size(shape).numel()
+    # All 64 bits of each draw: torch's default range leaves the top one 0, which would be a sign bit here.
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    return bits.ge_(dropped - 32768).to(torch.uint8).view(shape), 65536 / (65536 - dropped)
+
+
+class _Dropout(Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return (inputs * keep).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (keep,) = ctx.saved_tensors
+        return (gradients[0] * keep).mul_(ctx.scale), None, None
+
+
+# ---- attention ----------------------------------------------------------------------------------------------------
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, p: float) -> Tensor:
+    """Scaled dot-product attention over the valid frames of each utterance.
+
+    Args:
+        query: (B, H, M, d).
+        key, value: (B, H, T, d).
+        num_frames: (B,) int64 on the host, valid frames; padded ones are not attended to.
+        p: dropout of the attention weights.
+
+    Returns:
+        (B, M, H d).
+    """
+    if p and on_cpu(query):
+        out: Tensor = _DroppedAttention.apply(query, key, value, num_frames.tolist(), p)
+        return out
+    attend = None
+    if torch.compiler.is_exporting() or bool((num_frames < key.shape[2]).any()):
+        attend = valid_mask(num_frames, key.shape[2], key.device)[:, None, None]
+    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
+    return heads.transpose(1, 2).flatten(2)
+
+
+class _DroppedAttention(Function):
+    """Utterance by utterance, so that its weights stay in the cache; recomputed in the backward pass, never stored.
+
+    torch's own attention on a CPU has no fused path with dropout: it stores the weights three times over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, counts: list[int], p: float) -> Tensor:
+        batch, heads, length, width = query.shape
+        out = query.new_zeros(batch, length, heads, width)
+        ctx.counts, ctx.keeps = counts, []
+        for b, count in enumerate(counts):
+            keep, ctx.scale = _keep((heads, length, count), p)
+            weights = _weights(query[b], key[b, :, :count]).mul_(keep)
+            out[b] = torch.bmm(weights, value[b, :, :count]).mul_(ctx.scale).transpose(0, 1)
+            ctx.keeps.append(keep)
+        ctx.save_for_backward(query, key, value)
+        return out.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value = ctx.saved_tensors
+        grads = [torch.zeros_like(x) for x in (query, key, value)]
+        above = gradients[0].reshape(*gradients[0].shape[:2], query.shape[1], -1).transpose(1, 2) * ctx.scale
+        for b, (count, keep) in enumerate(zip(ctx.counts, ctx.keeps, strict=True)):
+            q, k, v, out = query[b], key[b, :, :count], value[b, :, :count], above[b]
+            weights = _weights(q, k)
+            grads[2][b, :, :count] = torch.bmm((weights * keep).transpose(1, 2), out)
+            inner = torch.bmm(out, v.transpose(1, 2)).mul_(keep)
+            scores = torch.ops.aten._softmax_backward_data(inner, weights, -1, torch.float32)
+            scores.mul_(query.shape[3] ** -0.5)
+            grads[0][b] = torch.bmm(scores, k)
+            grads[1][b, :, :count] = torch.bmm(scores.transpose(1, 2), q)
+        return grads[0], grads[1], grads[2], None, None
+
+
+def _weights(query: Tensor, key: Tensor) -> Tensor:
+    """(H, M, d) and (H, T, d) -> (H, M, T) softmax of the scaled products."""
+    scores = torch.bmm(query * query.shape[2] ** -0.5, key.transpose(1, 2))
+    return scores.softmax(-1)
+
+
+# ---- convolution over positions -----------------------------------------------------------------------------------
+
+
+def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """``F.conv1d`` of frames-last ``inputs``, padded by half the kernel, one output a frame.
+
+    On a CPU through the FFT, block by block (overlap-save): a kernel of 128 takes a tenth of the multiplications.
+
+    Args:
+        inputs: (B, T, D).
+        weight: (D, D / groups, K).
+
+    Returns:
+        (B, T, D); an even kernel looks one frame further back than ahead.
+    """
+    length, kernel = inputs.shape[1], weight.shape[2]
+    if not on_cpu(inputs):
+        full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
+        return full[..., :length].transpose(1, 2)
+    batch, _, width = inputs.shape
+    size, hop = 3 * kernel, 2 * kernel + 1
+    blocks = -(-length // hop)
+    padded = F.pad(inputs, (0, 0, kernel // 2, blocks * hop + kernel - 1 - length - kernel // 2))
+    spectrum = torch.fft.rfft(padded.unfold(1, size, hop), dim=-1).view(batch * blocks, groups, width // groups, -1)
+    # A convolution layer correlates, hence the conjugate; (F, G, B, in) x (F, G, in, out) is all there is to do.
+    filters = torch.fft.rfft(weight, size, dim=2).conj().view(groups, width // groups, width // groups, -1)
+    product = torch.matmul(spectrum.permute(3, 1, 0, 2), filters.permute(3, 0, 2, 1))
+    found: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), size, dim=-1)[..., :hop]
+    frames = found.reshape(batch, blocks, width, hop).transpose(2, 3).reshape(batch, -1, width)
+    return frames[:, :length] + bias

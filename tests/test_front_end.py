@@ -1,0 +1,125 @@
+"""The blockwise front end against the plain one, and the group norm against torch's."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechssl import front_end
+from speechssl.front_end import ValidGroupNorm, WaveformFrontEnd
+
+PUBLISHED = [(6, 10, 5), (6, 3, 2), (6, 3, 2), (4, 2, 2)]
+ODD = [(7, 3, 3), (6, 5, 1), (5, 1, 1), (8, 4, 3), (6, 2, 3)]
+
+
+def make(convs: list[tuple[int, int, int]], grouped: bool, bias: bool = False) -> WaveformFrontEnd:
+    torch.manual_seed(0)
+    module = WaveformFrontEnd(convs, grouped, bias, normalise_input=False)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+def gradients(module: WaveformFrontEnd, frames: Tensor, above: Tensor) -> dict[str, Tensor]:
+    module.zero_grad()
+    frames.backward(above)  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+@pytest.mark.parametrize(
+    ("convs", "grouped", "bias"),
+    [
+        (PUBLISHED, True, False),
+        (PUBLISHED, True, True),
+        (PUBLISHED, False, True),
+        (PUBLISHED, False, False),
+        (ODD, True, False),
+        (ODD, False, True),
+        (PUBLISHED[:1], True, False),
+    ],
+)
+def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
+    convs: list[tuple[int, int, int]], grouped: bool, bias: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_end, "BLOCK_VALUES", block)
+    module = make(convs, grouped, bias)
+    counts = torch.tensor([900, 411, 700])
+    samples = torch.randn(3, 930) * (torch.arange(930) < counts[:, None])
+    found, expected = module(samples, counts), module._plain(samples, counts)
+    assert found.shape == expected.shape
+    num_frames = counts
+    for kernel, stride in module.windows:
+        num_frames = (num_frames - kernel) // stride + 1
+    valid = (torch.arange(found.shape[1]) < num_frames[:, None])[..., None]
+    torch.testing.assert_close(found * valid, expected * valid, atol=2e-5, rtol=1e-5)
+    above = torch.randn_like(found) * valid
+    left, right = gradients(module, found, above), gradients(module, expected, above)
+    if grouped and bias:  # goes away with the mean: zero but for rounding, and not computed at all
+        assert right.pop("convs.0.bias").abs().max() < 1e-3
+    assert left.keys() == right.keys()
+    for name, gradient in right.items():
+        torch.testing.assert_close(left[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-5, rtol=1e-4)
+
+
+def test_a_front_end_that_is_frozen_passes_no_gradient() -> None:
+    module = make(PUBLISHED, True).requires_grad_(False)
+    assert not module(torch.randn(1, 500), torch.tensor([500])).requires_grad
+
+
+def test_the_largest_activations_are_never_kept() -> None:
+    """What the backward pass keeps is less than one copy of the first layer's output, of which there would be three."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    module, samples = make([(64, 10, 5), (64, 3, 2), (64, 3, 2)], True), torch.randn(1, 50_000)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(samples, torch.tensor([50_000]))
+    assert 0 < sum(kept.values()) < 10_000 * 64 * 4
+
+
+def test_too_few_samples_for_a_frame_are_refused() -> None:
+    with pytest.raises(RuntimeError):
+        make(PUBLISHED, True)(torch.randn(1, 20), torch.tensor([20]))
+
+
+@pytest.mark.parametrize("length", [160, 16_000])
+def test_the_folded_group_norm_is_torchs(length: int) -> None:
+    """Also far from zero mean, where a variance from sums would lose its digits."""
+    torch.manual_seed(1)
+    conv, norm = torch.nn.Conv1d(1, 8, 10, 5, bias=False), ValidGroupNorm(8)
+    samples = 3 + 0.01 * torch.randn(1, length)
+    count = torch.tensor([(length - 10) // 5 + 1])
+    weights, biases = norm.folded(samples, conv, count)
+    found = samples[0].double().unfold(0, 10, 5) @ weights[0].double() + biases[0].double()
+    expected = torch.nn.functional.group_norm(conv.double()(samples[None].double()), 8)[0].T
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
+def test_group_norm_of_full_batches_is_torchs_and_of_padded_ones_the_same() -> None:
+    torch.manual_seed(0)
+    frames, norm = 5 + 3 * torch.randn(3, 4, 50), ValidGroupNorm(4)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    theirs = torch.nn.GroupNorm(4, 4)
+    theirs.load_state_dict(norm.state_dict())
+    lengths = torch.tensor([50, 20, 2])
+    found = norm(frames, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        expected = theirs(frames[row : row + 1, :, :length])[0]
+        torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm(frames, torch.full((3,), 50)), theirs(frames))
+
+
+def test_group_norm_computes_in_float32_under_mixed_precision() -> None:
+    torch.manual_seed(0)
+    frames, norm, lengths = (20 + torch.randn(2, 4, 400)).bfloat16(), ValidGroupNorm(4), torch.tensor([400, 300])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        padded, alone = norm(frames, lengths), norm(frames[:1], lengths[:1])
+    assert padded.dtype == torch.float32
+    torch.testing.assert_close(padded, norm(frames.float(), lengths), atol=0, rtol=0)
+    torch.testing.assert_close(padded[:1], alone, atol=1e-4, rtol=0)

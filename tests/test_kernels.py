@@ -1,0 +1,116 @@
+"""Dropout, attention and convolution for CPUs against torch's own."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speechssl import kernels
+from speechssl.kernels import Dropout, attention, grouped_conv
+
+
+def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
+    torch.manual_seed(0)
+    inputs = torch.rand(1000, 1001, requires_grad=True)
+    out = Dropout(0.1).train()(inputs)
+    kept = out != 0
+    # Every place of a 64-bit draw for itself: a bit that is not random would show in one of four.
+    for place in range(4):
+        share = float(kept.flatten()[place::4].float().mean())
+        assert share == pytest.approx(0.9, abs=5 * math.sqrt(0.09 / 250_000))
+    assert out.mean().item() == pytest.approx(inputs.mean().item(), rel=0.002)
+    torch.testing.assert_close(out[kept], inputs[kept] / 0.9, rtol=2e-5, atol=0)
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert inputs.grad is not None
+    assert torch.equal(inputs.grad != 0, kept)
+    torch.testing.assert_close(inputs.grad[kept], torch.full_like(inputs[kept], 1 / 0.9), rtol=2e-5, atol=0)
+
+
+def test_dropout_neighbours_are_independent_and_the_seed_decides() -> None:
+    ones, dropout = torch.ones(1 << 20), Dropout(0.5).train()
+    torch.manual_seed(3)
+    first, second = dropout(ones), dropout(ones)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(ones), first)
+    for left, right in [(first[:-1], first[1:]), (first[:-4], first[4:]), (first, second)]:
+        correlation = float(((left - 1) * (right - 1)).mean())  # +-1 each
+        assert abs(correlation) < 5 / math.sqrt(len(left))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.7])
+def test_dropout_does_nothing_in_evaluation_or_at_zero(p: float) -> None:
+    inputs = torch.randn(5)
+    assert Dropout(p).eval()(inputs) is inputs
+    assert (Dropout(p).train()(inputs) is inputs) == (p == 0)
+
+
+def parts(seed: int = 0) -> list[Tensor]:
+    torch.manual_seed(seed)
+    return [torch.randn(3, 2, length, 4, requires_grad=True) for length in (5, 7, 7)]
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, counts: list[int], keeps: list[Tensor], scale: float) -> Tensor:
+    rows = []
+    for b, count in enumerate(counts):
+        weights = (query[b] @ key[b, :, :count].transpose(1, 2) / 2).softmax(-1) * keeps[b] * scale
+        rows.append((weights @ value[b, :, :count]).transpose(0, 1).flatten(1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("counts", [[7, 7, 7], [7, 3, 1]])
+def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
+    counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeps, scale = [], 0.0
+    original = kernels._keep
+
+    def remember(shape: tuple[int, ...], p: float) -> tuple[Tensor, float]:
+        nonlocal scale
+        keep, scale = original(shape, p)
+        keeps.append(keep)
+        return keep, scale
+
+    monkeypatch.setattr(kernels, "_keep", remember)
+    inputs = parts()
+    found = attention(*inputs, torch.tensor(counts), 0.3)
+    assert 0 < sum(int(k.sum()) for k in keeps) < sum(k.numel() for k in keeps)
+    expected = plain(*inputs, counts, keeps, scale)
+    torch.testing.assert_close(found, expected)
+    above = torch.randn_like(found)
+    left, right = (torch.autograd.grad(out, inputs, above, retain_graph=True) for out in (found, expected))
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("counts", [[7, 7, 7], [7, 3, 1]])
+def test_attention_without_dropout_reads_valid_frames_only(counts: list[int]) -> None:
+    inputs = parts(1)
+    everything = [torch.ones(2, 5, count) for count in counts]
+    found = attention(*inputs, torch.tensor(counts), 0.0)
+    torch.testing.assert_close(found, plain(*inputs, counts, everything, 1.0))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 7, 8, 32])
+@pytest.mark.parametrize("length", [1, 3, 40, 130])
+def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, length, 6, requires_grad=True)
+    weight, bias = torch.randn(6, 3, kernel, requires_grad=True), torch.randn(6, requires_grad=True)
+    found = grouped_conv(inputs, weight, bias, 2)
+    expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)[..., :length]
+    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
+    above, leaves = torch.randn_like(found), [inputs, weight, bias]
+    right = torch.autograd.grad(expected.transpose(1, 2), leaves, above)
+    for one, other in zip(torch.autograd.grad(found, leaves, above), right, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_plain_operations_run_under_autocast() -> None:
+    inputs = torch.randn(2, 40, 6)
+    assert kernels.on_cpu(inputs)
+    assert not kernels.on_cpu(inputs.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not kernels.on_cpu(inputs)
+        assert attention(*parts(), torch.tensor([7, 7, 3]), 0.3).isfinite().all()
