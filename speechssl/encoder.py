@@ -13,7 +13,7 @@ from speechssl.config import Settings
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
 from speechssl.front_end import LogMelFrontEnd, WaveformFrontEnd
-from speechssl.kernels import Dropout, attention, grouped_conv
+from speechssl.kernels import Dropout, attention, gelu_linear, grouped_conv
 from speechssl.padding import after_window, normalise_valid, valid_mask, zero_padding
 
 ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -124,7 +124,7 @@ class TransformerLayer(nn.Module):
         self.ffn_out = nn.Linear(config.ffn_width, config.width)
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = Dropout(config.dropout)
-        self.activation_dropout = Dropout(config.activation_dropout)
+        self.activation_dropout = config.activation_dropout
         self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
     def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -152,8 +152,8 @@ class TransformerLayer(nn.Module):
         return out
 
     def _ffn(self, hidden: Tensor) -> Tensor:
-        out: Tensor = self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(hidden))))
-        return out
+        p = self.activation_dropout if self.training else 0.0
+        return gelu_linear(self.ffn_in(hidden), self.ffn_out.weight, self.ffn_out.bias, p)
 
 
 def _pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:

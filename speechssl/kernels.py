@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.utils.checkpoint import checkpoint
 
 from speechssl.padding import valid_mask
 
@@ -65,6 +66,48 @@ class _Dropout(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (keep,) = ctx.saved_tensors
         return (gradients[0] * keep).mul_(ctx.scale), None, None
+
+
+# ---- the second half of a feed-forward block -----------------------------------------------------------------------
+
+
+def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor, p: float) -> Tensor:
+    """``F.linear(dropout(gelu(inputs)))``; on a CPU the activation, the widest tensor of a layer, is not kept.
+
+    Args:
+        inputs: (..., I).
+        weight: (O, I).
+        p: dropout of the activation.
+    """
+    if on_cpu(inputs):
+        keep, scale = _keep(inputs.shape, p) if p else (None, 1.0)
+        out: Tensor = _GeluLinear.apply(inputs, weight, bias, keep, scale)
+        return out
+    return F.linear(F.dropout(F.gelu(inputs), p), weight, bias)
+
+
+class _GeluLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+        ctx.save_for_backward(inputs, weight, keep)
+        ctx.scale = scale
+        return F.linear(_GeluLinear.activation(inputs, keep, scale), weight, bias)
+
+    @staticmethod
+    def activation(inputs: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+        active = F.gelu(inputs)
+        return active if keep is None else active.mul_(keep).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        inputs, weight, keep = ctx.saved_tensors
+        above = gradients[0].flatten(0, -2)
+        active = _GeluLinear.activation(inputs, keep, ctx.scale)
+        to_weight = above.T @ active.flatten(0, -2)
+        inner = (above @ weight).view(inputs.shape)
+        if keep is not None:
+            inner.mul_(keep).mul_(ctx.scale)
+        return torch.ops.aten.gelu_backward(inner, inputs), to_weight, above.sum(0), None, None
 
 
 # ---- attention ----------------------------------------------------------------------------------------------------
@@ -153,7 +196,13 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
     if not on_cpu(inputs):
         full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
         return full[..., :length].transpose(1, 2)
-    batch, _, width = inputs.shape
+    # Spectra are larger than what they are made of: made again in the backward pass, not kept.
+    convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False)
+    return convolved + bias
+
+
+def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
+    (batch, length, width), kernel = inputs.shape, weight.shape[2]
     size, hop = 3 * kernel, 2 * kernel + 1
     blocks = -(-length // hop)
     padded = F.pad(inputs, (0, 0, kernel // 2, blocks * hop + kernel - 1 - length - kernel // 2))
@@ -163,4 +212,4 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
     product = torch.matmul(spectrum.permute(3, 1, 0, 2), filters.permute(3, 0, 2, 1))
     found: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), size, dim=-1)[..., :hop]
     frames = found.reshape(batch, blocks, width, hop).transpose(2, 3).reshape(batch, -1, width)
-    return frames[:, :length] + bias
+    return frames[:, :length]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechssl import kernels
-from speechssl.kernels import Dropout, attention, grouped_conv
+from speechssl.kernels import Dropout, attention, gelu_linear, grouped_conv
 
 
 def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
@@ -51,32 +51,51 @@ def parts(seed: int = 0) -> list[Tensor]:
     return [torch.randn(3, 2, length, 4, requires_grad=True) for length in (5, 7, 7)]
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor, counts: list[int], keeps: list[Tensor], scale: float) -> Tensor:
+def plain(query: Tensor, key: Tensor, value: Tensor, counts: list[int], factors: list[Tensor]) -> Tensor:
     rows = []
     for b, count in enumerate(counts):
-        weights = (query[b] @ key[b, :, :count].transpose(1, 2) / 2).softmax(-1) * keeps[b] * scale
+        weights = (query[b] @ key[b, :, :count].transpose(1, 2) / 2).softmax(-1) * factors[b]
         rows.append((weights @ value[b, :, :count]).transpose(0, 1).flatten(1))
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("counts", [[7, 7, 7], [7, 3, 1]])
-def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
-    counts: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeps, scale = [], 0.0
+@pytest.fixture
+def keeps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The factors that dropout draws, in order: 0 or the scale."""
+    drawn: list[Tensor] = []
     original = kernels._keep
 
     def remember(shape: tuple[int, ...], p: float) -> tuple[Tensor, float]:
-        nonlocal scale
         keep, scale = original(shape, p)
-        keeps.append(keep)
+        drawn.append(keep * scale)
         return keep, scale
 
     monkeypatch.setattr(kernels, "_keep", remember)
+    return drawn
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_the_feed_forward_half_equals_the_plain_one(p: float, keeps: list[Tensor]) -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(shape, requires_grad=True) for shape in ((2, 5, 6), (4, 6), (4,))]
+    inputs, weight, bias = leaves
+    found = gelu_linear(inputs, weight, bias, p)
+    expected = F.linear(F.gelu(inputs) * (keeps[0] if p else 1.0), weight, bias)
+    assert len(keeps) == (p > 0)
+    torch.testing.assert_close(found, expected)
+    above = torch.randn_like(found)
+    for one, other in zip(*(torch.autograd.grad(out, leaves, above) for out in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("counts", [[7, 7, 7], [7, 3, 1]])
+def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
+    counts: list[int], keeps: list[Tensor]
+) -> None:
     inputs = parts()
     found = attention(*inputs, torch.tensor(counts), 0.3)
-    assert 0 < sum(int(k.sum()) for k in keeps) < sum(k.numel() for k in keeps)
-    expected = plain(*inputs, counts, keeps, scale)
+    assert 0 < sum(int((k > 0).sum()) for k in keeps) < sum(k.numel() for k in keeps)
+    expected = plain(*inputs, counts, keeps)
     torch.testing.assert_close(found, expected)
     above = torch.randn_like(found)
     left, right = (torch.autograd.grad(out, inputs, above, retain_graph=True) for out in (found, expected))
@@ -89,7 +108,7 @@ def test_attention_without_dropout_reads_valid_frames_only(counts: list[int]) ->
     inputs = parts(1)
     everything = [torch.ones(2, 5, count) for count in counts]
     found = attention(*inputs, torch.tensor(counts), 0.0)
-    torch.testing.assert_close(found, plain(*inputs, counts, everything, 1.0))
+    torch.testing.assert_close(found, plain(*inputs, counts, everything))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 7, 8, 32])
