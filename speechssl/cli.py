@@ -19,8 +19,9 @@ import typer
 
 from speechssl import __version__, ranks
 from speechssl.batching import Dataset
+from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.checkpoint import model_folder
-from speechssl.config import as_json, as_table, build, parse_overrides
+from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
@@ -273,6 +274,75 @@ def _score_cells(folder: Path) -> tuple[str, ...]:
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder} holds no score.json that can be read ({error}): run speechssl evaluate") from error
+
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="How fast it is here, how much memory it takes, where the time goes, how far from the best of the machine.",
+)
+app.add_typer(bench, name="bench")
+PresetOption = Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")]
+SecondsOption = Annotated[float, typer.Option(help="Synthetic audio to work on, seconds.")]
+UpdatesOption = Annotated[int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")]
+RepeatsOption = Annotated[int, typer.Option(help="Times to repeat it, after one of warm-up.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write the measures to.")]
+
+
+@bench.command("prepare")
+def bench_prepare_command(
+    source: Annotated[Path | None, typer.Argument(help="What prepare reads; synthetic recordings.")] = None,
+    features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; they take seconds to start: give hours then.")] = 1,
+    seconds: SecondsOption = 1800.0,
+    repeats: RepeatsOption = 5,
+    json_: JsonOption = None,
+) -> None:
+    """Recordings -> feature store, beside a loop that only decodes them."""
+    _measured(bench_prepare(source, features.value, jobs, seconds, repeats), json_)
+
+
+@bench.command("pretrain")
+def bench_pretrain_command(
+    preset: PresetOption = "tiny",
+    set_: SetOption = None,
+    seconds: SecondsOption = 1200.0,
+    repeats: UpdatesOption = 10,
+    json_: JsonOption = None,
+) -> None:
+    """Updates of pretraining. An update takes batch.seconds of the audio: less of it for large models on a CPU."""
+    _measured(bench_training("pretrain", preset, parse_overrides(set_ or []), seconds, repeats), json_)
+
+
+@bench.command("finetune")
+def bench_finetune_command(
+    preset: PresetOption = "tiny",
+    set_: SetOption = None,
+    seconds: SecondsOption = 1200.0,
+    repeats: UpdatesOption = 10,
+    json_: JsonOption = None,
+) -> None:
+    """Updates of fine-tuning, once more than the head learns."""
+    _measured(bench_training("finetune", preset, parse_overrides(set_ or []), seconds, repeats), json_)
+
+
+@bench.command("transcribe")
+def bench_transcribe_command(
+    model: Annotated[Path | None, typer.Option(help="Run or model folder; random weights of --preset.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); synthetic audio.")] = None,
+    preset: PresetOption = "tiny",
+    seconds: SecondsOption = 600.0,
+    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    repeats: RepeatsOption = 5,
+    json_: JsonOption = None,
+) -> None:
+    """Files -> text."""
+    _measured(bench_transcribe(model, audio or [], preset, seconds, batch_seconds, repeats), json_)
+
+
+def _measured(table: Table, path: Path | None) -> None:
+    _out(as_text(table))
+    if path:
+        write_atomic(path, as_json(table))
 
 
 def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), origin: Path | None = None) -> None:
