@@ -28,9 +28,12 @@ SAMPLE_RATES_HZ = (1_000, 768_000)  # what a header may say
 SILENCE_PEAK = 1e-3  # -60 dBFS: below it a recording is silent, however loud its own loudest part
 MARGIN_S = 0.1  # kept around speech
 PAUSE_S = 0.5  # shorter pauses stay inside a chunk
+WINDOW_S = 300.0  # of a long recording that is looked at together, seconds
+UNFINISHED_S = 1.0  # speech this close to the end of a window may go on in the next one, seconds
 
 _BLOCK_VALUES = 1 << 22  # of all channels: bounds memory whatever rate and channel count a header gives
 _NO_COUNT = 1 << 62  # libsndfile's number of frames when it does not know
+_STEP = 4096  # samples per channel that are asked for beyond the end that the header gives
 _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _MAX_RATIO = 2000  # largest term of a resampling ratio: the filter bank stays below 64 MiB
 
@@ -193,7 +196,8 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
                 if not SAMPLE_RATES_HZ[0] <= rate <= SAMPLE_RATES_HZ[1]:
                     low, high = SAMPLE_RATES_HZ
                     raise AudioError("bad sample rate", f"{name}: {rate} Hz, allowed are {low} to {high} Hz")
-                for block in _blocks(file, max(1, min(round(block_s * rate), _BLOCK_VALUES // file.channels))):
+                most = max(1, min(round(block_s * rate), _BLOCK_VALUES // file.channels))
+                for block in _blocks(file, most, layout.declared or int(file.frames)):
                     count += len(block)
                     if count > max_duration_s * rate:
                         raise AudioError("too long", f"{name}: more than {max_duration_s:g} s")
@@ -213,8 +217,11 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
         raise AudioError("no samples", f"{name}: 0 samples")
 
 
-def _blocks(file: Any, num_frames: int) -> Iterator[Samples]:
-    while len(block := file.read(num_frames, dtype="float32", always_2d=True)):
+def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
+    """Blocks of at most ``num_frames``. libsndfile clears what it cannot fill, so no more is asked for than is left:
+    as declared, and in small steps beyond, for headers err."""
+    while len(block := file.read(min(num_frames, max(declared, 0) + _STEP), dtype="float32", always_2d=True)):
+        declared -= len(block)
         with np.errstate(over="ignore", invalid="ignore"):  # checked for by the caller
             yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
 
@@ -350,6 +357,29 @@ def join_speech(samples: Samples, intervals: list[Span], sample_rate_hz: int, mi
         if end - start >= max(1, shortest):
             chunks.append((start, end))
     return chunks
+
+
+def settled_chunks(
+    samples: Samples, sample_rate_hz: int, min_s: float, max_s: float, last: bool, top_db: float = 35.0
+) -> tuple[list[Span], list[Span], int]:
+    """``split_at_silence`` for one window of a recording that goes by: what cannot change any more, whatever follows.
+
+    Args:
+        samples: (S,) float32, the window: what the one before it did not use, and what followed.
+        last: nothing follows.
+        min_s, max_s, top_db: as ``split_at_silence``.
+
+    Returns:
+        The intervals of speech, the chunks, and how many samples are used; the others begin the next window.
+    """
+    speech = speech_intervals(samples, sample_rate_hz, top_db)
+    chunks = join_speech(samples, speech, sample_rate_hz, min_s, max_s)
+    if last:
+        return speech, chunks, len(samples)
+    settled = len(samples) - round(UNFINISHED_S * sample_rate_hz)
+    chunks = [(start, end) for start, end in chunks if end <= settled]
+    open_end = round(2 * (max_s + UNFINISHED_S) * sample_rate_hz)
+    return speech, chunks, max(chunks[-1][1] if chunks else 0, len(samples) - open_end)
 
 
 def _cut(samples: Samples, interval: Span, shortest: int, longest: int, sample_rate_hz: int) -> Iterator[Span]:

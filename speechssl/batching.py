@@ -152,28 +152,32 @@ class Batches:
         num_buckets = int(min(config.num_buckets, max(1, self.lengths.sum() // (4 * limit)), len(by_length)))
         self.buckets = np.array_split(by_length, num_buckets)
         per_batch = [max(1, int(limit // self.lengths[b[-1]])) for b in self.buckets]
-        self.batches_of = [-(-len(b) // size) for b, size in zip(self.buckets, per_batch, strict=True)]
-        self.steps_per_epoch = sum(self.batches_of)
-        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
-
-    def plan(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Positions of every update of an epoch, in order."""
-        if self._plan[0] != epoch:
-            rng = generator("order", self.seed, epoch)
-            batches = []
-            for bucket, count in zip(self.buckets, self.batches_of, strict=True):
-                batches += np.array_split(rng.permutation(bucket), count)
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-            if epoch == 0:
-                areas = [len(b) * int(self.lengths[b].max()) for b in batches]
-                batches.insert(0, batches.pop(int(np.argmax(areas))))
-            self._plan = (epoch, batches)
-        return self._plan[1]
+        batches_of = [-(-len(b) // size) for b, size in zip(self.buckets, per_batch, strict=True)]
+        self.steps_per_epoch = sum(batches_of)
+        # Of all updates of an epoch as the buckets give them, one after another: the first place of each, then the end.
+        sizes = np.concatenate([_even(len(b), count) for b, count in zip(self.buckets, batches_of, strict=True)])
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self._epoch = -1
+        self._places = self._order = np.zeros(0, np.int64)
 
     def positions(self, step: int) -> NDArray[np.int64]:
         """Positions in the dataset that update ``step`` uses."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        return self.plan(epoch)[index]
+        if self._epoch != epoch:
+            self._shuffle(epoch)
+        batch = self._order[index]
+        return self._places[self._bounds[batch] : self._bounds[batch + 1]]
+
+    def _shuffle(self, epoch: int) -> None:
+        """Draw the chunks of an epoch's batches (``_places``, cut at ``_bounds``) and which batch comes when."""
+        rng = generator("order", self.seed, epoch)
+        self._places = np.concatenate([rng.permutation(bucket) for bucket in self.buckets])
+        self._order = rng.permutation(self.steps_per_epoch)
+        if epoch == 0:
+            longest = np.maximum.reduceat(self.lengths[self._places], self._bounds[:-1])
+            largest = int(np.argmax((np.diff(self._bounds) * longest)[self._order]))
+            self._order[: largest + 1] = np.roll(self._order[: largest + 1], 1)
+        self._epoch = epoch
 
     def share(self, step: int, rank: int, ranks: int) -> NDArray[np.int64]:
         """Positions of update ``step`` that process ``rank`` of ``ranks`` works on; none where there are too few.
@@ -220,6 +224,11 @@ class Batches:
             return array
         start = int(generator("crop", self.seed, step, utterance_key(utterance_id)).integers(len(array) - length + 1))
         return array[start : start + length]
+
+
+def _even(total: int, parts: int) -> NDArray[np.int64]:
+    """``total`` in ``parts`` whole numbers that differ by one at most, the larger first."""
+    return total // parts + (np.arange(parts) < total % parts)
 
 
 def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:

@@ -15,6 +15,10 @@ from speechssl.errors import AudioError
 
 INT16_SCALE = 32768.0
 LOG_FLOOR = 1e-6  # least energy of a mel bin; digital silence becomes ln(1e-6) = -13.8, well inside float16
+_BLOCK = 512  # windows that are worked on together: 1.6 MB in float64
+# A mel filter hears few frequencies: a product with all of them would be mostly zeros. Ten parts are also so small that
+# numpy's library does not start threads for them, which would disturb the other processes of ``prepare``.
+_NUM_BANDS = 10
 
 
 class FeatureConfig(Settings):
@@ -85,11 +89,37 @@ def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
     Source: Slaney's mel scale and area normalisation, Hann window, power spectrum; checked against librosa
     in test_features.py.
     """
-    window, filters = (table.to(waveforms.dtype) for table in mel_filters(config))
-    frames = waveforms.unfold(-1, config.window, config.hop) * window
-    power = torch.fft.rfft(frames).abs().square()
-    energies: Tensor = power @ filters
-    return energies.clamp_min(LOG_FLOOR).log()
+    windows = waveforms.unfold(-1, config.window, config.hop)
+    return torch.cat([_log_mel(part, config) for part in torch.split(windows, _BLOCK, dim=-2)], dim=-2)
+
+
+def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
+    """Rows of windows (..., T, W), few enough of them to stay in cache from one pass to the next."""
+    window, bands = _bands(config, windows.dtype)
+    spectrum = torch.view_as_real(torch.fft.rfft(windows * window))
+    real, imaginary = spectrum.unbind(-1)
+    power = torch.addcmul(real * real, imaginary, imaginary).numpy()
+    energies = np.empty((*power.shape[:-1], config.num_mels), power.dtype)
+    for rows, columns, filters in bands:  # numpy's product: for so narrow a matrix torch's takes three times as long
+        np.matmul(power[..., rows], filters, out=energies[..., columns])
+    return torch.from_numpy(energies).clamp_min_(LOG_FLOOR).log_()
+
+
+@lru_cache
+def _bands(config: FeatureConfig, dtype: torch.dtype) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
+    """The window, and the mel filters in bands of neighbours, each without the frequencies that it does not hear.
+
+    Returns:
+        window (W,); of each band the rows and columns of the whole matrix that it covers, and its part of that.
+    """
+    window, filters = (table.to(dtype) for table in mel_filters(config))
+    bands = []
+    for columns in np.array_split(np.arange(config.num_mels), min(_NUM_BANDS, config.num_mels)):
+        first, last = int(columns[0]), int(columns[-1]) + 1
+        heard = filters[:, first:last].any(dim=1).nonzero().flatten().tolist() or [0]
+        rows = slice(heard[0], heard[-1] + 1)
+        bands.append((rows, slice(first, last), filters[rows, first:last].contiguous().numpy()))
+    return window, bands
 
 
 def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[Any]:

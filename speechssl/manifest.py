@@ -143,6 +143,8 @@ def _printable(name: str) -> str:
 def _named(records: Iterable[Record]) -> list[Record]:
     """Ids where there is none: path without suffix, ``@offset`` for a part, with suffix where two would be equal."""
     listed = list(records)
+    if all(record.id for record in listed):
+        return listed
 
     def identify(record: Record, path: str) -> str:
         part = record.offset_s > 0 or (record.duration_s is not None and shared[record.audio] > 1)
@@ -274,6 +276,7 @@ def _refuse_constant(name: str) -> float:
 def _read_jsonl(path: Path, root: Path) -> list[Record]:
     records: list[Record] = []
     seen: dict[str, str] = {}
+    given = audio = ""
     for where, line in _lines(path):
         if not line.strip():
             continue
@@ -283,9 +286,11 @@ def _read_jsonl(path: Path, root: Path) -> list[Record]:
             raise ManifestError(f"{where}: not JSON: {error}") from error
         if not isinstance(row, dict) or not isinstance(row.get("audio_filepath"), str):
             raise ManifestError(f"{where}: an object with audio_filepath is expected")
+        if row["audio_filepath"] != given or not audio:  # parts of a recording stand together and share its path
+            given, audio = row["audio_filepath"], _below(root, row["audio_filepath"], where)
         record = Record(
             id=_string(row, "id", where) or "",
-            audio=_below(root, row["audio_filepath"], where),
+            audio=audio,
             offset_s=_seconds(row, "offset", where) or 0.0,
             duration_s=_seconds(row, "duration", where),
             text=_string(row, "text", where),
@@ -433,13 +438,19 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
 
 def _choose(groups: set[str], dev: float, test: float, taken: set[str | None]) -> dict[str, str]:
     """Split of every group by its hash; ``taken`` splits hold records already."""
-    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:15], 16) / 16**15 for name in groups}
-    order = sorted(groups, key=lambda name: (place[name], name))
-    chosen = {n: "test" if place[n] < test else "dev" if place[n] < test + dev else "train" for n in order}
+
+    def place(name: str) -> float:
+        return int(hashlib.sha256(name.encode()).hexdigest()[:15], 16) / 16**15
+
+    def by_place(name: str) -> str:
+        here = place(name)
+        return "test" if here < test else "dev" if here < test + dev else "train"
+
+    chosen = {name: by_place(name) for name in groups}
     for split, wanted in (("train", True), ("test", test > 0), ("dev", dev > 0)):
         held = Counter(chosen.values())
         if wanted and not held[split] and split not in taken:
-            spare = [name for name in order if held[chosen[name]] > 1]
+            spare = sorted((name for name in groups if held[chosen[name]] > 1), key=lambda name: (place(name), name))
             if spare:
                 chosen[spare[-1] if split == "train" else spare[0]] = split
     return chosen

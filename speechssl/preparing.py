@@ -6,13 +6,15 @@ the store has the same bytes however many processes made it, and after a kill on
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -26,7 +28,19 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import write_atomic
 from speechssl.manifest import Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
-from speechssl.shards import PARTS, Account, PrepareConfig, Tally, Task, is_finished, make_shard
+from speechssl.shards import (
+    PARTS,
+    Account,
+    Piece,
+    PrepareConfig,
+    Tally,
+    Task,
+    is_finished,
+    join_pieces,
+    make_piece,
+    make_shard,
+    split_shard,
+)
 from speechssl.store import Store, TableWriter, is_store, shard_name
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -34,6 +48,8 @@ __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 Progress = Callable[[float, float | None], None]
 
 RECIPE = 1  # raise it when the same plan would give other bytes
+TASKS_PER_JOB = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
+_FIELDS = tuple(field.name for field in fields(Record))
 
 
 @dataclass(frozen=True)
@@ -137,7 +153,9 @@ def prepare(
             progress(done, None)
 
     todo = [task for task in tasks if not is_finished(task)]
-    if jobs == 1 or len(todo) <= 1:
+    most = math.ceil(TASKS_PER_JOB * jobs / max(1, len(todo)))
+    pieces = [split_shard(task, most) for task in todo] if jobs > 1 else []
+    if sum(map(len, pieces)) <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
         try:
@@ -146,7 +164,7 @@ def prepare(
         finally:
             torch.set_num_threads(threads)
     else:
-        _run_pool(todo, jobs, tick)
+        _run_pool(todo, pieces, jobs, tick)
     return _assemble(folder, tasks, plan, config)
 
 
@@ -170,7 +188,8 @@ def _plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[Task]
     sizes: list[int] = []
 
     def deal() -> None:
-        content = [settings, splits, len(tasks), [asdict(record) for record in records], sizes]
+        rows = [{name: getattr(record, name) for name in _FIELDS} for record in records]
+        content = [settings, splits, len(tasks), rows, sizes]
         tasks.append(
             Task(len(tasks), folder, manifest.root, tuple(records), splits, config, _digest([RECIPE, *content]))
         )
@@ -222,12 +241,26 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
     return False
 
 
-def _run_pool(tasks: Sequence[Task], jobs: int, tick: Callable[[float], None]) -> None:
-    with ProcessPoolExecutor(min(jobs, len(tasks)), get_context("spawn"), _start_worker) as pool:
-        running = [pool.submit(make_shard, task) for task in tasks]
+def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Callable[[float], None]) -> None:
+    """Make each task whole, or in its pieces, which are joined here."""
+    with ProcessPoolExecutor(min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker) as pool:
+        running: dict[Future[Any], int] = {}
+        for k, divided in enumerate(pieces):
+            if len(divided) == 1:
+                running[pool.submit(make_shard, tasks[k])] = k
+            else:
+                running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
+        made: dict[int, list[Piece]] = defaultdict(list)
         try:
             for future in as_completed(running):
-                tick(future.result())
+                k, result = running[future], future.result()
+                if not isinstance(result, Piece):
+                    tick(result)
+                    continue
+                tick(result.hours)
+                made[k].append(result)
+                if len(made[k]) == len(pieces[k]):
+                    join_pieces(tasks[k], made.pop(k))
         except BrokenProcessPool as error:
             raise SpeechsslError(
                 "a worker process died (out of memory, or a file that crashes the decoder): run the same command again "
@@ -255,8 +288,9 @@ def _end_with_parent() -> None:
 
 def _assemble(folder: Path, tasks: Sequence[Task], plan: str, config: PrepareConfig) -> PrepareReport:
     """Join the parts of all shards; ``store.json`` comes last and makes the folder a store."""
+    ours = {shard_name(task.number) for task in tasks}
     for path in (*folder.glob("*.tmp"), *folder.glob("shard-*.bin")):  # of runs that were killed, of another plan
-        if path.name not in {shard_name(task.number) for task in tasks}:
+        if path.name not in ours:
             path.unlink()
     done = [json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8")) for task in tasks]
     features, num_chunks = config.features, sum(about["chunks"] for about in done)

@@ -1,8 +1,11 @@
 """A fine-tuned model at work: stored chunks -> hypotheses -> score, and files -> transcripts."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechssl.audio import AUDIO_SUFFIXES, load_audio, split_at_silence
+from speechssl.audio import (
+    AUDIO_SUFFIXES,
+    SILENCE_PEAK,
+    WINDOW_S,
+    Samples,
+    Span,
+    settled_chunks,
+    stream_mono,
+)
 from speechssl.batching import Batch, Dataset, collate
 from speechssl.config import as_json
 from speechssl.ctc import CtcModel
@@ -23,9 +34,11 @@ from speechssl.report import text_table
 from speechssl.score import Score, score
 from speechssl.text import normalise
 
-BATCH_SECONDS = 120.0
+BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
 WHOLE_BELOW_S = 30.0  # longer files are cut at silences
 CHUNK_S = (0.4, 20.0)
+HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
+AHEAD = 32  # pieces that are read while the model computes
 
 
 @torch.inference_mode()
@@ -117,14 +130,6 @@ class Failure:
     error: str
 
 
-@dataclass
-class _Pending:
-    path: str
-    duration_s: float
-    spans: list[tuple[float, float]]
-    arrays: list[NDArray[Any]]
-
-
 def find_audio(paths: Iterable[Path]) -> list[Path]:
     """Files as given, folders searched at any depth for audio suffixes, in sorted order.
 
@@ -154,72 +159,154 @@ def transcribe(
 ) -> Iterator[Transcript | Failure]:
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
-    Files of up to 30 s are recognised whole, longer ones in pieces cut at silences. Texts do not depend on
-    ``batch_seconds`` or on the other files.
+    Files of up to 30 s are recognised whole, longer ones in pieces cut at silences. Memory does not grow with the
+    length or the number of files. Texts do not depend on ``batch_seconds`` or on the other files.
 
     Args:
         name: of the model, for the results.
         progress: called with the seconds of audio done so far.
     """
     model.eval()
-    done, held = 0.0, 0.0
-    waiting: list[_Pending | Failure] = []
-    for path in paths:
-        item = _load(model, Path(path))
-        waiting.append(item)
-        held += item.duration_s if isinstance(item, _Pending) else 0.0
-        if held >= batch_seconds:
-            yield from _finish(model, waiting, name, batch_seconds)
-            done, held, waiting = done + held, 0.0, []
+    config = model.encoder.config.features
+    limit = round(batch_seconds * config.sample_rate_hz / config.hop)
+    horizon_s = max(HORIZON_S, batch_seconds)
+    files, pool = deque([_File()]), _Pool()  # the last file is the one being read
+    done_s = 0.0
+    for item in chain(_ahead(_read(model, paths)), [None]):  # None: all is read
+        if isinstance(item, _Piece):
+            pool.add(files[-1], item)
+        elif item is not None:
+            files[-1].end = item
+            files.append(_File())
+            done_s += item.silence_s
+        while True:
+            while files[0].is_done():
+                yield files.popleft().result(name)
             if progress:
-                progress(done)
-    yield from _finish(model, waiting, name, batch_seconds)
-    if progress:
-        progress(done + held)
+                progress(done_s)
+            if pool.seconds <= (horizon_s if item else 0.0):
+                break
+            done_s += pool.recognise(model, limit)
 
 
-def _load(model: CtcModel, path: Path) -> _Pending | Failure:
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of a file, in seconds, that is recognised as one utterance; featurised."""
+
+    start: float
+    end: float
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more pieces of a file: it was read to its end, or ``error`` says why not."""
+
+    path: str
+    duration_s: float = 0.0
+    silence_s: float = 0.0  # of it, in no piece
+    error: str | None = None
+
+
+class _File:
+    """Segments of one file in order, None until they are recognised."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment | None] = []
+        self.end: _End | None = None
+
+    def is_done(self) -> bool:
+        return self.end is not None and (self.end.error is not None or None not in self.segments)
+
+    def result(self, name: str) -> Transcript | Failure:
+        assert self.end is not None
+        if self.end.error is not None:
+            return Failure(self.end.path, self.end.error)
+        spoken = tuple(s for s in self.segments if s and s.text)
+        return Transcript(self.end.path, " ".join(s.text for s in spoken), spoken, self.end.duration_s, name)
+
+
+class _Pool:
+    """Pieces that wait for others of like length, oldest first."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[_File, int, _Piece]] = []
+        self.seconds = 0.0  # in all of them
+
+    def add(self, file: _File, piece: _Piece) -> None:
+        self.entries.append((file, len(file.segments), piece))
+        file.segments.append(None)
+        self.seconds += piece.end - piece.start
+
+    def recognise(self, model: CtcModel, limit: int) -> float:
+        """The oldest piece and others of like length, as many as fit.
+
+        Args:
+            limit: padded size of the batch, units.
+
+        Returns:
+            Seconds of audio that wait no more.
+        """
+        lengths = np.array([len(piece.array) for _, _, piece in self.entries], dtype=np.int64)
+        chosen = next(group for group in _length_batches(lengths, limit) if 0 in group)
+        arrays = [self.entries[k][2].array for k in chosen]
+        ids = [str(k) for k in chosen]
+        batch = collate(ids, arrays, [None] * len(ids), model.encoder.config.features)
+        for k, text in zip(chosen, decode_batch(model, batch), strict=True):
+            file, place, piece = self.entries[k]
+            file.segments[place] = Segment(piece.start, piece.end, text)
+        taken = set(chosen)
+        self.entries = [entry for k, entry in enumerate(self.entries) if k not in taken]
+        before, self.seconds = self.seconds, sum(piece.end - piece.start for _, _, piece in self.entries)
+        return before - self.seconds
+
+
+def _read(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[_Piece | _End]:
+    """The pieces of each file, then its end."""
     config = model.encoder.config.features
     rate = config.sample_rate_hz
-    try:
-        samples = load_audio(path, rate)
-        whole = len(samples) <= WHOLE_BELOW_S * rate
-        pieces = split_at_silence(samples, rate, *CHUNK_S)
-        if whole and pieces:
-            pieces = [(0, len(samples))]
-        elif whole and _frames(model, len(samples)) > 0 and float(np.abs(samples).max()) >= 1e-3:
-            pieces = [(0, len(samples))]  # too short for the splitter, but there is sound
-        pieces = [(a, b) for a, b in pieces if _frames(model, b - a) > 0]
-        arrays = [featurise(samples[a:b], config) for a, b in pieces]
-    except AudioError as error:
-        return Failure(str(path), str(error))
-    spans = [(a / rate, b / rate) for a, b in pieces]
-    return _Pending(str(path), len(samples) / rate, spans, arrays)
+    for path in map(Path, paths):
+        position, heard = 0, 0
+        try:
+            for samples, chunks in _windows(path, rate):
+                for start, end in chunks:
+                    if _frames(model, end - start) > 0:
+                        array = featurise(samples[start:end], config)
+                        yield _Piece((position + start) / rate, (position + end) / rate, array)
+                        heard += end - start
+                position += len(samples)
+            yield _End(str(path), position / rate, (position - heard) / rate)
+        except AudioError as error:
+            yield _End(str(path), error=str(error))
+
+
+def _ahead(items: Iterator[_Piece | _End]) -> Iterator[_Piece | _End]:
+    """The same items, up to ``AHEAD`` of them made in advance by a thread, which decodes while the model computes."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, items, None) for _ in range(AHEAD))
+        try:
+            while item := coming.popleft().result():
+                coming.append(thread.submit(next, items, None))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)  # where nobody wants the rest
+
+
+def _windows(path: Path, rate: int) -> Iterator[tuple[Samples, list[Span]]]:
+    """A file in flat memory: its samples, each once, with the chunks of them that are recognised."""
+    held, is_first = np.zeros(0, np.float32), True
+    for block in stream_mono(path, rate):
+        held = np.concatenate([held, block])
+        if len(held) >= WINDOW_S * rate:
+            _, chunks, used = settled_chunks(held, rate, *CHUNK_S, last=False)
+            yield held[:used], chunks
+            held, is_first = held[used:], False
+    if is_first and len(held) <= WHOLE_BELOW_S * rate:
+        yield held, [(0, len(held))] if max(held.max(), -held.min()) >= SILENCE_PEAK else []
+    else:
+        yield held, settled_chunks(held, rate, *CHUNK_S, last=True)[1]
 
 
 def _frames(model: CtcModel, num_samples: int) -> int:
     units = torch.tensor([num_units(num_samples, model.encoder.config.features)])
     return int(model.encoder.num_frames(units))
-
-
-def _finish(
-    model: CtcModel, items: Sequence[_Pending | Failure], name: str, batch_seconds: float
-) -> Iterator[Transcript | Failure]:
-    """Recognise all pieces of some files in length-sorted batches, then put the texts back in order."""
-    config = model.encoder.config.features
-    arrays = [array for item in items if isinstance(item, _Pending) for array in item.arrays]
-    limit = round(batch_seconds * config.sample_rate_hz / config.hop)
-    texts = [""] * len(arrays)
-    for positions in _length_batches(np.array([len(a) for a in arrays], dtype=np.int64), limit):
-        ids = [str(p) for p in positions]
-        batch = collate(ids, [arrays[p] for p in positions], [None] * len(ids), config)
-        for position, text in zip(positions, decode_batch(model, batch), strict=True):
-            texts[position] = text
-    in_order = iter(texts)
-    for item in items:
-        if isinstance(item, Failure):
-            yield item
-            continue
-        segments = [Segment(start, end, next(in_order)) for start, end in item.spans]
-        spoken = tuple(s for s in segments if s.text)
-        yield Transcript(item.path, " ".join(s.text for s in spoken), spoken, item.duration_s, name)

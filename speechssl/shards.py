@@ -7,13 +7,16 @@ the file turns out to be damaged at its end.
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from speechssl.audio import MAX_DURATION_S, Samples, Span, join_speech, speech_intervals, stream_mono
@@ -26,6 +29,7 @@ from speechssl.store import Chunk, ShardWriter, jsonl, shard_name
 
 WINDOW_S = 300.0  # of a long recording that is looked at together, seconds
 UNFINISHED_S = 1.0  # speech this close to the end of a window may go on in the next one, seconds
+PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
 OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
 
@@ -124,29 +128,84 @@ class Account:
         return table
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some files of a shard, made by themselves so that several processes can work on one shard."""
+
+    number: int
+    path: Path
+    index: NDArray[Any]
+    lines: bytes
+    account: Account
+    hours: float
+
+
 def make_shard(task: Task, tick: Callable[[float], None] | None = None) -> float:
     """Write the shard, its parts of the tables, and last the marker that it is done. Returns hours of audio."""
-    account, total_hours = Account(), 0.0
     with ShardWriter(task.folder, task.number, task.splits) as writer:
-        for _, group in groupby(task.records, key=lambda record: record.audio):
-            writer.mark()
-            one = _read_file(list(group), task, writer)
-            account.add(one)
-            samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
-            hours = samples / task.config.features.sample_rate_hz / 3600
-            total_hours += hours
-            if tick:
-                tick(hours)
-        index, lines, about = writer.close()
-    write_atomic(task.part.with_suffix(".jsonl"), lines.decode("ascii"))
-    write_atomic(task.part.with_suffix(".rejects"), jsonl(account.rejects).decode("ascii"))
-    with task.part.with_suffix(".npy").open("wb") as file:
-        np.save(file, index)
-        file.flush()
-        os.fsync(file.fileno())
+        account, hours = _fill(task, writer, tick)
+        _finish(task, writer, account)
+    return hours
+
+
+def split_shard(task: Task, most: int) -> list[Task]:
+    """At most so many tasks for ``make_piece``, each with consecutive files of the shard; few files stay together."""
+    files = [list(group) for _, group in groupby(task.records, key=lambda record: record.audio)]
+    count = min(most, len(files) // PIECE_FILES)
+    if count <= 1:
+        return [task]
+    bounds = [len(files) * k // count for k in range(count + 1)]
+    return [replace(task, records=tuple(chain(*files[a:b]))) for a, b in pairwise(bounds)]
+
+
+def make_piece(task: Task, number: int) -> Piece:
+    """Like ``make_shard`` for a piece of it, into a file that ``join_pieces`` deletes."""
+    folder = task.part.with_suffix(".pieces")
+    folder.mkdir(exist_ok=True)
+    with ShardWriter(folder, number, task.splits) as writer:
+        account, hours = _fill(task, writer, None)
+        index, lines, _ = writer.close()
+    return Piece(number, folder / shard_name(number), index, lines, account, hours)
+
+
+def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
+    """What ``make_shard`` would have written, byte for byte, from all its pieces, in whatever order they come."""
+    account = Account()
+    with ShardWriter(task.folder, task.number, task.splits) as writer:
+        for piece in sorted(pieces, key=lambda piece: piece.number):
+            writer.append(piece.path, piece.index, piece.lines)
+            account.add(piece.account)
+            piece.path.unlink()
+        _finish(task, writer, account)
+
+
+def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None) -> tuple[Account, float]:
+    """All files of ``task`` into ``writer``; returns their account and hours of audio."""
+    account, total_hours = Account(), 0.0
+    for _, group in groupby(task.records, key=lambda record: record.audio):
+        writer.mark()
+        one = _read_file(list(group), task, writer)
+        account.add(one)
+        samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
+        hours = samples / task.config.features.sample_rate_hz / 3600
+        total_hours += hours
+        if tick:
+            tick(hours)
+    return account, total_hours
+
+
+def _finish(task: Task, writer: ShardWriter, account: Account) -> None:
+    index, lines, about = writer.close()
+    rows = BytesIO()
+    np.save(rows, index)
+    rejects = jsonl(account.rejects)
+    for suffix, data in ((".jsonl", lines), (".rejects", rejects), (".npy", rows.getvalue())):
+        with task.part.with_suffix(suffix).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     done = {"plan": task.plan, "shard": about, "chunks": len(index), "account": account.table()}
     write_atomic(task.part.with_suffix(".json"), json.dumps(done))
-    return total_hours
 
 
 def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Account:
@@ -156,9 +215,13 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
     account, position = Account(), 0
     cutters = [_Cutter(record, config, writer, account) for record in records]
     try:
+        waiting, active = deque(cutters), list[_Cutter]()  # a long file may hold thousands of parts, sorted by start
         for block in stream_mono(task.root / records[0].audio, rate, max_duration_s=config.max_duration_s):
-            for cutter in cutters:
+            while waiting and waiting[0].start <= position + len(block):
+                active.append(waiting.popleft())
+            for cutter in active:
                 cutter.push(block, position)
+            active = [cutter for cutter in active if not cutter.finished]
             position += len(block)
         for cutter in cutters:
             cutter.finish(position)
@@ -225,7 +288,7 @@ class _Cutter:
         elif self.record.text is not None and self.num_held > self.config.max_utterance_s * self.rate:
             self.overlong, self.held = True, []
         if self.end is not None and position + len(block) >= self.end:
-            self.finish(self.end)  # now: a long file may hold thousands of parts
+            self.finish(self.end)
 
     def finish(self, num_samples: int) -> None:
         """Make the last chunks; the file has at least ``num_samples``, or just these where the record goes on."""

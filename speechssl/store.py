@@ -16,7 +16,7 @@ import json
 import os
 import zlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,6 +67,9 @@ class Chunk:
     text: str | None
     speaker: str | None
     split: str
+
+
+_CHUNK_FIELDS = tuple(field.name for field in fields(Chunk))
 
 
 class Store:
@@ -282,7 +285,7 @@ class ShardWriter:
     def add(self, array: NDArray[Any], chunk: Chunk) -> None:
         """Append one chunk: (S,) int16 or (T, F) float16."""
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-        line = jsonl([asdict(chunk)])
+        line = jsonl([{name: getattr(chunk, name) for name in _CHUNK_FIELDS}])
         place = (self._number, self._bytes, len(array), chunk.num_samples, self._splits[chunk.split], zlib.crc32(data))
         self._rows.append((*place, self._line_bytes, len(line), zlib.crc32(line)))
         self._lines.append(line)
@@ -290,6 +293,21 @@ class ShardWriter:
         self._hash.update(data)
         self._bytes += len(data)
         self._line_bytes += len(line)
+
+    def append(self, path: Path, index: NDArray[Any], lines: bytes) -> None:
+        """Append what another writer made: its file, and what its ``close`` gave."""
+        moved = index.copy()
+        moved["shard"] = self._number
+        moved["offset"] += np.uint64(self._bytes)
+        moved["record_offset"] += np.uint64(self._line_bytes)
+        self._rows += moved.tolist()
+        self._lines.append(lines)
+        with path.open("rb") as file:
+            while data := file.read(1 << 20):
+                self._file.write(data)
+                self._hash.update(data)
+                self._bytes += len(data)
+        self._line_bytes += len(lines)
 
     def close(self) -> tuple[NDArray[Any], bytes, dict[str, Any]]:
         """Put the shard in place. Returns its index rows, its lines of ``chunks.jsonl``, its bytes and SHA-256."""

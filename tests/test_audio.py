@@ -129,6 +129,23 @@ def test_flac_headers_that_lie(tmp_path: Path) -> None:
     assert reason(tmp_path, tagged + declare(flac, 10)) == "header mismatch"
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_no_more_is_asked_for_than_is_there(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libsndfile clears what it cannot fill: a block of a minute each would cost more than decoding a short file."""
+    soundfile.write(tmp_path / f"x.{suffix}", np.full(20_000, 0.1, np.float32), 16_000)
+    asked: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def spy(self: soundfile.SoundFile, frames: int, **how: object) -> NDArray[np.float32]:
+        asked.append(frames)
+        samples: NDArray[np.float32] = read(self, frames, **how)
+        return samples
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", spy)
+    assert len(load_audio(tmp_path / f"x.{suffix}")) == 20_000
+    assert sum(asked) < 1.5 * 20_000
+
+
 def test_memory_depends_neither_on_a_header_nor_on_the_length(tmp_path: Path) -> None:
     path = tmp_path / "zeros.flac"
     path.write_bytes(declare(encode(np.zeros(1800 * RATE, np.float32), format="FLAC", subtype="PCM_16"), 2**36 - 1))

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
+from speechssl.runtime import generator
 from speechssl.store import Store
 
 
@@ -54,6 +56,32 @@ def test_order_depends_on_seed_and_step_alone() -> None:
     other = planned(seconds, BatchConfig(seconds=60), seed=1)
     assert forwards != [other.positions(s).tolist() for s in steps]
     assert forwards[: first.steps_per_epoch] != forwards[first.steps_per_epoch : 2 * first.steps_per_epoch]
+
+
+def epoch_of(batches: Batches, epoch: int) -> list[NDArray[np.int64]]:
+    """The order as it was first written, with a list of arrays: runs that are resumed rely on it."""
+    rng = generator("order", batches.seed, epoch)
+    limit, steps = batches.config.seconds * 16_000, []
+    for bucket in batches.buckets:
+        per_batch = max(1, int(limit // batches.lengths[bucket[-1]]))
+        steps += np.array_split(rng.permutation(bucket), -(-len(bucket) // per_batch))
+    steps = [steps[i] for i in rng.permutation(len(steps))]
+    if epoch == 0:
+        areas = [len(step) * int(batches.lengths[step].max()) for step in steps]
+        steps.insert(0, steps.pop(int(np.argmax(areas))))
+    return steps
+
+
+@settings(max_examples=60, deadline=None)
+@given(durations, st.integers(0, 3), st.integers(0, 9), st.floats(5, 60), st.integers(1, 40))
+def test_the_order_is_the_one_of_old_runs(
+    seconds: list[float], epoch: int, seed: int, limit: float, num_buckets: int
+) -> None:
+    batches = planned(seconds, BatchConfig(seconds=limit, num_buckets=num_buckets), seed)
+    expected = epoch_of(batches, epoch)
+    assert len(expected) == batches.steps_per_epoch
+    for index, positions in enumerate(expected):
+        assert batches.positions(epoch * len(expected) + index).tolist() == positions.tolist()
 
 
 def test_the_largest_batch_comes_first() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from speechssl.config import build
 from speechssl.errors import AudioError, ConfigError
-from speechssl.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, log_mel, num_units
+from speechssl.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, log_mel, mel_filters, num_units
 
 LOGMEL = FeatureConfig()
 WAVEFORM = FeatureConfig(kind="waveform")
@@ -71,6 +71,18 @@ def test_a_frame_depends_on_its_own_samples_only() -> None:
     assert not torch.equal(before[untouched], after[untouched])
     # ... and the frame of a piece that starts at its first sample is the same frame.
     torch.testing.assert_close(log_mel(wave[160 * 7 :], LOGMEL), before[7:])
+
+
+@pytest.mark.parametrize("config", [*SETTINGS, FeatureConfig(num_mels=3)], ids=str)
+def test_blocks_and_bands_change_no_stored_value(config: FeatureConfig) -> None:
+    """Of a recording much longer than a block, against one product with the whole matrix of filters."""
+    wave = sound(1500 * config.hop + 77)
+    window, filters = (table.double() for table in mel_filters(config))
+    frames = torch.from_numpy(wave).double().unfold(-1, config.window, config.hop) * window
+    energies = torch.fft.rfft(frames).abs().square() @ filters
+    np.testing.assert_array_equal(featurise(wave, config), energies.clamp_min(LOG_FLOOR).log().half().numpy())
+    several = torch.from_numpy(wave)[: 3 * 30_000].reshape(3, -1)
+    torch.testing.assert_close(log_mel(several, config)[1], log_mel(several[1], config))
 
 
 @settings(max_examples=200, deadline=None)

@@ -213,6 +213,15 @@ def test_bad_lines_are_named(tmp_path: Path, bad: str) -> None:
         scan(path)
 
 
+def test_parts_of_a_recording_share_its_path(tmp_path: Path) -> None:
+    """A million parts hold one path a recording in memory, and look into its folder once."""
+    rows = [{"id": f"{k}", "audio_filepath": f"./{k // 3}.wav", "offset": k} for k in range(6)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = scan(tmp_path / "m.jsonl").records
+    assert [record.audio for record in records] == ["0.wav"] * 3 + ["1.wav"] * 3
+    assert len({id(record.audio) for record in records}) == 2
+
+
 def test_not_text_is_an_error(tmp_path: Path) -> None:
     for name in ("m.jsonl", "metadata.csv", "t.tsv"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage")

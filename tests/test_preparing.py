@@ -20,6 +20,7 @@ from speechssl.errors import AudioError, ConfigError, ManifestError
 from speechssl.features import FeatureConfig, featurise
 from speechssl.manifest import Manifest, Record, scan, write_jsonl
 from speechssl.preparing import PrepareConfig, PrepareReport, prepare
+from speechssl.shards import Piece, Task, join_pieces
 from speechssl.store import Store
 
 RATE = 16_000
@@ -268,6 +269,30 @@ def test_processes_do_not_change_a_byte(corpus: Path, tmp_path: Path) -> None:
     names = set(files_of(tmp_path / "one"))
     tables = {"store.json", "index.npy", "chunks.jsonl", "rejects.jsonl"}
     assert names == tables | {f"shard-{k:05d}.bin" for k in range(6)}
+
+
+def test_a_shard_divided_among_processes_has_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, config = tmp_path / "corpus", PrepareConfig(max_duration_s=60)
+    corpus.mkdir()
+    planted = damage(corpus)
+    for k in range(20):
+        write_wav(corpus / f"good{k:02d}.wav", talk([(0.1, 2.5)], seed=k), RATE)
+    first = prepare(corpus, tmp_path / "one", config)
+    monkeypatch.setattr("speechssl.shards.PIECE_FILES", 5)
+    joined: list[int] = []
+
+    def counted(task: Task, pieces: list[Piece]) -> None:
+        joined.append(len(pieces))
+        join_pieces(task, pieces)
+
+    monkeypatch.setattr("speechssl.preparing.join_pieces", counted)
+    hours: list[float] = []
+    second = prepare(corpus, tmp_path / "two", config, jobs=2, progress=lambda done, total: hours.append(done))
+    assert joined == [6]  # 32 files
+    assert second == first
+    assert second.num_reject_lines == len(planted)
+    assert hours[-1] == pytest.approx(first.rows()[0][4])
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
 
 
 RUN = """

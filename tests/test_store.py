@@ -4,6 +4,7 @@ import json
 import pickle
 import time
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,25 @@ def test_an_empty_store(tmp_path: Path) -> None:
     store.verify()
     assert len(store) == 0
     assert store.indices(["train"]).tolist() == []
+
+
+def test_pieces_of_a_shard_join_to_the_shard(tmp_path: Path) -> None:
+    arrays = waveforms(7)
+    chunks = [chunk(k, 100 + k, "train") for k in range(7)]
+    made = []
+    for name, bounds in (("whole", (0, 7)), ("joined", (0, 3, 3, 7))):
+        (tmp_path / name / "pieces").mkdir(parents=True)
+        shard = ShardWriter(tmp_path / name, 4, ("train",))
+        for number, (a, b) in enumerate(pairwise(bounds)):
+            writer = shard if name == "whole" else ShardWriter(tmp_path / name / "pieces", number, ("train",))
+            for array, one in zip(arrays[a:b], chunks[a:b], strict=True):
+                writer.add(array, one)
+            if name == "joined":
+                index, lines, _ = writer.close()
+                shard.append(tmp_path / name / "pieces" / shard_name(number), index, lines)
+        index, lines, about = shard.close()
+        made.append((index.tolist(), lines, about, (tmp_path / name / shard_name(4)).read_bytes()))
+    assert made[0] == made[1]
 
 
 def test_rollback_leaves_no_trace(tmp_path: Path) -> None:
