@@ -160,7 +160,10 @@ def bench_training(
     Raises:
         ConfigError: settings that do not fit, or that say how long the run is.
     """
-    steady: Table = {"encoder": {"layer_drop": 0.0}} | ({"ctc": {"head_only_steps": 0}} if verb == "finetune" else {})
+    # Every update the same work; and a run on made-up sounds is not to be judged as one that should learn.
+    steady: Table = {"encoder": {"layer_drop": 0.0}, "train": {"health": {"window": WARM_UP + updates + 1}}}
+    if verb == "finetune":
+        steady["ctc"] = {"head_only_steps": 0}
     changes = merge(steady, overrides or {})
     settings: PretrainSettings | FinetuneSettings
     if verb == "pretrain":

@@ -127,19 +127,21 @@ class TransformerLayer(nn.Module):
         self.activation_dropout = config.activation_dropout
         self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
-    def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone."""
+    def forward(
+        self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M); the others as in ``attention``."""
         if self.pre_norm:
             normed = self.attention_norm(hidden)
-            hidden = _pick(hidden, wanted) + self.dropout(self._attention(normed, num_frames, wanted))
+            hidden = _pick(hidden, wanted) + self.dropout(self._attention(normed, num_frames, attend, wanted))
             hidden = hidden + self.dropout(self._ffn(self.ffn_norm(hidden)))
         else:
-            attended = self.dropout(self._attention(hidden, num_frames, wanted))
+            attended = self.dropout(self._attention(hidden, num_frames, attend, wanted))
             hidden = self.attention_norm(_pick(hidden, wanted) + attended)
             hidden = self.ffn_norm(hidden + self.dropout(self._ffn(hidden)))
         return hidden if self.adapter is None else self.adapter(hidden)
 
-    def _attention(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None) -> Tensor:
+    def _attention(self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None) -> Tensor:
         if wanted is None:
             query, key, value = self.qkv(hidden).chunk(3, -1)
         else:
@@ -148,7 +150,7 @@ class TransformerLayer(nn.Module):
             key, value = F.linear(hidden, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, -1)
         query, key, value = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
         p = self.attention_dropout if self.training else 0.0
-        out: Tensor = self.attention_out(attention(query, key, value, num_frames, p))
+        out: Tensor = self.attention_out(attention(query, key, value, num_frames, attend, p))
         return out
 
     def _ffn(self, hidden: Tensor) -> Tensor:
@@ -180,20 +182,22 @@ class ContextNetwork(nn.Module):
 
     def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
         """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone."""
+        attend = None
         if torch.compiler.is_exporting() or bool((num_frames < hidden.shape[1]).any()):
-            hidden = hidden * valid_mask(num_frames, hidden.shape[1], hidden.device)[..., None]
+            valid = valid_mask(num_frames, hidden.shape[1], hidden.device)
+            hidden, attend = hidden * valid[..., None], valid[:, None, None]
         assert self.pos_conv.bias is not None
         positions = grouped_conv(hidden, self.pos_conv.weight, self.pos_conv.bias, self.pos_conv.groups)
         hidden = hidden + F.gelu(positions)
         hidden = self.dropout(hidden if self.pre_norm else self.norm(hidden))
-        dropped = (
-            torch.rand(len(self.layers)).lt(self.layer_drop).tolist() if self.training else [False] * len(self.layers)
-        )
-        layers = [layer for layer, skip in zip(self.layers, dropped, strict=True) if not skip]
+        layers = list(self.layers)
+        if self.training:
+            dropped = torch.rand(len(layers)).lt(self.layer_drop).tolist()
+            layers = [layer for layer, skip in zip(layers, dropped, strict=True) if not skip]
         for layer in layers[:-1]:
-            hidden = layer(hidden, num_frames)
+            hidden = layer(hidden, num_frames, attend)
         # Every frame is attended to, but the last layer need not answer for frames that nobody reads.
-        hidden = layers[-1](hidden, num_frames, wanted) if layers else _pick(hidden, wanted)
+        hidden = layers[-1](hidden, num_frames, attend, wanted) if layers else _pick(hidden, wanted)
         return self.norm(hidden) if self.pre_norm else hidden
 
 

@@ -55,7 +55,7 @@ class ValidGroupNorm(nn.Module):
         (kernel,), (stride,) = conv.kernel_size, conv.stride
         weight = conv.weight[:, 0].double()  # (C, K)
         means, covariances = [], []
-        for row, count in zip(samples.detach(), num_valid.tolist(), strict=True):
+        for row, count in zip(samples, num_valid.tolist(), strict=True):
             windows = row.unfold(0, kernel, stride)[:count].double()
             means.append(windows.sum(0) / max(1, count))
             centred = windows - means[-1]
@@ -206,9 +206,11 @@ class _ActivatedConv(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         stored, weight, *parameters = ctx.saved_tensors
-        (kernel, stride), learns = ctx.windows[1], ctx.needs_input_grad[0]
+        ((below, hop), (kernel, stride)), learns = ctx.windows, ctx.needs_input_grad[0]
+        shared = max(0, (kernel - stride - 1) * hop + below)  # stored values that a block shares with the one before
         to_stored = torch.zeros_like(stored) if learns else None
         to_weight, to_parameters = torch.zeros_like(weight), [torch.zeros_like(p) for p in parameters]
+        to_bias = weight.new_zeros(weight.shape[1]) if ctx.needs_input_grad[2] else None
         for row, span, read in _blocks(ctx.windows, ctx.counts, len(weight)):
             own = [
                 stored[row, read].detach().requires_grad_(learns),
@@ -224,15 +226,16 @@ class _ActivatedConv(Function):
                     to_part.addmm_(above, weight[taps].T)
                 else:
                     torch.mm(above, weight[taps].T, out=to_part)
+            if to_bias is not None:
+                to_bias += above.sum(0)
             wanted = own if learns else own[1:]
             found = list(torch.autograd.grad(frames, wanted, inner)) if wanted else []
             if to_stored is not None:
                 to_block = found.pop(0)
-                to_block[: max(0, kernel - stride)] += to_stored[row, read][: max(0, kernel - stride)]
+                to_block[:shared] += to_stored[row, read][:shared]
                 to_stored[row, read] = to_block
             for total, one in zip(to_parameters, found, strict=True):
                 total[row] += one
-        to_bias = gradients[0].sum((0, 1)) if ctx.needs_input_grad[2] else None
         return to_stored, to_weight, to_bias, None, None, *to_parameters
 
 

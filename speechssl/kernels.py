@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
-from speechssl.padding import valid_mask
-
 
 def on_cpu(inputs: Tensor) -> bool:
     """Whether the operations below apply: float32 on a CPU, outside autocast and graph export."""
@@ -113,13 +111,14 @@ class _GeluLinear(Function):
 # ---- attention ----------------------------------------------------------------------------------------------------
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, p: float) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, attend: Tensor | None, p: float) -> Tensor:
     """Scaled dot-product attention over the valid frames of each utterance.
 
     Args:
         query: (B, H, M, d).
         key, value: (B, H, T, d).
         num_frames: (B,) int64 on the host, valid frames; padded ones are not attended to.
+        attend: the same as (B, 1, 1, T) bool on the device; None = all are valid.
         p: dropout of the attention weights.
 
     Returns:
@@ -128,38 +127,37 @@ def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, p: 
     if p and on_cpu(query):
         out: Tensor = _DroppedAttention.apply(query, key, value, num_frames.tolist(), p)
         return out
-    attend = None
-    if torch.compiler.is_exporting() or bool((num_frames < key.shape[2]).any()):
-        attend = valid_mask(num_frames, key.shape[2], key.device)[:, None, None]
     heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
     return heads.transpose(1, 2).flatten(2)
 
 
 class _DroppedAttention(Function):
-    """Utterance by utterance, so that its weights stay in the cache; recomputed in the backward pass, never stored.
+    """Utterance by utterance, so that its weights stay in the cache; they are made again in the backward pass.
 
-    torch's own attention on a CPU has no fused path with dropout: it stores the weights three times over.
+    Kept is a byte a weight, the choice of dropout. torch's own attention on a CPU has no fused path with dropout: it
+    stores the weights three times over.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, counts: list[int], p: float) -> Tensor:
         batch, heads, length, width = query.shape
         out = query.new_zeros(batch, length, heads, width)
-        ctx.counts, ctx.keeps = counts, []
+        ctx.counts, ctx.scale, keeps = counts, 1.0, []
         for b, count in enumerate(counts):
             keep, ctx.scale = _keep((heads, length, count), p)
             weights = _weights(query[b], key[b, :, :count]).mul_(keep)
             out[b] = torch.bmm(weights, value[b, :, :count]).mul_(ctx.scale).transpose(0, 1)
-            ctx.keeps.append(keep)
-        ctx.save_for_backward(query, key, value)
+            keeps.append(keep)
+        ctx.save_for_backward(query, key, value, *keeps)
         return out.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *keeps = ctx.saved_tensors
         grads = [torch.zeros_like(x) for x in (query, key, value)]
-        above = gradients[0].reshape(*gradients[0].shape[:2], query.shape[1], -1).transpose(1, 2) * ctx.scale
-        for b, (count, keep) in enumerate(zip(ctx.counts, ctx.keeps, strict=True)):
+        shape = (query.shape[0], query.shape[2], query.shape[1], query.shape[3])
+        above = gradients[0].reshape(shape).transpose(1, 2) * ctx.scale
+        for b, (count, keep) in enumerate(zip(ctx.counts, keeps, strict=True)):
             q, k, v, out = query[b], key[b, :, :count], value[b, :, :count], above[b]
             weights = _weights(q, k)
             grads[2][b, :, :count] = torch.bmm((weights * keep).transpose(1, 2), out)
@@ -197,7 +195,7 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
         full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
         return full[..., :length].transpose(1, 2)
     # Spectra are larger than what they are made of: made again in the backward pass, not kept.
-    convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False)
+    convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False)
     return convolved + bias
 
 

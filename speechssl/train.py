@@ -336,7 +336,7 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
                 if value is not None:
-                    state[key] = value if key == "step" else value.to(parameter.device)
+                    state[key] = value.to(parameter.device)  # the step too: fused AdamW counts on the device
             if state:
                 optimizer.state[parameter] = state
         best = record["best"]

@@ -20,10 +20,12 @@ def make(convs: list[tuple[int, int, int]], grouped: bool, bias: bool = False) -
     return module
 
 
-def gradients(module: WaveformFrontEnd, frames: Tensor, above: Tensor) -> dict[str, Tensor]:
+def gradients(module: WaveformFrontEnd, frames: Tensor, above: Tensor, samples: Tensor) -> dict[str, Tensor]:
     module.zero_grad()
+    samples.grad = None
     frames.backward(above)  # type: ignore[no-untyped-call]
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    leaves = [("samples", samples), *module.named_parameters()]
+    return {name: leaf.grad.clone() for name, leaf in leaves if leaf.grad is not None}
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
@@ -45,7 +47,7 @@ def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
     monkeypatch.setattr(front_end, "BLOCK_VALUES", block)
     module = make(convs, grouped, bias)
     counts = torch.tensor([900, 411, 700])
-    samples = torch.randn(3, 930) * (torch.arange(930) < counts[:, None])
+    samples = (torch.randn(3, 930) * (torch.arange(930) < counts[:, None])).requires_grad_()
     found, expected = module(samples, counts), module._plain(samples, counts)
     assert found.shape == expected.shape
     num_frames = counts
@@ -54,7 +56,7 @@ def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
     valid = (torch.arange(found.shape[1]) < num_frames[:, None])[..., None]
     torch.testing.assert_close(found * valid, expected * valid, atol=2e-5, rtol=1e-5)
     above = torch.randn_like(found) * valid
-    left, right = gradients(module, found, above), gradients(module, expected, above)
+    left, right = gradients(module, found, above, samples), gradients(module, expected, above, samples)
     if grouped and bias:  # goes away with the mean: zero but for rounding, and not computed at all
         assert right.pop("convs.0.bias").abs().max() < 1e-3
     assert left.keys() == right.keys()
@@ -62,9 +64,23 @@ def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
         torch.testing.assert_close(left[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-5, rtol=1e-4)
 
 
-def test_a_front_end_that_is_frozen_passes_no_gradient() -> None:
-    module = make(PUBLISHED, True).requires_grad_(False)
-    assert not module(torch.randn(1, 500), torch.tensor([500])).requires_grad
+@pytest.mark.parametrize("learning", ["convs.0", "convs.2", "layer_norms.1", "layer_norms.3"])
+def test_parameters_that_learn_alone_get_the_same_gradient(learning: str) -> None:
+    module, counts = make(PUBLISHED, grouped=False, bias=True), torch.tensor([900])
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name.startswith(learning))
+    samples = torch.randn(1, 900)
+    found, expected = module(samples, counts), module._plain(samples, counts)
+    left, right = (gradients(module, out, torch.ones_like(out), samples) for out in (found, expected))
+    assert sorted(left) == sorted(right) == [f"{learning}.bias", f"{learning}.weight"]
+    for name, gradient in right.items():
+        torch.testing.assert_close(left[name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_padded_outputs_give_no_gradient() -> None:
+    module, counts = make(PUBLISHED, True, True), torch.tensor([900, 300])
+    module(torch.randn(2, 900), counts)[1, -1].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in module.convs[1:].parameters())
 
 
 def test_the_largest_activations_are_never_kept() -> None:

@@ -93,7 +93,7 @@ def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
     counts: list[int], keeps: list[Tensor]
 ) -> None:
     inputs = parts()
-    found = attention(*inputs, torch.tensor(counts), 0.3)
+    found = attention(*inputs, torch.tensor(counts), None, 0.3)
     assert 0 < sum(int((k > 0).sum()) for k in keeps) < sum(k.numel() for k in keeps)
     expected = plain(*inputs, counts, keeps)
     torch.testing.assert_close(found, expected)
@@ -107,8 +107,19 @@ def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
 def test_attention_without_dropout_reads_valid_frames_only(counts: list[int]) -> None:
     inputs = parts(1)
     everything = [torch.ones(2, 5, count) for count in counts]
-    found = attention(*inputs, torch.tensor(counts), 0.0)
+    attend = (torch.arange(7) < torch.tensor(counts)[:, None])[:, None, None]
+    found = attention(*inputs, torch.tensor(counts), attend, 0.0)
     torch.testing.assert_close(found, plain(*inputs, counts, everything))
+
+
+def test_attention_of_no_frame_and_over_no_frame_is_finite() -> None:
+    torch.manual_seed(0)
+    for asked, counts in ((0, [7, 3]), (5, [7, 0])):
+        inputs = [torch.randn(2, 2, length, 4, requires_grad=True) for length in (asked, 7, 7)]
+        out = attention(*inputs, torch.tensor(counts), None, 0.3)
+        assert out.shape == (2, asked, 8)
+        out.sum().backward()  # type: ignore[no-untyped-call]
+        assert all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 7, 8, 32])
@@ -132,4 +143,4 @@ def test_the_plain_operations_run_under_autocast() -> None:
     assert not kernels.on_cpu(inputs.bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not kernels.on_cpu(inputs)
-        assert attention(*parts(), torch.tensor([7, 7, 3]), 0.3).isfinite().all()
+        assert attention(*parts(), torch.tensor([7, 7, 3]), None, 0.3).isfinite().all()

@@ -122,6 +122,19 @@ def test_logits_equal_the_reference_with_any_share_of_duplicates(num_codes: int)
     assert found[:, 0].isfinite().all()
 
 
+@pytest.mark.parametrize("lengths", [[1], [1, 1], [1, 40]])
+def test_utterances_of_a_single_frame_can_stand_in_a_batch(lengths: list[int]) -> None:
+    """Nothing of them is masked; alone they give no loss, and no gradient that is not finite."""
+    model = make().train()
+    for layer in model.encoder.context.layers:
+        layer.attention_dropout = 0.1  # type: ignore[assignment]
+    samples = [torch.randn(30 + 20 * (length - 1)) for length in lengths]
+    output = model(batch_of(samples), 0)
+    output.total.backward()
+    assert all(g.isfinite().all() for g in gradients(model).values())
+    assert (output.weight == 0) == (max(lengths) == 1)
+
+
 def test_a_collapsed_batch_has_loss_zero_accuracy_one_and_perplexity_one() -> None:
     model = make().train()
     with torch.no_grad():
