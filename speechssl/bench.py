@@ -42,8 +42,6 @@ from speechssl.report import read_metrics, text_table
 from speechssl.runtime import Precision, derive_seed, generator, log, peak_memory_gb, pick_device
 from speechssl.text import CharTokenizer
 
-__all__ = ["Spread", "as_text", "bench_prepare", "bench_training", "bench_transcribe", "matmul_peak", "spread"]
-
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
 COUNTED = 8  # utterances from which it is told how many operations a second of audio needs
 RATE = 16_000  # of the synthetic speech, Hz

@@ -9,10 +9,10 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -301,28 +301,26 @@ def bench_prepare_command(
     _measured(bench_prepare(source, features.value, jobs, seconds, repeats), json_)
 
 
-@bench.command("pretrain")
-def bench_pretrain_command(
-    preset: PresetOption = "tiny",
-    set_: SetOption = None,
-    seconds: SecondsOption = 1200.0,
-    repeats: UpdatesOption = 10,
-    json_: JsonOption = None,
-) -> None:
-    """Updates of pretraining. An update takes batch.seconds of the audio: less of it for large models on a CPU."""
-    _measured(bench_training("pretrain", preset, parse_overrides(set_ or []), seconds, repeats), json_)
+def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[..., None]:
+    def command(
+        preset: PresetOption = "tiny",
+        set_: SetOption = None,
+        seconds: SecondsOption = 1200.0,
+        repeats: UpdatesOption = 10,
+        json_: JsonOption = None,
+    ) -> None:
+        _measured(bench_training(verb, preset, parse_overrides(set_ or []), seconds, repeats), json_)
+
+    return command
 
 
-@bench.command("finetune")
-def bench_finetune_command(
-    preset: PresetOption = "tiny",
-    set_: SetOption = None,
-    seconds: SecondsOption = 1200.0,
-    repeats: UpdatesOption = 10,
-    json_: JsonOption = None,
-) -> None:
-    """Updates of fine-tuning, once more than the head learns."""
-    _measured(bench_training("finetune", preset, parse_overrides(set_ or []), seconds, repeats), json_)
+bench.command(
+    "pretrain",
+    help="Updates of pretraining. An update takes batch.seconds of the audio: less of it for large models on a CPU.",
+)(_bench_training_command("pretrain"))
+bench.command("finetune", help="Updates of fine-tuning, once more than the head learns.")(
+    _bench_training_command("finetune")
+)
 
 
 @bench.command("transcribe")

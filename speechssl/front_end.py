@@ -172,7 +172,8 @@ class _ActivatedConv(Function):
         counts: list[int],
         *parameters: Tensor,
     ) -> Tensor:
-        """
+        """The convolution's output at valid frames.
+
         Args:
             stored: (B, S) samples or (B, T, C) outputs of the convolution below.
             weight: (K C, C').

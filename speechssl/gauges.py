@@ -116,9 +116,8 @@ def _convolution_gradients(above: Tensor, inputs: Tensor, weight: Tensor, *rest:
     transposed: bool = rest[4]
     wanted: list[bool] = rest[7]
     places = (inputs if transposed else above).shape[2:].numel() * above.shape[0]
-    return (
-        2 * places * weight.numel() * (wanted[0] + wanted[1])
-    )  # of the inputs and of the weight, each if it is needed
+    # Of the inputs and of the weight, each if it is needed.
+    return 2 * places * weight.numel() * (wanted[0] + wanted[1])
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:

@@ -47,25 +47,25 @@ def plot_training(metrics_path: Path, out_png: Path) -> None:
     """
     rows = read_metrics(metrics_path)
     codes = _series(rows, "code_perplexity")
-    figure, axes = _figure(2 if codes else 1)
-    _line(axes[0], _series(rows, "loss"), "loss")
-    _line(axes[0], _series(rows, "chance"), "chance", linestyle="--", color="grey")
-    _finish(axes[0], "loss")
+    figure, axes = new_figure(2 if codes else 1)
+    draw_line(axes[0], _series(rows, "loss"), "loss")
+    draw_line(axes[0], _series(rows, "chance"), "chance", linestyle="--", color="grey")
+    finish_panel(axes[0], "loss")
     if codes:
-        _line(axes[1], codes, "code perplexity")
-        _finish(axes[1], "code perplexity (codes)")
-    _save(figure, out_png)
+        draw_line(axes[1], codes, "code perplexity")
+        finish_panel(axes[1], "code perplexity (codes)")
+    save_figure(figure, out_png)
 
 
 def plot_wer(metrics_path: Path, out_png: Path) -> None:
     """Picture of "dev_wer" and "dev_cer" (fractions, drawn in percent) against "step", for rows with "dev_wer"."""
     rows = [row for row in read_metrics(metrics_path) if "dev_wer" in row]
-    figure, axes = _figure(1)
+    figure, axes = new_figure(1)
     for key, label in (("dev_wer", "word error rate"), ("dev_cer", "character error rate")):
         points = [(step, 100 * value) for step, value in _series(rows, key)]
-        _line(axes[0], points, label, marker="o")
-    _finish(axes[0], "development set (%)")
-    _save(figure, out_png)
+        draw_line(axes[0], points, label, marker="o")
+    finish_panel(axes[0], "development set (%)")
+    save_figure(figure, out_png)
 
 
 def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -108,7 +108,8 @@ def _series(rows: Iterable[Row], key: str) -> list[tuple[float, float]]:
     return sorted({s: v for s, v in pairs if isinstance(s, numbers) and isinstance(v, numbers)}.items())
 
 
-def _figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
+def new_figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
+    """A figure of panels above each other, with their axes."""
     # The object interface keeps no global state and needs no display; imported here, so that a program that only
     # trains or transcribes does not wait for matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -120,14 +121,16 @@ def _figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
     return figure, list(panels[:, 0])
 
 
-def _line(axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
+def draw_line(axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
+    """(x, y) ``points`` as a line; nothing where there are none. ``style``: of matplotlib's ``plot``."""
     if points:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, label=label, linewidth=1, **style)
 
 
-def _finish(axes: "Axes", y_label: str) -> None:
-    axes.set_xlabel("step")
+def finish_panel(axes: "Axes", y_label: str, x_label: str = "step") -> None:
+    """Labels, grid and legend, or a word that nothing is there."""
+    axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if axes.lines:
         axes.grid(alpha=0.3)
@@ -136,6 +139,7 @@ def _finish(axes: "Axes", y_label: str) -> None:
         axes.text(0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=axes.transAxes)
 
 
-def _save(figure: "Figure", out_png: Path) -> None:
+def save_figure(figure: "Figure", out_png: Path) -> None:
+    """Write ``figure`` as a PNG file, its folders too."""
     out_png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png, format="png", dpi=120)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from speechssl.audio import MAX_DURATION_S, Samples, Span, join_speech, speech_intervals, stream_mono
+from speechssl.audio import MAX_DURATION_S, WINDOW_S, Samples, Span, settled_chunks, stream_mono
 from speechssl.config import Settings
 from speechssl.errors import AudioError
 from speechssl.features import FeatureConfig, featurise, num_units
@@ -27,8 +27,6 @@ from speechssl.formats import write_atomic
 from speechssl.manifest import Record
 from speechssl.store import Chunk, ShardWriter, jsonl, shard_name
 
-WINDOW_S = 300.0  # of a long recording that is looked at together, seconds
-UNFINISHED_S = 1.0  # speech this close to the end of a window may go on in the next one, seconds
 PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
 OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
@@ -320,15 +318,10 @@ class _Cutter:
     def _cut(self, last: bool) -> None:
         """Chunks of what is held; unless it is the last, what may go on is held for the next window."""
         samples, config = self._samples(), self.config
-        speech = speech_intervals(samples, self.rate, config.top_db)
-        chunks = join_speech(samples, speech, self.rate, config.min_chunk_s, config.max_chunk_s)
+        speech, chunks, used = settled_chunks(
+            samples, self.rate, config.min_chunk_s, config.max_chunk_s, last, config.top_db
+        )
         chunks = [(a, b) for a, b in chunks if num_units(b - a, config.features) >= 1]
-        used = len(samples)
-        if not last:
-            settled = len(samples) - round(UNFINISHED_S * self.rate)
-            chunks = [(a, b) for a, b in chunks if b <= settled]
-            open_end = round(2 * (config.max_chunk_s + UNFINISHED_S) * self.rate)
-            used = max(chunks[-1][1] if chunks else 0, len(samples) - open_end)
         for start, end in chunks:
             at = self.first + start
             self._keep(samples[start:end], at, f"{self.record.id}@{at}")

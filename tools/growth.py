@@ -176,20 +176,19 @@ def too_steep(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 def plot(rows: Sequence[Mapping[str, float]], out_png: Path) -> None:
     """Seconds in all, seconds a step and memory against the number of chunks; dotted: linear from the first size."""
-    figure, panels = report._figure(3)
+    figure, panels = report.new_figure(3)
     labels = ("in all (s)", "per step (s)", "memory beyond the imports (MB)")
     for axes, measures, label in zip(panels, (WHOLE, STEP, MEMORY), labels, strict=True):
         factor = 1e-6 if measures is MEMORY else 1.0
         for name, (key, _, _) in measures.items():
             points = [(row["chunks"], factor * row[key]) for row in rows if row[key] > 0]
-            report._line(axes, points, name.removeprefix("memory: "), marker="o")
+            report.draw_line(axes, points, name.removeprefix("memory: "), marker="o")
             if points and measures is not STEP:
                 (x, y), last = points[0], points[-1][0]
                 axes.plot([x, last], [y, y * last / x], ":", color="grey", linewidth=0.7)
         axes.set(xscale="log", yscale="log")
-        report._finish(axes, label)
-        axes.set_xlabel("chunks")
-    report._save(figure, out_png)
+        report.finish_panel(axes, label, "chunks")
+    report.save_figure(figure, out_png)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
