@@ -200,7 +200,8 @@ def test_sides_take_turns_and_only_their_own_work_counts(worker: Path) -> None:
     assert all(0 < r["before_gb"] <= r["peak_gb"] * 1.05 for found in replies.values() for r in found)
     compared = turns.compared(replies, "other")
     first = replies["other"][0]["seconds"] / replies["speechssl"][0]["seconds"]
-    assert compared["speed_ratio"]["low"] <= first <= compared["speed_ratio"]["high"]
+    lowest, highest = (compared["speed_ratio"][end] for end in ("low", "high"))
+    assert lowest * (1 - 1e-9) <= first <= highest * (1 + 1e-9)  # another order of division rounds otherwise
     assert quick.process.returncode == slow.process.returncode == 0
 
 
