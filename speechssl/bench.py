@@ -43,6 +43,7 @@ from speechssl.runtime import Precision, derive_seed, generator, log, peak_memor
 from speechssl.text import CharTokenizer
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
+BATCHES = 20  # of the corpus to train on, by default
 COUNTED = 8  # utterances from which it is told how many operations a second of audio needs
 RATE = 16_000  # of the synthetic speech, Hz
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -142,7 +143,7 @@ def bench_training(
     verb: Literal["pretrain", "finetune"],
     preset: str = "tiny",
     overrides: Mapping[str, Any] | None = None,
-    seconds: float = 1200.0,
+    seconds: float | None = None,
     updates: int = 10,
 ) -> Table:
     """Time updates of ``pretrain`` or ``finetune`` from random weights.
@@ -152,7 +153,8 @@ def bench_training(
 
     Args:
         overrides: nested tables of settings to change.
-        seconds: audio to learn from, about; an update takes ``batch.seconds`` of it.
+        seconds: audio to learn from, about; None = enough for ``BATCHES`` updates of ``batch.seconds`` each. Of less, no
+            batches of equal lengths can be made, and padding takes time that it does not take in real use.
         updates: timed, without hooks; as many again with those that tell the parts apart.
 
     Raises:
@@ -171,6 +173,7 @@ def bench_training(
     for name in ("steps", "save_every", "validate_every", "log_every"):
         if name in changes.get("train", {}):
             raise ConfigError(f"--set train.{name} is not for a benchmark: --repeats says how many updates it takes")
+    seconds = BATCHES * settings.batch.seconds if seconds is None else seconds
     _check(seconds, updates)
     if ranks.count() > 1:
         raise ConfigError("bench times one process: give the command without torchrun")

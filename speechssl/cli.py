@@ -305,7 +305,7 @@ def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[.
     def command(
         preset: PresetOption = "tiny",
         set_: SetOption = None,
-        seconds: SecondsOption = 1200.0,
+        seconds: Annotated[float | None, typer.Option(help="Synthetic audio, seconds; enough for 20 updates.")] = None,
         repeats: UpdatesOption = 10,
         json_: JsonOption = None,
     ) -> None:
