@@ -153,8 +153,8 @@ def bench_training(
 
     Args:
         overrides: nested tables of settings to change.
-        seconds: audio to learn from, about; None = enough for ``BATCHES`` updates of ``batch.seconds`` each. Of less, no
-            batches of equal lengths can be made, and padding takes time that it does not take in real use.
+        seconds: audio to learn from, about; None = enough for ``BATCHES`` updates of ``batch.seconds`` each. Of less,
+            no batches of equal lengths can be made, and padding takes time that it does not take in real use.
         updates: timed, without hooks; as many again with those that tell the parts apart.
 
     Raises:

@@ -31,6 +31,7 @@ from speechssl.features import featurise, num_units
 from speechssl.formats import Segment, Transcript, write_atomic
 from speechssl.manifest import UNREADABLE_SUFFIXES
 from speechssl.report import text_table
+from speechssl.runtime import trim_memory
 from speechssl.score import Score, score
 from speechssl.text import normalise
 
@@ -38,6 +39,7 @@ BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its co
 WHOLE_BELOW_S = 30.0  # longer files are cut at silences
 CHUNK_S = (0.4, 20.0)
 HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
+TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarely memory
 AHEAD = 32  # pieces that are read while the model computes
 
 
@@ -232,6 +234,7 @@ class _Pool:
     def __init__(self) -> None:
         self.entries: list[tuple[_File, int, _Piece]] = []
         self.seconds = 0.0  # in all of them
+        self.num_batches = 0  # recognised so far
 
     def add(self, file: _File, piece: _Piece) -> None:
         self.entries.append((file, len(file.segments), piece))
@@ -255,6 +258,9 @@ class _Pool:
         for k, text in zip(chosen, decode_batch(model, batch), strict=True):
             file, place, piece = self.entries[k]
             file.segments[place] = Segment(piece.start, piece.end, text)
+        self.num_batches += 1
+        if self.num_batches % TRIM_EVERY == 0:
+            trim_memory()
         taken = set(chosen)
         self.entries = [entry for k, entry in enumerate(self.entries) if k not in taken]
         before, self.seconds = self.seconds, sum(piece.end - piece.start for _, _, piece in self.entries)

@@ -1,10 +1,11 @@
 """The machine under a run: device, number format, threads, seeds, log lines."""
 
+import ctypes
 import hashlib
 import resource
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,15 @@ def peak_memory_gb() -> float:
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def trim_memory() -> None:
+    """Hand the free memory of this process back to the system, where the C library (glibc) keeps it.
+
+    It keeps holes that tensors of ever other sizes leave and do not fit into again: resident memory then creeps up.
+    """
+    with suppress(OSError, TypeError, AttributeError):  # no such library, no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class HoursProgress(AbstractContextManager["HoursProgress"]):

@@ -1,8 +1,12 @@
 """Device, seeds and log lines."""
 
+import ctypes
 import io
+import platform
 import re
+import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import torch
 
 from speechssl import runtime
 from speechssl.errors import ConfigError
-from speechssl.runtime import HoursProgress, autocast, derive_seed, generator, log, pick_device
+from speechssl.runtime import HoursProgress, autocast, derive_seed, generator, log, pick_device, trim_memory
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +97,25 @@ def test_progress_is_lines_of_hours_where_there_is_no_terminal(
         "2.00 of 4.00 h of audio, 600 s per second",
         "3.00 h of audio, 338 s per second",
     ]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is free")
+def test_trimmed_memory_goes_back_to_the_system() -> None:
+    """Holes between what is kept: 64 MB, in pieces too small to have pages of their own."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    pieces = [torch.ones(16_000) for _ in range(2000)]  # 64 kB each
+    kept = pieces[::2]
+    pieces.clear()
+    before = resident()
+    trim_memory()
+    assert before - resident() > 40e6
+    assert len(kept) == 1000
+    trim_memory()  # nothing left: no harm
+
+
+def test_nothing_is_trimmed_where_the_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    trim_memory()
