@@ -289,3 +289,28 @@ def test_presets_are_the_published_sizes() -> None:
 def test_wrong_shapes_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(EncoderConfig, TINY | wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: int) -> None:
+    """Values and gradients; any order, also a frame twice, also in padded batches."""
+    encoder, utterances = make(kind, num_layers=num_layers)
+    batch = batch_of(utterances)
+    frames, num_frames = encoder.extract(batch.inputs, batch.num_units)
+    normed = encoder.norm(frames)
+    wanted = torch.stack([torch.randint(int(count), (5,)) for count in num_frames.clamp(min=1)])
+    picked = encoder.contextualise(normed, num_frames, wanted=wanted)
+    everything = encoder.contextualise(normed, num_frames)
+    expected = everything.gather(1, wanted[..., None].expand(-1, -1, everything.shape[2]))
+    torch.testing.assert_close(picked, expected, rtol=0, atol=1e-6)
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    direction = torch.randn_like(expected)
+    gradients = [
+        torch.autograd.grad((out * direction).sum(), parameters, retain_graph=True, allow_unused=True)
+        for out in (picked, expected)
+    ]
+    for own, other in zip(*gradients, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None and other is not None:
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
