@@ -1,0 +1,88 @@
+"""The bench of learning: equal work for all systems, nothing done twice, a table and a picture of what was found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL_ENCODER, load_script
+
+from speechssl.checkpoint import load_record
+
+ROOT = Path(__file__).parents[1]
+learn = load_script(ROOT / "tools" / "learn.py")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool sets torch's threads for the whole process."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+
+
+def row(name: str, system: str, minutes: float | None, seed: int, cer: float) -> dict[str, Any]:
+    return {"name": name, "system": system, "minutes": minutes, "seed": seed, "cer": cer, "wer": 2 * cer}
+
+
+ROWS = [
+    row("b", "scratch", 10, 1, 61),
+    row("a", "pretrained", 10, 0, 40),
+    row("b", "scratch", 10, 0, 59),
+    row("a", "pretrained", None, 0, 20),
+    row("a", "pretrained", 10, 1, 44),
+]
+
+
+def test_the_table_has_mean_and_range_of_the_seeds_the_best_first() -> None:
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in learn.as_text(ROWS).splitlines()[2:]]
+    assert lines == [
+        ["10", "a", "pretrained", "2", "42.0 (40.0 .. 44.0)", "84.0 (80.0 .. 88.0)"],
+        ["10", "b", "scratch", "2", "60.0 (59.0 .. 61.0)", "120.0 (118.0 .. 122.0)"],
+        ["all", "a", "pretrained", "1", "20.0 (20.0 .. 20.0)", "40.0 (40.0 .. 40.0)"],
+    ]
+
+
+def test_results_become_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
+    assert learn.main(["show", "--out", str(tmp_path), "--png", str(tmp_path / "curve.png")]) == 0
+    assert capsys.readouterr().out == learn.as_text(ROWS)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "cpu_s_per_update", lambda *_: 2.0)
+    shape = [f"{key}={json.dumps(value)}" for key, value in SMALL_ENCODER.items() if not isinstance(value, dict)]
+    command = ["try", "first", "--labelled", str(labelled_store), "--unlabelled", str(labelled_store)]
+    command += ["--cpu-minutes", "0.1", "--seeds", "3", "--encoder", *shape, "--finetune", "train.steps=2"]
+    command += ["--pretrain", "batch.seconds=15", "--out", str(tmp_path)]
+    assert learn.main(command) == 0
+    rows = learn.read_rows(tmp_path)
+    assert [(r["system"], r["minutes"], r["seed"]) for r in rows] == [(s, None, 3) for s in learn.SYSTEMS]
+    assert rows[0]["pretraining"]["steps"] == 3  # 6 s of processor time
+    assert rows[0]["pretraining"]["hours"] > 0
+    assert all(0 < r["cer"] <= 1000 and 0 < r["wer"] <= 1000 for r in rows)
+    runs = tmp_path / "first" / "3"
+    settings = [json.loads((runs / f"{s}-all" / "settings.json").read_text(encoding="utf-8")) for s in learn.SYSTEMS]
+    assert [s["train"]["steps"] for s in settings] == [2, 2, 2]
+    assert settings[0]["encoder"] == settings[1]["encoder"] == settings[2]["encoder"]
+    assert [s["ctc"]["frozen"] for s in settings] == [False, False, True]
+    assert [s["init"] == str(runs / "pretrained") for s in settings] == [True, False, False]
+    assert load_record(runs / "pretrained" / "model")["kind"] == "pretraining"
+    monkeypatch.setattr(learn, "finetune", None)  # would be called, and fail
+    capsys.readouterr()
+    assert learn.main(command) == 0
+    assert capsys.readouterr().out == ""
+    assert len(learn.read_rows(tmp_path)) == 3
+    assert learn.main([*command, "--cpu-minutes", "0.2"]) == 1  # never mixed under one name
+    assert "trial first has results with another cpu_minutes" in capsys.readouterr().err
+
+
+def test_a_trial_that_cannot_be_run_says_why(labelled_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        learn.main(["try", "x", "--labelled", str(labelled_store)])
+    assert "give stores as --unlabelled" in capsys.readouterr().err
+    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--finetune", "optim.rl=1"]
+    assert learn.main(command) == 1
+    assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
