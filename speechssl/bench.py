@@ -43,7 +43,7 @@ from speechssl.runtime import Precision, derive_seed, generator, log, peak_memor
 from speechssl.text import CharTokenizer
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
-BATCHES = 20  # of the corpus to train on, by default
+BATCHES, MOST_S = 20, 8000.0  # of the corpus to train on, by default: updates, and seconds where these are long
 COUNTED = 8  # utterances from which it is told how many operations a second of audio needs
 RATE = 16_000  # of the synthetic speech, Hz
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -153,8 +153,8 @@ def bench_training(
 
     Args:
         overrides: nested tables of settings to change.
-        seconds: audio to learn from, about; None = enough for ``BATCHES`` updates of ``batch.seconds`` each. Of less,
-            no batches of equal lengths can be made, and padding takes time that it does not take in real use.
+        seconds: audio to learn from, about; None = enough for ``BATCHES`` updates of ``batch.seconds`` each, up to
+            ``MOST_S``. Of less, no batches of equal lengths can be made, and padding takes more time than in real use.
         updates: timed, without hooks; as many again with those that tell the parts apart.
 
     Raises:
@@ -173,7 +173,7 @@ def bench_training(
     for name in ("steps", "save_every", "validate_every", "log_every"):
         if name in changes.get("train", {}):
             raise ConfigError(f"--set train.{name} is not for a benchmark: --repeats says how many updates it takes")
-    seconds = BATCHES * settings.batch.seconds if seconds is None else seconds
+    seconds = _enough(settings.batch.seconds) if seconds is None else seconds
     _check(seconds, updates)
     if ranks.count() > 1:
         raise ConfigError("bench times one process: give the command without torchrun")
@@ -197,6 +197,10 @@ def bench_training(
     for name, flops in counted.items():
         table |= _flops(name, flops * rate.median, best)
     return table
+
+
+def _enough(batch_s: float) -> float:
+    return min(BATCHES * batch_s, MOST_S)
 
 
 def _check(seconds: float, repeats: int) -> None:

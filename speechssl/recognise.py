@@ -162,7 +162,8 @@ def transcribe(
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
     Files of up to 30 s are recognised whole, longer ones in pieces cut at silences. Memory does not grow with the
-    length or the number of files. Texts do not depend on ``batch_seconds`` or on the other files.
+    number of files, nor with their length beyond ``HORIZON_S``. Texts do not depend on ``batch_seconds`` or on
+    the other files.
 
     Args:
         name: of the model, for the results.

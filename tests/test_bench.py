@@ -14,7 +14,7 @@ from test_train import _toml
 from speechssl import bench
 from speechssl.bench import LABELS, as_text, bench_prepare, bench_training, bench_transcribe, write_speech
 from speechssl.errors import TrainingError
-from speechssl.experiments import PretrainSettings, resolve_settings
+from speechssl.experiments import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.gauges import PARTS
 from speechssl.preparing import prepare
 
@@ -156,3 +156,11 @@ def test_errors_are_one_line(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert "without torchrun" in error("pretrain")
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "base", "large"])
+def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> None:
+    for kind in (PretrainSettings, FinetuneSettings):
+        seconds = bench._enough(resolve_settings(kind, name, {}).batch.seconds)
+        bench._check(seconds, 1)
+        assert seconds >= 800
