@@ -43,7 +43,8 @@ def test_the_table_has_mean_and_range_of_the_seeds_the_best_first() -> None:
 
 
 def test_results_become_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
+    lines = "".join(json.dumps(r) + "\n" for r in ROWS) + '{"name": "cut off'  # by a kill
+    (tmp_path / "results.jsonl").write_text(lines, encoding="utf-8")
     assert learn.main(["show", "--out", str(tmp_path), "--png", str(tmp_path / "curve.png")]) == 0
     assert capsys.readouterr().out == learn.as_text(ROWS)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -86,3 +87,5 @@ def test_a_trial_that_cannot_be_run_says_why(labelled_store: Path, capsys: pytes
     command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--finetune", "optim.rl=1"]
     assert learn.main(command) == 1
     assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
+    assert learn.main([*command[:-1], "encoder.dropout=0.2"]) == 1
+    assert "give them as --encoder" in capsys.readouterr().err

@@ -98,6 +98,8 @@ def tuned(options: argparse.Namespace, system: str, minutes: float | None, seed:
 def run_trial(options: argparse.Namespace) -> Iterator[Table]:
     """The rows that were not there yet, each written as soon as it is known."""
     results = options.out / "results.jsonl"
+    if "encoder" in parse_overrides([*options.pretrain, *options.finetune]):
+        raise ConfigError("settings of the encoder are for all systems: give them as --encoder KEY=VALUE")
     found = [row for row in read_rows(options.out) if row["name"] == options.name]
     known = [tuple(row[name] for name in (*ROW, "seed")) for row in found]
     about = {
@@ -118,8 +120,7 @@ def run_trial(options: argparse.Namespace) -> Iterator[Table]:
 
 def read_rows(out: Path) -> list[Table]:
     """All results so far."""
-    path = out / "results.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return read_metrics(out / "results.jsonl")
 
 
 def grouped(rows: Sequence[Table]) -> list[tuple[tuple[Any, ...], list[Table]]]:
