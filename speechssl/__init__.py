@@ -23,7 +23,7 @@ _HOME = {
     "Batches": "batching",
     "Encoder": "encoder",
     "EncoderConfig": "encoder",
-    "Contrastive": "pretraining",
+    "Contrastive": "contrastive",
     "CtcModel": "ctc",
     "load_ctc": "ctc",
     "fit": "train",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Table, as_table, build
+from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
@@ -20,7 +21,6 @@ from speechssl.foreign import Foreign, read_json
 from speechssl.huggingface import read_huggingface, write_huggingface
 from speechssl.masking import MaskConfig
 from speechssl.onnx_export import export_onnx
-from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.text import VocabularyTokenizer
 from speechssl.torchaudio_models import read_torchaudio, write_torchaudio

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from speechssl.augment import AugmentConfig, augment
 from speechssl.batching import Batch
 from speechssl.checkpoint import load_folder, load_into, save_folder, stored_folder
 from speechssl.config import Settings, as_table, build
+from speechssl.decode import min_ctc_frames
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder, EncoderConfig, EncoderOutput
 from speechssl.errors import CheckpointError
@@ -34,6 +37,8 @@ class CtcConfig(Settings):
     channel_mask_prob: float = Field(0.25, ge=0, le=1, description="expected share of masked channels before overlap")
     channel_mask_length: int = Field(64, ge=1, description="neighbouring channels of a masked span")
     dropout: float = Field(0.1, ge=0, lt=1, description="before the head")
+    tokens_per_frame: int = Field(1, ge=1, description="outputs of the head for each frame, one after another in time")
+    augment: AugmentConfig = Field(AugmentConfig(), description="changes of the log-mel rows while training")
 
 
 class CtcModel(nn.Module):
@@ -49,7 +54,7 @@ class CtcModel(nn.Module):
         self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
         self.config, self.seed = config, seed
         self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(encoder.config.width, tokenizer.size)
+        self.head = nn.Linear(encoder.config.width, config.tokens_per_frame * tokenizer.size)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         encoder.requires_grad_(not config.frozen)
@@ -60,9 +65,18 @@ class CtcModel(nn.Module):
         return self.tokenizer.encode(normalise(text, self.normaliser))
 
     def log_probs(self, batch: Batch) -> EncoderOutput:
-        """(B, T, V) float32 log-probabilities with (B,) valid frames; for evaluation, so without masks."""
-        hidden, num_frames = self.encoder(batch.inputs, batch.num_units)
-        return EncoderOutput(self.head(hidden).float().log_softmax(-1), num_frames)
+        """(B, T, V) float32 log-probabilities with (B,) valid outputs; for evaluation, so without masks."""
+        return self._outputs(*self.encoder(batch.inputs, batch.num_units))
+
+    def num_outputs(self, num_units: Tensor) -> Tensor:
+        """(B,) valid samples or mel frames -> (B,) valid rows of ``log_probs``."""
+        return self.encoder.num_frames(num_units) * self.config.tokens_per_frame
+
+    def _outputs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
+        """Encoder frames (B, T, D) -> log-probabilities (B, n T, V), n of them in a row from each frame."""
+        count, size = self.config.tokens_per_frame, self.tokenizer.size
+        logits = self.head(hidden).unflatten(-1, (count, size)).flatten(1, 2)
+        return EncoderOutput(logits.float().log_softmax(-1), num_frames * count)
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """CTC loss of a batch at update ``step``: the sum over utterances (nats), weighed by target tokens.
@@ -70,9 +84,11 @@ class CtcModel(nn.Module):
         Every utterance must have frames enough for its tokens (``min_ctc_frames``), which fine-tuning checks
         before it starts: otherwise the loss is infinite.
         """
-        hidden, num_frames = self._encode(batch, step)
-        log_probs = self.head(self.dropout(hidden)).float().log_softmax(-1)
         targets = [torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts]
+        if self.training and self.config.augment.active:
+            batch = self._augmented(batch, step, targets)
+        hidden, num_frames = self._encode(batch, step)
+        log_probs, num_frames = self._outputs(self.dropout(hidden), num_frames)
         lengths = torch.tensor([len(t) for t in targets])
         joined = torch.cat(targets).to(log_probs.device)
         blank = self.tokenizer.blank_id
@@ -82,6 +98,15 @@ class CtcModel(nn.Module):
             blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
         weight = int(lengths.sum())
         return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blanks * weight})
+
+    def _augmented(self, batch: Batch, step: int, targets: list[Tensor]) -> Batch:
+        """The batch with changed log-mel rows, never too few for the transcripts."""
+        config, shape = self.config, self.encoder.config
+        needed = [-(-min_ctc_frames(tokens.tolist()) // config.tokens_per_frame) for tokens in targets]
+        rngs = [generator("augment", self.seed, step, key) for key in batch.keys]
+        least = [shape.min_units(max(1, frames)) for frames in needed]
+        inputs, num_units = augment(batch.inputs, batch.num_units, least, config.augment, rngs)
+        return replace(batch, inputs=inputs, num_units=num_units)
 
     def _encode(self, batch: Batch, step: int) -> EncoderOutput:
         """Training-time encoder: masks and freezing as configured for this step."""
@@ -116,6 +141,7 @@ def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any]) -> None:
         "kind": "ctc",
         "encoder": as_table(model.encoder.config),
         "normaliser": model.normaliser,
+        "tokens_per_frame": model.config.tokens_per_frame,
         "about": dict(about),
     }
     save_folder(path, model.state_dict(), record, model.tokenizer.files())
@@ -132,6 +158,7 @@ def load_ctc(path: Path) -> CtcModel:
     if record.get("kind") != "ctc":
         raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
-    model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), CtcConfig())
+    config = CtcConfig(tokens_per_frame=int(record.get("tokens_per_frame", 1)))  # 1 in folders before it was a choice
+    model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), config)
     load_into(model, tensors, str(path))
     return model.eval()

@@ -60,10 +60,12 @@ class Health:
         self.recent = [*self.recent[-self.config.window + 1 :], metrics]
         if len(self.recent) < self.config.window:
             return
-        watched = ("loss", "chance", "accuracy", "code_perplexity")
+        watched = [name for name in ("loss", "chance", "accuracy", "code_perplexity") if name in metrics]
         mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}
         config = self.config
-        if mean["code_perplexity"] <= config.collapse_perplexity or mean["chance"] <= config.collapse_chance:
+        if "code_perplexity" not in mean:  # a task without codes
+            pass
+        elif mean["code_perplexity"] <= config.collapse_perplexity or mean["chance"] <= config.collapse_chance:
             self._collapsed(step, mean)
         if step + 1 >= self.patience and mean["loss"] > mean["chance"] - self.config.chance_margin:
             raise TrainingError(

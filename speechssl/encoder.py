@@ -76,10 +76,25 @@ class EncoderConfig(Settings):
             return tuple((kernel, stride) for _, kernel, stride in self.conv_layers)
         return ((3, 2),) * (1 if self.subsampling == 2 else 2)
 
+    def min_units(self, num_frames: int) -> int:
+        """Samples or mel frames of the shortest input with ``num_frames`` encoder frames, at least one."""
+        for kernel, stride in self.frame_windows[::-1]:
+            num_frames = (num_frames - 1) * stride + kernel
+        return num_frames
+
     @property
     def samples_per_frame(self) -> int:
         """Audio samples from one encoder frame to the next."""
         return self.features.hop * math.prod(stride for _, stride in self.frame_windows)
+
+
+class Visible(NamedTuple):
+    """The frames of a batch that the Transformer layers are to read; none of the others reaches them."""
+
+    frames: Tensor
+    """(B, K) int64, rising; whatever stands behind the valid ones"""
+    num_frames: Tensor
+    """(B,) int64 on the host, valid ones of each utterance"""
 
 
 class EncoderOutput(NamedTuple):
@@ -180,8 +195,13 @@ class ContextNetwork(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
 
-    def forward(self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone."""
+    def forward(
+        self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None, visible: Visible | None = None
+    ) -> Tensor:
+        """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone.
+
+        With ``visible`` the layers read those frames only, after all have had a part in their positions: (B, K, D).
+        """
         attend = None
         if torch.compiler.is_exporting() or bool((num_frames < hidden.shape[1]).any()):
             valid = valid_mask(num_frames, hidden.shape[1], hidden.device)
@@ -189,6 +209,9 @@ class ContextNetwork(nn.Module):
         assert self.pos_conv.bias is not None
         positions = grouped_conv(hidden, self.pos_conv.weight, self.pos_conv.bias, self.pos_conv.groups)
         hidden = hidden + F.gelu(positions)
+        if visible is not None:
+            hidden, num_frames = _pick(hidden, visible.frames), visible.num_frames
+            attend = valid_mask(num_frames, hidden.shape[1], hidden.device)[:, None, None]
         hidden = self.dropout(hidden if self.pre_norm else self.norm(hidden))
         layers = list(self.layers)
         if self.training:
@@ -254,6 +277,7 @@ class Encoder(nn.Module):
         mask: Tensor | None = None,
         channel_mask: Tensor | None = None,
         wanted: Tensor | None = None,
+        visible: Visible | None = None,
     ) -> Tensor:
         """LayerNormed front-end frames -> context.
 
@@ -263,16 +287,17 @@ class Encoder(nn.Module):
             mask: (B, T) bool, True = replaced by the learned mask vector, after the projection.
             channel_mask: (B, D) bool, True = this channel of the projection is zero in every frame.
             wanted: (B, M) int64, the frames to return; None = all.
+            visible: the frames that the Transformer layers read and answer for; None = all.
 
         Returns:
-            (B, T, D), or (B, M, D).
+            (B, T, D), or (B, M, D), or (B, K, D) of K ``visible`` ones.
         """
         projected: Tensor = self.dropout(self.projection(normed))
         if mask is not None:
             projected = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
         if channel_mask is not None:
             projected = projected.masked_fill(channel_mask[:, None], 0.0)
-        hidden: Tensor = self.context(projected, num_frames, wanted)
+        hidden: Tensor = self.context(projected, num_frames, wanted, visible)
         return hidden
 
     def forward(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,22 +15,26 @@ from speechssl import ranks
 from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Settings, Table, as_table, build, merge, read_preset
+from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import num_units
 from speechssl.formats import write_atomic
+from speechssl.masked import DecoderConfig
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
-from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
+from speechssl.random_projection import RandomProjection, RandomProjectionConfig
 from speechssl.recognise import evaluate
+from speechssl.reconstruction import Reconstruction, ReconstructionConfig
 from speechssl.report import read_metrics
 from speechssl.runtime import derive_seed, peak_memory_gb
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit, say
+from speechssl.views import Views, ViewsConfig
 
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
@@ -40,9 +44,16 @@ class PretrainSettings(Settings):
 
     preset: str = Field("tiny", description="where the other settings started from")
     encoder: EncoderConfig = EncoderConfig()
-    quantizer: QuantizerConfig = QuantizerConfig()
-    objective: ContrastiveConfig = ContrastiveConfig()
+    task: Literal["contrastive", "random_projection", "reconstruction", "views"] = Field(
+        "contrastive", description="what is asked of the encoder; the tables of the other tasks are not read"
+    )
+    quantizer: QuantizerConfig = Field(QuantizerConfig(), description="of the contrastive task")
+    objective: ContrastiveConfig = Field(ContrastiveConfig(), description="the contrastive task")
+    random_projection: RandomProjectionConfig = RandomProjectionConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    views: ViewsConfig = ViewsConfig()
     mask: MaskConfig = MaskConfig()
+    decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig(crop_s=15.6)
     train: TrainConfig = TrainConfig()
@@ -62,6 +73,7 @@ class FinetuneSettings(Settings):
     minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
 
 
+Task = Contrastive | RandomProjection | Reconstruction | Views
 S = TypeVar("S", PretrainSettings, FinetuneSettings)
 
 
@@ -96,7 +108,8 @@ def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Ma
         return resolve_settings(PretrainSettings, preset or "tiny", overrides)
     record = load_record(model_folder(Path(init)))
     about = record.get("about", {})
-    own = [name for name in ("quantizer", "objective", "mask") if record.get("kind") == "pretraining" and name in about]
+    names = ("task", "quantizer", "objective", "random_projection", "reconstruction", "views", "mask", "decoder")
+    own = [name for name in names if record.get("kind") == "pretraining" and name in about]
     overrides = merge({name: about[name] for name in own}, overrides)
     return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
 
@@ -127,30 +140,48 @@ def pretrain(
     encoder = Encoder(settings.encoder)
     identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
     batches = Batches(dataset, settings.batch, settings.train.seed)
-    objective = Contrastive(encoder, settings.objective, settings.quantizer, settings.mask, settings.train.seed)
+    task = make_task(encoder, settings)
     say(
-        f"pretraining {_millions(objective)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
+        f"pretraining {_millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
     about: Table = {"data": {"stores": identity, "splits": list(splits)}}
     if init is not None:
         about["init"] = str(init)
-        _start_from(objective, Path(init))
-    fit(objective, batches, settings.optim, settings.train, run, as_table(settings) | about)
+        _start_from(task, settings, Path(init))
+    fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about)
     with ranks.together():
         if ranks.rank() == 0:
-            save_pretrained(objective, Path(run, "model"), settings)
+            save_pretrained(task, Path(run, "model"), settings)
     return Path(run, "model")
 
 
-def _start_from(objective: Contrastive, init: Path) -> None:
-    """Weights of a model: all of another pretraining's, else the encoder's."""
+def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:
+    """The pretext task over ``encoder``: a module whose forward(batch, step, statistics) returns a ``LossOutput``.
+
+    Raises:
+        ConfigError: it reads log-mel rows, and the encoder does not.
+    """
+    mask, seed, decoder = settings.mask, settings.train.seed, settings.decoder
+    match settings.task:
+        case "contrastive":
+            return Contrastive(encoder, settings.objective, settings.quantizer, mask, seed, decoder)
+        case "random_projection":
+            return RandomProjection(encoder, settings.random_projection, mask, seed, decoder)
+        case "reconstruction":
+            return Reconstruction(encoder, settings.reconstruction, mask, seed, decoder)
+        case "views":
+            return Views(encoder, settings.views, mask, seed, decoder)
+
+
+def _start_from(task: Task, settings: PretrainSettings, init: Path) -> None:
+    """Weights of a model: all of another pretraining's of the same task, else the encoder's."""
     tensors, record = load_folder(model_folder(init))
-    if record.get("kind") == "pretraining":
-        load_into(objective, tensors, str(init))
+    if record.get("kind") == "pretraining" and record.get("about", {}).get("task", "contrastive") == settings.task:
+        load_into(task, tensors, str(init))
         return
-    objective.encoder.load_state_dict(load_encoder(init, objective.encoder.config).state_dict())
-    say(f"{init} has an encoder only: quantiser and projections start anew")
+    task.encoder.load_state_dict(load_encoder(init, task.encoder.config).state_dict())
+    say(f"only the encoder of {init} is of use here: all else of the task starts anew")
 
 
 def pretrain_cost(stores: Sequence[str | Path], settings: PretrainSettings, splits: Sequence[str] = ("train",)) -> str:
@@ -194,10 +225,10 @@ def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Da
     return dataset.subset(keep)
 
 
-def save_pretrained(objective: Contrastive, path: Path, settings: PretrainSettings) -> None:
-    """Encoder, quantiser and projections as a model folder."""
+def save_pretrained(task: Task, path: Path, settings: PretrainSettings) -> None:
+    """Encoder and all else of the task as a model folder."""
     record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": as_table(settings)}
-    save_folder(path, objective.state_dict(), record)
+    save_folder(path, task.state_dict(), record)
 
 
 def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encoder:
@@ -316,7 +347,7 @@ def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
     Raises:
         ConfigError: more than 5 % do not fit.
     """
-    frames = model.encoder.num_frames(torch.from_numpy(train.num_units)).tolist()
+    frames = model.num_outputs(torch.from_numpy(train.num_units)).tolist()
     keep, lines = [], []
     for position in range(len(train)):
         tokens = model.encode_text(_text(train, position))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from speechssl.config import Table, as_json, build
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
@@ -24,7 +25,6 @@ from speechssl.foreign import (
     take_rows,
     with_rows,
 )
-from speechssl.pretraining import Contrastive
 from speechssl.text import SentencePieceTokenizer
 from speechssl.weights import from_dialect, to_dialect
 

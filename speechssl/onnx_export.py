@@ -190,10 +190,7 @@ def largest_difference(model: CtcModel, folder: Path) -> float:
 
 def min_samples(config: EncoderConfig) -> int:
     """Samples of the shortest recording that gives a frame."""
-    needed = 1
-    for kernel, stride in [(config.features.window, config.features.hop), *config.frame_windows][::-1]:
-        needed = (needed - 1) * stride + kernel
-    return needed
+    return (config.min_units(1) - 1) * config.features.hop + config.features.window
 
 
 def _check_recordings(config: EncoderConfig) -> list[NDArray[np.float32]]:
@@ -251,7 +248,7 @@ def _about(model: CtcModel) -> dict[str, Any]:
         "opset": OPSET,
         "sample_rate_hz": config.features.sample_rate_hz,
         "min_samples": min_samples(config),
-        "samples_per_frame": config.samples_per_frame,
+        "samples_per_frame": config.samples_per_frame / model.config.tokens_per_frame,
         "inputs": {
             "waveform": "(batch, samples) float32 in -1..1; at least min_samples long, anything behind num_samples",
             "num_samples": "(batch,) int64, valid samples of each; fewer than min_samples give no frame",

@@ -11,11 +11,11 @@ import torchaudio
 from torch import Tensor
 
 from speechssl.config import Table, as_json, build
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel
 from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.foreign import NEVER, Foreign, our_token_order, read_json, read_weights, take_rows, with_rows
-from speechssl.pretraining import Contrastive
 from speechssl.weights import from_dialect, to_dialect
 
 WEIGHTS, SETTINGS, LABELS = "model.safetensors", "config.json", "labels.json"

@@ -13,6 +13,7 @@ from speechssl.audio import write_wav
 from speechssl.batching import Dataset
 from speechssl.checkpoint import checkpoints, load_folder
 from speechssl.config import as_table, build, preset_names
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
@@ -26,7 +27,6 @@ from speechssl.experiments import (
     resolve_settings,
 )
 from speechssl.preparing import prepare
-from speechssl.pretraining import Contrastive
 from speechssl.recognise import evaluate
 from speechssl.report import read_metrics
 from speechssl.store import Store

@@ -16,9 +16,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from speechssl import gauges
 from speechssl.batching import BatchConfig, Batches, Dataset
 from speechssl.config import build
+from speechssl.contrastive import Contrastive
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.gauges import PARTS, Spread, Stopwatch, flop_counter, matmul_peak, spread
-from speechssl.pretraining import Contrastive
 from speechssl.store import Store
 from speechssl.train import TrainConfig, fit
 

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from speechssl.batching import Batch
 from speechssl.config import build
+from speechssl.contrastive import Contrastive, Draws
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.decode import min_ctc_frames
 from speechssl.diagnostics import LossOutput
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
-from speechssl.pretraining import Contrastive, Draws
 from speechssl.quantizer import QuantizerConfig
 from speechssl.recognise import decode_batch
 from speechssl.report import read_metrics

@@ -4,10 +4,10 @@ import pytest
 import torch
 from reference.models import batch_of, noise, tiny_encoder
 
+from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.errors import ConfigError
 from speechssl.masking import MaskConfig
 from speechssl.padding import normalise_valid
-from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 
 LENGTHS = [190, 90, 60, 140, 99]

@@ -23,12 +23,12 @@ from speechssl import cli, ranks, train
 from speechssl.batching import Batch, BatchConfig, Batches, Dataset
 from speechssl.checkpoint import checkpoints, load_folder
 from speechssl.config import build
+from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.experiments import FinetuneSettings, PretrainSettings, finetune, pretrain, pretrain_cost
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
-from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.report import read_metrics
 from speechssl.store import Store

@@ -42,6 +42,7 @@ from speechssl.audio import load_audio
 from speechssl.batching import Batch, collate
 from speechssl.checkpoint import model_folder
 from speechssl.config import Table, as_json
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel, load_ctc, save_ctc
 from speechssl.encoder import WAV2VEC2_CONVS, Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
@@ -49,7 +50,6 @@ from speechssl.experiments import FinetuneSettings, PretrainSettings, resolve_se
 from speechssl.features import num_units
 from speechssl.gauges import Spread, flop_counter, matmul_peak
 from speechssl.huggingface import quiet_transformers
-from speechssl.pretraining import Contrastive
 from speechssl.recognise import Failure, find_audio, transcribe
 from speechssl.report import text_table
 from speechssl.runtime import generator

@@ -31,11 +31,11 @@ from reference.twins import ctc_twin, their_inputs, their_training
 
 from speechssl.batching import Batch
 from speechssl.config import Table, build, read_preset
+from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.decode import greedy
 from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.masking import MaskConfig
-from speechssl.pretraining import Contrastive, ContrastiveConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.report import text_table
 from speechssl.text import CharTokenizer

@@ -15,7 +15,7 @@ from reference.twins import objective_twin, their_negatives, their_training
 from torch import Tensor
 
 from speechssl.batching import Batch
-from speechssl.pretraining import Contrastive, Draws, ScaleGradient
+from speechssl.contrastive import Contrastive, Draws, ScaleGradient
 from speechssl.quantizer import QuantizerConfig
 
 

@@ -14,7 +14,8 @@ from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder
-from speechssl.masking import MaskConfig, sample_negatives, span_mask
+from speechssl.masked import DecoderConfig, MaskedFrames, draw_masks, make_decoder, masked_context
+from speechssl.masking import MaskConfig, sample_negatives
 from speechssl.padding import valid_mask
 from speechssl.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
 from speechssl.runtime import generator
@@ -50,25 +51,13 @@ class StepStatistics:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Everything random that a batch of B utterances needs, drawn per utterance from (seed, step, key)."""
+class Draws(MaskedFrames):
+    """Everything random that a batch needs; valid = a masked frame with at least one other to contrast with."""
 
-    mask: NDArray[np.bool_]
-    """(B, T) True = masked; padding is never masked"""
-    frames: NDArray[np.int64]
-    """(B, M) the m-th masked frame of each utterance; 0 where there is none"""
-    valid: NDArray[np.bool_]
-    """(B, M) True = a masked frame with at least one other to contrast with"""
     negatives: NDArray[np.int64]
     """(B, M, K) positions among 0..M-1 of the same utterance"""
     noise: NDArray[np.float32] | None
     """(N, G, V) Gumbel draws for the valid slots in row order; None in evaluation"""
-
-    @property
-    def slots(self) -> NDArray[np.int64]:
-        """(N,) the valid ones of ``frames`` as positions in the flattened (B T)."""
-        flat: NDArray[np.int64] = self.frames + np.arange(len(self.mask))[:, None] * self.mask.shape[1]
-        return flat[self.valid]
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -92,7 +81,13 @@ class Contrastive(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, config: ContrastiveConfig, quantizer: QuantizerConfig, mask: MaskConfig, seed: int = 0
+        self,
+        encoder: Encoder,
+        config: ContrastiveConfig,
+        quantizer: QuantizerConfig,
+        mask: MaskConfig,
+        seed: int = 0,
+        decoder: DecoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
@@ -100,6 +95,7 @@ class Contrastive(nn.Module):
         self.quantizer = Quantizer(encoder.config.front_width if published else encoder.config.stacked_width, quantizer)
         self.target_projection = nn.Linear(quantizer.width, config.width)
         self.context_projection = nn.Linear(encoder.config.width, config.width)
+        self.decoder = make_decoder(encoder.config.width, decoder)
 
     def draw(self, batch: Batch, num_frames: list[int], width: int, step: int, noisy: bool) -> Draws:
         """Masks, negatives and, if ``noisy``, Gumbel noise; an utterance's own do not depend on its batch mates.
@@ -109,25 +105,19 @@ class Contrastive(nn.Module):
             width: frames of the padded batch, T.
         """
         rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
-        masks = [span_mask(t, self.mask, rng) for t, rng in zip(num_frames, rngs, strict=True)]
-        counts = [int(m.sum()) for m in masks]
+        masked = draw_masks(num_frames, width, self.mask, rngs, least=2)
         quantizer = self.quantizer.config
-        mask = np.zeros((len(masks), width), dtype=bool)
-        frames = np.zeros((len(masks), max(counts)), dtype=np.int64)
-        valid = np.zeros(frames.shape, dtype=bool)
-        negatives = np.zeros((*frames.shape, self.config.num_negatives), dtype=np.int64)
+        negatives = np.zeros((*masked.frames.shape, self.config.num_negatives), dtype=np.int64)
         noise = []
-        for row, (own, count, rng) in enumerate(zip(masks, counts, rngs, strict=True)):
-            mask[row, : len(own)] = own
+        for row, (count, rng) in enumerate(zip(masked.valid.sum(1).tolist(), rngs, strict=True)):
             if count < 2:  # nothing to contrast with
                 continue
-            frames[row, :count] = np.flatnonzero(own)
-            valid[row, :count] = True
             negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
             if noisy:
                 shape = (count, quantizer.num_codebooks, quantizer.num_codes)
                 noise.append(-np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20)))
-        return Draws(mask, frames, valid, negatives, np.concatenate(noise) if noise else None)
+        joined = np.concatenate(noise) if noise else None
+        return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
 
     @torch.no_grad()
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
@@ -160,9 +150,7 @@ class Contrastive(nn.Module):
         noise = None if draws.noise is None else torch.from_numpy(draws.noise).to(device)
         sources = self._target_frames(batch, normed).flatten(0, 1)[slots]
         quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
-        wanted = torch.from_numpy(draws.frames).to(device)
-        mask = torch.from_numpy(draws.mask).to(device)
-        context = encoder.contextualise(normed, num_frames, mask, wanted=wanted)
+        context = masked_context(encoder, self.decoder, normed, num_frames, draws)
         with torch.autocast(device.type, enabled=False):
             predicted = self.context_projection(context.float())
             targets = self.target_projection(quantized.vectors)
@@ -202,7 +190,7 @@ class Contrastive(nn.Module):
         rows, columns, _ = draws.negatives.shape
         device = predicted.device
         # Positions, because indexing by a bool mask makes the host wait for the device.
-        places = torch.from_numpy(np.flatnonzero(draws.valid)).to(device)
+        places = torch.from_numpy(draws.places).to(device)
 
         def pack(values: Tensor) -> Tensor:
             empty = values.new_zeros(rows * columns, *values.shape[1:])
