@@ -28,12 +28,15 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import (
     finetune,
     finetune_settings,
+    load_encoder,
     pretrain,
     pretrain_cost,
     pretrain_settings,
 )
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.preparing import PrepareConfig, prepare
+from speechssl.probing import TARGETS, Target, probe, watch, write_probes
+from speechssl.probing import as_text as probes_as_text
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
@@ -49,6 +52,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
 ]
+PROBES_HELP = "What to ask of which store: characters, keyword, digit or speaker."
+ProbeMinutesOption = Annotated[float, typer.Option(help="Labelled minutes that the probe of characters learns from.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 
 
@@ -109,19 +114,26 @@ def pretrain_command(
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); train.")] = None,
     set_: SetOption = None,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option("--probe", metavar="TARGET=STORE", help=f"{PROBES_HELP} On the way (repeatable)."),
+    ] = None,
+    probe_every: Annotated[int, typer.Option(min=1, help="Updates between two times of --probe.")] = 500,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings; time a few updates and say what the run will take.")
     ] = False,
     force: ForceOption = False,
 ) -> None:
-    """Learn an encoder from unlabelled audio (wav2vec 2.0's objective)."""
-    settings = pretrain_settings(init_from, preset, parse_overrides(set_ or []))
+    """Learn an encoder from unlabelled audio (by default with wav2vec 2.0's task)."""
+    every = [f"train.validate_every={probe_every}"] if probes else []
+    settings = pretrain_settings(init_from, preset, parse_overrides([*every, *(set_ or [])]))
+    measure = watch(_probe_stores(probes)) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]))
         return
     _start_anew(run, force, stores, init_from)
-    made = pretrain(stores, run, settings, split or ["train"], init_from)
+    made = pretrain(stores, run, settings, split or ["train"], init_from, measure)
     if ranks.rank() == 0:  # the other verbs share no work: there every process prints, whoever started it
         _out(f"{made}\n")
 
@@ -247,6 +259,33 @@ def export_command(
 def _converted(conversion: Conversion, path: Path) -> None:
     log(f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}")
     _out(f"{path}\n")
+
+
+@app.command("probe")
+def probe_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")],
+    probes: Annotated[list[str], typer.Argument(metavar="TARGET=STORE...", help=PROBES_HELP)],
+    minutes: ProbeMinutesOption = 10.0,
+    seed: Annotated[int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
+) -> None:
+    """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
+    stores = _probe_stores(probes)
+    results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed)
+    if out is not None:
+        write_probes(results, out, {"model": str(model)} | {target: str(path) for target, path in stores.items()})
+    _out(probes_as_text(results))
+
+
+def _probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
+    stores: dict[Target, Path] = {}
+    for given in probes:
+        name, _, path = given.partition("=")
+        target = next((target for target in TARGETS if target == name), None)
+        if target is None or not path:
+            raise ConfigError(f"a probe is {', '.join(f'{t}=STORE' for t in TARGETS)}, not {given!r}")
+        stores[target] = Path(path)
+    return stores
 
 
 @app.command("compare")

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
@@ -36,6 +36,7 @@ from speechssl.text import normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit, say
 from speechssl.views import Views, ViewsConfig
 
+STALE = 3  # measurements in a row without a better one before it is said
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
 
@@ -120,12 +121,15 @@ def pretrain(
     settings: PretrainSettings,
     splits: Sequence[str] = ("train",),
     init: str | Path | None = None,
+    measure: Callable[[Encoder], Mapping[str, float]] | None = None,
 ) -> Path:
     """Pretrain an encoder on the chunks of ``stores``; continues by itself when called again.
 
     Args:
         settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
-        init: run or model folder whose weights are the start, with its quantiser where it has one; None = random.
+        init: run or model folder whose weights are the start, all of its task where that is the same; None = random.
+        measure: what to log of the encoder every ``train.validate_every`` updates and at the end, such as
+            ``probing.watch`` makes it: error rates, and "probe", which says whether it still gets better.
 
     Returns:
         the model folder, ``run/model``.
@@ -149,11 +153,31 @@ def pretrain(
     if init is not None:
         about["init"] = str(init)
         _start_from(task, settings, Path(init))
-    fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about)
+    validation = None if measure is None else _watch(encoder, measure, settings.train)
+    fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about, validation)
     with ranks.together():
         if ranks.rank() == 0:
             save_pretrained(task, Path(run, "model"), settings)
     return Path(run, "model")
+
+
+def _watch(encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig) -> Validation:
+    """``measure`` as the loop takes it, with a word when it has not got better for some time."""
+    since_best = 0
+
+    def measured() -> Mapping[str, float]:
+        nonlocal since_best
+        since_best += 1
+        if since_best > STALE:
+            updates = (since_best - 1) * train.validate_every
+            say(f"no better probe for {updates} updates: this run may have learned what it can, stop here to save time")
+        return measure(encoder)
+
+    def better(_found: Mapping[str, float]) -> None:
+        nonlocal since_best
+        since_best = 0
+
+    return Validation(measured, "probe_mean", better, "probe.png")
 
 
 def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:

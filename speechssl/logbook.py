@@ -11,6 +11,8 @@ from torch import Tensor
 from speechssl.report import read_metrics
 from speechssl.runtime import log
 
+MEASURED, PROBE = ("dev_wer", "dev_cer"), "probe_"  # error rates among the metrics: of a recogniser, of linear probes
+
 
 class MetricsFile:
     """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
@@ -51,14 +53,15 @@ class Console:
         """Take one update's metrics; print when a line is due."""
         self.rows.append(row)
         done = int(row["step"])
-        if done % self.log_every and done != self.total_steps and "dev_wer" not in row:
+        measured = [name for name in row if name in MEASURED or name.startswith(PROBE)]
+        if done % self.log_every and done != self.total_steps and not measured:
             return
         seconds, audio_s, data_s = (sum(r[name] for r in self.rows) for name in ("time_s", "audio_s", "data_s"))
         parts = [f"update {done}/{self.total_steps}"]
         for name in self.SHOWN:
             if name in row:
                 parts.append(f"{name} {sum(r[name] for r in self.rows) / len(self.rows):.3g}")
-        parts += [f"{name} {row[name]:.1%}" for name in ("dev_wer", "dev_cer") if name in row]
+        parts += [f"{name} {row[name]:.1%}" for name in measured]
         parts += [f"lr {row['lr']:.2e}", f"{audio_s / seconds:.0f} s/s", f"data {data_s / seconds:.1%}"]
         left = seconds / len(self.rows) * (self.total_steps - done)
         log("  ".join([*parts, f"left {left / 60:.1f} min"]))

@@ -50,7 +50,7 @@ def decode_batch(model: CtcModel, batch: Batch) -> list[str]:
     return [model.tokenizer.decode(ids) for ids in greedy(log_probs, num_frames, model.tokenizer.blank_id)]
 
 
-def _length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
+def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
     """Positions sorted by length, the longest first, in groups whose padded size stays within ``limit``."""
     group: list[int] = []
     for position in np.argsort(-lengths, kind="stable").tolist():
@@ -69,7 +69,7 @@ def hypotheses(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_S
     heard = model.encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
     found = {dataset.id_text(p)[0]: "" for p in np.flatnonzero(~heard).tolist()}
     dataset = dataset.subset(np.flatnonzero(heard))
-    for positions in _length_batches(np.asarray(dataset.num_samples, dtype=np.int64), limit):
+    for positions in length_batches(np.asarray(dataset.num_samples, dtype=np.int64), limit):
         batch = dataset.batch(positions)
         found |= dict(zip(batch.ids, decode_batch(model, batch), strict=True))
     return found
@@ -252,7 +252,7 @@ class _Pool:
             Seconds of audio that wait no more.
         """
         lengths = np.array([len(piece.array) for _, _, piece in self.entries], dtype=np.int64)
-        chosen = next(group for group in _length_batches(lengths, limit) if 0 in group)
+        chosen = next(group for group in length_batches(lengths, limit) if 0 in group)
         arrays = [self.entries[k][2].array for k in chosen]
         ids = [str(k) for k in chosen]
         batch = collate(ids, arrays, [None] * len(ids), model.encoder.config.features)

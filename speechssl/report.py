@@ -57,14 +57,19 @@ def plot_training(metrics_path: Path, out_png: Path) -> None:
     save_figure(figure, out_png)
 
 
-def plot_wer(metrics_path: Path, out_png: Path) -> None:
-    """Picture of "dev_wer" and "dev_cer" (fractions, drawn in percent) against "step", for rows with "dev_wer"."""
-    rows = [row for row in read_metrics(metrics_path) if "dev_wer" in row]
+def plot_errors(metrics_path: Path, out_png: Path) -> None:
+    """Picture of what was measured on the way against "step", in percent.
+
+    Reads the keys "dev_wer" and "dev_cer", and any that start with "probe_": fractions.
+    """
+    rows = read_metrics(metrics_path)
+    labels = {"dev_wer": "word error rate", "dev_cer": "character error rate"}
+    labels |= {key: key.removeprefix("probe_") for row in rows for key in row if key.startswith("probe_")}
     figure, axes = new_figure(1)
-    for key, label in (("dev_wer", "word error rate"), ("dev_cer", "character error rate")):
+    for key, label in labels.items():
         points = [(step, 100 * value) for step, value in _series(rows, key)]
         draw_line(axes[0], points, label, marker="o")
-    finish_panel(axes[0], "development set (%)")
+    finish_panel(axes[0], "error on held-out recordings (%)")
     save_figure(figure, out_png)
 
 

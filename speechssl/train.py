@@ -26,7 +26,7 @@ from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.logbook import Console, MetricsFile
 from speechssl.optim import OptimConfig, learning_rate, make_optimizer
-from speechssl.report import plot_training, plot_wer
+from speechssl.report import plot_errors, plot_training
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
 SIGTERM_EXIT = 143
@@ -64,6 +64,7 @@ class Validation:
     best_by: str
     """Key of ``measure``'s result; lower is better."""
     keep_best: Callable[[Mapping[str, float]], None]
+    picture: str = "wer.png"
 
 
 @dataclass
@@ -137,7 +138,7 @@ def fit(
                         journal.write()
                     if saves:
                         _save(model, optimizer, progress, run, train.keep)
-                        journal.draw(last or stop, validation is not None)
+                        journal.draw(last or stop, validation.picture if validation else None)
             if stop:
                 say(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
                 raise SystemExit(SIGTERM_EXIT)
@@ -251,13 +252,13 @@ class _Journal:
             self.health.check(int(new["step"]) - 1, new)
             self.console.line(new)
 
-    def draw(self, at_once: bool, wer: bool) -> None:
+    def draw(self, at_once: bool, errors: str | None) -> None:
         """Pictures, when ``at_once`` or when the last ones are old."""
         if at_once or time.monotonic() - self.plotted > PLOT_EVERY_S:
             self.plotted = time.monotonic()
             plot_training(self.run / "metrics.jsonl", self.run / "loss.png")
-            if wer:
-                plot_wer(self.run / "metrics.jsonl", self.run / "wer.png")
+            if errors:
+                plot_errors(self.run / "metrics.jsonl", self.run / errors)
 
 
 def _start_alike(model: nn.Module, progress: Progress, run: Path) -> None:
