@@ -39,6 +39,7 @@ class EncoderConfig(Settings):
     norm: Literal["post", "pre"] = Field("post", description="LayerNorm after (BASE) or before (LARGE) each block")
     pos_kernel: int = Field(128, ge=1, description="frames that the positional convolution covers")
     pos_groups: int = Field(16, ge=1)
+    conv_kernel: int = Field(0, ge=0, description="odd: frames under a depthwise convolution in each layer; 0 = none")
     adapter_width: int = Field(0, ge=0, description="of a bottleneck after each layer, MMS has them; 0 = none")
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
@@ -124,6 +125,32 @@ class Adapter(nn.Module):
         return out
 
 
+class ConvModule(nn.Module):
+    """Gated pointwise, depthwise and pointwise convolution, to be added to its input.
+
+    Source: Conformer (arXiv 2005.08100), section 2.2. Differs: LayerNorm in place of batch norm, whose statistics would
+    depend on batch mates.
+    """
+
+    def __init__(self, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(width)
+        self.gate = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        hidden = F.glu(self.gate(self.norm_in(hidden)))
+        if attend is not None:
+            hidden = hidden * attend[:, 0, 0, :, None]
+        around = self.depthwise(hidden.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.dropout(self.out(F.silu(self.norm(around))))
+        return out
+
+
 class TransformerLayer(nn.Module):
     """Self-attention and feed-forward, with LayerNorm after ("post") or before ("pre") each of them."""
 
@@ -140,12 +167,15 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = Dropout(config.dropout)
         self.activation_dropout = config.activation_dropout
+        self.conv = ConvModule(config.width, config.conv_kernel, config.dropout) if config.conv_kernel else None
         self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
     def forward(
         self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None = None
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M); the others as in ``attention``."""
+        if self.conv is not None:  # before attention, whose answers may be wanted for some frames only
+            hidden = hidden + self.conv(hidden, attend)
         if self.pre_norm:
             normed = self.attention_norm(hidden)
             hidden = _pick(hidden, wanted) + self.dropout(self._attention(normed, num_frames, attend, wanted))

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechssl.augment import AugmentConfig, augment
@@ -24,6 +24,12 @@ class ViewsConfig(Settings):
     )
     width: int = Field(128, gt=0, description="of the space in which frames are compared")
     logit_temp: float = Field(0.1, gt=0, description="cosine similarities are divided by it")
+
+    @model_validator(mode="after")
+    def _frame_by_frame(self) -> "ViewsConfig":
+        if self.augment.tempo:
+            raise ValueError(f"tempo {self.augment.tempo:g} would move the frames of one view away from the other's: 0")
+        return self
 
 
 class Views(nn.Module):

@@ -14,12 +14,12 @@ from test_huggingface import recogniser
 
 from speechssl import fairseq, huggingface, torchaudio_models
 from speechssl.checkpoint import load_record
+from speechssl.contrastive import Contrastive
 from speechssl.convert import difference, export_model, import_model, load_model, outputs
 from speechssl.ctc import CtcModel, load_ctc, save_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import finetune, finetune_settings, load_encoder, pretrain, pretrain_settings
 from speechssl.preparing import PrepareConfig, prepare
-from speechssl.pretraining import Contrastive
 
 FEW: dict[str, Any] = {"steps": 2, "validate_every": 2, "save_every": 2, "log_every": 1, "device": "cpu"}
 BATCH: dict[str, Any] = {"seconds": 3, "micro_seconds": None}

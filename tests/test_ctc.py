@@ -12,6 +12,7 @@ from reference.twins import ctc_twin, their_inputs
 from torch import Tensor
 from transformers import Wav2Vec2CTCTokenizer
 
+from speechssl.augment import AugmentConfig
 from speechssl.batching import Batch
 from speechssl.checkpoint import RECORD, load_record, save_folder
 from speechssl.config import as_table
@@ -220,6 +221,50 @@ def test_a_frozen_encoder_never_learns_and_gives_the_features_of_evaluation() ->
     losses = {model(labelled(), step).total.item() for step in range(5)}
     assert losses == {model.eval()(labelled(), 0).total.item()}
     assert update(model, 10**6) == {"head.weight", "head.bias"}
+
+
+# --- several outputs a frame, changed inputs ------------------------------------------------------------------------
+
+
+def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> None:
+    config = QUIET.model_copy(update={"tokens_per_frame": 3})
+    model = make("logmel-4", config=config).eval()
+    texts = ["a", "ab"]
+    batch = batch_of(noise(model.encoder.config, [7, 12]), texts=texts)  # 1 and 2 frames: few paths to enumerate
+    hidden, num_frames = model.encoder(batch.inputs, batch.num_units)
+    found, outputs = model.log_probs(batch)
+    assert outputs.tolist() == (3 * num_frames).tolist() == model.num_outputs(batch.num_units).tolist()
+    size = model.tokenizer.size
+    for part in range(3):
+        rows = slice(part * size, (part + 1) * size)
+        logits = hidden @ model.head.weight[rows].T + model.head.bias[rows]
+        assert torch.allclose(found[:, part::3], logits.log_softmax(-1), atol=1e-6)
+    expected = sum(
+        ctc.loss(row[:count].detach().exp().double().numpy(), model.encode_text(text))
+        for row, count, text in zip(found, outputs.tolist(), texts, strict=True)
+    )
+    assert float(model(batch, 0).total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_outputs_a_frame_are_part_of_the_model_folder(tmp_path: Path) -> None:
+    model = make("logmel-4", config=QUIET.model_copy(update={"tokens_per_frame": 2})).eval()
+    save_ctc(model, tmp_path / "model", {})
+    batch = labelled("logmel-4")
+    with torch.no_grad():
+        assert torch.equal(load_ctc(tmp_path / "model").log_probs(batch).hidden, model.log_probs(batch).hidden)
+
+
+def test_inputs_are_changed_while_training_only_and_hold_their_transcripts_at_any_tempo() -> None:
+    change = AugmentConfig(tempo=0.45, mel_masks=1, mel_mask_bins=2)
+    model = make("logmel-4", config=QUIET.model_copy(update={"augment": change})).train()
+    # 9 frames for 9 tokens: a faster tempo would leave too few, and an infinite loss.
+    batch = batch_of(noise(model.encoder.config, [7 + 4 * 8, 80]), texts=["ababababa", "ab"])
+    losses = [float(model(batch, step).total.detach()) for step in range(30)]
+    assert np.isfinite(losses).all()
+    assert len(set(losses)) == 30
+    assert losses[3] == float(model(batch, 3).total.detach())
+    model.eval()
+    assert float(model(batch, 0).total.detach()) == float(model(batch, 1).total.detach())
 
 
 # --- masks -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.report import plot_training, plot_wer, read_metrics, text_table
+from speechssl.report import plot_training, plot_errors, read_metrics, text_table
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -71,11 +71,13 @@ def test_replayed_steps_are_drawn_once(tmp_path: Path) -> None:
 
 def test_wer_picture(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"step": i, "loss": 1.0} for i in range(5)]
-    plot_wer(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "none.png")
-    plot_wer(
+    plot_errors(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "none.png")
+    plot_errors(
         write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "dev_wer": 0.4, "dev_cer": 0.2}]), tmp_path / "one.png"
     )
-    assert pixels(tmp_path / "one.png").std() > pixels(tmp_path / "none.png").std()
+    plot_errors(write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "probe_digit": 0.4}]), tmp_path / "probe.png")
+    for name in ("one", "probe"):
+        assert pixels(tmp_path / f"{name}.png").std() > pixels(tmp_path / "none.png").std()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_empty_or_odd_metrics_do_not_crash(content: bytes | None, tmp_path: Path
     if content is not None:
         path.write_bytes(content)
     plot_training(path, tmp_path / "training.png")
-    plot_wer(path, tmp_path / "wer.png")
+    plot_errors(path, tmp_path / "wer.png")
     assert pixels(tmp_path / "training.png").size > 0
     assert pixels(tmp_path / "wer.png").size > 0
 
@@ -101,7 +103,7 @@ def test_importing_stays_light() -> None:
 
 def test_plotting_leaves_pyplot_alone(tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
-    plot_wer(tmp_path / "none.jsonl", tmp_path / "x.png")
+    plot_errors(tmp_path / "none.jsonl", tmp_path / "x.png")
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 

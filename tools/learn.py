@@ -77,7 +77,8 @@ def pretrained(options: argparse.Namespace, seed: int) -> tuple[Path, Table]:
     train = settings.train.model_copy(update={"steps": steps, "save_every": max(1, steps // 10)})
     pretrain(options.unlabelled, run, settings.model_copy(update={"train": train}))
     rows = read_metrics(run / "metrics.jsonl")
-    about = {name: statistics.mean(row[name] for row in rows[-LAST:]) for name in ("loss", "accuracy")}
+    shown = [name for name in ("loss", "accuracy") if name in rows[-1]]  # a task of errors has no accuracy
+    about = {name: statistics.mean(row[name] for row in rows[-LAST:]) for name in shown}
     hours = sum(row["audio_s"] for row in rows) / 3600
     return run, {"steps": steps, "hours": hours, "wall_s": sum(row["time_s"] for row in rows), **about}
 

@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel
 from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.pretraining import Contrastive
 from speechssl.weights import to_dialect
 
 SMALL: dict[str, Any] = {

@@ -7,10 +7,10 @@ from transformers import Wav2Vec2Config
 
 from speechssl.batching import Batch, utterance_key
 from speechssl.config import build
+from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.huggingface import their_settings
-from speechssl.pretraining import Contrastive
 from speechssl.weights import to_dialect
 
 TINY = {

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from reference.models import gradients, noise, tiny_encoder
 from speechssl.batching import Batch
+from speechssl.contrastive import Contrastive, ContrastiveConfig, Draws
 from speechssl.ctc import CtcModel
 from speechssl.diagnostics import LossOutput
 from speechssl.masking import MaskConfig
-from speechssl.pretraining import Contrastive, ContrastiveConfig, Draws
 from speechssl.quantizer import QuantizerConfig
 
 QUANTIZER = QuantizerConfig(num_codebooks=2, num_codes=5, width=8)
