@@ -9,6 +9,7 @@ import torch
 from conftest import SMALL_ENCODER, load_script
 
 from speechssl.checkpoint import load_record
+from speechssl.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
 learn = load_script(ROOT / "tools" / "learn.py")
@@ -77,15 +78,51 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     assert capsys.readouterr().out == ""
     assert len(learn.read_rows(tmp_path)) == 3
     assert learn.main([*command, "--cpu-minutes", "0.2"]) == 1  # never mixed under one name
-    assert "trial first has results with another cpu_minutes" in capsys.readouterr().err
+    assert "trial first was begun with another cpu_minutes" in capsys.readouterr().err
 
 
 def test_a_trial_that_cannot_be_run_says_why(labelled_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         learn.main(["try", "x", "--labelled", str(labelled_store)])
-    assert "give stores as --unlabelled" in capsys.readouterr().err
+    assert "give stores as --unlabelled, or a run as --init" in capsys.readouterr().err
     command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--finetune", "optim.rl=1"]
     assert learn.main(command) == 1
     assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
     assert learn.main([*command[:-1], "encoder.dropout=0.2"]) == 1
-    assert "give them as --encoder" in capsys.readouterr().err
+    assert "--finetune encoder.dropout is not free" in capsys.readouterr().err
+    assert learn.main([*command[:-1], "train.seed=4"]) == 1
+    assert "--finetune train.seed is not free" in capsys.readouterr().err
+
+
+def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its first fine-tuning, with no result yet: the updates were those of the first budget."""
+    monkeypatch.setattr(learn, "cpu_s_per_update", lambda *_: 2.0)
+    stores = ["--labelled", str(labelled_store), "--unlabelled", str(labelled_store), "--out", str(tmp_path)]
+    monkeypatch.setattr(learn, "tuned", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        learn.main(["try", "x", *stores, "--cpu-minutes", "1"])
+    assert json.loads((tmp_path / "x" / "trial.json").read_text(encoding="utf-8"))["steps"] == 30
+    assert learn.main(["try", "x", *stores, "--cpu-minutes", "2"]) == 1
+    assert "trial x was begun with another cpu_minutes" in capsys.readouterr().err
+
+
+def test_a_lost_run_is_a_line_and_the_others_go_on(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tuned(_options: object, _plan: object, system: str, _minutes: float | None, _seed: int) -> dict[str, float]:
+        if system == "scratch":
+            raise TrainingError("collapsed after 3 updates")
+        return {"cer": 50.0, "wer": 90.0}
+
+    monkeypatch.setattr(learn, "tuned", tuned)
+    (tmp_path / "results.jsonl").write_text('{"name": "cut o', encoding="utf-8")
+    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "frozen", "scratch"]
+    assert learn.main([*command, "--seeds", "1", "1", "--minutes", "all", "2", "--out", str(tmp_path)]) == 0
+    rows = learn.read_rows(tmp_path)
+    assert [(r["system"], r["minutes"], "failed" in r) for r in rows] == [
+        ("scratch", None, True), ("scratch", 2, True), ("frozen", None, False), ("frozen", 2, False)
+    ]  # fmt: skip
+    assert "lost: x, scratch, seed 1: collapsed after 3 updates" in capsys.readouterr().out
+    assert learn.main(["show", "--out", str(tmp_path), "--png", str(tmp_path / "x.png")]) == 0

@@ -1,21 +1,24 @@
 """Does pretraining pay? Settings tried under one budget of processor time, in error rates on the development split.
 
-    python tools/learn.py try NAME --labelled STORE [--unlabelled STORE...] [--cpu-minutes 20] [--minutes 10]
-        [--systems pretrained scratch frozen] [--seeds 0 1 2]
+    python tools/learn.py try NAME --labelled STORE [--unlabelled STORE... | --init RUN] [--cpu-minutes 20]
+        [--minutes 2 10 all] [--systems pretrained scratch frozen] [--seeds 0 1 2]
         [--encoder KEY=VALUE...] [--pretrain KEY=VALUE...] [--finetune KEY=VALUE...]
     python tools/learn.py show [--png FILE]
 
-A trial pretrains once for each seed, with as many updates as the budget holds, and fine-tunes on each amount of labels;
-`scratch` starts from random weights, `frozen` trains a head on random weights, both with the same fine-tuning. Every
-finished fine-tuning adds a line to OUT/results.jsonl (--out, exp/learn); what has a line is not done again, and what
-was stopped goes on. Error rates are those after the last update: to keep the best would be to choose on dev twice.
+A trial pretrains once for each seed, with as many updates as the budget holds, or takes the encoder of RUN, and
+fine-tunes on each amount of labels; `scratch` starts from random weights, `frozen` trains a head on random weights.
+All get the same fine-tuning; what pretraining took comes on top. Every finished fine-tuning adds a line to
+OUT/results.jsonl (--out, exp/learn); what has a line is not done again, and what was stopped goes on. A run that is
+lost (diverged, collapsed) gets a line with its reason. Error rates are those after the last update: to keep the best
+would be to choose on dev twice.
 
-One thread by default: two trials beside each other then get more out of two cores than one trial on both.
+One thread on the CPU by default: two trials beside each other then get more out of two cores than one trial on both.
 """
 
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -28,8 +31,9 @@ from typing import Any
 import torch
 
 from speechssl.config import Table, merge, parse_overrides
-from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.errors import ConfigError, SpeechsslError, TrainingError
 from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, pretrain_settings
+from speechssl.formats import write_atomic
 from speechssl.report import draw_line, finish_panel, new_figure, read_metrics, save_figure, text_table
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,7 +47,11 @@ ROW = ("name", "system", "minutes")
 
 
 def cpu_s_per_update(stores: Sequence[Path], settings: PretrainSettings) -> float:
-    """Processor time of an update, all threads together."""
+    """Processor time of an update, all threads together.
+
+    Raises:
+        ConfigError: the machine is too busy, or the updates too short, to tell.
+    """
     took = []
     for steps in (max(TIMED), *TIMED):  # the first run loads libraries and files
         train = settings.train.model_copy(update={"steps": steps, "log_every": steps})
@@ -51,45 +59,80 @@ def cpu_s_per_update(stores: Sequence[Path], settings: PretrainSettings) -> floa
             started = time.process_time()
             pretrain(stores, Path(folder, "run"), settings.model_copy(update={"train": train}))
             took.append(time.process_time() - started)
+    if took[1] <= took[2]:
+        raise ConfigError(f"the time of an update could not be measured: {TIMED[0]} took no longer than {TIMED[1]}")
     return (took[1] - took[2]) / (TIMED[0] - TIMED[1])
 
 
-def shape(options: argparse.Namespace) -> Table:
-    """Changes of the encoder, which all systems share."""
-    return {"encoder": parse_overrides(options.encoder)}
+def pretrain_changes(options: argparse.Namespace, seed: int) -> Table:
+    """What a trial's pretraining changes of the preset."""
+    fixed = {"train": {"seed": seed, "device": "cpu"}, "encoder": parse_overrides(options.encoder)}
+    return merge(parse_overrides(options.pretrain), fixed)
 
 
-def pretrained(options: argparse.Namespace, seed: int) -> tuple[Path, Table]:
-    """The run of a trial's pretraining, finished, and what it came to.
+def plan_trial(options: argparse.Namespace) -> Table:
+    """What the trial is, and the updates its budget holds: decided before the first one, since the rate follows it.
 
-    The budget becomes a number of updates before the first one, since the learning rate follows it; a run that goes on
-    keeps its number.
+    Raises:
+        ConfigError: the name is taken by a trial of other settings, or a setting is not for a trial to change.
     """
-    run = options.out / options.name / str(seed) / "pretrained"
-    changes = merge(shape(options), merge({"train": {"seed": seed}}, parse_overrides(options.pretrain)))
-    settings = pretrain_settings(None, options.preset, changes)
-    plan = run.parent / "steps.json"
-    if not plan.exists():
+    refuse("pretrain", options.pretrain, ("encoder", "train.seed", "train.steps", "train.device", "train.save_every"))
+    refuse("finetune", options.finetune, ("encoder", "train.seed", "train.device", "minutes", "ctc.frozen"))
+    names = ("preset", "encoder", "pretrain", "finetune", "cpu_minutes", "threads")
+    about = {name: getattr(options, name) for name in names} | {"labelled": str(options.labelled)}
+    about |= {"unlabelled": [str(path) for path in options.unlabelled], "init": options.init and str(options.init)}
+    path = options.out / options.name / "trial.json"
+    if path.exists():
+        plan: Table = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(key for key, value in about.items() if plan["about"][key] != value)
+        if other:
+            raise ConfigError(f"trial {options.name} was begun with another {other[0]}: give a new name")
+        return plan
+    plan = {"about": about}
+    if "pretrained" in options.systems and options.init is None:
+        settings = pretrain_settings(None, options.preset, pretrain_changes(options, options.seeds[0]))
         per_update = cpu_s_per_update(options.unlabelled, settings)
-        plan.parent.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps({"steps": max(1, round(60 * options.cpu_minutes / per_update))}), encoding="utf-8")
-    steps = json.loads(plan.read_text(encoding="utf-8"))["steps"]
-    train = settings.train.model_copy(update={"steps": steps, "save_every": max(1, steps // 10)})
+        plan["steps"] = max(1, round(60 * options.cpu_minutes / per_update))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(plan, indent=1) + "\n")
+    return plan
+
+
+def refuse(option: str, given: Sequence[str], names: Sequence[str]) -> None:
+    """Settings that a trial decides, or that all systems share."""
+    for assignment in given:
+        name = assignment.partition("=")[0].strip()
+        if name in names or name.partition(".")[0] in names:
+            raise ConfigError(f"--{option} {name} is not free: see --encoder, --seeds, --minutes, --cpu-minutes")
+
+
+def pretrained(options: argparse.Namespace, plan: Table, seed: int) -> tuple[Path, Table]:
+    """The run of a trial's pretraining, finished, and what it came to."""
+    if options.init is not None:
+        return options.init, {}
+    run = options.out / options.name / str(seed) / "pretrained"
+    settings = pretrain_settings(None, options.preset, pretrain_changes(options, seed))
+    train = settings.train.model_copy(update={"steps": plan["steps"], "save_every": max(1, plan["steps"] // 10)})
+    whole, started = not run.exists(), time.process_time()
     pretrain(options.unlabelled, run, settings.model_copy(update={"train": train}))
+    took = {"cpu_s": time.process_time() - started} if whole else {}  # of a run that was resumed nobody knows
     rows = read_metrics(run / "metrics.jsonl")
     shown = [name for name in ("loss", "accuracy") if name in rows[-1]]  # a task of errors has no accuracy
     about = {name: statistics.mean(row[name] for row in rows[-LAST:]) for name in shown}
     hours = sum(row["audio_s"] for row in rows) / 3600
-    return run, {"steps": steps, "hours": hours, "wall_s": sum(row["time_s"] for row in rows), **about}
+    wall_s = sum(row["time_s"] for row in rows)
+    return run, {"steps": plan["steps"], "hours": hours, "wall_s": wall_s, **took, **about}
 
 
-def tuned(options: argparse.Namespace, system: str, minutes: float | None, seed: int) -> Table:
+def tuned(options: argparse.Namespace, plan: Table, system: str, minutes: float | None, seed: int) -> Table:
     """Error rates on dev of one recogniser after its last update, in per cent, and its pretraining."""
-    init, about = pretrained(options, seed) if system == "pretrained" else (None, {})
-    changes: Table = shape(options) | {"train": {"seed": seed}, "minutes": minutes}
+    init, about = pretrained(options, plan, seed) if system == "pretrained" else (None, {})
+    # Random weights must all learn; a preset may say so for pretrained ones too, as tiny and small do.
+    fixed: Table = {"train": {"seed": seed, "device": "cpu"}, "minutes": minutes}
+    fixed["encoder"] = parse_overrides(options.encoder)
     if system == "frozen":
-        changes["ctc"] = {"frozen": True}
-    settings = finetune_settings(init, options.preset, merge(changes, parse_overrides(options.finetune)))
+        fixed["ctc"] = {"frozen": True}
+    settings = finetune_settings(init, options.preset, merge(parse_overrides(options.finetune), fixed))
     run = options.out / options.name / str(seed) / f"{system}-{minutes or 'all'}"
     finetune([options.labelled], run, settings, init)
     last = read_metrics(run / "metrics.jsonl")[-1]
@@ -98,25 +141,30 @@ def tuned(options: argparse.Namespace, system: str, minutes: float | None, seed:
 
 def run_trial(options: argparse.Namespace) -> Iterator[Table]:
     """The rows that were not there yet, each written as soon as it is known."""
-    results = options.out / "results.jsonl"
-    if "encoder" in parse_overrides([*options.pretrain, *options.finetune]):
-        raise ConfigError("settings of the encoder are for all systems: give them as --encoder KEY=VALUE")
-    found = [row for row in read_rows(options.out) if row["name"] == options.name]
-    known = [tuple(row[name] for name in (*ROW, "seed")) for row in found]
-    about = {
-        name: getattr(options, name) for name in ("preset", "encoder", "pretrain", "finetune", "cpu_minutes", "threads")
-    }
-    about |= {"labelled": str(options.labelled), "unlabelled": [str(path) for path in options.unlabelled]}
-    other = sorted({key for row in found for key, value in about.items() if row[key] != value})
-    if other:
-        raise ConfigError(f"trial {options.name} has results with another {other[0]}: give a new name")
+    plan = plan_trial(options)
+    known = {tuple(row[name] for name in (*ROW, "seed")) for row in read_rows(options.out)}
     for seed, system, minutes in product(options.seeds, options.systems, options.minutes or [None]):
-        if (options.name, system, minutes, seed) not in known:
-            row = {"name": options.name, "system": system, "minutes": minutes, "seed": seed}
-            row |= tuned(options, system, minutes, seed) | about | {"machine": machine()}
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            yield row
+        if (options.name, system, minutes, seed) in known:
+            continue
+        row = {"name": options.name, "system": system, "minutes": minutes, "seed": seed}
+        try:
+            row |= tuned(options, plan, system, minutes, seed)
+        except TrainingError as error:
+            row |= {"failed": str(error)}
+        row |= plan["about"] | {"machine": machine()}
+        with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
+            # A line of its own even behind one that a kill cut off.
+            file.write(
+                ("\n" if file.tell() and not ends_line(options.out / "results.jsonl") else "") + json.dumps(row) + "\n"
+            )
+        yield row
+
+
+def ends_line(path: Path) -> bool:
+    """Whether the file's last byte ends a line."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def read_rows(out: Path) -> list[Table]:
@@ -130,12 +178,13 @@ def grouped(rows: Sequence[Table]) -> list[tuple[tuple[Any, ...], list[Table]]]:
     def key(row: Table) -> tuple[str, str, float]:
         return row["name"], row["system"], row["minutes"] or ALL
 
+    rows = [row for row in rows if "failed" not in row]
     groups = [(key(found[0]), found) for found in (list(g) for _, g in groupby(sorted(rows, key=key), key))]
     return sorted(groups, key=lambda group: (group[0][2], statistics.mean(row["cer"] for row in group[1])))
 
 
 def as_text(rows: Sequence[Table]) -> str:
-    """Mean and range over the seeds."""
+    """Mean and range over the seeds; below, the runs that were lost."""
 
     def cell(found: Sequence[Table], name: str) -> str:
         values = [row[name] for row in found]
@@ -148,7 +197,12 @@ def as_text(rows: Sequence[Table]) -> str:
         (label(minutes), name, system, len(found), cell(found, "cer"), cell(found, "wer"))
         for (name, system, minutes), found in grouped(rows)
     ]
-    return text_table(("minutes", "trial", "system", "seeds", "CER on dev, %", "WER on dev, %"), cells)
+    lost = [
+        f"lost: {row['name']}, {row['system']}, seed {row['seed']}: {row['failed']}\n"
+        for row in rows
+        if "failed" in row
+    ]
+    return text_table(("minutes", "trial", "system", "seeds", "CER on dev, %", "WER on dev, %"), cells) + "".join(lost)
 
 
 def plot(rows: Sequence[Table], out_png: Path) -> None:
@@ -167,6 +221,11 @@ def plot(rows: Sequence[Table], out_png: Path) -> None:
     save_figure(figure, out_png)
 
 
+def minutes_or_all(text: str) -> float | None:
+    """``all`` is None."""
+    return None if text == "all" else float(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Try, or show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,8 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     trial.add_argument("name", help="of the trial, and of its folder")
     trial.add_argument("--labelled", type=Path, required=True, metavar="STORE", help="with splits train and dev")
     trial.add_argument("--unlabelled", type=Path, nargs="+", default=[], metavar="STORE", help="to pretrain on")
+    trial.add_argument("--init", type=Path, metavar="RUN", help="a pretrained encoder, instead of pretraining")
     trial.add_argument("--cpu-minutes", type=float, default=20.0, help="processor time of pretraining")
-    trial.add_argument("--minutes", type=float, nargs="+", default=[], help="labelled minutes; all")
+    trial.add_argument("--minutes", type=minutes_or_all, nargs="+", default=[], help="labelled minutes, or all")
     trial.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     trial.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     trial.add_argument("--preset", default="tiny")
@@ -193,8 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.png:
             plot(rows, options.png)
         return 0
-    if "pretrained" in options.systems and not options.unlabelled:
-        parser.error("to pretrain, give stores as --unlabelled; or leave pretrained out of --systems")
+    if "pretrained" in options.systems and bool(options.unlabelled) == (options.init is not None):
+        parser.error("give stores as --unlabelled, or a run as --init; or leave pretrained out of --systems")
+    for name in ("seeds", "systems", "minutes"):
+        setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     torch.set_num_threads(options.threads)
     try:
         for row in run_trial(options):
