@@ -16,6 +16,7 @@ from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
+from speechssl.experiments import load_encoder
 from speechssl.fairseq import is_fairseq, load_fairseq, read_fairseq
 from speechssl.foreign import Foreign, read_json
 from speechssl.huggingface import read_huggingface, write_huggingface
@@ -114,6 +115,9 @@ def load_model(folder: Path) -> Encoder | Contrastive | CtcModel:
         return load_ctc(folder)
     if record.get("kind") not in ("pretraining", "encoder"):
         raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model")
+    about = record.get("about", {})
+    if about.get("task", "contrastive") != "contrastive" or about.get("decoder", {}).get("num_layers"):
+        return load_encoder(folder).eval()  # no other library has the rest
     tensors, _ = load_folder(folder)
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
     model = encoder if record["kind"] == "encoder" else _objective(encoder, record["about"])

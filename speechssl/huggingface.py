@@ -26,7 +26,7 @@ from speechssl.foreign import (
     with_rows,
 )
 from speechssl.text import SentencePieceTokenizer
-from speechssl.weights import from_dialect, to_dialect
+from speechssl.weights import check_portable, from_dialect, to_dialect
 
 # Settings of theirs that we do not have, and the only value under which the model is one of ours.
 _FIXED = {
@@ -250,8 +250,7 @@ def write_huggingface(model: CtcModel | Contrastive | Encoder, folder: Path) -> 
     """
     encoder = model if isinstance(model, Encoder) else model.encoder
     config = encoder.config
-    if config.features.kind != "waveform":
-        raise ConfigError(f"{config.features.kind} front ends exist in no other library: export --to onnx")
+    check_portable(config, model.config.tokens_per_frame if isinstance(model, CtcModel) else 1)
     name, more = "Wav2Vec2Model", {}
     with quiet_transformers() as transformers:
         if isinstance(model, CtcModel):

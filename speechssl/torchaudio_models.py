@@ -16,7 +16,7 @@ from speechssl.ctc import CtcModel
 from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.foreign import NEVER, Foreign, our_token_order, read_json, read_weights, take_rows, with_rows
-from speechssl.weights import from_dialect, to_dialect
+from speechssl.weights import check_portable, from_dialect, to_dialect
 
 WEIGHTS, SETTINGS, LABELS = "model.safetensors", "config.json", "labels.json"
 # Heads of the models in torchaudio.pipelines, by width, layers and feed-forward width: no shape tells them.
@@ -200,8 +200,7 @@ def write_torchaudio(model: CtcModel | Contrastive | Encoder, folder: Path) -> C
         ConfigError: torchaudio has no such front end, adapter or objective.
     """
     config = (model if isinstance(model, Encoder) else model.encoder).config
-    if config.features.kind != "waveform":
-        raise ConfigError(f"{config.features.kind} front ends exist in no other library: export --to onnx")
+    check_portable(config, model.config.tokens_per_frame if isinstance(model, CtcModel) else 1)
     if config.adapter_width or isinstance(model, Contrastive):
         raise ConfigError("torchaudio has neither adapters nor this objective: export --to hf")
     tensors = to_dialect(model.state_dict(), config, "torchaudio")

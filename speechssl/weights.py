@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from speechssl.encoder import EncoderConfig
-from speechssl.errors import CheckpointError
+from speechssl.errors import CheckpointError, ConfigError
 
 Dialect = Literal["transformers", "torchaudio", "fairseq"]
 
@@ -105,6 +105,18 @@ def to_dialect(tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Di
         for ours, name in _objective_names(dialect).items():
             theirs[name] = tensors[ours].flatten(0, 1)[None] if ours == "quantizer.codebook" else tensors[ours]
     return theirs
+
+
+def check_portable(config: EncoderConfig, tokens_per_frame: int) -> None:
+    """Refuse what no other library has.
+
+    Raises:
+        ConfigError: a log-mel front end, convolutions in the layers, or several outputs a frame.
+    """
+    if config.features.kind != "waveform":
+        raise ConfigError(f"{config.features.kind} front ends exist in no other library: export --to onnx")
+    if config.conv_kernel or tokens_per_frame > 1:
+        raise ConfigError("conv_kernel and tokens_per_frame exist in no other library: export --to onnx")
 
 
 def from_dialect(

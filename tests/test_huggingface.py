@@ -352,6 +352,17 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
         export_model(tmp_path / "logmel", tmp_path / "out", "hf")
     pieces = SentencePieceTokenizer.train(["ab a ab ba", "ba ab", "b a b"], 9, "bpe")
     save_ctc(CtcModel(tiny_encoder("base"), pieces, "basic-1", CtcConfig()), tmp_path / "pieces", {})
+    several = CtcConfig(tokens_per_frame=2)
+    save_ctc(CtcModel(tiny_encoder("base"), CharTokenizer(" ab"), "basic-1", several), tmp_path / "several", {})
+    save_ctc(
+        CtcModel(tiny_encoder("base", conv_kernel=3), CharTokenizer(" ab"), "basic-1", CtcConfig()),
+        tmp_path / "conv",
+        {},
+    )
+    for own in ("several", "conv"):
+        for to in ("hf", "torchaudio"):
+            with pytest.raises(ConfigError, match="conv_kernel and tokens_per_frame exist in no other library"):
+                export_model(tmp_path / own, tmp_path / "out", to)
     with pytest.raises(ConfigError, match="--tokenizer chars"):
         export_model(tmp_path / "pieces", tmp_path / "out", "hf")
     twice = VocabularyTokenizer(["<pad>", "<unk>", "a", "a"])
@@ -363,7 +374,7 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     for library in ("hf", "torchaudio"):
         with pytest.raises(ConfigError, match=r"'\|' for the space, and this vocabulary has it as a letter"):
             export_model(tmp_path / "bar", tmp_path / "out", library)  # type: ignore[arg-type]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bar", "logmel", "pieces", "twice"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bar", "conv", "logmel", "pieces", "several", "twice"]
 
 
 def test_settings_go_there_and_back() -> None:

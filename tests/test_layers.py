@@ -11,7 +11,7 @@ def layers() -> dict[str, int]:
     """Module -> layer, as docs/design.md says: the names in backquotes that are files of the package."""
     found = {}
     for line in (ROOT / "docs" / "design.md").read_text(encoding="utf-8").splitlines():
-        row = re.match(r"\| (\d) \| (.*) \|$", line)
+        row = re.match(r"\| (\d+) \| (.*) \|$", line)
         for name in re.findall(r"`(\w+)`", row.group(2)) if row else []:
             if (ROOT / "speechssl" / f"{name}.py").exists() and name not in found:
                 found[name] = int(row.group(1))

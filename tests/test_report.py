@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.report import plot_training, plot_errors, read_metrics, text_table
+from speechssl.report import plot_errors, plot_training, read_metrics, text_table
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
