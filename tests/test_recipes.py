@@ -71,3 +71,41 @@ def test_kathleen_on_a_small_tree_of_the_same_shape(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from scratch") == 2
     assert done.stdout.count("frozen random encoder") == 2
+
+
+def make_digits(folder: Path, per_speaker: int = 25) -> Path:
+    """Recordings of one "digit" each: a letter of the toy language."""
+    rng = np.random.default_rng(3)
+    folder.mkdir(parents=True)
+    rows = ["file_name,transcription,speaker,split"]
+    for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
+        for n in range(per_speaker):
+            letter = "abcdef"[n % 6]
+            soundfile.write(folder / f"{speaker}{n}.wav", speak(letter, rng)[::2], RATE // 2)
+            rows.append(f"{speaker}{n}.wav,{letter},{speaker},{split}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_digits_joins_every_recording_once_and_trains_three_systems(tmp_path: Path, preset: Path) -> None:
+    make_digits(tmp_path / "speech" / "digits")
+    labelled = make_labelled(tmp_path / "words", {"train": 6})
+    tool = Path(sys.executable).with_name("speechssl")
+    subprocess.run([tool, "prepare", labelled, tmp_path / "words-store"], check=True, capture_output=True)
+    pretrain = [tool, "pretrain", tmp_path / "words-store", "--preset", preset, "--run", tmp_path / "pretrained"]
+    subprocess.run(pretrain, check=True, capture_output=True)
+    options = ("--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--pretrained", tmp_path / "pretrained")
+    options += ("--steps", 3, "--minutes", 0.2, "--jobs", 1, "--preset", preset)
+    done = run("digits", *options)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"pretrained \+ fine-tuned.*\n.*from scratch.*\n.*frozen random encoder", done.stdout)
+    rows = [line.split(",") for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]]
+    for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
+        own = [row for row in rows if row[2] == speaker]
+        assert {row[3] for row in own} == {split}
+        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted("abcdef"[n % 6] for n in range(25))
+        assert all(3 <= len(row[1].split()) <= 7 for row in own)
+    name, text = rows[0][0], rows[0][1]
+    seconds = soundfile.info(tmp_path / "exp/strings" / name).duration
+    letters = len(text.split())
+    assert letters * (0.15 + 0.05) <= seconds <= letters * (0.21 + 0.3) + 0.3
