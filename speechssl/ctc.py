@@ -19,7 +19,7 @@ from speechssl.config import Settings, as_table, build
 from speechssl.decode import min_ctc_frames
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder, EncoderConfig, EncoderOutput
-from speechssl.errors import CheckpointError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.kernels import Dropout
 from speechssl.masking import MaskConfig, span_mask
 from speechssl.padding import valid_mask
@@ -44,13 +44,19 @@ class CtcConfig(Settings):
 class CtcModel(nn.Module):
     """Speech -> log-probabilities of tokens per frame.
 
-    Source: CTC (Graves et al. 2006); fine-tuning as in wav2vec 2.0 section 3.3 and appendix B.
+    Source: CTC (Graves et al. 2006); fine-tuning as in wav2vec 2.0 section 3.3 and appendix B. Differs where asked to:
+    the head may give several outputs for each frame, so that slow frames have room for fast letters.
+
+    Raises:
+        ConfigError: changes of log-mel rows asked for, and the encoder reads waveforms.
     """
 
     def __init__(
         self, encoder: Encoder, tokenizer: Tokenizer, normaliser: str, config: CtcConfig, seed: int = 0
     ) -> None:
         super().__init__()
+        if config.augment.active and encoder.config.features.kind != "logmel":
+            raise ConfigError("ctc.augment changes log-mel rows, and this encoder reads waveforms: leave it out")
         self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
         self.config, self.seed = config, seed
         self.dropout = Dropout(config.dropout)

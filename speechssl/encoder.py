@@ -50,6 +50,8 @@ class EncoderConfig(Settings):
     def _divisible(self) -> "EncoderConfig":
         if self.width % self.num_heads or self.width % self.pos_groups:
             raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+        if self.conv_kernel and self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel {self.conv_kernel} must be odd, or 0 for none")
         if self.adapter_width and self.norm != "pre":
             raise ValueError(f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only")
         return self

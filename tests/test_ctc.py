@@ -18,7 +18,7 @@ from speechssl.checkpoint import RECORD, load_record, save_folder
 from speechssl.config import as_table
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.decode import greedy
-from speechssl.errors import CheckpointError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig, make_optimizer
 from speechssl.text import CharTokenizer, Tokenizer, train_tokenizer
@@ -265,6 +265,8 @@ def test_inputs_are_changed_while_training_only_and_hold_their_transcripts_at_an
     assert losses[3] == float(model(batch, 3).total.detach())
     model.eval()
     assert float(model(batch, 0).total.detach()) == float(model(batch, 1).total.detach())
+    with pytest.raises(ConfigError, match="this encoder reads waveforms"):
+        make("base", config=QUIET.model_copy(update={"augment": change}))
 
 
 # --- masks -------------------------------------------------------------------------------------------------------

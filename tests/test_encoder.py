@@ -5,6 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.models import (
@@ -24,6 +25,7 @@ from speechssl.config import build, read_preset
 from speechssl.encoder import (
     WAV2VEC2_CONVS,
     ContextNetwork,
+    ConvModule,
     Encoder,
     EncoderConfig,
 )
@@ -283,12 +285,28 @@ def test_presets_are_the_published_sizes() -> None:
         ({"conv_layers": []}, "conv_layers"),
         ({"conv_layers": [(8, 0, 1)]}, "conv_layers.0.1"),
         ({"subsampling": 3}, "subsampling"),
+        ({"conv_kernel": 4}, "conv_kernel 4 must be odd"),
         ({"depth": 3}, "unknown setting 'depth'"),
     ],
 )
 def test_wrong_shapes_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(EncoderConfig, TINY | wrong)
+
+
+def test_the_convolution_of_a_layer_is_gated_depthwise_and_sees_as_far_as_its_kernel() -> None:
+    torch.manual_seed(0)
+    module = ConvModule(4, 5, 0.0).eval()
+    hidden = torch.randn(1, 12, 4)
+    with torch.no_grad():
+        found = module(hidden, None)[0]
+        normed = F.layer_norm(hidden[0], (4,), module.norm_in.weight, module.norm_in.bias)
+        value, gate = module.gate(normed).chunk(2, -1)
+        padded = F.pad(value * torch.sigmoid(gate), (0, 0, 2, 2))
+        for t in range(12):
+            window = (padded[t : t + 5] * module.depthwise.weight[:, 0].T).sum(0) + module.depthwise.bias
+            around = F.layer_norm(window, (4,), module.norm.weight, module.norm.bias)
+            assert torch.allclose(found[t], module.out(around * torch.sigmoid(around)), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

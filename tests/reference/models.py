@@ -37,7 +37,7 @@ KINDS = {
     },
     "base-pre": {"features": {"kind": "waveform"}, "norm": "pre"},
     "logmel-2": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 2, "norm": "post"},
-    "logmel-4": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 4, "norm": "pre"},
+    "logmel-4": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 4, "norm": "pre", "conv_kernel": 3},
 }
 
 
