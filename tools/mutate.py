@@ -88,6 +88,7 @@ FRONT_END = "speechssl/front_end.py"
 KERNELS = "speechssl/kernels.py"
 PADDING = "speechssl/padding.py"
 EXPERIMENTS = "speechssl/experiments.py"
+MASKED = "speechssl/masked.py"
 MASKING = "speechssl/masking.py"
 OPTIM = "speechssl/optim.py"
 PRETRAINING = "speechssl/contrastive.py"
@@ -99,9 +100,9 @@ MUTANTS = (
     Mutant(
         "1a",
         "masks reach into the padding",
-        PRETRAINING,
-        "span_mask(t, self.mask, rng) for t, rng",
-        "span_mask(width, self.mask, rng) for t, rng",
+        MASKED,
+        "span_mask(t, config, rng) for t, rng",
+        "span_mask(width, config, rng) for t, rng",
         INVARIANCE,
     ),
     Mutant(
@@ -109,7 +110,7 @@ MUTANTS = (
         "negatives drawn from padded slots too",
         PRETRAINING,
         "sample_negatives(count, self.config.num_negatives, rng)",
-        "sample_negatives(slots.shape[1], self.config.num_negatives, rng)[:count]",
+        "sample_negatives(masked.frames.shape[1], self.config.num_negatives, rng)[:count]",
         INVARIANCE,
     ),
     Mutant(
@@ -157,20 +158,20 @@ MUTANTS = (
     Mutant(
         "2a",
         "number of spans set by the batch's shortest utterance",
-        PRETRAINING,
-        "span_mask(t, self.mask, rng) for t, rng",
-        'span_mask(t, self.mask.model_copy(update={"prob": self.mask.prob * min(num_frames) / t}), rng) for t, rng',
+        MASKED,
+        "span_mask(t, config, rng) for t, rng",
+        'span_mask(t, config.model_copy(update={"prob": config.prob * min(num_frames) / t}), rng) for t, rng',
         INVARIANCE,
     ),
     Mutant(
         "2b",
         "frames un-masked until all utterances have as many",
-        PRETRAINING,
-        "        counts = [int(m.sum()) for m in masks]\n",
-        "        least = min(int(m.sum()) for m in masks)\n"
-        "        for m, rng in zip(masks, rngs, strict=True):\n"
-        "            m[rng.choice(np.flatnonzero(m), int(m.sum()) - least, replace=False)] = False\n"
-        "        counts = [least] * len(masks)\n",
+        MASKED,
+        "    counts = [int(m.sum()) for m in masks]\n",
+        "    fewest = min(int(m.sum()) for m in masks)\n"
+        "    for m, rng in zip(masks, rngs, strict=True):\n"
+        "        m[rng.choice(np.flatnonzero(m), int(m.sum()) - fewest, replace=False)] = False\n"
+        "    counts = [fewest] * len(masks)\n",
         INVARIANCE,
     ),
     Mutant(
@@ -207,7 +208,7 @@ MUTANTS = (
     Mutant(
         "3d",
         "masked frames looked up with offset T - 1 for T",
-        PRETRAINING,
+        MASKED,
         "np.arange(len(self.mask))[:, None] * self.mask.shape[1]",
         "np.arange(len(self.mask))[:, None] * (self.mask.shape[1] - 1)",
     ),

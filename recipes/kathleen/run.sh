@@ -12,7 +12,7 @@ option jobs 2 "processes for preparing audio"
 option min_chunk 1 "shortest chunk of unlabelled audio, seconds: many recordings hold a single word"
 option pretrain_steps 3600 "updates of pretraining"
 option few_minutes 10 "labelled minutes of the small subset"
-option few_steps 800 "updates of each fine-tuning on the small subset"
+option few_steps 1600 "updates of each fine-tuning on the small subset"
 option all_steps 3000 "updates of each fine-tuning on all labels"
 parse_options "$@"
 corpora=(kathleen speechocean digits librispeech coffee_commands wake_words)
