@@ -81,17 +81,21 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     assert "trial first was begun with another cpu_minutes" in capsys.readouterr().err
 
 
-def test_a_trial_that_cannot_be_run_says_why(labelled_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_cannot_be_run_says_why(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         learn.main(["try", "x", "--labelled", str(labelled_store)])
     assert "give stores as --unlabelled, or a run as --init" in capsys.readouterr().err
-    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--finetune", "optim.rl=1"]
+    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--out", str(tmp_path)]
+    command += ["--finetune", "optim.rl=1"]
     assert learn.main(command) == 1
     assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
     assert learn.main([*command[:-1], "encoder.dropout=0.2"]) == 1
     assert "--finetune encoder.dropout is not free" in capsys.readouterr().err
     assert learn.main([*command[:-1], "train.seed=4"]) == 1
     assert "--finetune train.seed is not free" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(

@@ -88,6 +88,7 @@ def plan_trial(options: argparse.Namespace) -> Table:
         if other:
             raise ConfigError(f"trial {options.name} was begun with another {other[0]}: give a new name")
         return plan
+    finetune_settings(None, options.preset, parse_overrides(options.finetune))  # a wrong name must not found a trial
     plan = {"about": about}
     if "pretrained" in options.systems and options.init is None:
         settings = pretrain_settings(None, options.preset, pretrain_changes(options, options.seeds[0]))

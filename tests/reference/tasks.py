@@ -28,8 +28,12 @@ def assert_blind_to_padding_and_split(make_task: MakeTask, config: EncoderConfig
         outputs = [task(batch, 7) for batch in batches]
         for output in outputs:
             output.total.backward()
-        metrics = {name: sum(float(o.metrics[name]) for o in outputs) for name in ("loss", "chance")}
-        found.append((sum(float(o.total) for o in outputs), sum(o.weight for o in outputs), metrics, gradients(task)))
+        metrics = {
+            name: sum(float(torch.as_tensor(o.metrics[name]).detach()) for o in outputs) for name in ("loss", "chance")
+        }
+        found.append(
+            (sum(float(o.total.detach()) for o in outputs), sum(o.weight for o in outputs), metrics, gradients(task))
+        )
     for total, weight, metrics, grads in found[1:]:
         assert weight == found[0][1]
         assert total == pytest.approx(found[0][0], rel=1e-4)
