@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_labelled
+from conftest import SMALL_ENCODER, make_labelled
 from test_experiments import PRETRAIN, tuned
+from test_train import _toml
 from typer.testing import CliRunner, Result
 
-from speechssl import cli
+from speechssl import cli, probing
 from speechssl.experiments import finetune, pretrain
+from speechssl.report import read_metrics
 
 
 def call(*arguments: object) -> Result:
@@ -228,3 +230,47 @@ def test_wrong_usage_and_version() -> None:
     assert call("--version").stdout.strip() == cli.__version__
     help_text = call("--help").stdout
     assert all(verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe"))
+
+
+def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "UPDATES", 5)
+    preset = tmp_path / "small.toml"
+    preset.write_text(_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    run, asked = tmp_path / "run", f"characters={labelled_store}"
+    made = call(
+        "pretrain", labelled_store, "--preset", preset, "--run", run, "--probe", asked, "--probe-every", 2,
+        "--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
+    assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
+    assert (run / "probe.png").is_file()
+    found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == ["model", "random", "log-mel"] * 2
+    assert (tmp_path / "out" / "probe.json").is_file()
+
+
+def test_a_probe_that_is_none_says_what_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("vowels=x", "digit", "digit="):
+        assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(monkeypatch, capsys, "probe", tmp_path, wrong)
+
+
+def test_a_word_is_said_when_the_probes_no_longer_get_better(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
+    monkeypatch.setattr(cli, "watch", lambda _: lambda _encoder: {"probe_mean": next(errors)})
+    preset = tmp_path / "small.toml"
+    preset.write_text(_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    made = call(
+        "pretrain", labelled_store, "--preset", preset, "--run", tmp_path / "run", "--probe", f"digit={labelled_store}",
+        "--probe-every", 1, "--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]
