@@ -91,7 +91,7 @@ class CtcModel(nn.Module):
         before it starts: otherwise the loss is infinite.
         """
         targets = [torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts]
-        if self.training and self.config.augment.active:
+        if self.training and self.config.augment.active and not self.config.frozen:
             batch = self._augmented(batch, step, targets)
         hidden, num_frames = self._encode(batch, step)
         log_probs, num_frames = self._outputs(self.dropout(hidden), num_frames)

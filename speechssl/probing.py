@@ -305,7 +305,7 @@ def _examples(target: Target, dataset: Dataset, encoder: Encoder, minutes: float
         )
     if target == "characters":
         subset = dataset.subset(parts[0])
-        chosen = choose_minutes(subset, min(minutes, subset.seconds / 60), seed)
+        chosen = subset if subset.seconds <= 60 * minutes else choose_minutes(subset, minutes, seed)
         parts[0] = parts[0][np.isin(dataset.index_of[parts[0]], chosen.index_of)]
     else:
         rng = generator("probe examples", seed)

@@ -79,7 +79,7 @@ class RandomProjection(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / self.config.num_codebooks
         weight = len(slots)
         with torch.no_grad():
-            shares = F.one_hot(codes, self.config.num_codes).float().mean(0)
+            shares = F.one_hot(codes, self.config.num_codes).float().sum(0) / max(1, weight)
             metrics = {
                 "loss": loss.detach(),
                 # What always naming the codes by how common they are would cost.

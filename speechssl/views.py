@@ -57,7 +57,8 @@ class Views(nn.Module):
         """Loss of a batch at update ``step``: the sum over the masked frames of both views, nats."""
         (first, num_frames, masked), (second, _, masked_too) = (self._view(batch, step, which) for which in range(2))
         valid = valid_mask(num_frames, first.shape[1], first.device)
-        similarity = torch.bmm(first, second.transpose(1, 2)) / self.config.logit_temp  # (B, T, T)
+        with torch.autocast(first.device.type, enabled=False):
+            similarity = torch.bmm(first, second.transpose(1, 2)) / self.config.logit_temp  # (B, T, T)
         losses, rights, chances = [], [], []
         for logits, hidden in ((similarity, masked), (similarity.transpose(1, 2), masked_too)):
             rows = logits.masked_fill(~valid[:, None], -torch.inf).flatten(0, 1)
