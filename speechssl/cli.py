@@ -53,7 +53,6 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
 ]
 PROBES_HELP = "What to ask of which store: characters, keyword, digit or speaker."
-ProbeMinutesOption = Annotated[float, typer.Option(help="Labelled minutes that the probe of characters learns from.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 
 
@@ -118,15 +117,17 @@ def pretrain_command(
         list[str] | None,
         typer.Option("--probe", metavar="TARGET=STORE", help=f"{PROBES_HELP} On the way (repeatable)."),
     ] = None,
-    probe_every: Annotated[int, typer.Option(min=1, help="Updates between two times of --probe.")] = 500,
+    probe_every: Annotated[int | None, typer.Option(min=1, help="Updates between two times of --probe; 500.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings; time a few updates and say what the run will take.")
     ] = False,
     force: ForceOption = False,
 ) -> None:
     """Learn an encoder from unlabelled audio (by default with wav2vec 2.0's task)."""
-    every = [f"train.validate_every={probe_every}"] if probes else []
-    settings = pretrain_settings(init_from, preset, parse_overrides([*every, *(set_ or [])]))
+    if probe_every and not probes:
+        raise ConfigError("--probe-every without a --probe: give one, such as --probe characters=STORE")
+    every = [f"train.validate_every={probe_every or 500}"] if probes else []
+    settings = pretrain_settings(init_from, preset, parse_overrides([*(set_ or []), *every]))
     measure = watch(_probe_stores(probes)) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
@@ -265,7 +266,7 @@ def _converted(conversion: Conversion, path: Path) -> None:
 def probe_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")],
     probes: Annotated[list[str], typer.Argument(metavar="TARGET=STORE...", help=PROBES_HELP)],
-    minutes: ProbeMinutesOption = 10.0,
+    minutes: Annotated[float, typer.Option(help="Labelled minutes that the probe of characters learns from.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
 ) -> None:
@@ -284,6 +285,8 @@ def _probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
         target = next((target for target in TARGETS if target == name), None)
         if target is None or not path:
             raise ConfigError(f"a probe is {', '.join(f'{t}=STORE' for t in TARGETS)}, not {given!r}")
+        if target in stores:
+            raise ConfigError(f"{target} is asked of two stores: give one of them")
         stores[target] = Path(path)
     return stores
 

@@ -69,7 +69,9 @@ class EncoderConfig(Settings):
             ConfigError: the front end does not read log-mel.
         """
         if self.features.kind != "logmel":
-            raise ConfigError("objective.targets=logmel needs a log-mel front end: use features, or another preset")
+            raise ConfigError(
+                "a log-mel target needs a log-mel front end: use objective.targets=features, or a preset"
+            )
         return self.subsampling * self.features.num_mels
 
     @property

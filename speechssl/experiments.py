@@ -129,7 +129,7 @@ def pretrain(
         settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
         init: run or model folder whose weights are the start, all of its task where that is the same; None = random.
         measure: what to log of the encoder every ``train.validate_every`` updates and at the end, such as
-            ``probing.watch`` makes it: error rates, and "probe", which says whether it still gets better.
+            ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it still gets better.
 
     Returns:
         the model folder, ``run/model``.

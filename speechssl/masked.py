@@ -7,13 +7,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.encoder import Encoder, Visible
+from speechssl.errors import ConfigError
 from speechssl.masking import MaskConfig, span_mask
 from speechssl.padding import valid_mask
+from speechssl.runtime import generator
 
 
 class DecoderConfig(Settings):
@@ -24,7 +27,13 @@ class DecoderConfig(Settings):
         "frames only, and so many convolutions fill the gaps"
     )  # fmt: skip
     kernel: int = Field(7, ge=1, description="frames under a convolution of the decoder; odd")
-    groups: int = Field(16, ge=1)
+    groups: int = Field(16, ge=1, description="of each convolution; they divide the encoder's width")
+
+    @model_validator(mode="after")
+    def _centred(self) -> "DecoderConfig":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"decoder kernel {self.kernel} must be odd")
+        return self
 
 
 @dataclass(frozen=True)
@@ -104,8 +113,16 @@ class Decoder(nn.Module):
 
 
 def make_decoder(width: int, config: DecoderConfig | None) -> Decoder | None:
-    """A decoder for context frames of ``width``, or none where the context network itself answers."""
-    return Decoder(width, config) if config is not None and config.num_layers else None
+    """A decoder for context frames of ``width``, or none where the context network itself answers.
+
+    Raises:
+        ConfigError: its groups do not divide the width.
+    """
+    if config is None or not config.num_layers:
+        return None
+    if width % config.groups:
+        raise ConfigError(f"decoder.groups {config.groups} must divide the encoder's width, {width}")
+    return Decoder(width, config)
 
 
 def masked_context(
@@ -136,6 +153,27 @@ def masked_context(
     hidden = encoder.contextualise(normed, num_frames, mask, visible=visible)
     decoded: Tensor = decoder(hidden, visible, num_frames, normed.shape[1])
     return decoded if wanted is None else decoded.gather(1, wanted[..., None].expand(-1, -1, decoded.shape[2]))
+
+
+def context_and_rows(
+    encoder: Encoder, decoder: Decoder | None, batch: Batch, mask: MaskConfig, seed: int, step: int
+) -> tuple[Tensor, Tensor, float]:
+    """What is predicted at the N masked frames of update ``step``, and the log-mel rows that are hidden there.
+
+    Returns:
+        (N, D) context; (N, subsampling x F) float32 rows, normalised per utterance and bin; the share of masked frames.
+
+    Raises:
+        ConfigError: the encoder does not read log-mel.
+    """
+    raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
+    rngs = [generator("masks", seed, step, key) for key in batch.keys]
+    masked = draw_masks(num_frames.tolist(), raw.shape[1], mask, rngs)
+    slots = torch.from_numpy(masked.slots).to(raw.device)
+    places = torch.from_numpy(masked.places).to(raw.device)
+    rows = encoder.stacked_log_mel(batch.inputs, batch.num_units, raw.shape[1]).flatten(0, 1)[slots].float()
+    context = masked_context(encoder, decoder, encoder.norm(raw), num_frames, masked).flatten(0, 1)[places]
+    return context, rows, float(masked.mask.sum()) / max(1, int(num_frames.sum()))
 
 
 def _visible(masked: MaskedFrames, num_frames: Tensor) -> Visible:

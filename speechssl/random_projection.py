@@ -11,9 +11,8 @@ from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder
-from speechssl.masked import DecoderConfig, draw_masks, make_decoder, masked_context
+from speechssl.masked import DecoderConfig, context_and_rows, make_decoder
 from speechssl.masking import MaskConfig
-from speechssl.quantizer import code_perplexity
 from speechssl.runtime import generator
 
 
@@ -66,26 +65,16 @@ class RandomProjection(nn.Module):
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean over codebooks, nats."""
-        encoder = self.encoder
-        raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
-        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
-        masked = draw_masks(num_frames.tolist(), raw.shape[1], self.mask, rngs)
-        slots = torch.from_numpy(masked.slots).to(raw.device)
-        places = torch.from_numpy(masked.places).to(raw.device)
-        stacked = encoder.stacked_log_mel(batch.inputs, batch.num_units, raw.shape[1])
-        codes = self.codes(stacked.flatten(0, 1)[slots])
-        context = masked_context(encoder, self.decoder, encoder.norm(raw), num_frames, masked).flatten(0, 1)[places]
-        logits = self.head(context).float().unflatten(-1, (self.config.num_codebooks, self.config.num_codes))
-        loss = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / self.config.num_codebooks
-        weight = len(slots)
-        with torch.no_grad():
-            shares = F.one_hot(codes, self.config.num_codes).float().sum(0) / max(1, weight)
-            metrics = {
-                "loss": loss.detach(),
-                # What always naming the codes by how common they are would cost.
-                "chance": torch.special.entr(shares).sum(-1).mean() * weight,
-                "accuracy": (logits.argmax(-1) == codes).float().mean(-1).sum(),
-                "code_perplexity": code_perplexity(shares).mean() * weight,
-                "masked_share": float(masked.mask.sum()) / max(1, int(num_frames.sum())) * weight,
-            }
+        config = self.config
+        context, rows, share = context_and_rows(self.encoder, self.decoder, batch, self.mask, self.seed, step)
+        codes = self.codes(rows)
+        logits = self.head(context).float().unflatten(-1, (config.num_codebooks, config.num_codes))
+        loss = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / config.num_codebooks
+        weight = len(codes)
+        metrics = {
+            "loss": loss.detach(),
+            "chance": math.log(config.num_codes) * weight,  # all logits equal
+            "accuracy": (logits.detach().argmax(-1) == codes).float().mean(-1).sum(),
+            "masked_share": share * weight,
+        }
         return LossOutput(loss, weight, metrics)

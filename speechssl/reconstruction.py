@@ -1,6 +1,5 @@
 """Pretext task: the log-mel rows of masked frames themselves."""
 
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -8,9 +7,8 @@ from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder
-from speechssl.masked import DecoderConfig, draw_masks, make_decoder, masked_context
+from speechssl.masked import DecoderConfig, context_and_rows, make_decoder
 from speechssl.masking import MaskConfig
-from speechssl.runtime import generator
 
 
 class ReconstructionConfig(Settings):
@@ -42,22 +40,13 @@ class Reconstruction(nn.Module):
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean error of a value."""
-        encoder = self.encoder
-        raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
-        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
-        masked = draw_masks(num_frames.tolist(), raw.shape[1], self.mask, rngs)
-        slots = torch.from_numpy(masked.slots).to(raw.device)
-        places = torch.from_numpy(masked.places).to(raw.device)
-        rows = encoder.stacked_log_mel(batch.inputs, batch.num_units, raw.shape[1]).flatten(0, 1)[slots].float()
-        context = masked_context(encoder, self.decoder, encoder.norm(raw), num_frames, masked).flatten(0, 1)[places]
-        power = self.config.power
+        context, rows, share = context_and_rows(self.encoder, self.decoder, batch, self.mask, self.seed, step)
+        power, weight = self.config.power, len(rows)
         loss = (self.head(context).float() - rows).abs().pow(power).mean(-1).sum()
-        weight = len(slots)
-        with torch.no_grad():
-            metrics = {
-                "loss": loss.detach(),
-                # What answering with the mean of each bin would cost.
-                "chance": rows.abs().pow(power).mean(-1).sum(),
-                "masked_share": float(masked.mask.sum()) / max(1, int(num_frames.sum())) * weight,
-            }
+        metrics = {
+            "loss": loss.detach(),
+            # What answering with the mean of each bin would cost.
+            "chance": rows.abs().pow(power).mean(-1).sum(),
+            "masked_share": share * weight,
+        }
         return LossOutput(loss, weight, metrics)

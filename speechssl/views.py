@@ -10,6 +10,7 @@ from speechssl.batching import Batch
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder
+from speechssl.errors import ConfigError
 from speechssl.masked import DecoderConfig, MaskedFrames, draw_masks, make_decoder, masked_context
 from speechssl.masking import MaskConfig
 from speechssl.padding import valid_mask
@@ -48,6 +49,8 @@ class Views(nn.Module):
         decoder: DecoderConfig | None = None,
     ) -> None:
         super().__init__()
+        if config.augment.active and encoder.config.features.kind != "logmel":
+            raise ConfigError("views.augment changes log-mel rows, and this encoder reads waveforms: take another task")
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
         width = encoder.config.width
         self.decoder = make_decoder(width, decoder)

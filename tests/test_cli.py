@@ -259,6 +259,10 @@ def test_a_probe_that_is_none_says_what_one_is(
 ) -> None:
     for wrong in ("vowels=x", "digit", "digit="):
         assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(monkeypatch, capsys, "probe", tmp_path, wrong)
+    twice = one_line(monkeypatch, capsys, "probe", tmp_path, "digit=a", "digit=b")
+    assert "digit is asked of two stores" in twice
+    command = ("pretrain", tmp_path, "--run", tmp_path / "run", "--probe-every", 5)
+    assert "--probe-every without a --probe" in one_line(monkeypatch, capsys, *command)
 
 
 def test_a_word_is_said_when_the_probes_no_longer_get_better(

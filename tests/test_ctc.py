@@ -371,3 +371,10 @@ def test_weights_that_lack_the_head_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=RECORD):
         load_ctc(tmp_path)
+
+
+def test_the_inputs_of_a_frozen_encoder_stay_as_they_are() -> None:
+    change = AugmentConfig(tempo=0.3, mel_masks=2, mel_mask_bins=3)
+    model = make("logmel-4", config=QUIET.model_copy(update={"augment": change, "frozen": True})).train()
+    batch = labelled("logmel-4")
+    assert len({float(model(batch, step).total.detach()) for step in range(4)}) == 1

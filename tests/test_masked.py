@@ -6,6 +6,9 @@ import torch
 from reference.models import noise, tiny_encoder
 from torch import Tensor
 
+from speechssl.config import build
+from speechssl.encoder import Visible
+from speechssl.errors import ConfigError
 from speechssl.masked import Decoder, DecoderConfig, MaskedFrames, draw_masks, make_decoder, masked_context
 from speechssl.masking import MaskConfig, span_mask
 
@@ -87,8 +90,6 @@ def test_without_layers_there_is_no_decoder_and_with_them_gaps_are_filled_in_pla
         decoder.norms[0].weight.zero_()
         decoder.out.weight.copy_(torch.eye(16))
         decoder.out.bias.zero_()
-    from speechssl.encoder import Visible
-
     hidden = torch.randn(2, 3, 16)
     visible = Visible(torch.tensor([[0, 2, 3], [1, 0, 0]]), torch.tensor([3, 1]))
     out = decoder(hidden, visible, torch.tensor([5, 4]), 5)
@@ -108,3 +109,10 @@ def test_gradients_reach_every_part() -> None:
     masked_context(encoder, decoder, encoder.norm(raw), counts, masked).square().sum().backward()
     silent = [n for m in (encoder, decoder) for n, p in m.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"decoder kernel 8 must be odd"):
+        build(DecoderConfig, {"kernel": 8})
+    with pytest.raises(ConfigError, match=r"decoder.groups 5 must divide the encoder's width, 16"):
+        make_decoder(16, DecoderConfig(num_layers=1, groups=5))

@@ -7,6 +7,7 @@ from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
 from speechssl.augment import AugmentConfig
+from speechssl.errors import ConfigError
 from speechssl.masked import DecoderConfig
 from speechssl.masking import MaskConfig
 from speechssl.views import Views, ViewsConfig
@@ -47,6 +48,11 @@ def test_it_learns_what_can_be_learned() -> None:
     task = make()
     losses = losses_of_a_short_run(task, task.encoder.config)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_waveforms_have_no_rows_to_change() -> None:
+    with pytest.raises(ConfigError, match="this encoder reads waveforms"):
+        Views(tiny_encoder("base"), ViewsConfig(), MASK)
 
 
 def test_a_tempo_would_tear_the_views_apart() -> None:

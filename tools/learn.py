@@ -81,19 +81,16 @@ def plan_trial(options: argparse.Namespace) -> Table:
     names = ("preset", "encoder", "pretrain", "finetune", "cpu_minutes", "threads")
     about = {name: getattr(options, name) for name in names} | {"labelled": str(options.labelled)}
     about |= {"unlabelled": [str(path) for path in options.unlabelled], "init": options.init and str(options.init)}
+    # A wrong name must not found a trial.
+    finetune_settings(None, options.preset, parse_overrides(options.finetune))
+    settings = pretrain_settings(None, options.preset, pretrain_changes(options, options.seeds[0]))
     path = options.out / options.name / "trial.json"
-    if path.exists():
-        plan: Table = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(key for key, value in about.items() if plan["about"][key] != value)
-        if other:
-            raise ConfigError(f"trial {options.name} was begun with another {other[0]}: give a new name")
-        return plan
-    finetune_settings(None, options.preset, parse_overrides(options.finetune))  # a wrong name must not found a trial
-    plan = {"about": about}
-    if "pretrained" in options.systems and options.init is None:
-        settings = pretrain_settings(None, options.preset, pretrain_changes(options, options.seeds[0]))
-        per_update = cpu_s_per_update(options.unlabelled, settings)
-        plan["steps"] = max(1, round(60 * options.cpu_minutes / per_update))
+    plan: Table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"about": about}
+    other = sorted(key for key, value in about.items() if plan["about"][key] != value)
+    if other:
+        raise ConfigError(f"trial {options.name} was begun with another {other[0]}: give a new name")
+    if "pretrained" in options.systems and options.init is None and "steps" not in plan:
+        plan["steps"] = max(1, round(60 * options.cpu_minutes / cpu_s_per_update(options.unlabelled, settings)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(plan, indent=1) + "\n")
     return plan
@@ -153,19 +150,17 @@ def run_trial(options: argparse.Namespace) -> Iterator[Table]:
         except TrainingError as error:
             row |= {"failed": str(error)}
         row |= plan["about"] | {"machine": machine()}
-        with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
-            # A line of its own even behind one that a kill cut off.
-            file.write(
-                ("\n" if file.tell() and not ends_line(options.out / "results.jsonl") else "") + json.dumps(row) + "\n"
-            )
+        add_line(options.out / "results.jsonl", json.dumps(row))
         yield row
 
 
-def ends_line(path: Path) -> bool:
-    """Whether the file's last byte ends a line."""
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+def add_line(path: Path, line: str) -> None:
+    """Behind what is there, on a line of its own even where a kill cut the last one off."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else "\n" + line
+        file.write(line.encode() + b"\n")
 
 
 def read_rows(out: Path) -> list[Table]:
