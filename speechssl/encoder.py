@@ -69,9 +69,7 @@ class EncoderConfig(Settings):
             ConfigError: the front end does not read log-mel.
         """
         if self.features.kind != "logmel":
-            raise ConfigError(
-                "a log-mel target needs a log-mel front end: use objective.targets=features, or a preset"
-            )
+            raise ConfigError("a log-mel target needs a log-mel front end: use objective.targets=features, or a preset")
         return self.subsampling * self.features.num_mels
 
     @property
