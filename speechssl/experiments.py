@@ -34,10 +34,14 @@ from speechssl.runtime import derive_seed, peak_memory_gb
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit, say
+from speechssl.units import Units, UnitsConfig
 from speechssl.views import Views, ViewsConfig
 
 STALE = 3  # measurements in a row without a better one before it is said
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
+
+
+TaskName = Literal["contrastive", "random_projection", "reconstruction", "units", "views"]
 
 
 class PretrainSettings(Settings):
@@ -45,13 +49,14 @@ class PretrainSettings(Settings):
 
     preset: str = Field("tiny", description="where the other settings started from")
     encoder: EncoderConfig = EncoderConfig()
-    task: Literal["contrastive", "random_projection", "reconstruction", "views"] = Field(
+    task: TaskName = Field(
         "contrastive", description="what is asked of the encoder; the tables of the other tasks are not read"
     )
     quantizer: QuantizerConfig = Field(QuantizerConfig(), description="of the contrastive task")
     objective: ContrastiveConfig = Field(ContrastiveConfig(), description="the contrastive task")
     random_projection: RandomProjectionConfig = RandomProjectionConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
+    units: UnitsConfig = UnitsConfig()
     views: ViewsConfig = ViewsConfig()
     mask: MaskConfig = MaskConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -74,7 +79,7 @@ class FinetuneSettings(Settings):
     minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
 
 
-Task = Contrastive | RandomProjection | Reconstruction | Views
+Task = Contrastive | RandomProjection | Reconstruction | Units | Views
 S = TypeVar("S", PretrainSettings, FinetuneSettings)
 
 
@@ -109,7 +114,17 @@ def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Ma
         return resolve_settings(PretrainSettings, preset or "tiny", overrides)
     record = load_record(model_folder(Path(init)))
     about = record.get("about", {})
-    names = ("task", "quantizer", "objective", "random_projection", "reconstruction", "views", "mask", "decoder")
+    names = (
+        "task",
+        "quantizer",
+        "objective",
+        "random_projection",
+        "reconstruction",
+        "units",
+        "views",
+        "mask",
+        "decoder",
+    )
     own = [name for name in names if record.get("kind") == "pretraining" and name in about]
     overrides = merge({name: about[name] for name in own}, overrides)
     return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
@@ -153,6 +168,10 @@ def pretrain(
     if init is not None:
         about["init"] = str(init)
         _start_from(task, settings, Path(init))
+    if isinstance(task, Units):
+        task.fit(batches)
+        if settings.units.teacher is not None:  # its checksums: another one under the same name is another run
+            about["teacher"] = load_record(model_folder(Path(settings.units.teacher)))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
     fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about, validation)
     with ranks.together():
@@ -194,6 +213,9 @@ def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:
             return RandomProjection(encoder, settings.random_projection, mask, seed, decoder)
         case "reconstruction":
             return Reconstruction(encoder, settings.reconstruction, mask, seed, decoder)
+        case "units":
+            teacher = None if settings.units.teacher is None else load_encoder(settings.units.teacher)
+            return Units(encoder, teacher, settings.units, mask, seed, decoder)
         case "views":
             return Views(encoder, settings.views, mask, seed, decoder)
 
@@ -201,7 +223,8 @@ def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:
 def _start_from(task: Task, settings: PretrainSettings, init: Path) -> None:
     """Weights of a model: all of another pretraining's of the same task, else the encoder's."""
     tensors, record = load_folder(model_folder(init))
-    if record.get("kind") == "pretraining" and record.get("about", {}).get("task", "contrastive") == settings.task:
+    same = record.get("kind") == "pretraining" and record.get("about", {}).get("task", "contrastive") == settings.task
+    if same and settings.task != "units":  # whose answers are clusters of other features now
         load_into(task, tensors, str(init))
         return
     task.encoder.load_state_dict(load_encoder(init, task.encoder.config).state_dict())

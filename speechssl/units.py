@@ -1,0 +1,220 @@
+"""Pretext task: name the unit of each frame, a cluster of cepstra or of what another model makes of the speech."""
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from speechssl.augment import AugmentConfig, augment
+from speechssl.batching import Batch, Batches
+from speechssl.config import Settings
+from speechssl.diagnostics import LossOutput
+from speechssl.encoder import Encoder
+from speechssl.errors import ConfigError
+from speechssl.masked import DecoderConfig, draw_masks, make_decoder, masked_context
+from speechssl.masking import MaskConfig
+from speechssl.padding import valid_mask
+from speechssl.runtime import generator
+
+NUM_CEPSTRA = 16
+NEIGHBOURS = 2  # frames on each side whose cepstra belong to a frame's
+FIT_UPDATES = 60  # whose frames are clustered
+ROUNDS = 15  # of k-means
+
+
+class UnitsConfig(Settings):
+    """Clusters of what, and which frames are asked about."""
+
+    teacher: str | None = Field(
+        None, description="run or model folder whose layers are clustered, a recogniser too; None = cepstra"
+    )
+    layers: int = Field(2, ge=1, description="last layers of the teacher, averaged")
+    num_codes: tuple[PositiveInt, ...] = Field((256, 64), min_length=1, description="clusters of each codebook")
+    visible_weight: float = Field(0.5, ge=0, description="of a frame that is not masked; a masked one has 1")
+    augment: AugmentConfig = Field(
+        AugmentConfig(tempo=0.15, mel_masks=2), description="of the input; units are named before bands are hidden"
+    )
+
+
+class Units(nn.Module):
+    """Cross-entropy of the units, at masked frames and, with a weight, at the others.
+
+    Source: HuBERT (arXiv 2106.07447), section 2. Differs: clusters of cepstra have those of neighbouring frames in
+    them; a teacher's layers are normalised and averaged as in data2vec (arXiv 2202.03555), section 3.3; units are named
+    anew in each update, so that inputs can be changed. A recogniser as teacher: cf. PBERT (arXiv 2206.10125).
+
+    Raises:
+        ConfigError: the encoder reads waveforms where log-mel is needed, or the teacher reads or gives other frames.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        teacher: Encoder | None,
+        config: UnitsConfig,
+        mask: MaskConfig,
+        seed: int = 0,
+        decoder: DecoderConfig | None = None,
+    ) -> None:
+        super().__init__()
+        own = encoder.config
+        if own.features.kind != "logmel" and (config.augment.active or teacher is None):
+            raise ConfigError(
+                "this encoder reads waveforms: give --set units.teacher=RUN, and "
+                "--set units.augment.tempo=0 --set units.augment.mel_masks=0"
+            )
+        if teacher is not None and (teacher.config.features, teacher.config.frame_windows) != (
+            own.features,
+            own.frame_windows,
+        ):
+            raise ConfigError(
+                f"the teacher {config.teacher} reads other features or makes other frames than the encoder: "
+                "pretrain with its preset, or take another teacher"
+            )
+        self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
+        # Hidden in a tuple: no part of what is trained, moved or saved.
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.decoder = make_decoder(own.width, decoder)
+        self.head = nn.Linear(own.width, sum(config.num_codes))
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        width = 2 * NUM_CEPSTRA * (2 * NEIGHBOURS + 1) if teacher is None else teacher.config.width
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        for index, size in enumerate(config.num_codes):
+            self.register_buffer(f"codes_{index}", torch.zeros(size, width))
+
+    @torch.no_grad()
+    def fit(self, batches: Batches) -> None:
+        """Find the clusters in the audio of the first updates; the same ones whenever it is called.
+
+        Raises:
+            ConfigError: fewer frames than clusters.
+        """
+        found = []
+        for step in range(FIT_UPDATES):
+            for batch in batches.micro_batches(step):
+                described, num_frames = self.describe(batch)
+                found.append(described[valid_mask(num_frames, described.shape[1], described.device)])
+        frames = torch.cat(found)
+        if len(frames) < max(self.config.num_codes):
+            raise ConfigError(
+                f"units.num_codes are up to {max(self.config.num_codes)}, for {len(frames)} frames: lower"
+            )
+        self.mean.copy_(frames.mean(0))
+        self.scale.copy_(1 / (frames.std(0) + 1e-5))
+        frames = (frames - self.mean) * self.scale
+        for index, size in enumerate(self.config.num_codes):
+            first = generator("units", self.seed, index).choice(len(frames), size, replace=False)
+            self.get_buffer(f"codes_{index}").copy_(k_means(frames, frames[torch.from_numpy(first)]))
+
+    @torch.no_grad()
+    def describe(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, T, W) float32, what is clustered, and (B,) valid frames."""
+        num_frames = self.encoder.num_frames(batch.num_units)
+        if not self._teacher:
+            length = int(self.encoder.num_frames(torch.tensor([batch.inputs.shape[1]])))
+            rows = self.encoder.stacked_log_mel(batch.inputs, batch.num_units, length)
+            return _cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
+        (teacher,) = self._teacher
+        teacher.to(batch.inputs.device)
+        outputs: list[Tensor] = []
+        layers = list(teacher.context.layers)[-self.config.layers :]
+        hooks = [layer.register_forward_hook(lambda _layer, _inputs, out: outputs.append(out)) for layer in layers]
+        teacher(batch.inputs, batch.num_units)
+        for hook in hooks:
+            hook.remove()
+        return torch.stack([F.layer_norm(x.float(), x.shape[-1:]) for x in outputs]).mean(0), num_frames
+
+    def units(self, described: Tensor) -> Tensor:
+        """(..., W) -> (..., G) int64, the nearest cluster of each codebook."""
+        with torch.autocast(described.device.type, enabled=False):
+            placed = (described - self.mean) * self.scale
+            codebooks = [self.get_buffer(f"codes_{index}") for index in range(len(self.config.num_codes))]
+            return torch.stack([_nearest(placed, codes) for codes in codebooks], -1)
+
+    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+        """Loss of a batch at update ``step``: the weighted sum over frames of the mean over codebooks, nats."""
+        config, encoder = self.config, self.encoder
+        batch, inputs = self._changed(batch, step)
+        raw, num_frames = encoder.extract(inputs, batch.num_units)
+        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
+        masked = draw_masks(num_frames.tolist(), raw.shape[1], self.mask, rngs)
+        everywhere = config.visible_weight > 0
+        context = masked_context(encoder, self.decoder, encoder.norm(raw), num_frames, masked, everywhere).flatten(0, 1)
+        slots = torch.from_numpy(masked.slots).to(raw.device)
+        if everywhere:
+            hidden = torch.zeros(len(context), dtype=torch.bool, device=raw.device).index_fill(0, slots, True)
+            slots = valid_mask(num_frames, raw.shape[1], raw.device).flatten().nonzero()[:, 0]
+            context, hidden = context[slots], hidden[slots]
+        else:
+            context = context[torch.from_numpy(masked.places).to(raw.device)]
+            hidden = torch.ones(len(context), dtype=torch.bool, device=raw.device)
+        units = self.units(self.describe(batch)[0]).flatten(0, 1)[slots]
+        weights = torch.where(hidden, 1.0, config.visible_weight)
+        losses, right = self._answers(context, units)
+        loss, weight = (losses * weights).sum(), len(slots)
+        num_masked = int(hidden.sum())
+        metrics = {
+            "loss": loss.detach(),
+            "chance": sum(math.log(size) for size in config.num_codes) / len(config.num_codes) * weights.sum(),
+            "accuracy": right[hidden].mean() * weight if num_masked else 0.0,
+            "masked_share": float(masked.mask.sum()) / max(1, int(num_frames.sum())) * weight,
+        }
+        return LossOutput(loss, weight, metrics)
+
+    def _changed(self, batch: Batch, step: int) -> tuple[Batch, Tensor]:
+        """The batch at other tempos and frequencies, and its inputs with hidden bands too."""
+        if not self.config.augment.active:
+            return batch, batch.inputs
+        bands = AugmentConfig(mel_masks=self.config.augment.mel_masks, mel_mask_bins=self.config.augment.mel_mask_bins)
+        rngs = [generator("augment", self.seed, step, key) for key in batch.keys]
+        least = [self.encoder.config.min_units(1)] * len(rngs)
+        seen = self.config.augment.model_copy(update={"mel_masks": 0})
+        inputs, num_units = augment(batch.inputs, batch.num_units, least, seen, rngs)
+        changed = replace(batch, inputs=inputs, num_units=num_units)
+        return changed, augment(inputs, num_units, num_units.tolist(), bands, rngs)[0]
+
+    def _answers(self, context: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D) and (N, G) -> (N,) losses and (N,) shares of codebooks that were right."""
+        logits = self.head(context).float().split(list(self.config.num_codes), -1)
+        pairs = list(zip(logits, units.unbind(-1), strict=True))
+        losses = torch.stack([F.cross_entropy(found, wanted, reduction="none") for found, wanted in pairs]).mean(0)
+        right = torch.stack([(found.detach().argmax(-1) == wanted).float() for found, wanted in pairs]).mean(0)
+        return losses, right
+
+
+def k_means(frames: Tensor, codes: Tensor, rounds: int = ROUNDS) -> Tensor:
+    """Lloyd's algorithm: (N, W) frames and (K, W) first codes -> (K, W); a code without frames stays where it is."""
+    for _ in range(rounds):
+        nearest = _nearest(frames, codes)
+        counts = torch.bincount(nearest, minlength=len(codes))[:, None]
+        means = torch.zeros_like(codes).index_add_(0, nearest, frames) / counts.clamp_min(1)
+        codes = torch.where(counts > 0, means, codes)
+    return codes
+
+
+def _nearest(frames: Tensor, codes: Tensor) -> Tensor:
+    """(..., W) and (K, W) -> (...) int64, by Euclidean distance."""
+    return (frames @ codes.T - codes.square().sum(1) / 2).argmax(-1)
+
+
+def _cepstra(rows: Tensor, num_frames: Tensor, subsampling: int) -> Tensor:
+    """(B, T, subsampling x F) log-mel rows -> (B, T, W): of each half of a frame and of its neighbours.
+
+    The cosine transform of the mel axis without its mean; beyond the ends of an utterance there are zeros.
+    """
+    shape = (*rows.shape[:2], 2, subsampling // 2, rows.shape[2] // subsampling)
+    halves = rows.reshape(shape).mean(3)  # (B, T, 2, F)
+    bins = halves.shape[-1]
+    angles = math.pi / bins * (torch.arange(bins) + 0.5) * torch.arange(1, NUM_CEPSTRA + 1)[:, None]
+    own = (halves @ (angles.cos() * math.sqrt(2 / bins)).T.to(rows.device)).flatten(2)
+    own = own * valid_mask(num_frames, own.shape[1], own.device)[..., None]
+    around = F.pad(own, (0, 0, NEIGHBOURS, NEIGHBOURS)).unfold(1, 2 * NEIGHBOURS + 1, 1)
+    return around.flatten(2)
