@@ -32,7 +32,7 @@ from speechssl.config import Table, merge
 from speechssl.ctc import CtcModel, load_ctc
 from speechssl.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.experiments import FinetuneSettings, PretrainSettings, finetune, pretrain, resolve_settings
+from speechssl.experiments import finetune, pretrain
 from speechssl.features import FeatureConfig
 from speechssl.gauges import Spread, Stopwatch, flop_counter, matmul_peak, processor, spread
 from speechssl.manifest import Manifest, Record, scan
@@ -40,6 +40,7 @@ from speechssl.preparing import PrepareConfig, prepare
 from speechssl.recognise import BATCH_SECONDS, Failure, find_audio, transcribe
 from speechssl.report import read_metrics, text_table
 from speechssl.runtime import Precision, derive_seed, generator, log, peak_memory_gb, pick_device
+from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.text import CharTokenizer
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches

@@ -25,14 +25,7 @@ from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.experiments import (
-    finetune,
-    finetune_settings,
-    load_encoder,
-    pretrain,
-    pretrain_cost,
-    pretrain_settings,
-)
+from speechssl.experiments import finetune, load_encoder, pretrain, pretrain_cost
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
@@ -40,6 +33,7 @@ from speechssl.probing import as_text as probes_as_text
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
+from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 
 SOME_FAILED, ALL_FAILED = 3, 4

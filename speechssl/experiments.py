@@ -5,129 +5,38 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from speechssl import ranks
-from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes
+from speechssl.batching import Batches, Dataset, choose_minutes
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
-from speechssl.config import Settings, Table, as_table, build, merge, read_preset
-from speechssl.contrastive import Contrastive, ContrastiveConfig
-from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.config import Table, as_table, build
+from speechssl.contrastive import Contrastive
+from speechssl.ctc import CtcModel, load_ctc, save_ctc
 from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import num_units
 from speechssl.formats import write_atomic
-from speechssl.masked import DecoderConfig
-from speechssl.masking import MaskConfig
-from speechssl.optim import OptimConfig
-from speechssl.quantizer import QuantizerConfig
-from speechssl.random_projection import RandomProjection, RandomProjectionConfig
+from speechssl.random_projection import RandomProjection
 from speechssl.recognise import evaluate
-from speechssl.reconstruction import Reconstruction, ReconstructionConfig
+from speechssl.reconstruction import Reconstruction
 from speechssl.report import read_metrics
 from speechssl.runtime import derive_seed, peak_memory_gb
+from speechssl.settings import FinetuneSettings, PretrainSettings
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit, say
-from speechssl.units import Units, UnitsConfig
-from speechssl.views import Views, ViewsConfig
+from speechssl.units import Units
+from speechssl.views import Views
 
 STALE = 3  # measurements in a row without a better one before it is said
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
 
-TaskName = Literal["contrastive", "random_projection", "reconstruction", "units", "views"]
-
-
-class PretrainSettings(Settings):
-    """Everything that decides a pretraining run."""
-
-    preset: str = Field("tiny", description="where the other settings started from")
-    encoder: EncoderConfig = EncoderConfig()
-    task: TaskName = Field(
-        "contrastive", description="what is asked of the encoder; the tables of the other tasks are not read"
-    )
-    quantizer: QuantizerConfig = Field(QuantizerConfig(), description="of the contrastive task")
-    objective: ContrastiveConfig = Field(ContrastiveConfig(), description="the contrastive task")
-    random_projection: RandomProjectionConfig = RandomProjectionConfig()
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
-    units: UnitsConfig = UnitsConfig()
-    views: ViewsConfig = ViewsConfig()
-    mask: MaskConfig = MaskConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    optim: OptimConfig = OptimConfig()
-    batch: BatchConfig = BatchConfig(crop_s=15.6)
-    train: TrainConfig = TrainConfig()
-
-
-class FinetuneSettings(Settings):
-    """Everything that decides a fine-tuning run."""
-
-    preset: str = Field("tiny", description="where the other settings started from")
-    encoder: EncoderConfig = EncoderConfig()
-    ctc: CtcConfig = CtcConfig()
-    optim: OptimConfig = OptimConfig(lr=5e-5, schedule="tri_stage", warmup=0.1)
-    batch: BatchConfig = BatchConfig()
-    train: TrainConfig = TrainConfig()
-    tokenizer: str = Field("chars", description="chars, bpe:N or unigram:N")
-    normaliser: str = Field("basic-1", description="what is done to transcripts before tokenising and scoring")
-    minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
-
-
 Task = Contrastive | RandomProjection | Reconstruction | Units | Views
-S = TypeVar("S", PretrainSettings, FinetuneSettings)
-
-
-def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None) -> S:
-    """Defaults, then the preset (or the ``encoder`` of a model that is continued), then ``overrides``.
-
-    Raises:
-        ConfigError: unknown preset or setting.
-    """
-    tables = read_preset(preset)
-    known = {"encoder", "pretrain", "finetune"}
-    wrong = sorted(name for name, table in tables.items() if name not in known or not isinstance(table, dict))
-    if wrong:
-        raise ConfigError(f"preset {preset}: {wrong[0]!r} is no table of a preset, allowed are {sorted(known)}")
-    own = tables.get("pretrain" if kind is PretrainSettings else "finetune", {})
-    defaults = as_table(kind(preset=Path(preset).stem))
-    # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
-    shape = as_table(build(EncoderConfig, encoder if encoder is not None else tables.get("encoder", {})))
-    table = merge(merge(merge(defaults, own), {"encoder": shape}), overrides)
-    return build(kind, table)
-
-
-def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> PretrainSettings:
-    """Settings for pretraining; with ``init`` its encoder's, and those of its quantiser and objective if it has them.
-
-    Args:
-        init: run or model folder; None = random weights.
-        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
-        overrides: nested tables of what to change.
-    """
-    if init is None:
-        return resolve_settings(PretrainSettings, preset or "tiny", overrides)
-    record = load_record(model_folder(Path(init)))
-    about = record.get("about", {})
-    names = (
-        "task",
-        "quantizer",
-        "objective",
-        "random_projection",
-        "reconstruction",
-        "units",
-        "views",
-        "mask",
-        "decoder",
-    )
-    own = [name for name in names if record.get("kind") == "pretraining" and name in about]
-    overrides = merge({name: about[name] for name in own}, overrides)
-    return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
 
 
 def pretrain(
@@ -295,23 +204,6 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
     own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     load_into(encoder, own, str(folder))
     return encoder
-
-
-def finetune_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> FinetuneSettings:
-    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with.
-
-    Args:
-        init: run or model folder; None = random weights.
-        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
-        overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``.
-    """
-    if init is None:
-        # Random weights must all learn: what the reference keeps fixed is fixed because it was pretrained.
-        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
-        return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
-    record = load_record(model_folder(Path(init)))
-    name = preset or str(record.get("about", {}).get("preset", "tiny"))
-    return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
 
 
 def finetune(

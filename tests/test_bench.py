@@ -14,9 +14,9 @@ from test_train import _toml
 from speechssl import bench
 from speechssl.bench import LABELS, as_text, bench_prepare, bench_training, bench_transcribe, write_speech
 from speechssl.errors import TrainingError
-from speechssl.experiments import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.gauges import PARTS
 from speechssl.preparing import prepare
+from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
 
 BEST = 1e11
 

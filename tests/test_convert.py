@@ -18,8 +18,9 @@ from speechssl.contrastive import Contrastive
 from speechssl.convert import difference, export_model, import_model, load_model, outputs
 from speechssl.ctc import CtcModel, load_ctc, save_ctc
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import finetune, finetune_settings, load_encoder, pretrain, pretrain_settings
+from speechssl.experiments import finetune, load_encoder, pretrain
 from speechssl.preparing import PrepareConfig, prepare
+from speechssl.settings import finetune_settings, pretrain_settings
 
 FEW: dict[str, Any] = {"steps": 2, "validate_every": 2, "save_every": 2, "log_every": 1, "device": "cpu"}
 BATCH: dict[str, Any] = {"seconds": 3, "micro_seconds": None}

@@ -12,23 +12,15 @@ from conftest import SMALL_ENCODER, make_labelled
 from speechssl.audio import write_wav
 from speechssl.batching import Dataset
 from speechssl.checkpoint import checkpoints, load_folder
-from speechssl.config import as_table, build, preset_names
-from speechssl.contrastive import Contrastive
+from speechssl.config import as_table, build
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import (
-    FinetuneSettings,
-    PretrainSettings,
-    finetune,
-    finetune_settings,
-    load_encoder,
-    pretrain,
-    resolve_settings,
-)
+from speechssl.experiments import finetune, load_encoder, pretrain
 from speechssl.preparing import prepare
 from speechssl.recognise import evaluate
 from speechssl.report import read_metrics
+from speechssl.settings import FinetuneSettings, PretrainSettings, finetune_settings
 from speechssl.store import Store
 from speechssl.text import CharTokenizer
 
@@ -61,36 +53,6 @@ def pretrained(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -
     run = tmp_path_factory.mktemp("runs") / "pretrained"
     pretrain([labelled_store], run, PRETRAIN)
     return run
-
-
-def test_presets_resolve_and_have_their_sizes() -> None:
-    assert preset_names() == ["base", "large", "small", "tiny"]
-    sizes = {}
-    for name in preset_names():
-        settings = resolve_settings(PretrainSettings, name, {})
-        resolve_settings(FinetuneSettings, name, {})
-        with torch.device("meta"):
-            model = Contrastive(Encoder(settings.encoder), settings.objective, settings.quantizer, settings.mask)
-        sizes[name] = sum(p.numel() for p in model.parameters()) / 1e6
-    assert 3 <= sizes["tiny"] <= 5
-    assert 20 <= sizes["small"] <= 30
-    assert sizes["base"] == pytest.approx(95.04, abs=0.02)  # as published: 95 M
-    assert sizes["large"] == pytest.approx(317.4, abs=0.3)  # as published: 317 M
-
-
-def test_base_is_the_papers() -> None:
-    settings = resolve_settings(PretrainSettings, "base", {})
-    assert settings.mask.prob == 0.65
-    assert settings.mask.length == 10
-    assert settings.optim.lr == 5e-4
-    assert settings.encoder.samples_per_frame == 320
-    assert (settings.objective.diversity_weight, settings.objective.penalty_weight) == (0.1, 10.0)
-
-
-def test_overrides_win_and_unknown_names_are_refused() -> None:
-    assert resolve_settings(PretrainSettings, "tiny", {"optim": {"lr": 0.5}}).optim.lr == 0.5
-    with pytest.raises(ConfigError, match=r"optim\.lrr.*optim\.lr"):
-        resolve_settings(PretrainSettings, "tiny", {"optim": {"lrr": 0.5}})
 
 
 def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path) -> None:
@@ -206,13 +168,6 @@ def test_chunks_without_a_frame_are_left_out(tmp_path: Path, capsys: pytest.Capt
 def test_crops_are_refused_in_fine_tuning(labelled_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch\.crop_s would cut words off"):
         finetune([labelled_store], tmp_path / "run", tuned(batch={"crop_s": 1.0}), init=None)
-
-
-def test_a_preset_that_holds_no_tables_is_refused(tmp_path: Path) -> None:
-    for text in ("pretrain = 5", "[pretrian]"):
-        (tmp_path / "my.toml").write_text(text)
-        with pytest.raises(ConfigError, match="is no table of a preset, allowed are"):
-            resolve_settings(PretrainSettings, str(tmp_path / "my.toml"), {})
 
 
 def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:

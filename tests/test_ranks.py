@@ -26,11 +26,12 @@ from speechssl.config import build
 from speechssl.contrastive import Contrastive, ContrastiveConfig
 from speechssl.ctc import CtcConfig, CtcModel
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.experiments import FinetuneSettings, PretrainSettings, finetune, pretrain, pretrain_cost
+from speechssl.experiments import finetune, pretrain, pretrain_cost
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
 from speechssl.quantizer import QuantizerConfig
 from speechssl.report import read_metrics
+from speechssl.settings import FinetuneSettings, PretrainSettings
 from speechssl.store import Store
 from speechssl.text import train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit

@@ -21,10 +21,11 @@ from speechssl.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.config import build
 from speechssl.diagnostics import LossOutput
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
-from speechssl.experiments import PretrainSettings, pretrain
+from speechssl.experiments import pretrain
 from speechssl.optim import OptimConfig
 from speechssl.preparing import prepare
 from speechssl.report import read_metrics
+from speechssl.settings import PretrainSettings
 from speechssl.train import TrainConfig, Validation, fit
 
 SETTINGS = {

@@ -46,13 +46,13 @@ from speechssl.contrastive import Contrastive
 from speechssl.ctc import CtcModel, load_ctc, save_ctc
 from speechssl.encoder import WAV2VEC2_CONVS, Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
-from speechssl.experiments import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.features import num_units
 from speechssl.gauges import Spread, flop_counter, matmul_peak
 from speechssl.huggingface import quiet_transformers
 from speechssl.recognise import Failure, find_audio, transcribe
 from speechssl.report import text_table
 from speechssl.runtime import generator
+from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.text import CharTokenizer
 from speechssl.train import fit
 

@@ -25,10 +25,10 @@ from turns import machine
 from speechssl.bench import write_speech
 from speechssl.config import Table, as_json
 from speechssl.errors import SpeechsslError
-from speechssl.experiments import PretrainSettings, resolve_settings
 from speechssl.gauges import Spread, spread
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.report import read_metrics, text_table
+from speechssl.settings import PretrainSettings, resolve_settings
 
 WARM_UP = 2  # updates
 ALLOWED = 1e-3

@@ -32,9 +32,10 @@ import torch
 
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
-from speechssl.experiments import PretrainSettings, finetune, finetune_settings, pretrain, pretrain_settings
+from speechssl.experiments import finetune, pretrain
 from speechssl.formats import write_atomic
 from speechssl.report import draw_line, finish_panel, new_figure, read_metrics, save_figure, text_table
+from speechssl.settings import PretrainSettings, finetune_settings, pretrain_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine
