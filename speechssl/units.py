@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from speechssl.augment import AugmentConfig, augment
 from speechssl.batching import Batch, Batches
+from speechssl.clusters import CEPSTRA_WIDTH, cepstra, k_means, nearest
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
 from speechssl.encoder import Encoder
@@ -19,10 +20,7 @@ from speechssl.masking import MaskConfig
 from speechssl.padding import valid_mask
 from speechssl.runtime import generator
 
-NUM_CEPSTRA = 16
-NEIGHBOURS = 2  # frames on each side whose cepstra belong to a frame's
 FIT_UPDATES = 60  # whose frames are clustered
-ROUNDS = 15  # of k-means
 
 
 class UnitsConfig(Settings):
@@ -84,7 +82,7 @@ class Units(nn.Module):
         self.head = nn.Linear(own.width, sum(config.num_codes))
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        width = 2 * NUM_CEPSTRA * (2 * NEIGHBOURS + 1) if teacher is None else teacher.config.width
+        width = CEPSTRA_WIDTH if teacher is None else teacher.config.width
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         for index, size in enumerate(config.num_codes):
@@ -121,7 +119,7 @@ class Units(nn.Module):
         if not self._teacher:
             length = int(self.encoder.num_frames(torch.tensor([batch.inputs.shape[1]])))
             rows = self.encoder.stacked_log_mel(batch.inputs, batch.num_units, length)
-            return _cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
+            return cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
         (teacher,) = self._teacher
         teacher.to(batch.inputs.device)
         outputs: list[Tensor] = []
@@ -137,7 +135,7 @@ class Units(nn.Module):
         with torch.autocast(described.device.type, enabled=False):
             placed = (described - self.mean) * self.scale
             codebooks = [self.get_buffer(f"codes_{index}") for index in range(len(self.config.num_codes))]
-            return torch.stack([_nearest(placed, codes) for codes in codebooks], -1)
+            return torch.stack([nearest(placed, codes) for codes in codebooks], -1)
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the weighted sum over frames of the mean over codebooks, nats."""
@@ -188,33 +186,3 @@ class Units(nn.Module):
         losses = torch.stack([F.cross_entropy(found, wanted, reduction="none") for found, wanted in pairs]).mean(0)
         right = torch.stack([(found.detach().argmax(-1) == wanted).float() for found, wanted in pairs]).mean(0)
         return losses, right
-
-
-def k_means(frames: Tensor, codes: Tensor, rounds: int = ROUNDS) -> Tensor:
-    """Lloyd's algorithm: (N, W) frames and (K, W) first codes -> (K, W); a code without frames stays where it is."""
-    for _ in range(rounds):
-        nearest = _nearest(frames, codes)
-        counts = torch.bincount(nearest, minlength=len(codes))[:, None]
-        means = torch.zeros_like(codes).index_add_(0, nearest, frames) / counts.clamp_min(1)
-        codes = torch.where(counts > 0, means, codes)
-    return codes
-
-
-def _nearest(frames: Tensor, codes: Tensor) -> Tensor:
-    """(..., W) and (K, W) -> (...) int64, by Euclidean distance."""
-    return (frames @ codes.T - codes.square().sum(1) / 2).argmax(-1)
-
-
-def _cepstra(rows: Tensor, num_frames: Tensor, subsampling: int) -> Tensor:
-    """(B, T, subsampling x F) log-mel rows -> (B, T, W): of each half of a frame and of its neighbours.
-
-    The cosine transform of the mel axis without its mean; beyond the ends of an utterance there are zeros.
-    """
-    shape = (*rows.shape[:2], 2, subsampling // 2, rows.shape[2] // subsampling)
-    halves = rows.reshape(shape).mean(3)  # (B, T, 2, F)
-    bins = halves.shape[-1]
-    angles = math.pi / bins * (torch.arange(bins) + 0.5) * torch.arange(1, NUM_CEPSTRA + 1)[:, None]
-    own = (halves @ (angles.cos() * math.sqrt(2 / bins)).T.to(rows.device)).flatten(2)
-    own = own * valid_mask(num_frames, own.shape[1], own.device)[..., None]
-    around = F.pad(own, (0, 0, NEIGHBOURS, NEIGHBOURS)).unfold(1, 2 * NEIGHBOURS + 1, 1)
-    return around.flatten(2)

@@ -208,3 +208,34 @@ def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(labelled_st
     continued = finetune([labelled_store], run, tuned(), init=None)
     assert [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")] == expected
     assert torch.equal(continued.head.weight, undisturbed.head.weight)
+
+
+def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: Path) -> None:
+    teachers = [tmp_path / "teacher", tmp_path / "other"]
+    for seed, teacher in enumerate(teachers):
+        finetune([labelled_store], teacher, tuned(train=FEW | {"seed": seed}), init=None)
+
+    def settings(teacher: Path, steps: int) -> PretrainSettings:
+        units = {"task": "units", "units": {"teacher": str(teacher), "num_codes": [9, 4]}}
+        return build(
+            PretrainSettings, as_table(PRETRAIN) | units | {"train": {"steps": steps, "save_every": 3, "device": "cpu"}}
+        )
+
+    run = tmp_path / "units"
+    pretrain([labelled_store], run, settings(teachers[0], 6), init=teachers[0])
+    rows = read_metrics(run / "metrics.jsonl")
+    assert all(row["loss"] < row["chance"] + 0.3 for row in rows)
+    tensors, record = load_folder(run / "model")
+    assert record["about"]["task"] == "units"
+    assert not any("teacher" in name for name in tensors)
+
+    # Another teacher under the same name is another run.
+    moved = tmp_path / "moved"
+    teachers[0].rename(moved)
+    shutil.copytree(teachers[1], teachers[0])
+    with pytest.raises(ConfigError, match="teacher"):
+        pretrain([labelled_store], run, settings(teachers[0], 6), init=moved)
+
+    # A second round: the first one's encoder goes on, its clusters do not.
+    again = pretrain([labelled_store], tmp_path / "again", settings(teachers[1], 3), init=run)
+    assert not torch.equal(load_folder(again)[0]["codes_0"], tensors["codes_0"])

@@ -11,10 +11,11 @@ from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_o
 
 from speechssl.augment import AugmentConfig
 from speechssl.batching import Batch
+from speechssl.clusters import NEIGHBOURS, NUM_CEPSTRA
 from speechssl.errors import ConfigError
 from speechssl.masked import DecoderConfig
 from speechssl.masking import MaskConfig
-from speechssl.units import NEIGHBOURS, NUM_CEPSTRA, Units, UnitsConfig, k_means
+from speechssl.units import Units, UnitsConfig
 
 MASK = MaskConfig(prob=0.5, length=3)
 PLAIN = AugmentConfig()
@@ -39,16 +40,6 @@ def make(teacher: bool = False, layers: int = 0, **settings: object) -> Units:
     torch.manual_seed(4)
     task.fit(OneBatch(batch_of(noise(encoder.config, LENGTHS))))  # type: ignore[arg-type]
     return task
-
-
-def test_k_means_lowers_the_distance_and_ends_at_means() -> None:
-    torch.manual_seed(0)
-    frames = torch.cat([torch.randn(50, 3) + 10 * centre for centre in torch.eye(3)])
-    codes = k_means(frames, frames[[0, 50, 100]])
-    for cluster in range(3):
-        assert torch.allclose(codes[cluster], frames[50 * cluster : 50 * cluster + 50].mean(0), atol=1e-4)
-    far = torch.tensor([[1e3, 0.0, 0.0]])  # nearest to no frame
-    assert torch.equal(k_means(frames, torch.cat([codes, far]))[3:], far)
 
 
 def test_units_are_the_nearest_clusters() -> None:
