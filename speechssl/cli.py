@@ -125,7 +125,7 @@ def pretrain_command(
     measure = watch(_probe_stores(probes)) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
-        log(pretrain_cost(stores, settings, split or ["train"]))
+        log(pretrain_cost(stores, settings, split or ["train"]) + ("; the probes come on top" if probes else ""))
         return
     _start_anew(run, force, stores, init_from)
     made = pretrain(stores, run, settings, split or ["train"], init_from, measure)

@@ -336,3 +336,19 @@ class Encoder(nn.Module):
         """Unmasked context, (B, T, D) with (B,) valid frames."""
         frames, num_frames = self.extract(inputs, num_units)
         return EncoderOutput(self.contextualise(self.norm(frames), num_frames), num_frames)
+
+
+@torch.no_grad()  # not inference mode: probes learn from what comes out
+def layer_outputs(encoder: Encoder, inputs: Tensor, num_units: Tensor) -> tuple[list[Tensor], Tensor]:
+    """(B, T, D) of the projected front end and of each Transformer layer, nothing dropped, and (B,) valid frames."""
+    kept: list[Tensor] = []
+    modules = [encoder.projection, *encoder.context.layers]
+    hooks = [m.register_forward_hook(lambda _module, _inputs, output: kept.append(output)) for m in modules]
+    training = encoder.training
+    try:
+        _, num_frames = encoder.eval()(inputs, num_units)
+    finally:
+        encoder.train(training)
+        for hook in hooks:
+            hook.remove()
+    return kept, num_frames

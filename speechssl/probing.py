@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from speechssl.batching import Batch, Dataset, choose_minutes
 from speechssl.config import as_json
 from speechssl.decode import greedy, min_ctc_frames
-from speechssl.encoder import Encoder
+from speechssl.encoder import Encoder, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig, featurise
 from speechssl.formats import write_atomic
@@ -82,13 +82,13 @@ def probe(
     Source: the protocol of SUPERB (arXiv 2105.01051), section 3: frozen model, learned mix of layers, light head.
     """
     systems: list[tuple[str, Callable[[Batch], tuple[list[Tensor], Tensor]]]] = [
-        ("model", lambda batch: layer_outputs(encoder, batch))
+        ("model", lambda batch: layer_outputs(encoder, batch.inputs, batch.num_units))
     ]
     if baselines:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "random encoder"))
             blank = Encoder(encoder.config).to(next(encoder.parameters()).device)
-        systems.append(("random", lambda batch: layer_outputs(blank, batch)))
+        systems.append(("random", lambda batch: layer_outputs(blank, batch.inputs, batch.num_units)))
         systems.append(("log-mel", lambda batch: log_mel_frames(encoder, batch)))
     found = []
     for target, path in stores.items():
@@ -107,7 +107,13 @@ def probe(
 def watch(
     stores: Mapping[Target, str | Path], minutes: float = 10.0, seed: int = 0
 ) -> Callable[[Encoder], dict[str, float]]:
-    """The error of the layers' mix for each target, and their mean, as ``pretrain`` logs them on the way."""
+    """The error of the layers' mix for each target, and their mean, as ``pretrain`` logs them on the way.
+
+    Raises:
+        ManifestError: a store cannot be opened, which is said now and not hours later.
+    """
+    for path in stores.values():
+        Store(path)
 
     def measure(encoder: Encoder) -> dict[str, float]:
         found = probe(encoder, stores, minutes, seed, baselines=False)
@@ -118,22 +124,6 @@ def watch(
 
 
 # ---- frames --------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()  # not inference mode: probes learn from what comes out
-def layer_outputs(encoder: Encoder, batch: Batch) -> tuple[list[Tensor], Tensor]:
-    """(B, T, D) of the projected front end and of each Transformer layer, and the (B,) valid frames."""
-    kept: list[Tensor] = []
-    modules = [encoder.projection, *encoder.context.layers]
-    hooks = [m.register_forward_hook(lambda _module, _inputs, output: kept.append(output)) for m in modules]
-    training = encoder.training
-    try:
-        _, num_frames = encoder.eval()(batch.inputs, batch.num_units)
-    finally:
-        encoder.train(training)
-        for hook in hooks:
-            hook.remove()
-    return kept, num_frames
 
 
 def log_mel_frames(encoder: Encoder, batch: Batch) -> tuple[list[Tensor], Tensor]:

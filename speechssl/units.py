@@ -13,7 +13,7 @@ from speechssl.batching import Batch, Batches
 from speechssl.clusters import CEPSTRA_WIDTH, cepstra, k_means, nearest
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
-from speechssl.encoder import Encoder
+from speechssl.encoder import Encoder, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.masked import DecoderConfig, draw_masks, make_decoder, masked_context
 from speechssl.masking import MaskConfig
@@ -122,12 +122,7 @@ class Units(nn.Module):
             return cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
         (teacher,) = self._teacher
         teacher.to(batch.inputs.device)
-        outputs: list[Tensor] = []
-        layers = list(teacher.context.layers)[-self.config.layers :]
-        hooks = [layer.register_forward_hook(lambda _layer, _inputs, out: outputs.append(out)) for layer in layers]
-        teacher(batch.inputs, batch.num_units)
-        for hook in hooks:
-            hook.remove()
+        outputs = layer_outputs(teacher, batch.inputs, batch.num_units)[0][1:][-self.config.layers :]
         return torch.stack([F.layer_norm(x.float(), x.shape[-1:]) for x in outputs]).mean(0), num_frames
 
     def units(self, described: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from speechssl import probing
 from speechssl.audio import write_wav
 from speechssl.batching import Dataset
 from speechssl.config import build
-from speechssl.encoder import Encoder, EncoderConfig
+from speechssl.encoder import Encoder, EncoderConfig, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.preparing import PrepareConfig, prepare
-from speechssl.probing import MIX, Probed, layer_outputs, log_mel_frames, probe, watch, write_probes
+from speechssl.probing import MIX, Probed, log_mel_frames, probe, watch, write_probes
 from speechssl.store import Store
 
 
@@ -45,7 +45,7 @@ def test_layers_are_those_of_the_encoder_and_nothing_of_it_changes(kind: str) ->
     encoder = tiny_encoder(kind).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     batch = batch_of(noise(encoder.config, [700, 500] if kind == "base" else [90, 60]))
-    layers, num_frames = layer_outputs(encoder, batch)
+    layers, num_frames = layer_outputs(encoder, batch.inputs, batch.num_units)
     assert encoder.training
     assert len(layers) == 3
     assert num_frames.tolist() == encoder.num_frames(batch.num_units).tolist()

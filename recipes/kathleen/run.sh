@@ -1,63 +1,54 @@
 #!/usr/bin/env bash
-# Real speech: pretrain on all recordings without their test splits, fine-tune on one speaker's transcripts.
+# Real speech: a recogniser of few transcripts teaches an encoder what it hears in the rest, and starts again from there.
 #
 #     bash recipes/kathleen/run.sh --data FOLDER [--exp exp/kathleen] [--stage N --stop-stage M]
 #
-# FOLDER holds kathleen/, speechocean/, digits/ (each with metadata.csv), librispeech/, coffee_commands/ and wake_words/.
-# Transcripts are used of kathleen only; of the others, and of its train split, pretraining hears the audio alone.
+# FOLDER holds kathleen/ with metadata.csv; its transcripts beyond the chosen minutes are not read in the first round.
+# Pretraining hears the train split alone. Three systems get the same labels and fine-tuning: pretrained, scratch, frozen.
 
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
-option min_chunk 1 "shortest chunk of unlabelled audio, seconds: many recordings hold a single word"
-option pretrain_steps 3600 "updates of pretraining"
+option pretrain_steps 2700 "updates of pretraining, 20 seconds each"
 option few_minutes 10 "labelled minutes of the small subset"
-option few_steps 1600 "updates of each fine-tuning on the small subset"
-option all_steps 3000 "updates of each fine-tuning on all labels"
+option few_steps 3200 "updates of each fine-tuning on the small subset"
+option all_steps 6400 "updates of each fine-tuning on all labels"
 parse_options "$@"
-corpora=(kathleen speechocean digits librispeech coffee_commands wake_words)
-stores=("${corpora[@]/#/$exp/stores/}")
+store=$exp/store
 
-if stage 1 "prepare the stores"; then
-    for corpus in "${corpora[@]}"; do
-        log "$corpus"
-        speechssl prepare "$data/$corpus" "$exp/stores/$corpus" --min-chunk "$min_chunk" --jobs "$jobs" >&2
-    done
-fi
-
-if stage 2 "pretrain on every train split"; then
-    speechssl pretrain "${stores[@]}" --preset tiny --run "$exp/pretrained" --split train \
+# three_systems NAME STEPS [OPTION...]: with the same labels and the same number of updates.
+three_systems() {
+    local runs=$exp/$1 common=("$store" --preset tiny --set "train.seed=$seed" --set "train.steps=$2" "${@:3}")
+    speechssl finetune "${common[@]}" --init-from none --run "$runs/scratch" >&2
+    speechssl finetune "${common[@]}" --init-from none --freeze-encoder --run "$runs/frozen" >&2
+    # What it hears, grouped into units, is what an encoder learns that starts from its weights (docs/log.md 22).
+    speechssl pretrain "$store" --split train --init-from "$runs/scratch" --run "$runs/pretrained" \
+        --set task=units --set "units.teacher=$runs/scratch" --set mask.prob=0.5 --set batch.seconds=20 \
         --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
-fi
-
-# fine_tune NAME STEPS [OPTION...]: the three systems with the same labels and the same number of updates.
-fine_tune() {
-    local name=$1 steps=$2
-    shift 2
-    local common=("$exp/stores/kathleen" --preset tiny --set "train.seed=$seed" --set "train.steps=$steps" "$@")
-    speechssl finetune "${common[@]}" --init-from "$exp/pretrained" --run "$exp/$name/finetuned" >&2
-    speechssl finetune "${common[@]}" --init-from none --run "$exp/$name/scratch" >&2
-    speechssl finetune "${common[@]}" --init-from none --freeze-encoder --run "$exp/$name/frozen" >&2
+    speechssl finetune "${common[@]}" --init-from "$runs/pretrained" --run "$runs/finetuned" >&2
 }
 
-if stage 3 "train three recognisers on $few_minutes minutes"; then
-    fine_tune few "$few_steps" --minutes "$few_minutes"
+if stage 1 "prepare the store"; then
+    speechssl prepare "$data/kathleen" "$store" --jobs "$jobs" >&2
 fi
 
-if stage 4 "train three recognisers on all labels"; then
-    fine_tune all "$all_steps"
+if stage 2 "$few_minutes minutes of labels: from scratch, frozen, pretrained"; then
+    three_systems few "$few_steps" --minutes "$few_minutes"
 fi
 
-if stage 5 "measure on the test split"; then
+if stage 3 "the same with all labels"; then
+    three_systems all "$all_steps"
+fi
+
+if stage 4 "measure on the test split"; then
     for name in few all; do
         for system in finetuned scratch frozen; do
-            speechssl evaluate "$exp/$name/$system" "$exp/stores/kathleen" --split test \
-                --out "$exp/$name/$system/test" >&2
+            speechssl evaluate "$exp/$name/$system" "$store" --split test --out "$exp/$name/$system/test" >&2
         done
     done
 fi
 
-if stage 6 "tables"; then
+if stage 5 "tables"; then
     for name in few all; do
         if [[ $name == few ]]; then echo "$few_minutes minutes of labels:"; else echo "all labels:"; fi
         speechssl compare "pretrained + fine-tuned=$exp/$name/finetuned/test" "from scratch=$exp/$name/scratch/test" \
