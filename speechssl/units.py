@@ -20,7 +20,7 @@ from speechssl.masking import MaskConfig
 from speechssl.padding import valid_mask
 from speechssl.runtime import generator
 
-FIT_UPDATES = 60  # whose frames are clustered
+FIT_UPDATES, FIT_FRAMES = 60, 50_000  # what is clustered: the frames of the first updates, until there are so many
 
 
 class UnitsConfig(Settings):
@@ -100,6 +100,8 @@ class Units(nn.Module):
             for batch in batches.micro_batches(step):
                 described, num_frames = self.describe(batch)
                 found.append(described[valid_mask(num_frames, described.shape[1], described.device)])
+            if sum(map(len, found)) >= FIT_FRAMES:
+                break
         frames = torch.cat(found)
         if len(frames) < max(self.config.num_codes):
             raise ConfigError(
@@ -119,7 +121,8 @@ class Units(nn.Module):
         if not self._teacher:
             length = int(self.encoder.num_frames(torch.tensor([batch.inputs.shape[1]])))
             rows = self.encoder.stacked_log_mel(batch.inputs, batch.num_units, length)
-            return cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
+            with torch.autocast(rows.device.type, enabled=False):
+                return cepstra(rows.float(), num_frames, self.encoder.config.subsampling), num_frames
         (teacher,) = self._teacher
         teacher.to(batch.inputs.device)
         outputs = layer_outputs(teacher, batch.inputs, batch.num_units)[0][1:][-self.config.layers :]
