@@ -127,7 +127,8 @@ def pretrain_command(
         _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]) + ("; the probes come on top" if probes else ""))
         return
-    _start_anew(run, force, stores, init_from)
+    teacher = settings.units.teacher if settings.task == "units" else None
+    _start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
     made = pretrain(stores, run, settings, split or ["train"], init_from, measure)
     if ranks.rank() == 0:  # the other verbs share no work: there every process prints, whoever started it
         _out(f"{made}\n")
@@ -379,13 +380,13 @@ def _measured(table: Table, path: Path | None) -> None:
         write_atomic(path, as_json(table))
 
 
-def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), origin: Path | None = None) -> None:
+def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
     """With ``force``, delete the run, once what the new one reads is known to be there and not inside it."""
     if not force or not run.exists() or ranks.rank():  # the other ranks meet the first one in fit, when this is done
         return
     if not run.is_dir() or (any(run.iterdir()) and not (run / "settings.json").exists()):
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
-    for path in (*stores, *([origin] if origin else [])):
+    for path in (*stores, *filter(None, models)):
         if path.resolve().is_relative_to(run.resolve()):
             raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
     for path in stores:

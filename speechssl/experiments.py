@@ -24,7 +24,7 @@ from speechssl.random_projection import RandomProjection
 from speechssl.recognise import evaluate
 from speechssl.reconstruction import Reconstruction
 from speechssl.report import read_metrics
-from speechssl.runtime import derive_seed, peak_memory_gb
+from speechssl.runtime import derive_seed, peak_memory_gb, pick_device
 from speechssl.settings import FinetuneSettings, PretrainSettings
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
@@ -51,7 +51,8 @@ def pretrain(
 
     Args:
         settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
-        init: run or model folder whose weights are the start, all of its task where that is the same; None = random.
+        init: run or model folder whose weights are the start; None = random. All of its task where that is the same,
+            but of ``units``, whose answers are clusters of other features then, the encoder alone.
         measure: what to log of the encoder every ``train.validate_every`` updates and at the end, such as
             ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it still gets better.
 
@@ -78,7 +79,7 @@ def pretrain(
         about["init"] = str(init)
         _start_from(task, settings, Path(init))
     if isinstance(task, Units):
-        task.fit(batches)
+        task.to(pick_device(settings.train.device)).fit(dataset)
         if settings.units.teacher is not None:  # its checksums: another one under the same name is another run
             about["teacher"] = load_record(model_folder(Path(settings.units.teacher)))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
@@ -130,10 +131,10 @@ def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:
 
 
 def _start_from(task: Task, settings: PretrainSettings, init: Path) -> None:
-    """Weights of a model: all of another pretraining's of the same task, else the encoder's."""
+    """Weights of a model: all of another pretraining's of the same task (but ``units``), else the encoder's."""
     tensors, record = load_folder(model_folder(init))
     same = record.get("kind") == "pretraining" and record.get("about", {}).get("task", "contrastive") == settings.task
-    if same and settings.task != "units":  # whose answers are clusters of other features now
+    if same and settings.task != "units":
         load_into(task, tensors, str(init))
         return
     task.encoder.load_state_dict(load_encoder(init, task.encoder.config).state_dict())

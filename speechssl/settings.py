@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field
 
@@ -84,7 +84,7 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
 
 
 def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> PretrainSettings:
-    """Settings for pretraining; with ``init`` its encoder's, and those of its quantiser and objective if it has them.
+    """Settings for pretraining; with ``init`` its encoder's, and those of its task if it has one.
 
     Args:
         init: run or model folder; None = random weights.
@@ -95,19 +95,12 @@ def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Ma
         return resolve_settings(PretrainSettings, preset or "tiny", overrides)
     record = load_record(model_folder(Path(init)))
     about = record.get("about", {})
-    names = (
-        "task",
-        "quantizer",
-        "objective",
-        "random_projection",
-        "reconstruction",
-        "units",
-        "views",
-        "mask",
-        "decoder",
-    )
+    names = ("task", "quantizer", "objective", *get_args(TaskName)[1:], "mask", "decoder")
     own = [name for name in names if record.get("kind") == "pretraining" and name in about]
-    overrides = merge({name: about[name] for name in own}, overrides)
+    tables: Table = {name: about[name] for name in own}
+    if "units" in tables:  # its teacher taught it already, and may be gone
+        tables["units"] = {**tables["units"], "teacher": None}
+    overrides = merge(tables, overrides)
     return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
 
 

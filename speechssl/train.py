@@ -30,7 +30,8 @@ from speechssl.report import plot_errors, plot_training
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
 SIGTERM_EXIT = 143
-_FREE = {"train.log_every", "train.keep", "train.device"}  # they change no update: a run may continue with others
+# They change no update: a run may continue with others. Of a teacher its checksums count, not where it lies.
+_FREE = {"train.log_every", "train.keep", "train.device", "units.teacher"}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
 _BEFORE_SETTINGS = ("settings.partial", "skipped.jsonl")  # what a killed run may leave before its settings.json
 

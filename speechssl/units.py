@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from speechssl.augment import AugmentConfig, augment
-from speechssl.batching import Batch, Batches
+from speechssl.batching import Batch, Dataset
 from speechssl.clusters import CEPSTRA_WIDTH, cepstra, k_means, nearest
 from speechssl.config import Settings
 from speechssl.diagnostics import LossOutput
@@ -20,7 +20,7 @@ from speechssl.masking import MaskConfig
 from speechssl.padding import valid_mask
 from speechssl.runtime import generator
 
-FIT_UPDATES, FIT_FRAMES = 60, 50_000  # what is clustered: the frames of the first updates, until there are so many
+FIT_FRAMES = 50_000  # that clusters are found on
 
 
 class UnitsConfig(Settings):
@@ -45,7 +45,8 @@ class Units(nn.Module):
     anew in each update, so that inputs can be changed. A recogniser as teacher: cf. PBERT (arXiv 2206.10125).
 
     Raises:
-        ConfigError: the encoder reads waveforms where log-mel is needed, or the teacher reads or gives other frames.
+        ConfigError: the encoder reads waveforms where log-mel is needed, or the teacher reads or gives other frames or
+            has fewer layers.
     """
 
     mean: Tensor
@@ -75,6 +76,10 @@ class Units(nn.Module):
                 f"the teacher {config.teacher} reads other features or makes other frames than the encoder: "
                 "pretrain with its preset, or take another teacher"
             )
+        if teacher is not None and config.layers > teacher.config.num_layers:
+            raise ConfigError(
+                f"units.layers is {config.layers}, but the teacher {config.teacher} has {teacher.config.num_layers}"
+            )
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
         # Hidden in a tuple: no part of what is trained, moved or saved.
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
@@ -89,30 +94,29 @@ class Units(nn.Module):
             self.register_buffer(f"codes_{index}", torch.zeros(size, width))
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
-        """Find the clusters in the audio of the first updates; the same ones whenever it is called.
+    def fit(self, dataset: Dataset) -> None:
+        """Find the clusters in some chunks, drawn at random; the same ones whenever it is called.
 
         Raises:
             ConfigError: fewer frames than clusters.
         """
-        found = []
-        for step in range(FIT_UPDATES):
-            for batch in batches.micro_batches(step):
-                described, num_frames = self.describe(batch)
-                found.append(described[valid_mask(num_frames, described.shape[1], described.device)])
-            if sum(map(len, found)) >= FIT_FRAMES:
+        device = self.mean.device
+        found, count = [], 0
+        for position in generator("units", self.seed).permutation(len(dataset)):
+            described, _ = self.describe(dataset.batch([int(position)]).to(device))
+            found.append(described[0])
+            count += len(described[0])
+            if count >= FIT_FRAMES:
                 break
-        frames = torch.cat(found)
-        if len(frames) < max(self.config.num_codes):
-            raise ConfigError(
-                f"units.num_codes are up to {max(self.config.num_codes)}, for {len(frames)} frames: lower"
-            )
+        frames, most = torch.cat(found), max(self.config.num_codes)
+        if count < most:
+            raise ConfigError(f"units.num_codes: {most} clusters of {count} frames in all: give fewer, or more audio")
         self.mean.copy_(frames.mean(0))
         self.scale.copy_(1 / (frames.std(0) + 1e-5))
         frames = (frames - self.mean) * self.scale
         for index, size in enumerate(self.config.num_codes):
             first = generator("units", self.seed, index).choice(len(frames), size, replace=False)
-            self.get_buffer(f"codes_{index}").copy_(k_means(frames, frames[torch.from_numpy(first)]))
+            self.get_buffer(f"codes_{index}").copy_(k_means(frames, frames[torch.from_numpy(first).to(device)]))
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -156,11 +160,10 @@ class Units(nn.Module):
         weights = torch.where(hidden, 1.0, config.visible_weight)
         losses, right = self._answers(context, units)
         loss, weight = (losses * weights).sum(), len(slots)
-        num_masked = int(hidden.sum())
-        metrics = {
+        metrics: dict[str, Tensor | float] = {
             "loss": loss.detach(),
             "chance": sum(math.log(size) for size in config.num_codes) / len(config.num_codes) * weights.sum(),
-            "accuracy": right[hidden].mean() * weight if num_masked else 0.0,
+            "accuracy": right.sum(),  # of all frames that were asked about
             "masked_share": float(masked.mask.sum()) / max(1, int(num_frames.sum())) * weight,
         }
         return LossOutput(loss, weight, metrics)

@@ -58,19 +58,18 @@ def test_librispeech(tmp_path: Path, preset: Path) -> None:
     assert run("librispeech", "--data", tmp_path).returncode == 2
 
 
-def test_kathleen_on_a_small_tree_of_the_same_shape(tmp_path: Path) -> None:
+def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path) -> None:
     data = tmp_path / "speech"
-    for seed, corpus in enumerate(("kathleen", "speechocean", "digits")):
-        make_labelled(data / corpus, {"train": 8, "dev": 3, "test": 3}, seed)
-    rng = np.random.default_rng(9)
-    for corpus in ("librispeech", "coffee_commands", "wake_words"):
-        (data / corpus / "a").mkdir(parents=True)
-        soundfile.write(data / corpus / "a" / "x.ogg", speak(sentence(rng, 6), rng), RATE)
-    steps = ("--pretrain-steps", 3, "--few-steps", 3, "--all-steps", 3, "--few-minutes", 0.2, "--jobs", 1)
-    done = run("kathleen", "--data", data, "--exp", tmp_path / "exp", *steps)
+    make_labelled(data / "kathleen", {"train": 40, "dev": 3, "test": 3})
+    steps = ("--pretrain-steps", 3, "--few-steps", 3, "--all-steps", 3, "--again-steps", 3, "--few-minutes", 0.2)
+    options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1)
+    done = run("kathleen", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("from scratch") == 2
-    assert done.stdout.count("frozen random encoder") == 2
+    for row in ("pretrained + fine-tuned", "fine-tuned twice", "from scratch", "frozen random encoder"):
+        assert done.stdout.count(row) == 2
+    again = run("kathleen", *options, "--stage", 4)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
 
 
 def make_digits(folder: Path, per_speaker: int = 25) -> Path:

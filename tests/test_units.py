@@ -21,14 +21,18 @@ MASK = MaskConfig(prob=0.5, length=3)
 PLAIN = AugmentConfig()
 
 
-class OneBatch:
-    """What ``Units.fit`` asks of ``Batches``."""
+class Utterances:
+    """What ``Units.fit`` asks of ``Dataset``."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, lengths: list[int]) -> None:
+        torch.manual_seed(4)
+        self.utterances = noise(tiny_encoder("logmel-4").config, lengths)
 
-    def micro_batches(self, step: int) -> list[Batch]:
-        return [self.batch] if step < 3 else []
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def batch(self, positions: list[int]) -> Batch:
+        return batch_of([self.utterances[p] for p in positions])
 
 
 def make(teacher: bool = False, layers: int = 0, **settings: object) -> Units:
@@ -37,8 +41,7 @@ def make(teacher: bool = False, layers: int = 0, **settings: object) -> Units:
     guide = tiny_encoder("logmel-4") if teacher else None
     config = UnitsConfig.model_validate({"num_codes": (7, 3), "augment": PLAIN} | settings)
     task = Units(encoder, guide, config, MASK, 3, DecoderConfig(num_layers=layers, groups=4))
-    torch.manual_seed(4)
-    task.fit(OneBatch(batch_of(noise(encoder.config, LENGTHS))))  # type: ignore[arg-type]
+    task.fit(Utterances(LENGTHS))  # type: ignore[arg-type]
     return task
 
 
@@ -145,5 +148,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="teacher"):
         Units(tiny_encoder("logmel-4"), tiny_encoder("logmel-2"), UnitsConfig(augment=PLAIN), MASK)
     task = Units(tiny_encoder("logmel-4"), None, UnitsConfig(num_codes=(2000,)), MASK)
-    with pytest.raises(ConfigError, match="2000"):
-        task.fit(OneBatch(batch_of(noise(task.encoder.config, [90]))))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="2000 clusters of 42 frames"):
+        task.fit(Utterances([90, 90]))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"units\.layers"):
+        make(teacher=True, layers=0, **{"layers": 99})

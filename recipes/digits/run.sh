@@ -12,7 +12,7 @@ option pretrained exp/kathleen/pretrained "run folder of pretraining"
 option seed 0 "of strings, weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
 option minutes 5 "labelled minutes"
-option steps 800 "updates of each fine-tuning"
+option steps 1600 "updates of each fine-tuning"
 option preset tiny "preset of all three systems"
 parse_options "$@"
 tuned=("$exp/store" --preset "$preset" --minutes "$minutes" --set "train.seed=$seed" --set "train.steps=$steps")
