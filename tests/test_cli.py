@@ -214,9 +214,10 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
         cli._start_anew(precious, force=True)
     assert (precious / "thesis.txt").exists()
     (precious / "settings.json").write_text("{}")
-    for reads in ({"stores": [precious / "store"]}, {"origin": precious}, {"origin": precious / "model"}):
+    origin_and_teacher = (None, precious / "model")
+    for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
         with pytest.raises(cli.ConfigError, match="which this command reads"):
-            cli._start_anew(precious, force=True, **reads)
+            cli._start_anew(precious, True, stores, *models)
     with pytest.raises(cli.SpeechsslError, match="no finished store"):
         cli._start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
     assert precious.exists()
