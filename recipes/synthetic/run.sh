@@ -11,8 +11,8 @@
 recipe=$(dirname "$0")
 option seed 0 "of corpus, weights and order"
 option jobs 2 "processes for making and preparing audio"
-option pretrain_steps 900 "updates of pretraining"
-option finetune_steps 700 "updates of each fine-tuning"
+option pretrain_steps 800 "updates of pretraining"
+option finetune_steps 500 "updates of each fine-tuning"
 option unlabelled_minutes 90 "minutes without labels"
 option minutes 5 "labelled minutes"
 parse_options "$@"
