@@ -33,7 +33,8 @@ class UnitsConfig(Settings):
     num_codes: tuple[PositiveInt, ...] = Field((256, 64), min_length=1, description="clusters of each codebook")
     visible_weight: float = Field(0.5, ge=0, description="of a frame that is not masked; a masked one has 1")
     augment: AugmentConfig = Field(
-        AugmentConfig(tempo=0.15, mel_masks=2), description="of the input; units are named before bands are hidden"
+        AugmentConfig(tempo=0.15, mel_masks=2),
+        description="of the input; units are named before all but the tempo is changed",
     )
 
 
@@ -169,16 +170,16 @@ class Units(nn.Module):
         return LossOutput(loss, weight, metrics)
 
     def _changed(self, batch: Batch, step: int) -> tuple[Batch, Tensor]:
-        """The batch at other tempos and frequencies, and its inputs with hidden bands too."""
-        if not self.config.augment.active:
+        """The batch at other tempos, whose units are named, and its inputs with all other changes too."""
+        config = self.config.augment
+        if not config.active:
             return batch, batch.inputs
-        bands = AugmentConfig(mel_masks=self.config.augment.mel_masks, mel_mask_bins=self.config.augment.mel_mask_bins)
         rngs = [generator("augment", self.seed, step, key) for key in batch.keys]
         least = [self.encoder.config.min_units(1)] * len(rngs)
-        seen = self.config.augment.model_copy(update={"mel_masks": 0})
-        inputs, num_units = augment(batch.inputs, batch.num_units, least, seen, rngs)
+        inputs, num_units = augment(batch.inputs, batch.num_units, least, AugmentConfig(tempo=config.tempo), rngs)
         changed = replace(batch, inputs=inputs, num_units=num_units)
-        return changed, augment(inputs, num_units, num_units.tolist(), bands, rngs)[0]
+        others = config.model_copy(update={"tempo": 0.0})
+        return changed, augment(inputs, num_units, num_units.tolist(), others, rngs)[0]
 
     def _answers(self, context: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) and (N, G) -> (N,) losses and (N,) shares of codebooks that were right."""

@@ -141,7 +141,8 @@ def test_torchaudio_reads_an_exported_recogniser(tmp_path: Path, kind: str) -> N
     samples = noise(model.encoder.config, [3000])[0]
     given = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt() if kind == "large" else samples
     found, expected = model.log_probs(batch_of([samples])).hidden, theirs(given[None])[0].log_softmax(-1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    # CPUs round sums differently: 1.03e-5 on an Intel one, below 1e-5 on the AMD ones before.
+    torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
     import_model(tmp_path / "theirs", tmp_path / "again")
     again = load_ctc(tmp_path / "again")
     assert torch.equal(again.head.weight, model.head.weight)

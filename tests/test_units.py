@@ -150,5 +150,6 @@ def test_what_does_not_fit_is_refused() -> None:
     task = Units(tiny_encoder("logmel-4"), None, UnitsConfig(num_codes=(2000,)), MASK)
     with pytest.raises(ConfigError, match="2000 clusters of 42 frames"):
         task.fit(Utterances([90, 90]))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"units\.layers"):
-        make(teacher=True, layers=0, **{"layers": 99})
+    teacher = tiny_encoder("logmel-4")
+    with pytest.raises(ConfigError, match=r"units\.layers is 99"):
+        Units(tiny_encoder("logmel-4"), teacher, UnitsConfig(layers=99), MASK)

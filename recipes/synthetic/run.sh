@@ -20,6 +20,7 @@ corpus=$exp/corpus
 # So few updates are too few for changed inputs and two outputs a frame to pay (docs/log.md 20).
 tuned=("$exp/labelled" --preset tiny --set "train.seed=$seed" --set "train.steps=$finetune_steps"
     --set ctc.tokens_per_frame=1 --set ctc.augment.tempo=0 --set ctc.augment.mel_masks=0)
+again=(--set optim.lr=7e-4 --set ctc.augment.mel_stretch=0.15)  # other voices: docs/log.md 24
 
 if stage 1 "make the corpus"; then
     python "$recipe/prepare.py" "$corpus" --seed "$seed" --jobs "$jobs" \
@@ -43,8 +44,8 @@ if stage 4 "pretrain on the unlabelled part, on units of what the recogniser fro
 fi
 
 if stage 5 "fine-tune once more, with pretraining and without"; then
-    speechssl finetune "${tuned[@]}" --set optim.lr=7e-4 --init-from "$exp/pretrained" --run "$exp/finetuned" >&2
-    speechssl finetune "${tuned[@]}" --set optim.lr=7e-4 --init-from "$exp/scratch" --run "$exp/twice" >&2
+    speechssl finetune "${tuned[@]}" "${again[@]}" --init-from "$exp/pretrained" --run "$exp/finetuned" >&2
+    speechssl finetune "${tuned[@]}" "${again[@]}" --init-from "$exp/scratch" --run "$exp/twice" >&2
 fi
 
 if stage 6 "measure on unseen voices"; then
