@@ -72,7 +72,7 @@ def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path) -> None:
     assert again.stdout == done.stdout
 
 
-def make_digits(folder: Path, per_speaker: int = 25) -> Path:
+def make_digits(folder: Path, per_speaker: int) -> Path:
     """Recordings of one "digit" each: a letter of the toy language."""
     rng = np.random.default_rng(3)
     folder.mkdir(parents=True)
@@ -86,23 +86,19 @@ def make_digits(folder: Path, per_speaker: int = 25) -> Path:
     return folder
 
 
-def test_digits_joins_every_recording_once_and_trains_three_systems(tmp_path: Path, preset: Path) -> None:
-    make_digits(tmp_path / "speech" / "digits")
-    labelled = make_labelled(tmp_path / "words", {"train": 6})
-    tool = Path(sys.executable).with_name("speechssl")
-    subprocess.run([tool, "prepare", labelled, tmp_path / "words-store"], check=True, capture_output=True)
-    pretrain = [tool, "pretrain", tmp_path / "words-store", "--preset", preset, "--run", tmp_path / "pretrained"]
-    subprocess.run(pretrain, check=True, capture_output=True)
-    options = ("--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--pretrained", tmp_path / "pretrained")
-    options += ("--steps", 3, "--minutes", 0.2, "--jobs", 1, "--preset", preset)
+def test_digits_joins_every_recording_once_and_trains_four_systems(tmp_path: Path, preset: Path) -> None:
+    make_digits(tmp_path / "speech" / "digits", 60)
+    options = ("--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--minutes", 0.2, "--jobs", 1)
+    options += ("--steps", 3, "--pretrain-steps", 3, "--again-steps", 3, "--preset", preset)
     done = run("digits", *options)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"pretrained \+ fine-tuned.*\n.*from scratch.*\n.*frozen random encoder", done.stdout)
+    rows_in_order = r"pretrained \+ fine-tuned.*\n.*fine-tuned twice.*\n.*from scratch.*\n.*frozen random encoder"
+    assert re.search(rows_in_order, done.stdout)
     rows = [line.split(",") for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]]
     for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
         own = [row for row in rows if row[2] == speaker]
         assert {row[3] for row in own} == {split}
-        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted("abcdef"[n % 6] for n in range(25))
+        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted("abcdef"[n % 6] for n in range(60))
         assert all(3 <= len(row[1].split()) <= 7 for row in own)
     name, text = rows[0][0], rows[0][1]
     seconds = soundfile.info(tmp_path / "exp/strings" / name).duration
