@@ -157,7 +157,7 @@ class Units(nn.Module):
         else:
             context = context[torch.from_numpy(masked.places).to(raw.device)]
             hidden = torch.ones(len(context), dtype=torch.bool, device=raw.device)
-        units = self.units(self.describe(batch)[0]).flatten(0, 1)[slots]
+        units = self.units(self.describe(batch)[0].flatten(0, 1)[slots])
         weights = torch.where(hidden, 1.0, config.visible_weight)
         losses, right = self._answers(context, units)
         loss, weight = (losses * weights).sum(), len(slots)

@@ -161,7 +161,6 @@ def test_errors_are_one_line(
 @pytest.mark.parametrize("name", ["tiny", "small", "base", "large"])
 def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> None:
     for kind in (PretrainSettings, FinetuneSettings):
-        batch_s = resolve_settings(kind, name, {}).batch.seconds
-        seconds = bench._enough(batch_s)
+        seconds = bench._enough(resolve_settings(kind, name, {}).batch.seconds)
         bench._check(seconds, 1)
-        assert seconds == min(20 * batch_s, bench.MOST_S)
+        assert seconds >= 400  # below it, what is timed is few batches, and the longest of them mostly padding

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Real speech: a recogniser of few transcripts names units in all recordings, an encoder learns them and starts again.
+# Real speech: a recogniser of few transcripts names units in the rest, an encoder learns them and starts again.
 #
 #     bash recipes/kathleen/run.sh --data FOLDER [--exp exp/kathleen] [--stage N --stop-stage M]
 #
-# FOLDER holds kathleen/ with metadata.csv. Pretraining hears the audio of its train split; transcripts are read of the
-# chosen minutes alone. What pretraining gives is the row "pretrained" beside "twice": both start from the recogniser
+# FOLDER holds kathleen/ with metadata.csv. Pretraining hears the audio of its train split; in stage 2 transcripts are
+# read of the chosen minutes and of dev alone. What pretraining gives is the row "pretrained" beside "twice": both start from the recogniser
 # from scratch and get the same labels and updates, the one with pretraining between, the other without.
 
 . "$(dirname "$0")/../common.sh"
