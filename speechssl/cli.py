@@ -4,7 +4,6 @@
 4 all inputs failed; 143 SIGTERM, after a checkpoint.
 """
 
-import json
 import re
 import shutil
 import sys
@@ -21,6 +20,7 @@ from speechssl import __version__, ranks
 from speechssl.batching import Dataset
 from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.checkpoint import model_folder
+from speechssl.compare import comparison, read_system
 from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
@@ -31,7 +31,6 @@ from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
 from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
-from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
@@ -288,29 +287,20 @@ def _probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
 
 @app.command("compare")
 def compare_command(
-    scores: Annotated[list[Path], typer.Argument(help="Folders that evaluate wrote; NAME=FOLDER names a row.")],
+    scores: Annotated[
+        list[Path],
+        typer.Argument(help="Folders that evaluate wrote; NAME=FOLDER names a row, the same NAME again pools runs."),
+    ],
 ) -> None:
-    """One table from several evaluations."""
+    """One table from several evaluations, and how each differs from the first on the same utterances."""
     short = [given.name for given in scores]
-    rows = []
+    rows: dict[str, list[Path]] = {}
     for given in scores:
         # A folder's own name may hold "=", as in lr=0.1; of equal last names, such as test, none says enough.
         named, _, folder = ("", "", str(given)) if given.is_dir() else str(given).rpartition("=")
         name = named or (str(given) if short.count(given.name) > 1 else given.name)
-        rows.append((name, *_score_cells(Path(folder))))
-    _out(text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances"), rows) + "\n")
-
-
-def _score_cells(folder: Path) -> tuple[str, ...]:
-    try:
-        score = json.loads((folder / "score.json").read_text(encoding="utf-8"))
-        (a, b), (c, d) = score["wer_interval"], score["cer_interval"]
-        return (
-            f"{score['wer']:.1%}", f"{a:.1%} .. {b:.1%}", f"{score['cer']:.1%}", f"{c:.1%} .. {d:.1%}",
-            str(score["num_utterances"]),
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder} holds no score.json that can be read ({error}): run speechssl evaluate") from error
+        rows.setdefault(name, []).append(Path(folder))
+    _out(comparison([read_system(name, folders) for name, folders in rows.items()]))
 
 
 bench = typer.Typer(

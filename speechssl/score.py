@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError, ManifestError
 
+NUM_BOOTSTRAP = 1000  # resamples of an interval
 _CELLS_PER_BLOCK = 4_000_000  # bootstrap counts held at once: about 32 MB, whatever the number of utterances
 
 
@@ -128,7 +129,7 @@ class Score:
 
 
 def score(
-    references: Mapping[str, str], hypotheses: Mapping[str, str], *, seed: int = 0, num_bootstrap: int = 1000
+    references: Mapping[str, str], hypotheses: Mapping[str, str], *, seed: int = 0, num_bootstrap: int = NUM_BOOTSTRAP
 ) -> Score:
     """Compare hypotheses with references, utterance by utterance; texts are taken as they are (normalise first).
 
@@ -226,26 +227,38 @@ def _confusions(words: Any) -> tuple[Confusion, ...]:
     return tuple(Confusion(said, heard, count) for (said, heard), count in ordered)
 
 
-def _intervals(
-    utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % percentile intervals of the word and of the character error rate.
+def bootstrap_sums(table: NDArray[np.float64], seed: int, num_bootstrap: int) -> NDArray[np.float64]:
+    """Sums (num_bootstrap, K) of a table (N, K) over as many rows as it has, drawn with replacement.
 
-    A resample draws as many utterances as there are, with replacement: how often each was drawn is multinomial.
+    How often each row was drawn is multinomial. The draws depend on N, ``seed`` and ``num_bootstrap`` alone, so
+    tables of the same utterances get the same draws.
     """
-    units = [(u.words, u.characters) for u in utterances]
-    table = np.array([[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units], dtype=np.float64)
     n = len(table)
     rng = np.random.default_rng(seed)
     block = max(1, _CELLS_PER_BLOCK // n)
-    sums: list[NDArray[np.float64]] = []
-    for start in range(0, num_bootstrap, block):
-        draws = rng.multinomial(n, np.full(n, 1 / n), size=min(block, num_bootstrap - start))
-        sums.append(draws @ table)
-    word_errors, words, character_errors, characters = np.concatenate(sums).T
-    return _percentiles(word_errors, words), _percentiles(character_errors, characters)
+    sums = [
+        rng.multinomial(n, np.full(n, 1 / n), size=min(block, num_bootstrap - start)) @ table
+        for start in range(0, num_bootstrap, block)
+    ]
+    return np.concatenate(sums)
 
 
-def _percentiles(errors: NDArray[np.float64], lengths: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(errors / np.maximum(lengths, 1), [0.025, 0.975])
+def _intervals(
+    utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """95 % percentile intervals of the word and of the character error rate."""
+    units = [(u.words, u.characters) for u in utterances]
+    table = np.array([[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units], dtype=np.float64)
+    wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
+    return percentiles(wer), percentiles(cer)
+
+
+def rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Word and character error rates (...) of (..., 4): errors and reference length in words, then in characters."""
+    return sums[..., 0] / np.maximum(sums[..., 1], 1), sums[..., 2] / np.maximum(sums[..., 3], 1)
+
+
+def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % (low, high) of bootstrap draws."""
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -75,7 +75,9 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     table = call("compare", f"one system={tmp_path / 'score'}", tmp_path / "score")
     assert table.exit_code == 0
     assert "one system" in table.stdout
-    assert len([line for line in table.stdout.splitlines() if "%" in line and "interval" not in line]) == 2
+    rates, differences = table.stdout.split("\n\n")
+    assert len([line for line in rates.splitlines() if "%" in line and "interval" not in line]) == 2
+    assert "+0.0 .. +0.0" in differences
 
 
 def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_errors_are_one_line(
     assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
     assert "no audio found" in error("transcribe", model, tmp_path)
     assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
-    assert "no score.json" in error("compare", tmp_path)
+    assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
     holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
     assert "split holdout" in holdout
@@ -147,8 +149,8 @@ def test_files_and_folders_in_the_way_are_one_line(
     monkeypatch.setattr(cli, "write_score", lambda *_: file.mkdir())
     assert f"{file}: File exists" in error("evaluate", model, labelled_store, "--out", file)
     assert "--force deletes run folders only" in error("pretrain", labelled_store, "--run", file, "--force")
-    (tmp_path / "score.json").write_text("{}")
-    assert "no score.json that can be read ('wer_interval')" in error("compare", tmp_path)
+    (tmp_path / "utterances.jsonl").write_text("{}")
+    assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
     assert file.read_text() == "mine"
 
 
