@@ -43,6 +43,25 @@ def test_the_table_has_mean_and_range_of_the_seeds_the_best_first() -> None:
     ]
 
 
+def of_task(task: str, loss: float, accuracy: float | None, cer: float) -> dict[str, Any]:
+    own = {"loss": loss} | ({} if accuracy is None else {"accuracy": accuracy})
+    pretrain = [] if task == "contrastive" else [f"task={task}", "batch.seconds=20"]
+    return row("x", "pretrained", 10, 0, cer) | {"pretraining": own, "pretrain": pretrain, "finetune": []}
+
+
+def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
+    """By hand, without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)). Two neighbours of the contrastive runs are swapped."""
+    rows = [of_task("contrastive", loss, -loss, cer) for loss, cer in ((1, 50), (2, 70), (3, 60), (4, 80))]
+    rows += [of_task("reconstruction", loss, None, cer) for loss, cer in ((0.1, 9), (0.2, 8), (0.3, 7), (0.4, 6))]
+    rows += [of_task("views", 1, None, cer) for cer in (1, 2, 3)] + [row("y", "scratch", 10, 0, 5)]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in learn.correlations(rows).splitlines()[3:]]
+    assert lines == [
+        ["10", "contrastive", "4", "+0.80", "+0.80", "-0.80", "-0.80"],
+        ["10", "reconstruction", "4", "-1.00", "-1.00", "-", "-"],
+    ]
+    assert learn.correlations(ROWS) == ""
+
+
 def test_results_become_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = "".join(json.dumps(r) + "\n" for r in ROWS) + '{"name": "cut off'  # by a kill
     (tmp_path / "results.jsonl").write_text(lines, encoding="utf-8")

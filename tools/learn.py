@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
@@ -42,6 +43,7 @@ from turns import machine
 
 SYSTEMS = ("pretrained", "scratch", "frozen")
 TIMED = 12, 2  # updates of two short runs: the difference has no start in it
+LEAST = 4  # runs that have a rank correlation
 LAST = 50  # updates whose mean is the loss of a run
 ALL = math.inf  # minutes
 ROW = ("name", "system", "minutes")
@@ -187,11 +189,8 @@ def as_text(rows: Sequence[Table]) -> str:
         values = [row[name] for row in found]
         return f"{statistics.mean(values):.1f} ({min(values):.1f} .. {max(values):.1f})"
 
-    def label(minutes: float) -> str:
-        return "all" if minutes == ALL else f"{minutes:g}"
-
     cells = [
-        (label(minutes), name, system, len(found), cell(found, "cer"), cell(found, "wer"))
+        (amount(minutes), name, system, len(found), cell(found, "cer"), cell(found, "wer"))
         for (name, system, minutes), found in grouped(rows)
     ]
     lost = [
@@ -200,6 +199,39 @@ def as_text(rows: Sequence[Table]) -> str:
         if "failed" in row
     ]
     return text_table(("minutes", "trial", "system", "seeds", "CER on dev, %", "WER on dev, %"), cells) + "".join(lost)
+
+
+def correlations(rows: Sequence[Table]) -> str:
+    """Whether a task's own loss foretells error rates: rank correlation (Spearman) over the runs of each task.
+
+    A loss that foretells them has a correlation near 1, an accuracy near -1. Losses of two tasks do not compare, and
+    neither do fine-tunings of two kinds, so each has a line.
+    """
+    runs: dict[tuple[str, str, str], list[Table]] = {}
+    for row in rows:
+        if "failed" not in row and row.get("pretraining"):
+            task = dict(item.split("=", 1) for item in row["pretrain"]).get("task", "contrastive")
+            runs.setdefault((amount(row["minutes"]), task, " ".join(row["finetune"])), []).append(row)
+    cells = []
+    for (minutes, task, _), found in sorted(runs.items()):
+        if len(found) >= LEAST:
+            pairs = [(own, rate) for own in ("loss", "accuracy") for rate in ("cer", "wer")]
+            cells.append((minutes, task, len(found), *(rank_correlation(found, *pair) for pair in pairs)))
+    titles = ("loss, CER", "loss, WER", "accuracy, CER", "accuracy, WER")
+    return "\n" + text_table(("minutes", "task", "runs", *titles), cells) if cells else ""
+
+
+def rank_correlation(found: Sequence[Table], own: str, rate: str) -> str:
+    """Spearman's, or a dash where a task has no such number or all runs have the same."""
+    values = [row["pretraining"].get(own) for row in found]
+    if None in values or len(set(values)) == 1:
+        return "-"
+    return f"{spearmanr(values, [row[rate] for row in found]).statistic:+.2f}"
+
+
+def amount(minutes: float | None) -> str:
+    """Of labels."""
+    return "all" if minutes in (None, ALL) else f"{minutes:g}"
 
 
 def plot(rows: Sequence[Table], out_png: Path) -> None:
@@ -246,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.command == "show":
         rows = read_rows(options.out)
-        print(as_text(rows), end="")
+        print(as_text(rows) + correlations(rows), end="")
         if options.png:
             plot(rows, options.png)
         return 0
