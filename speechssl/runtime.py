@@ -2,10 +2,12 @@
 
 import ctypes
 import hashlib
+import os
 import resource
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Literal
 
 import numpy as np
@@ -56,6 +58,20 @@ def log(message: str) -> None:
     """One line with the time of day, on stderr: stdout is for data."""
     message = message.replace("\n", "\\n")  # a file name may hold line breaks
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drop what libraries in C++ print on the process's standard error; what Python raises goes on."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def peak_memory_gb() -> float:

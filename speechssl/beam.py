@@ -1,0 +1,267 @@
+"""CTC beam search with an n-gram language model over words or over tokens: flashlight's, or a plain one of ours."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from speechssl.config import Settings
+from speechssl.lm import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, read_arpa
+from speechssl.runtime import quiet_stderr
+from speechssl.text import SentencePieceTokenizer, Tokenizer
+
+_IMPOSSIBLE = -1e4  # finite: sums of it are still numbers
+
+
+class BeamConfig(Settings):
+    """How hypotheses are weighed and how many are kept."""
+
+    unit: Literal["words", "tokens"] = Field("words", description="of the language model")
+    lm_weight: float = Field(1.0, ge=0, description="of log10 probabilities, beside natural logarithms of CTC's")
+    word_score: float = Field(0.0, description="added for each word")
+    beam_size: int = Field(100, ge=1, description="hypotheses kept after each frame")
+    beam_threshold: float = Field(25.0, gt=0, description="hypotheses that far below the best are dropped")
+    beam_tokens: int = Field(20, ge=1, description="best tokens of each frame that are tried")
+
+
+class Hypothesis(NamedTuple):
+    """What may have been said, and its score: CTC's ln probability, weighted language model and word scores."""
+
+    text: str
+    score: float
+
+
+def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Token ids of each word that can be spelled, with the space behind it where that is a token."""
+    space = _space(tokenizer)
+    found = {}
+    for word in words:
+        if word not in SPECIAL and not tokenizer.has_unknown(word):
+            ids = tokenizer.encode(word)
+            if ids and tokenizer.unk_id not in ids:
+                found[word] = (*ids, *space)
+    return found
+
+
+def _space(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The id of the token that separates words, if one does; SentencePiece's pieces begin words themselves."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return ()
+    return tuple(i for i, text in enumerate(tokenizer.texts[2:], 2) if text == " ")[:1]
+
+
+def token_name(text: str) -> str:
+    """A token as a word of a language model over tokens: what is a space in it becomes ``|``."""
+    return text.replace(" ", "|")
+
+
+class _Search(Protocol):
+    def __call__(self, log_probs: Tensor, nbest: int) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
+        """Token ids as collapsed, words (none without a lexicon) and score, best first, of (T, V) log-probabilities."""
+
+
+class BeamSearch:
+    """Text of log-probabilities under a recogniser and a language model.
+
+    Words come from the lexicon alone if the model is over words. A frame in which words end is put behind the last one,
+    so that no spelling has to find its space in the audio.
+
+    Source: Collobert et al. 2016 (arXiv 1609.03193), section 2.3, and Hannun et al. 2014 (arXiv 1408.2873), as
+    flashlight-text does it: hypotheses alike in what was said, place in the lexicon and last token are one, and their
+    probabilities are added.
+
+    Raises:
+        ConfigError: the language model is over other words or tokens than the recogniser can spell, or flashlight-text
+            is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        lm: Path,
+        lexicon: dict[str, tuple[int, ...]] | None,
+        config: BeamConfig,
+        backend: Literal["flashlight", "plain"] | None = None,
+    ) -> None:
+        """``lexicon``: spellings of words; None = a model over tokens. ``backend``: None = flashlight if installed."""
+        self.tokenizer, self.config, self.lexicon = tokenizer, config, lexicon
+        self._separator = _space(tokenizer)
+        if backend is None:
+            backend = "flashlight" if find_spec("flashlight") else "plain"
+        self._search: _Search = (_Flashlight if backend == "flashlight" else _Plain)(tokenizer, lm, lexicon, config)
+
+    def __call__(self, log_probs: Tensor, num_frames: Tensor, nbest: int = 1) -> list[list[Hypothesis]]:
+        """The ``nbest`` best texts of each utterance, best first; of equal texts the first one.
+
+        Args:
+            log_probs: (B, T, V).
+            num_frames: (B,) valid frames.
+        """
+        found = []
+        for row, count in zip(log_probs.float().cpu(), num_frames.tolist(), strict=True):
+            frames = row[:count].clone()
+            frames[:, self.tokenizer.unk_id] = _IMPOSSIBLE  # what nobody can read
+            if self._separator and self.lexicon is not None:
+                last = torch.full((1, frames.shape[1]), _IMPOSSIBLE)
+                last[0, self._separator[0]] = 0.0
+                frames = torch.cat([frames, last])
+            texts: dict[str, float] = {}
+            for ids, words, score in self._search(frames.contiguous(), nbest) if count else []:
+                text = " ".join(words) if self.lexicon is not None else self.tokenizer.decode(ids)
+                texts.setdefault(text, score)
+            found.append([Hypothesis(*item) for item in texts.items()] or [Hypothesis("", 0.0)])
+        return found
+
+
+class _Flashlight:
+    """torchaudio's decoder, on flashlight-text, which has KenLM inside: ARPA files and KenLM's binary ones."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
+    ) -> None:
+        from torchaudio.models.decoder import ctc_decoder
+
+        separator = _space(tokenizer) or (tokenizer.unk_id,)
+        # With a lexicon, names of our own: a token may be any character, also one that a file of them could not hold.
+        texts = [token_name(text) for text in tokenizer.texts]
+        names = texts if lexicon is None else [f"t{i}" for i in range(tokenizer.size)]
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "list.txt")
+            if lexicon is None:  # the order that the language model's words have; torchaudio would leave it to chance
+                lines = [f"{name}\n" for name in names]
+            else:
+                lines = [f"{word}\t{' '.join(names[i] for i in ids)}\n" for word, ids in lexicon.items()]
+                lines.append(f"{UNKNOWN}\t{names[tokenizer.unk_id]}\n")  # it must be there; nothing spells it
+            path.write_text("".join(lines), encoding="utf-8")
+            with quiet_stderr():
+                self._decoder = ctc_decoder(
+                    lexicon=None if lexicon is None else str(path),
+                    tokens=names,
+                    lm=str(lm),
+                    lm_dict=str(path) if lexicon is None else None,
+                    beam_size=config.beam_size,
+                    beam_size_token=min(config.beam_tokens, tokenizer.size),
+                    beam_threshold=config.beam_threshold,
+                    lm_weight=config.lm_weight,
+                    word_score=config.word_score if lexicon is not None else 0.0,
+                    sil_score=config.word_score if lexicon is None else 0.0,
+                    log_add=True,
+                    blank_token=names[tokenizer.blank_id],
+                    sil_token=names[separator[0]],
+                    unk_word=UNKNOWN,
+                )
+
+    def __call__(self, log_probs: Tensor, nbest: int) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
+        self._decoder.nbest = nbest
+        (found,) = self._decoder(log_probs[None])
+        return [(tuple(h.tokens.tolist()), tuple(h.words), h.score) for h in found]
+
+
+@dataclass
+class _Node:
+    """A place in the lexicon: what may follow, and the words that end here."""
+
+    children: dict[int, "_Node"] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+
+class _State(NamedTuple):
+    """Hypotheses that share this are one: what has been said, the place in the lexicon, the last token."""
+
+    said: tuple[str, ...]
+    node: int  # id() of the place
+    token: int
+    after_blank: bool
+
+
+class _Kept(NamedTuple):
+    """``score`` adds up all ways to a state; ``ids`` are those of the best one, which has ``best`` alone."""
+
+    score: float
+    best: float
+    node: _Node
+    ids: tuple[int, ...]
+
+    def plus(self, value: float) -> "_Kept":
+        return self._replace(score=self.score + value, best=self.best + value)
+
+
+class _Beam(dict[_State, _Kept]):
+    """States and the best way to each."""
+
+    def add(self, state: _State, kept: _Kept) -> None:
+        if (other := self.get(state)) is not None:
+            score = float(np.logaddexp(other.score, kept.score))
+            kept = max(other, kept, key=lambda k: k.best)._replace(score=score)
+        self[state] = kept
+
+
+class _Plain:
+    """The same search in Python, for where flashlight-text has no wheel: slow, ARPA files only.
+
+    flashlight's ways are kept so that results agree: it adds ``word_score`` for every frame of a separator when the
+    model is over tokens, and between words a frame may repeat the separator only.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
+    ) -> None:
+        self._lm: NgramModel = read_arpa(lm)
+        self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
+        self._separator = (_space(tokenizer) or (tokenizer.unk_id,))[0]
+        self._root = _Node()
+        names = {token_name(t): (i,) for i, t in enumerate(tokenizer.texts) if i != self._blank}
+        for word, ids in (names if lexicon is None else lexicon).items():
+            node = self._root
+            for i in ids:
+                node = node.children.setdefault(i, _Node())
+            node.words.append(word)
+
+    def __call__(self, log_probs: Tensor, nbest: int) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
+        beam = _Beam({_State((), id(self._root), self._separator, False): _Kept(0.0, 0.0, self._root, ())})
+        for frame in log_probs:
+            best = torch.topk(frame, min(self._config.beam_tokens, len(frame)))
+            beam = self._step(beam, dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)), frame.tolist())
+        ended = _Beam()
+        whole = {s: k for s, k in beam.items() if k.node is self._root} or beam
+        for state, kept in whole.items():
+            end = self._config.lm_weight * self._lm.log10_prob(END, (BEGIN, *state.said))
+            ended.add(state._replace(token=self._separator, after_blank=False), kept.plus(end))
+        ranked = heapq.nlargest(nbest, ended.items(), key=lambda item: item[1].score)
+        return [(kept.ids, () if self._free else state.said, kept.score) for state, kept in ranked]
+
+    def _step(self, beam: _Beam, tokens: dict[int, float], frame: list[float]) -> _Beam:
+        found = _Beam()
+        for state, kept in beam.items():
+            at_root = kept.node is self._root
+            for token, value in tokens.items():
+                child = kept.node.children.get(token)
+                if child is None or (token == state.token and not state.after_blank):
+                    continue
+                eaten = kept.plus(value)._replace(ids=(*kept.ids, token))
+                if child.children:
+                    found.add(_State(state.said, id(child), token, False), eaten._replace(node=child))
+                for word in child.words:
+                    ended = eaten.plus(self._word(word, token, state.said))._replace(node=self._root)
+                    found.add(_State((*state.said, word), id(self._root), token, False), ended)
+            stay = self._separator if at_root and not self._free else state.token
+            if (not state.after_blank and stay in tokens) if self._free else (not state.after_blank or at_root):
+                again = self._config.word_score if self._free and stay == self._separator else 0.0
+                found.add(state._replace(token=stay, after_blank=False), kept.plus(frame[stay] + again))
+            if not self._free or self._blank in tokens:
+                found.add(state._replace(token=self._blank, after_blank=True), kept.plus(frame[self._blank]))
+        floor = max(kept.score for kept in found.values()) - self._config.beam_threshold
+        best = heapq.nlargest(self._config.beam_size, found.items(), key=lambda item: item[1].score)
+        return _Beam({state: kept for state, kept in best if kept.score >= floor})
+
+    def _word(self, word: str, token: int, said: tuple[str, ...]) -> float:
+        score = self._config.lm_weight * self._lm.log10_prob(word, (BEGIN, *said))
+        return score + (self._config.word_score if not self._free or token == self._separator else 0.0)
