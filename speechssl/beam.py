@@ -1,23 +1,27 @@
 """CTC beam search with an n-gram language model over words or over tokens: flashlight's, or a plain one of ours."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from speechssl.config import Settings
-from speechssl.lm import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, read_arpa
-from speechssl.runtime import quiet_stderr
-from speechssl.text import SentencePieceTokenizer, Tokenizer
+from speechssl.checkpoint import load_folder, save_folder, stored_folder
+from speechssl.config import Settings, as_table, build
+from speechssl.errors import ConfigError
+from speechssl.lm import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, is_binary, read_arpa
+from speechssl.runtime import log, quiet_stderr
+from speechssl.text import SentencePieceTokenizer, Tokenizer, normalise
 
+LM_FOLDER = "lm"  # in a model folder
+MAX_LOST = 0.1  # share of a language model's words that the recogniser may be unable to say
 _IMPOSSIBLE = -1e4  # finite: sums of it are still numbers
 
 
@@ -61,6 +65,60 @@ def _space(tokenizer: Tokenizer) -> tuple[int, ...]:
 def token_name(text: str) -> str:
     """A token as a word of a language model over tokens: what is a space in it becomes ``|``."""
     return text.replace(" ", "|")
+
+
+def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> list[str]:
+    """The words of a language model that the recogniser can say; how many it cannot is logged.
+
+    Raises:
+        ConfigError: these are more than ``MAX_LOST`` of them, or as many are not normalised as transcripts are.
+    """
+    spelled = spellings(tokenizer, words)
+    for problem, found in (
+        ("have characters that the recogniser does not", [w for w in words if w not in spelled]),
+        (f"are not as {normaliser} leaves them", [w for w in words if normalise(w, normaliser) != w]),
+    ):
+        if len(found) > MAX_LOST * len(words):
+            raise ConfigError(
+                f"{len(found)} of the {len(words)} words of the language model {problem}, {found[0]!r} for one: "
+                f"estimate it from text like the transcripts (speechssl lm --normaliser {normaliser})"
+            )
+    if len(spelled) < len(words):
+        log(f"{len(words) - len(spelled)} of {len(words)} words have characters that the recogniser does not: left out")
+    return list(spelled)
+
+
+def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
+    """Whether a language model with these words is one over the recogniser's tokens."""
+    return set(words) <= {token_name(text) for text in tokenizer.texts}
+
+
+def save_lm(model: Path, lm: Path, words: Sequence[str] | None, config: BeamConfig, about: Mapping[str, Any]) -> None:
+    """Put a language model, its words and its weights into a model folder, where ``load_lm`` finds them."""
+    name = "lm.bin" if is_binary(lm) else "lm.arpa"
+    files = {name: lm.read_bytes()}
+    if words is not None:
+        files["words.txt"] = "".join(f"{word}\n" for word in words).encode()
+    record = {"kind": "lm", "file": name, "beam": as_table(config), "about": dict(about)}
+    save_folder(model / LM_FOLDER, {}, record, files)
+
+
+def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
+    """The beam search of a model folder, or None if it has no language model.
+
+    Raises:
+        CheckpointError: damaged.
+        ConfigError: it is a KenLM binary file and flashlight-text is not installed.
+    """
+    folder = stored_folder(model / LM_FOLDER)
+    if not folder.exists():
+        return None
+    _, record = load_folder(folder)
+    config, path = build(BeamConfig, record["beam"]), folder / record["file"]
+    if config.unit == "tokens":
+        return BeamSearch(tokenizer, path, None, config)
+    words = (folder / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    return BeamSearch(tokenizer, path, spellings(tokenizer, words), config)
 
 
 class _Search(Protocol):
@@ -214,6 +272,8 @@ class _Plain:
     def __init__(
         self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
     ) -> None:
+        if is_binary(lm):
+            raise ConfigError(f"{lm} is a KenLM binary: to read it, pip install 'speechssl[lm]'; or give an ARPA file")
         self._lm: NgramModel = read_arpa(lm)
         self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
         self._separator = (_space(tokenizer) or (tokenizer.unk_id,))[0]

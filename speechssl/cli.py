@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +18,17 @@ import typer
 
 from speechssl import __version__, ranks
 from speechssl.batching import Dataset
+from speechssl.beam import (
+    LM_FOLDER,
+    BeamConfig,
+    BeamSearch,
+    is_over_tokens,
+    known_words,
+    load_lm,
+    save_lm,
+    spellings,
+    token_name,
+)
 from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.checkpoint import model_folder
 from speechssl.compare import comparison, read_system
@@ -27,13 +38,17 @@ from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import finetune, load_encoder, pretrain, pretrain_cost
 from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
+from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import Failure, evaluate, find_audio, transcribe, write_score
+from speechssl.recognise import Failure, beam_text, evaluate, find_audio, transcribe, write_score
+from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
+from speechssl.text import load_tokenizer, normalise
+from speechssl.tune import tune
 
 SOME_FAILED, ALL_FAILED = 3, 4
 
@@ -157,6 +172,67 @@ def finetune_command(
         _out(f"{run / 'model'}\n")
 
 
+@app.command("lm")
+def lm_command(
+    texts: Annotated[list[Path], typer.Argument(help="Text files, a sentence a line, and stores with transcripts.")],
+    out: Annotated[Path, typer.Option(help="ARPA file to write.")],
+    order: Annotated[int, typer.Option(help="Length of the longest n-grams, 2 to 6.")] = 4,
+    split: Annotated[str, typer.Option(help="Whose transcripts to take of a store.")] = "train",
+    normaliser: Annotated[str, typer.Option(help="What is done to the text; the recogniser's.")] = "basic-1",
+    tokens_of: Annotated[
+        Path | None, typer.Option(help="Run or model folder: n-grams of its tokens instead of words.")
+    ] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Text or store to measure the perplexity of.")] = None,
+) -> None:
+    """Text -> an n-gram language model (modified Kneser-Ney), as an ARPA file."""
+    tokenizer = load_tokenizer(model_folder(tokens_of)) if tokens_of else None
+
+    def sentences(paths: Sequence[Path]) -> Iterator[list[str]]:
+        for text in read_texts(paths, split):
+            line = normalise(text, normaliser)
+            yield [token_name(tokenizer.texts[i]) for i in tokenizer.encode(line)] if tokenizer else line.split()
+
+    model = estimate(sentences(texts), order)
+    write_atomic(out, arpa_lines(model))
+    counts = [(k, len(found.word), *(f"{d:.3f}" for d in found.discounts)) for k, found in enumerate(model.orders, 1)]
+    _out(text_table(("length", "n-grams", "discount of 1", "of 2", "of 3 and more"), counts))
+    if held_out:
+        found = perplexity(read_arpa(out), sentences([held_out]))
+        _out(
+            f"\nperplexity of {held_out}: {found.excluding_unknown:.1f} without the {found.num_unknown} of "
+            f"{found.num_words} words that the model does not have, {found.including_unknown:.1f} with them\n"
+        )
+
+
+@app.command("tune-lm")
+def tune_lm_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder, which will hold the language model.")],
+    lm: Annotated[Path, typer.Argument(help="ARPA file, or KenLM binary with --words.")],
+    store: Annotated[Path, typer.Argument(help="Prepared store with transcripts.")],
+    split: Annotated[str, typer.Option(help="Split to tune on: never the one to measure on.")] = "dev",
+    words: Annotated[Path | None, typer.Option(help="Words to recognise, one a line; those of the ARPA file.")] = None,
+) -> None:
+    """Find the weights of a language model, and keep it in the model folder: transcribe and evaluate then use it."""
+    folder = model_folder(model)
+    recogniser = load_ctc(folder).to(pick_device("auto"))
+    listed = read_words(lm, words)
+    over_tokens = is_over_tokens(recogniser.tokenizer, listed)
+    known = None if over_tokens else known_words(recogniser.tokenizer, recogniser.normaliser, listed)
+    lexicon = None if known is None else spellings(recogniser.tokenizer, known)
+    config = BeamConfig(unit="tokens" if over_tokens else "words")
+    tuned = tune(
+        recogniser, Dataset([Store(store)], [split]), config, lambda c: BeamSearch(recogniser.tokenizer, lm, lexicon, c)
+    )
+    best = tuned.tried[0]
+    about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
+    save_lm(folder, lm, known, best.config, about)
+    rows = [("greedy", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
+    for config, found in tuned.tried:
+        rows.append((f"{config.lm_weight:g}", f"{config.word_score:g}", f"{found.wer:.1%}", f"{found.cer:.1%}"))
+    _out(text_table(("weight", "word score", "WER", "CER"), rows))
+    log(f"{folder / LM_FOLDER} holds the language model with the best of these weights")
+
+
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
@@ -165,12 +241,21 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
 ) -> None:
-    """Word and character error rate of greedy decoding, with its interval and its errors."""
-    recogniser = load_ctc(model_folder(model)).to(pick_device("auto"))
+    """Word and character error rate with interval and errors: greedy, and with the model folder's language model.
+
+    What the language model gives goes to OUT/lm, as greedy decoding to OUT.
+    """
+    folder = model_folder(model)
+    recogniser = load_ctc(folder).to(pick_device("auto"))
+    beam = load_lm(folder, recogniser.tokenizer)
     dataset = Dataset([Store(store)], [split])
-    result = evaluate(recogniser, dataset, batch_seconds)
     about = {"model": str(model), "store": str(store), "split": split, "normaliser": recogniser.normaliser}
-    _out(write_score(result, out, about))
+    _out(write_score(evaluate(recogniser, dataset, batch_seconds), out, about))
+    if beam:
+        result = evaluate(recogniser, dataset, batch_seconds, beam_text(beam))
+        weights = {"lm": as_table(beam.config)}
+        _out(f"\nWith the language model:\n{write_score(result, out / LM_FOLDER, about | weights)}\n")
+        _out(comparison([read_system("greedy", [out]), read_system("with language model", [out / LM_FOLDER])]))
 
 
 @app.command("transcribe")
@@ -180,9 +265,10 @@ def transcribe_command(
     output_format: Annotated[str, typer.Option(help="Comma-separated: txt, json.")] = "txt",
     output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Without the model folder's language model.")] = False,
     force: ForceOption = False,
 ) -> None:
-    """Files and folders -> text."""
+    """Files and folders -> text, with the language model that tune-lm put into the model folder."""
     names = output_format.split(",")
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
@@ -200,10 +286,14 @@ def transcribe_command(
     waiting = [f for f in files if force or output_dir is None or not all(t.exists() for t in targets(f))]
     if len(waiting) < len(files):
         log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
-    recogniser = load_ctc(model_folder(model)).to(pick_device("auto"))
+    folder = model_folder(model)
+    recogniser = load_ctc(folder).to(pick_device("auto"))
+    beam = None if greedy else load_lm(folder, recogniser.tokenizer)
+    decode = beam_text(beam) if beam else None
     failed = 0
     with HoursProgress() as progress:
-        for result in transcribe(recogniser, waiting, model.name, batch_seconds, lambda s: progress(s / 3600, None)):
+        seen: Callable[[float], None] = lambda s: progress(s / 3600, None)  # noqa: E731
+        for result in transcribe(recogniser, waiting, model.name, batch_seconds, seen, decode):
             if isinstance(result, Failure):
                 failed += 1
                 log(f"{result.path}: {result.error}")

@@ -118,18 +118,19 @@ def _short_name(name: str, suffix: str) -> str:
     return name + ending
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 so that ``path`` holds either what it held before or all of it, even after a power cut.
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, whole or in parts, so that ``path`` holds what it held before or all of it, even after a power cut.
 
-    Missing folders are made. A process killed inside may leave a hidden ``.speechssl-*.tmp`` file beside it.
+    UTF-8. Missing folders are made. A process killed inside may leave a hidden ``.speechssl-*.tmp`` file beside it.
     """
-    data = text.encode("utf-8")
+    parts = [text] if isinstance(text, str) else text
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of our own, not one made from the target's, which may be as long as names can be.
     temporary = path.parent / f".speechssl-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

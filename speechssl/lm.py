@@ -3,20 +3,24 @@
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError
 from speechssl.runtime import log
+from speechssl.store import Store, is_store
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPECIAL = (UNKNOWN, BEGIN, END)  # ids 0, 1, 2
 MAX_ORDER = 6  # the most that KenLM takes as it is distributed
 # Where a text is too small or too regular to tell: what lmplz takes then.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
+_KENLM = b"mmap lm http://kheafield.com/code"  # how its files begin
 _NEVER = -99.0  # log10 probability of <s>, by custom
 
 Ints = NDArray[np.int64]
@@ -220,11 +224,71 @@ def read_arpa(path: Path) -> NgramModel:
     Raises:
         ConfigError: it cannot be read, is no ARPA file, or has more or fewer n-grams than it says; the line is named.
     """
+    with _opened(path) as file:
+        return NgramModel(_Arpa(path, file).ngrams())
+
+
+def arpa_words(path: Path) -> list[str]:
+    """The words of an ARPA file without the marks, in its order; no more of it is read.
+
+    Raises:
+        ConfigError: as ``read_arpa``.
+    """
+    with _opened(path) as file:
+        arpa = _Arpa(path, file)
+        return [word for (word,) in arpa.section(1, arpa.header()[0]) if word not in SPECIAL]
+
+
+def is_binary(path: Path) -> bool:
+    """Whether a file is one of KenLM's own, rather than ARPA."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_KENLM)) == _KENLM
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as a language model: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
-            return NgramModel(_Arpa(path, file).ngrams())
+            yield file
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as an ARPA file: {error}") from error
+        raise ConfigError(f"{path} cannot be read as {kind}: {error}") from error
+
+
+def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
+    """The lines of text files, and the transcripts of one split of stores.
+
+    Raises:
+        ConfigError: a file cannot be read as UTF-8 text, or a store has no transcript there.
+    """
+    for path in paths:
+        if is_store(path):
+            store = Store(path)
+            texts = [store.record(int(i)).text for i in store.indices([split])]
+            if not any(texts):
+                raise ConfigError(
+                    f"{path} has no transcripts in split {split}; splits there: {', '.join(store.splits)}"
+                )
+            yield from (text for text in texts if text)
+        else:
+            with _opened(path, "text") as file:
+                yield from file
+
+
+def read_words(lm: Path, listed: Path | None) -> list[str]:
+    """The words of a language model: those listed, one a line, or those of the ARPA file.
+
+    Raises:
+        ConfigError: a file cannot be read, or a KenLM binary comes without its words.
+    """
+    if listed:
+        with _opened(listed, "text") as file:
+            return [word for line in file if (word := line.strip())]
+    if is_binary(lm):
+        raise ConfigError(f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE")
+    return arpa_words(lm)
 
 
 class _Arpa:
@@ -248,7 +312,8 @@ class _Arpa:
         if line != title:
             raise self.wrong(f"{line[:80]!r} where {title} was expected")
 
-    def ngrams(self) -> list[dict[tuple[str, ...], tuple[float, float]]]:
+    def header(self) -> list[int]:
+        """How many n-grams of each length are to come; the title of the first ones is read."""
         while self.next() != "\\data\\":
             pass
         declared: list[int] = []
@@ -259,14 +324,23 @@ class _Arpa:
             declared.append(int(number))
         if not 1 <= len(declared) <= MAX_ORDER:
             raise self.wrong(f"n-grams of {len(declared)} lengths: allowed are 1 to {MAX_ORDER}")
+        self.expect(line, "\\1-grams:")
+        return declared
+
+    def section(self, k: int, count: int) -> dict[tuple[str, ...], tuple[float, float]]:
+        """The n-grams of one length."""
+        found = dict(self.ngram(self.next(), k) for _ in range(count))
+        if len(found) < count:
+            raise self.wrong(f"one of the {k}-grams above stands there twice")
+        return found
+
+    def ngrams(self) -> list[dict[tuple[str, ...], tuple[float, float]]]:
+        """All of them, by length, to the end of the file's data."""
+        declared = self.header()
         found = []
         for k, count in enumerate(declared, 1):
-            self.expect(line, f"\\{k}-grams:")
-            found.append(dict(self.ngram(self.next(), k) for _ in range(count)))
-            if len(found[-1]) < count:
-                raise self.wrong(f"one of the {k}-grams above stands there twice")
-            line = self.next()
-        self.expect(line, "\\end\\")
+            found.append(self.section(k, count))
+            self.expect(self.next(), f"\\{k + 1}-grams:" if k < len(declared) else "\\end\\")
         return found
 
     def ngram(self, line: str, k: int) -> tuple[tuple[str, ...], tuple[float, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from speechssl.audio import (
     AUDIO_SUFFIXES,
@@ -23,6 +24,7 @@ from speechssl.audio import (
     stream_mono,
 )
 from speechssl.batching import Batch, Dataset, collate
+from speechssl.beam import BeamSearch
 from speechssl.config import as_json
 from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
@@ -43,11 +45,24 @@ TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarel
 AHEAD = 32  # pieces that are read while the model computes
 
 
+Decode = Callable[[Tensor, Tensor], list[str]]  # (B, T, V) log-probabilities, (B,) valid frames -> B texts
+
+
+def greedy_text(model: CtcModel) -> Decode:
+    """The best token of each frame, repeats and blanks dropped."""
+    tokenizer = model.tokenizer
+    return lambda log_probs, frames: [tokenizer.decode(i) for i in greedy(log_probs, frames, tokenizer.blank_id)]
+
+
+def beam_text(beam: BeamSearch) -> Decode:
+    """The best text of a beam search."""
+    return lambda log_probs, frames: [found[0].text for found in beam(log_probs, frames)]
+
+
 @torch.inference_mode()
-def decode_batch(model: CtcModel, batch: Batch) -> list[str]:
-    """Greedy text of each utterance of a batch."""
-    log_probs, num_frames = model.log_probs(batch.to(next(model.parameters()).device))
-    return [model.tokenizer.decode(ids) for ids in greedy(log_probs, num_frames, model.tokenizer.blank_id)]
+def decode_batch(model: CtcModel, batch: Batch, decode: Decode | None = None) -> list[str]:
+    """Text of each utterance of a batch, greedy if not said otherwise."""
+    return (decode or greedy_text(model))(*model.log_probs(batch.to(next(model.parameters()).device)))
 
 
 def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
@@ -62,21 +77,39 @@ def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]
         yield group
 
 
-def hypotheses(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS) -> dict[str, str]:
-    """Greedy text of every chunk, by utterance id: "" for one too short for a frame. Batching never changes a text."""
+@torch.inference_mode()
+def emissions(
+    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS
+) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
+    """Utterance ids, (B, T, V) log-probabilities and (B,) valid frames, in batches of like length, the longest first.
+
+    Those too short for a frame come last, with 0 frames. Batching never changes what an utterance gets.
+    """
     model.eval()
     limit = round(batch_seconds * dataset.features.sample_rate_hz)
     heard = model.encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
-    found = {dataset.id_text(p)[0]: "" for p in np.flatnonzero(~heard).tolist()}
-    dataset = dataset.subset(np.flatnonzero(heard))
-    for positions in length_batches(np.asarray(dataset.num_samples, dtype=np.int64), limit):
-        batch = dataset.batch(positions)
-        found |= dict(zip(batch.ids, decode_batch(model, batch), strict=True))
+    rest, device = dataset.subset(np.flatnonzero(heard)), next(model.parameters()).device
+    for positions in length_batches(np.asarray(rest.num_samples, dtype=np.int64), limit):
+        batch = rest.batch(positions)
+        yield (tuple(batch.ids), *model.log_probs(batch.to(device)))
+    ids = tuple(dataset.id_text(p)[0] for p in np.flatnonzero(~heard).tolist())
+    if ids:
+        yield ids, torch.zeros(len(ids), 0, model.tokenizer.size), torch.zeros(len(ids), dtype=torch.long)
+
+
+def hypotheses(
+    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
+) -> dict[str, str]:
+    """Text of every chunk, by utterance id, greedy if not said otherwise: "" for one too short for a frame."""
+    decode = decode or greedy_text(model)
+    found: dict[str, str] = {}
+    for ids, log_probs, frames in emissions(model, dataset, batch_seconds):
+        found |= dict(zip(ids, decode(log_probs, frames), strict=True))
     return found
 
 
-def evaluate(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS) -> Score:
-    """Word and character error rate of greedy decoding against the normalised transcripts.
+def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
+    """The transcripts as they are scored: normalised.
 
     Raises:
         ConfigError: a chunk has no transcript, or the features are not the model's.
@@ -84,14 +117,25 @@ def evaluate(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SEC
     expected = model.encoder.config.features
     if dataset.features != expected:
         raise ConfigError(f"the store holds {dataset.features}, the model reads {expected}: prepare the store anew")
-    references = dict(dataset.id_text(p) for p in range(len(dataset)))
-    missing = [i for i, text in references.items() if text is None]
+    found = dict(dataset.id_text(p) for p in range(len(dataset)))
+    missing = [i for i, text in found.items() if text is None]
     if missing:
         raise ConfigError(f"{len(missing)} utterances have no transcript (first: {missing[0]}): they cannot be scored")
-    found = hypotheses(model, dataset, batch_seconds)
+    return {i: normalise(text or "", model.normaliser) for i, text in found.items()}
+
+
+def evaluate(
+    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
+) -> Score:
+    """Word and character error rate against the normalised transcripts, of greedy decoding if not said otherwise.
+
+    Raises:
+        ConfigError: a chunk has no transcript, or the features are not the model's.
+    """
+    said = references(model, dataset)
+    found = hypotheses(model, dataset, batch_seconds, decode)
     # Both sides: a vocabulary from elsewhere may be upper case.
-    normalised = {i: normalise(text or "", model.normaliser) for i, text in references.items()}
-    return score(normalised, {i: normalise(text, model.normaliser) for i, text in found.items()})
+    return score(said, {i: normalise(text, model.normaliser) for i, text in found.items()})
 
 
 def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
@@ -158,6 +202,7 @@ def transcribe(
     name: str = "",
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float], None] | None = None,
+    decode: Decode | None = None,
 ) -> Iterator[Transcript | Failure]:
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
@@ -168,6 +213,7 @@ def transcribe(
     Args:
         name: of the model, for the results.
         progress: called with the seconds of audio done so far.
+        decode: log-probabilities to text; greedy if None.
     """
     model.eval()
     config = model.encoder.config.features
@@ -189,7 +235,7 @@ def transcribe(
                 progress(done_s)
             if pool.seconds <= (horizon_s if item else 0.0):
                 break
-            done_s += pool.recognise(model, limit)
+            done_s += pool.recognise(model, limit, decode)
 
 
 @dataclass(frozen=True)
@@ -242,7 +288,7 @@ class _Pool:
         file.segments.append(None)
         self.seconds += piece.end - piece.start
 
-    def recognise(self, model: CtcModel, limit: int) -> float:
+    def recognise(self, model: CtcModel, limit: int, decode: Decode | None) -> float:
         """The oldest piece and others of like length, as many as fit.
 
         Args:
@@ -256,7 +302,7 @@ class _Pool:
         arrays = [self.entries[k][2].array for k in chosen]
         ids = [str(k) for k in chosen]
         batch = collate(ids, arrays, [None] * len(ids), model.encoder.config.features)
-        for k, text in zip(chosen, decode_batch(model, batch), strict=True):
+        for k, text in zip(chosen, decode_batch(model, batch, decode), strict=True):
             file, place, piece = self.entries[k]
             file.segments[place] = Segment(piece.start, piece.end, text)
         self.num_batches += 1

@@ -80,6 +80,65 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     assert "+0.0 .. +0.0" in differences
 
 
+def test_a_language_model_from_transcripts_to_texts(
+    model: Path, labelled_store: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    """lm, tune-lm, evaluate and transcribe: the greedy result stands beside, and is what --greedy gives."""
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    made = call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--order", 3, "--held-out", labelled_store)
+    assert made.exit_code == 0
+    assert "perplexity of" in made.stdout
+    tuned_lm = call("tune-lm", run, tmp_path / "lm.arpa", labelled_store)
+    assert tuned_lm.exit_code == 0
+    assert tuned_lm.stdout.splitlines()[2].split()[1] == "greedy"
+    shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert "With the language model:" in shown.stdout
+    assert "minus greedy" in shown.stdout
+    both = [json.loads((tmp_path / "score" / name).read_text()) for name in ("score.json", "lm/score.json")]
+    assert "lm" not in both[0]
+    assert both[1]["lm"]["unit"] == "words"
+    assert both[1]["wer"] == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
+    wave = labelled_folder / "test000.wav"
+    spoken = {
+        w for line in (labelled_folder / "metadata.csv").read_text().splitlines() for w in line.split(",")[1].split()
+    }
+    assert set(call("transcribe", run, wave).stdout.split()) <= spoken
+    assert call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
+
+
+def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    assert call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model).exit_code == 0
+    assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
+    assert json.loads((run / "model/lm/record.json").read_text())["record"]["beam"]["unit"] == "tokens"
+    assert call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev").exit_code == 0
+
+
+def test_a_language_model_that_does_not_fit_is_an_error(
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    text = tmp_path / "text.txt"
+    text.write_text("ABBA DAD\nFACE\n")
+    assert call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1").exit_code == 0
+    assert "3 of the 3 words of the language model have characters" in error(
+        "tune-lm", model, tmp_path / "upper.arpa", labelled_store
+    )
+    (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
+    assert "list them with --words FILE" in error("tune-lm", model, tmp_path / "lm.bin", labelled_store)
+    assert "cannot be read as" in error("tune-lm", model, tmp_path / "missing.arpa", labelled_store)
+    assert "allowed are 2 to 6" in error("lm", text, "--out", tmp_path / "x.arpa", "--order", 9)
+    assert "unknown normaliser" in error("lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing")
+    assert not (tmp_path / "x.arpa").exists()
+    assert not (model / "model/lm").exists()
+
+
 def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
     wave = labelled_folder / "test000.wav"
     single = call("transcribe", model, wave)

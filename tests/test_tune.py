@@ -1,0 +1,86 @@
+"""Weights of a language model: the best of what was tried, kept with the model, and used by what recognises."""
+
+from pathlib import Path
+
+import pytest
+from test_experiments import tuned
+from torch import Tensor
+
+from speechssl.batching import Dataset
+from speechssl.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
+from speechssl.checkpoint import model_folder
+from speechssl.ctc import load_ctc
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.experiments import finetune
+from speechssl.lm import arpa_lines, estimate, read_texts
+from speechssl.recognise import beam_text, evaluate
+from speechssl.store import Store
+from speechssl.tune import tune
+
+
+@pytest.fixture(scope="module")
+def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "model"
+    finetune([labelled_store], run, tuned(), init=None)
+    return run
+
+
+def test_the_best_pair_is_found_and_comes_first(
+    model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that says more of the reference the nearer its weights are to (2.5, 1): the tuner must walk there."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    said = [dataset.id_text(p)[1] or "" for p in range(len(dataset))]
+    longest = max(said, key=len)
+
+    class Search:
+        def __init__(self, config: BeamConfig) -> None:
+            off = abs(config.lm_weight - 2.5) + abs(config.word_score - 1)
+            self.text = " ".join([longest] + ["wrong"] * round(4 * off))
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            return [[Hypothesis(self.text, 0.0)] for _ in log_probs]
+
+    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    assert (found.tried[0].config.lm_weight, found.tried[0].config.word_score) == (2.5, 1)
+    assert [t.score.wer for t in found.tried] == sorted(t.score.wer for t in found.tried)
+    assert len({t.config for t in found.tried}) == len(found.tried) == 12
+    assert found.greedy == evaluate(recogniser, dataset)
+
+
+def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    recogniser = load_ctc(model_folder(model))
+    texts = [text.split() for text in read_texts([labelled_store], "train")]
+    arpa = tmp_path / "given.arpa"
+    arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
+    words = sorted({word for text in texts for word in text})
+    config = BeamConfig(lm_weight=1.5, word_score=0.5)
+    folder = tmp_path / "model"
+    assert load_lm(folder, recogniser.tokenizer) is None
+    save_lm(folder, arpa, words, config, {})
+    moved = folder.rename(tmp_path / "elsewhere")
+    arpa.unlink()
+    beam = load_lm(moved, recogniser.tokenizer)
+    assert beam is not None
+    assert beam.config == config
+    assert beam.lexicon == spellings(recogniser.tokenizer, words)
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    result = evaluate(recogniser, dataset, decode=beam_text(beam))
+    assert all(set(u.hypothesis.split()) <= set(words) for u in result.utterances)
+    (moved / "lm" / "words.txt").write_text("other\n")
+    with pytest.raises(CheckpointError, match=r"words\.txt is damaged"):
+        load_lm(moved, recogniser.tokenizer)
+
+
+def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two\n\nthree\n", encoding="utf-8")
+    found = list(read_texts([tmp_path / "a.txt", labelled_store], "dev"))
+    store = Store(labelled_store)
+    assert [line.strip() for line in found[:3]] == ["one two", "", "three"]
+    assert found[3:] == [store.record(int(i)).text for i in store.indices(["dev"])]
+    with pytest.raises(ConfigError, match="no transcripts in split nowhere; splits there: dev, test, train"):
+        list(read_texts([labelled_store], "nowhere"))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"b\.txt cannot be read as text"):
+        list(read_texts([tmp_path / "b.txt"], "train"))
