@@ -230,7 +230,7 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
 ) -> None:
     padded = 0
 
-    def measured(_: CtcModel, batch: Batch) -> list[str]:
+    def measured(_: CtcModel, batch: Batch, _decode: object) -> list[str]:
         nonlocal padded
         padded += batch.inputs.shape[0] * batch.inputs.shape[1]
         return [""] * len(batch.ids)
@@ -242,11 +242,11 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
         pool.add(file, recognise._Piece(0.0, length / 100, np.zeros((length, 80), np.float16)))
         while pool.seconds > recognise.HORIZON_S:
             oldest = file.segments.index(None)
-            pool.recognise(model, round(100 * recognise.BATCH_SECONDS))
+            pool.recognise(model, round(100 * recognise.BATCH_SECONDS), None)
             assert file.segments[oldest] is not None
             assert number - oldest < 200
     while pool.entries:
-        pool.recognise(model, round(100 * recognise.BATCH_SECONDS))
+        pool.recognise(model, round(100 * recognise.BATCH_SECONDS), None)
     assert None not in file.segments
     assert pool.seconds == 0
     assert lengths.sum() / padded > 0.95
