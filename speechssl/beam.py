@@ -37,10 +37,14 @@ class BeamConfig(Settings):
 
 
 class Hypothesis(NamedTuple):
-    """What may have been said, and its score: CTC's ln probability, weighted language model and word scores."""
+    """What may have been said, and its score: CTC's ln probability, weighted language model and word scores.
+
+    ``ids``: the tokens of ``text``, as CTC emits them: without blanks, repeats meant.
+    """
 
     text: str
     score: float
+    ids: tuple[int, ...]
 
 
 def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -171,12 +175,21 @@ class BeamSearch:
                 last = torch.full((1, frames.shape[1]), _IMPOSSIBLE)
                 last[0, self._separator[0]] = 0.0
                 frames = torch.cat([frames, last])
-            texts: dict[str, float] = {}
+            best: dict[str, Hypothesis] = {}
             for ids, words, score in self._search(frames.contiguous(), nbest) if count else []:
-                text = " ".join(words) if self.lexicon is not None else self.tokenizer.decode(ids)
-                texts.setdefault(text, score)
-            found.append([Hypothesis(*item) for item in texts.items()] or [Hypothesis("", 0.0)])
+                said = self._trimmed(ids)
+                text = " ".join(words) if self.lexicon is not None else self.tokenizer.decode(said)
+                best.setdefault(text, Hypothesis(text, score, said))
+            found.append([*best.values()] or [Hypothesis("", 0.0, ())])
         return found
+
+    def _trimmed(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Without what only the search puts there: separators at the ends or in a row, the token of unknown letters."""
+        kept: list[int] = []
+        for i in ids:
+            if i != self.tokenizer.unk_id and not (i in self._separator and (not kept or kept[-1] == i)):
+                kept.append(i)
+        return tuple(kept[:-1] if kept and kept[-1] in self._separator else kept)
 
 
 class _Flashlight:

@@ -37,12 +37,12 @@ from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import finetune, load_encoder, pretrain, pretrain_cost
-from speechssl.formats import FORMATS, Transcript, common_root, output_path, write_atomic
+from speechssl.formats import FORMATS, CueLimits, Transcript, common_root, output_path, write_atomic
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import Failure, beam_text, evaluate, find_audio, transcribe, write_score
+from speechssl.recognise import Failure, beam_ids, evaluate, find_audio, transcribe, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
@@ -252,7 +252,7 @@ def evaluate_command(
     about = {"model": str(model), "store": str(store), "split": split, "normaliser": recogniser.normaliser}
     _out(write_score(evaluate(recogniser, dataset, batch_seconds), out, about))
     if beam:
-        result = evaluate(recogniser, dataset, batch_seconds, beam_text(beam))
+        result = evaluate(recogniser, dataset, batch_seconds, beam_ids(beam))
         weights = {"lm": as_table(beam.config)}
         _out(f"\nWith the language model:\n{write_score(result, out / LM_FOLDER, about | weights)}\n")
         _out(comparison([read_system("greedy", [out]), read_system("with language model", [out / LM_FOLDER])]))
@@ -262,14 +262,16 @@ def evaluate_command(
 def transcribe_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     paths: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
-    output_format: Annotated[str, typer.Option(help="Comma-separated: txt, json.")] = "txt",
+    output_format: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}.")] = "txt",
     output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    max_line_chars: Annotated[int, typer.Option(help="Of a subtitle's two lines.")] = CueLimits.line_chars,
+    max_cue_seconds: Annotated[float, typer.Option(help="That a subtitle stays.")] = CueLimits.seconds,
     greedy: Annotated[bool, typer.Option("--greedy", help="Without the model folder's language model.")] = False,
     force: ForceOption = False,
 ) -> None:
     """Files and folders -> text, with the language model that tune-lm put into the model folder."""
-    names = output_format.split(",")
+    names, limits = output_format.split(","), CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds)
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise ConfigError(f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}")
@@ -289,7 +291,7 @@ def transcribe_command(
     folder = model_folder(model)
     recogniser = load_ctc(folder).to(pick_device("auto"))
     beam = None if greedy else load_lm(folder, recogniser.tokenizer)
-    decode = beam_text(beam) if beam else None
+    decode = beam_ids(beam) if beam else None
     failed = 0
     with HoursProgress() as progress:
         seen: Callable[[float], None] = lambda s: progress(s / 3600, None)  # noqa: E731
@@ -299,21 +301,21 @@ def transcribe_command(
                 log(f"{result.path}: {result.error}")
                 continue
             for name, target in zip(names, targets(Path(result.path)), strict=False):
-                write_atomic(target, FORMATS[name](result))
+                write_atomic(target, FORMATS[name](result, limits))
             if output_dir is None:
-                _print(result, names[0], len(files) > 1)
+                _print(result, names[0], limits, len(files) > 1)
     if failed:
         log(f"{failed} of {len(waiting)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
 
 
-def _print(result: Transcript, name: str, several: bool) -> None:
+def _print(result: Transcript, name: str, limits: CueLimits, several: bool) -> None:
     """One result on stdout; with several files a text line starts with its path, line breaks and tabs escaped."""
     if name == "txt" and several:
         path = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], result.path)
         _out(f"{path}\t{result.text}\n")
     else:
-        _out(FORMATS[name](result))
+        _out(FORMATS[name](result, limits))
 
 
 def _out(text: str) -> None:

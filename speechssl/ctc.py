@@ -78,6 +78,12 @@ class CtcModel(nn.Module):
         """(B,) valid samples or mel frames -> (B,) valid rows of ``log_probs``."""
         return self.encoder.num_frames(num_units) * self.config.tokens_per_frame
 
+    @property
+    def seconds_per_output(self) -> float:
+        """From one row of ``log_probs`` to the next."""
+        config = self.encoder.config
+        return config.samples_per_frame / (self.config.tokens_per_frame * config.features.sample_rate_hz)
+
     def _outputs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
         """Encoder frames (B, T, D) -> log-probabilities (B, n T, V), n of them in a row from each frame."""
         count, size = self.config.tokens_per_frame, self.tokenizer.size

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechssl.align import WordSpan, align, words_of
 from speechssl.audio import (
     AUDIO_SUFFIXES,
     SILENCE_PEAK,
@@ -30,7 +31,7 @@ from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
 from speechssl.errors import AudioError, ConfigError
 from speechssl.features import featurise, num_units
-from speechssl.formats import Segment, Transcript, write_atomic
+from speechssl.formats import Segment, Transcript, Word, write_atomic
 from speechssl.manifest import UNREADABLE_SUFFIXES
 from speechssl.report import text_table
 from speechssl.runtime import trim_memory
@@ -42,27 +43,34 @@ WHOLE_BELOW_S = 30.0  # longer files are cut at silences
 CHUNK_S = (0.4, 20.0)
 HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
 TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarely memory
+PAUSE_S = 1.0  # between two words, from where another segment begins
 AHEAD = 32  # pieces that are read while the model computes
 
 
-Decode = Callable[[Tensor, Tensor], list[str]]  # (B, T, V) log-probabilities, (B,) valid frames -> B texts
+# (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them
+Decode = Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
 
 
-def greedy_text(model: CtcModel) -> Decode:
+def greedy_ids(model: CtcModel) -> Decode:
     """The best token of each frame, repeats and blanks dropped."""
-    tokenizer = model.tokenizer
-    return lambda log_probs, frames: [tokenizer.decode(i) for i in greedy(log_probs, frames, tokenizer.blank_id)]
+    return lambda log_probs, frames: greedy(log_probs, frames, model.tokenizer.blank_id)
 
 
-def beam_text(beam: BeamSearch) -> Decode:
-    """The best text of a beam search."""
-    return lambda log_probs, frames: [found[0].text for found in beam(log_probs, frames)]
+def beam_ids(beam: BeamSearch) -> Decode:
+    """The best hypothesis of a beam search."""
+    return lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)]
 
 
 @torch.inference_mode()
-def decode_batch(model: CtcModel, batch: Batch, decode: Decode | None = None) -> list[str]:
-    """Text of each utterance of a batch, greedy if not said otherwise."""
-    return (decode or greedy_text(model))(*model.log_probs(batch.to(next(model.parameters()).device)))
+def decode_batch(model: CtcModel, batch: Batch, decode: Decode | None = None) -> list[list[WordSpan]]:
+    """Words of each utterance of a batch with their frames, greedy if not said otherwise."""
+    log_probs, num_frames = model.log_probs(batch.to(next(model.parameters()).device))
+    return [
+        words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer)
+        for ids, rows, count in zip(
+            (decode or greedy_ids(model))(log_probs, num_frames), log_probs.cpu(), num_frames.tolist(), strict=True
+        )
+    ]
 
 
 def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
@@ -101,10 +109,10 @@ def hypotheses(
     model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
 ) -> dict[str, str]:
     """Text of every chunk, by utterance id, greedy if not said otherwise: "" for one too short for a frame."""
-    decode = decode or greedy_text(model)
     found: dict[str, str] = {}
-    for ids, log_probs, frames in emissions(model, dataset, batch_seconds):
-        found |= dict(zip(ids, decode(log_probs, frames), strict=True))
+    for names, log_probs, frames in emissions(model, dataset, batch_seconds):
+        said = (decode or greedy_ids(model))(log_probs, frames)
+        found |= dict(zip(names, map(model.tokenizer.decode, said), strict=True))
     return found
 
 
@@ -257,11 +265,22 @@ class _End:
     error: str | None = None
 
 
+def _segments(piece: _Piece, words: Sequence[WordSpan], seconds: float) -> list[Segment]:
+    """Words between pauses, in seconds of the file; the last frame may go on beyond the piece, no word does."""
+    groups: list[list[Word]] = []
+    for w in words:
+        start, end = piece.start + w.start * seconds, min(piece.start + w.end * seconds, piece.end)
+        if not groups or start - groups[-1][-1].end >= PAUSE_S:
+            groups.append([])
+        groups[-1].append(Word(start, end, w.text, w.probability))
+    return [Segment(g[0].start, g[-1].end, " ".join(word.text for word in g), tuple(g)) for g in groups]
+
+
 class _File:
-    """Segments of one file in order, None until they are recognised."""
+    """Segments of one file by piece, in order; None until a piece is recognised."""
 
     def __init__(self) -> None:
-        self.segments: list[Segment | None] = []
+        self.segments: list[list[Segment] | None] = []
         self.end: _End | None = None
 
     def is_done(self) -> bool:
@@ -271,7 +290,7 @@ class _File:
         assert self.end is not None
         if self.end.error is not None:
             return Failure(self.end.path, self.end.error)
-        spoken = tuple(s for s in self.segments if s and s.text)
+        spoken = tuple(segment for piece in self.segments for segment in piece or ())
         return Transcript(self.end.path, " ".join(s.text for s in spoken), spoken, self.end.duration_s, name)
 
 
@@ -302,9 +321,9 @@ class _Pool:
         arrays = [self.entries[k][2].array for k in chosen]
         ids = [str(k) for k in chosen]
         batch = collate(ids, arrays, [None] * len(ids), model.encoder.config.features)
-        for k, text in zip(chosen, decode_batch(model, batch, decode), strict=True):
+        for k, words in zip(chosen, decode_batch(model, batch, decode), strict=True):
             file, place, piece = self.entries[k]
-            file.segments[place] = Segment(piece.start, piece.end, text)
+            file.segments[place] = _segments(piece, words, model.seconds_per_output)
         self.num_batches += 1
         if self.num_batches % TRIM_EVERY == 0:
             trim_memory()

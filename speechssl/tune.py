@@ -8,7 +8,7 @@ from torch import Tensor
 from speechssl.batching import Dataset
 from speechssl.beam import BeamConfig, BeamSearch
 from speechssl.ctc import CtcModel
-from speechssl.recognise import Decode, beam_text, emissions, greedy_text, references
+from speechssl.recognise import Decode, beam_ids, emissions, greedy_ids, references
 from speechssl.runtime import log
 from speechssl.score import Score, score
 from speechssl.text import normalise
@@ -42,7 +42,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     """
     said = references(model, dataset)
     heard = [(ids, rows.cpu(), frames.cpu()) for ids, rows, frames in emissions(model, dataset)]
-    greedy = _score(model, said, heard, greedy_text(model))
+    greedy = _score(model, said, heard, greedy_ids(model))
     tried: list[Tried] = []
 
     def best() -> BeamConfig:
@@ -52,7 +52,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     def look(**changes: float) -> None:
         given = (tried[0].config if tried else config).model_copy(update=changes)
         if given not in [t.config for t in tried]:
-            tried.append(Tried(given, _score(model, said, heard, beam_text(search(given)))))
+            tried.append(Tried(given, _score(model, said, heard, beam_ids(search(given)))))
             found = tried[-1].score
             log(
                 f"weight {given.lm_weight:g}, word score {given.word_score:g}: WER {found.wer:.1%}, CER {found.cer:.1%}"
@@ -76,5 +76,5 @@ def _score(
 ) -> Score:
     found: dict[str, str] = {}
     for ids, rows, frames in heard:
-        found |= dict(zip(ids, decode(rows, frames), strict=True))
+        found |= dict(zip(ids, map(model.tokenizer.decode, decode(rows, frames)), strict=True))
     return score(said, {i: normalise(text, model.normaliser) for i, text in found.items()})

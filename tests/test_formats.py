@@ -1,17 +1,39 @@
+import html
 import json
 import os
 import stat
-from itertools import combinations
+from datetime import timedelta
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+import srt
+import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.errors import ConfigError
-from speechssl.formats import FORMATS, Segment, Transcript, common_root, output_path, to_json, to_txt, write_atomic
+from speechssl.formats import (
+    FORMATS,
+    CueLimits,
+    Segment,
+    Transcript,
+    Word,
+    common_root,
+    cues,
+    output_path,
+    to_ctm,
+    to_json,
+    to_jsonl,
+    to_srt,
+    to_tsv,
+    to_txt,
+    to_vtt,
+    write_atomic,
+)
 
-SEGMENTS = (Segment(0.0, 1.25, "hello wörld"), Segment(1.3004, 2.0, " again\n "))
+WORDS = (Word(0.0, 0.4, "hello", 0.9), Word(0.5, 1.25, "wörld", 0.12345))
+SEGMENTS = (Segment(0.0, 1.25, "hello wörld", WORDS), Segment(1.3004, 2.0, " again\n "))
 TRANSCRIPT = Transcript("a/x.wav", "hello wörld again", SEGMENTS, 2.00049, "tiny")
 SILENCE = Transcript("s.wav", "", (), 3.0, "tiny")
 
@@ -28,7 +50,12 @@ def test_txt_has_one_line_per_segment() -> None:
 def test_json_has_whispers_keys() -> None:
     table = json.loads(to_json(TRANSCRIPT))
     assert list(table) == ["text", "segments", "path", "duration_s", "model"]
-    assert table["segments"][0] == {"id": 0, "start": 0.0, "end": 1.25, "text": "hello wörld"}
+    assert table["segments"][0] == {"id": 0, "start": 0.0, "end": 1.25, "text": "hello wörld"} | {
+        "words": [
+            {"word": "hello", "start": 0.0, "end": 0.4, "probability": 0.9},
+            {"word": "wörld", "start": 0.5, "end": 1.25, "probability": 0.1235},
+        ]
+    }
     assert table["segments"][1]["start"] == 1.3
     assert table["duration_s"] == 2.0
     assert "wörld" in to_json(TRANSCRIPT)
@@ -44,7 +71,93 @@ def test_json_is_utf8_for_any_file_name_and_text(raw_name: bytes, text: str) -> 
 
 
 def test_formats_are_the_ones_promised() -> None:
-    assert dict(FORMATS.items()) == {"txt": to_txt, "json": to_json}
+    assert list(FORMATS) == ["txt", "srt", "vtt", "tsv", "json", "jsonl", "ctm"]
+
+
+def test_each_format_by_example() -> None:
+    assert to_srt(TRANSCRIPT) == (
+        "1\n00:00:00,000 --> 00:00:01,250\nhello wörld\n\n2\n00:00:01,300 --> 00:00:02,000\nagain\n"
+    )
+    assert to_vtt(TRANSCRIPT) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nhello wörld\n\n00:00:01.300 --> 00:00:02.000\nagain\n"
+    )
+    assert to_tsv(TRANSCRIPT) == "start\tend\ttext\n0\t1250\thello wörld\n1300\t2000\tagain\n"
+    assert to_ctm(TRANSCRIPT) == "x 1 0.000 0.400 hello 0.9000\nx 1 0.500 0.750 wörld 0.1235\n"
+    assert json.loads(to_jsonl(TRANSCRIPT)) == json.loads(to_json(TRANSCRIPT))
+    assert to_jsonl(TRANSCRIPT).count("\n") == 1
+    assert [FORMATS[name](SILENCE, CueLimits()) for name in ("txt", "srt", "vtt", "tsv", "ctm")] == [
+        "", "", "WEBVTT\n", "start\tend\ttext\n", ""
+    ]  # fmt: skip
+
+
+LETTERS = st.text("abcdefghij<>&éß語-", min_size=1, max_size=60)
+
+
+@st.composite
+def transcripts(draw: st.DrawFn) -> Transcript:
+    """Words with gaps of any length, in segments."""
+    segments, now = [], 0.0
+    for _ in range(draw(st.integers(0, 4))):
+        words = []
+        for text in draw(st.lists(LETTERS, min_size=1, max_size=12)):
+            start = now + draw(st.floats(0, 3))
+            now = start + draw(st.floats(0.02, 2))
+            words.append(Word(start, now, text, draw(st.floats(0, 1))))
+        segments.append(Segment(words[0].start, now, " ".join(w.text for w in words), tuple(words)))
+    return Transcript("in/a b.wav", " ".join(s.text for s in segments), tuple(segments), now, "m")
+
+
+LIMITS = st.builds(CueLimits, line_chars=st.integers(5, 60), lines=st.integers(1, 3), seconds=st.floats(0.5, 10))
+
+
+@given(transcripts(), LIMITS)
+def test_subtitles_keep_every_word_and_every_limit(transcript: Transcript, limits: CueLimits) -> None:
+    found = cues(transcript, limits)
+    assert " ".join(" ".join(cue.lines) for cue in found) == transcript.text
+    words = [w for s in transcript.segments for w in s.words]
+    for cue in found:
+        count = len(" ".join(cue.lines).split())
+        first, words = words[:count], words[count:]
+        assert (cue.start, cue.end) == (round(1000 * first[0].start), round(1000 * first[-1].end))
+        assert count == 1 or (first[-1].end - first[0].start <= limits.seconds and len(cue.lines) <= limits.lines)
+        assert all(len(line) <= limits.line_chars or " " not in line for line in cue.lines)
+        assert all(b.start - a.end < limits.pause_s for a, b in pairwise(first))
+    assert all(a.end <= b.start for a, b in pairwise(found))
+
+
+@given(transcripts(), LIMITS)
+def test_subtitles_are_read_back_by_other_parsers(transcript: Transcript, limits: CueLimits) -> None:
+    """srt and webvtt-py: the same times and texts."""
+    expected = [(cue.start, cue.end, "\n".join(cue.lines)) for cue in cues(transcript, limits)]
+    parsed = list(srt.parse(to_srt(transcript, limits)))
+    assert [(ms(cue.start), ms(cue.end), cue.content) for cue in parsed] == expected
+    read = webvtt.from_string(to_vtt(transcript, limits))
+    assert [
+        (c.start_time.in_milliseconds(), c.end_time.in_milliseconds(), html.unescape(c.text)) for c in read.captions
+    ] == expected
+
+
+def ms(length: timedelta) -> int:
+    return round(length / timedelta(milliseconds=1))
+
+
+@given(transcripts())
+def test_ctm_and_tsv_are_tables(transcript: Transcript) -> None:
+    words = [w for s in transcript.segments for w in s.words]
+    rows = [line.split() for line in to_ctm(transcript).splitlines()]
+    assert [(r[0], r[1], r[4]) for r in rows] == [("a_b", "1", w.text) for w in words]
+    ends = [round(1000 * (float(r[2]) + float(r[3]))) for r in rows]
+    assert ends == [round(1000 * w.end) for w in words]
+    lines = [line.split("\t") for line in to_tsv(transcript).splitlines()[1:]]
+    assert [(int(a), int(b), text) for a, b, text in lines] == [
+        (round(1000 * s.start), round(1000 * s.end), s.text) for s in transcript.segments
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"line_chars": 0}, {"lines": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
+def test_limits_that_hold_nothing_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be above 0"):
+        CueLimits(**changes)  # type: ignore[arg-type]
 
 
 def test_output_mirrors_the_input_tree(tmp_path: Path) -> None:

@@ -192,7 +192,8 @@ def test_features_log_probabilities_and_transcripts_are_the_utterances_own(kind:
             log_probs = model.log_probs(batch).hidden
             for name, t, *rows in zip(batch.ids, num_frames.tolist(), frames, log_probs, strict=True):
                 values[name] = (rows[0][:t], rows[1][:t])
-            texts |= dict(zip(batch.ids, decode_batch(model, batch), strict=True))
+            said = [" ".join(word.text for word in words) for words in decode_batch(model, batch)]
+            texts |= dict(zip(batch.ids, said, strict=True))
         return values, texts
 
     with torch.no_grad():

@@ -4,6 +4,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,23 @@ def model() -> CtcModel:
     return model.eval()
 
 
+def without_rounding(result: Transcript | Failure) -> Transcript | Failure:
+    """With confidences to two digits: their last bits depend on the batch, words and times do not."""
+    if isinstance(result, Failure):
+        return result
+    segments = [
+        replace(s, words=tuple(replace(w, probability=round(w.probability, 2)) for w in s.words))
+        for s in result.segments
+    ]
+    return replace(result, segments=tuple(segments))
+
+
 def test_hypotheses_do_not_depend_on_the_batch(model: CtcModel, labelled_store: Path) -> None:
     dataset = Dataset([Store(labelled_store)], ["train"])
     alone = {}
     for position in range(len(dataset)):
         batch = dataset.batch([position])
-        alone[batch.ids[0]] = decode_batch(model, batch)[0]
+        alone[batch.ids[0]] = " ".join(word.text for word in decode_batch(model, batch)[0])
     assert len(set(alone.values())) > 10  # else the comparison would say nothing
     assert hypotheses(model, dataset, batch_seconds=15) == alone
     assert hypotheses(model, dataset, batch_seconds=1000) == alone
@@ -140,9 +152,10 @@ def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
     monkeypatch.setattr(recognise, "WINDOW_S", 50.0)
     samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
     assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
-    (result,) = transcribe(model, [path])
-    assert isinstance(result, Transcript)
-    assert [(round(s.start * RATE), round(s.end * RATE)) for s in result.segments] == split_at_silence(
+    pieces = []
+    monkeypatch.setattr(recognise, "_segments", lambda piece, *_: pieces.append((piece.start, piece.end)) or [])
+    list(transcribe(model, [path]))
+    assert [(round(a * RATE), round(b * RATE)) for a, b in sorted(pieces)] == split_at_silence(
         samples, RATE, *recognise.CHUNK_S
     )
 
@@ -159,8 +172,9 @@ def test_long_texts_depend_on_no_batch_and_no_other_file(
     for batch_seconds in (1.0, 10.0, 300.0):
         results = list(transcribe(model, [*short, path, *short], batch_seconds=batch_seconds))
         assert [r.path for r in results] == [str(p) for p in (*short, path, *short)]
-        assert results[6] == alone
-        assert results[:6] == results[7:]
+        told = [without_rounding(r) for r in results]
+        assert told[6] == without_rounding(alone)
+        assert told[:6] == told[7:]
 
 
 def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
@@ -183,7 +197,7 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
     assert "NaN" in failure.error
     assert sum(recognised) > 10  # what came before the damage was at work already
     results = list(transcribe(model, [tmp_path / name for name in ("good.wav", "bad.wav", "good.wav")]))
-    assert results == [expected, failure, expected]
+    assert [without_rounding(r) for r in results] == [without_rounding(expected), failure, without_rounding(expected)]
 
 
 def test_memory_does_not_grow_with_the_recording(

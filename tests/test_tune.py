@@ -13,7 +13,7 @@ from speechssl.ctc import load_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import finetune
 from speechssl.lm import arpa_lines, estimate, read_texts
-from speechssl.recognise import beam_text, evaluate
+from speechssl.recognise import beam_ids, evaluate
 from speechssl.store import Store
 from speechssl.tune import tune
 
@@ -37,10 +37,10 @@ def test_the_best_pair_is_found_and_comes_first(
     class Search:
         def __init__(self, config: BeamConfig) -> None:
             off = abs(config.lm_weight - 2.5) + abs(config.word_score - 1)
-            self.text = " ".join([longest] + ["wrong"] * round(4 * off))
+            self.ids = tuple(recogniser.tokenizer.encode(" ".join([longest] + ["abc"] * round(4 * off))))
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
-            return [[Hypothesis(self.text, 0.0)] for _ in log_probs]
+            return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     assert (found.tried[0].config.lm_weight, found.tried[0].config.word_score) == (2.5, 1)
@@ -66,7 +66,7 @@ def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Pa
     assert beam.config == config
     assert beam.lexicon == spellings(recogniser.tokenizer, words)
     dataset = Dataset([Store(labelled_store)], ["dev"])
-    result = evaluate(recogniser, dataset, decode=beam_text(beam))
+    result = evaluate(recogniser, dataset, decode=beam_ids(beam))
     assert all(set(u.hypothesis.split()) <= set(words) for u in result.utterances)
     (moved / "lm" / "words.txt").write_text("other\n")
     with pytest.raises(CheckpointError, match=r"words\.txt is damaged"):
