@@ -37,7 +37,7 @@ _HOME = {
     "import_model": "convert",
     "export_model": "convert",
     "evaluate": "recognise",
-    "transcribe": "recognise",
+    "transcribe": "transcribing",
     "SpeechsslError": "errors",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -37,11 +37,12 @@ from speechssl.features import FeatureConfig
 from speechssl.gauges import Spread, Stopwatch, flop_counter, matmul_peak, processor, spread
 from speechssl.manifest import Manifest, Record, scan
 from speechssl.preparing import PrepareConfig, prepare
-from speechssl.recognise import BATCH_SECONDS, Failure, find_audio, transcribe
+from speechssl.recognise import BATCH_SECONDS
 from speechssl.report import read_metrics, text_table
 from speechssl.runtime import Precision, derive_seed, generator, log, peak_memory_gb, pick_device
 from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.text import CharTokenizer
+from speechssl.transcribing import Failure, find_audio, transcribe
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
 BATCHES, MOST_S = 20, 8000.0  # of the corpus to train on, by default: updates, and seconds where these are long

@@ -42,12 +42,13 @@ from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import Failure, beam_ids, evaluate, find_audio, transcribe, write_score
+from speechssl.recognise import beam_ids, evaluate, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import load_tokenizer, normalise
+from speechssl.transcribing import Failure, find_audio, transcribe
 from speechssl.tune import tune
 
 SOME_FAILED, ALL_FAILED = 3, 4

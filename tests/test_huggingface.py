@@ -17,8 +17,8 @@ from speechssl.convert import export_model, import_model
 from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.huggingface import encoder_config, read_huggingface, their_settings
-from speechssl.recognise import transcribe
 from speechssl.text import CharTokenizer, SentencePieceTokenizer, VocabularyTokenizer
+from speechssl.transcribing import transcribe
 
 KINDS = {"Wav2Vec2Model": "encoder", "Wav2Vec2ForPreTraining": "pretraining", "Wav2Vec2ForCTC": "ctc"}
 

@@ -31,12 +31,11 @@ from speechssl.batching import Batch
 from speechssl.config import build
 from speechssl.contrastive import Contrastive, Draws
 from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.decode import min_ctc_frames
+from speechssl.decode import greedy, min_ctc_frames
 from speechssl.diagnostics import LossOutput
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig
 from speechssl.quantizer import QuantizerConfig
-from speechssl.recognise import decode_batch
 from speechssl.report import read_metrics
 from speechssl.text import CharTokenizer
 from speechssl.train import TrainConfig, fit
@@ -192,8 +191,7 @@ def test_features_log_probabilities_and_transcripts_are_the_utterances_own(kind:
             log_probs = model.log_probs(batch).hidden
             for name, t, *rows in zip(batch.ids, num_frames.tolist(), frames, log_probs, strict=True):
                 values[name] = (rows[0][:t], rows[1][:t])
-            said = [" ".join(word.text for word in words) for words in decode_batch(model, batch)]
-            texts |= dict(zip(batch.ids, said, strict=True))
+            texts |= dict(zip(batch.ids, map(model.tokenizer.decode, greedy(*model.log_probs(batch))), strict=True))
         return values, texts
 
     with torch.no_grad():

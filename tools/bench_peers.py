@@ -49,12 +49,12 @@ from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.features import num_units
 from speechssl.gauges import Spread, flop_counter, matmul_peak
 from speechssl.huggingface import quiet_transformers
-from speechssl.recognise import Failure, find_audio, transcribe
 from speechssl.report import text_table
 from speechssl.runtime import generator
 from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.text import CharTokenizer
 from speechssl.train import fit
+from speechssl.transcribing import Failure, find_audio, transcribe
 
 # transformers is only imported where it is used: our process must not hold it, nor theirs what it does not need.
 WARM_UP = 2  # turns that do not count: they allocate, and fill caches

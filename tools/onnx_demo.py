@@ -33,8 +33,8 @@ from speechssl.onnx_export import (
     onnx_session,
     output_difference,
 )
-from speechssl.recognise import WHOLE_BELOW_S, find_audio
 from speechssl.report import text_table
+from speechssl.transcribing import WHOLE_BELOW_S, find_audio
 
 Recognise = Callable[[Recordings], EncoderOutput]
 BATCH_SIZES = (1, 8)

@@ -27,7 +27,7 @@ from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.features import INT16_SCALE, featurise
 from speechssl.formats import Transcript
 from speechssl.huggingface import quiet_transformers
-from speechssl.recognise import WHOLE_BELOW_S, find_audio, transcribe
+from speechssl.transcribing import WHOLE_BELOW_S, find_audio, transcribe
 
 Recordings = dict[str, NDArray[np.float32]]
 STYLES: dict[str, dict[str, Any]] = {
