@@ -244,9 +244,7 @@ def _read(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[_Piece | _En
         try:
             for samples, position, chunks in _windows(path, rate):
                 for start, end in chunks:
-                    if is_steady(
-                        samples[max(0, start - round(CONTEXT_S * rate)) : end + round(CONTEXT_S * rate)], rate
-                    ):
+                    if is_steady(samples[max(0, start - context) : end + context], rate):
                         continue
                     piece = _piece(model, samples, (start, end), position, position + start == last_end)
                     if piece:

@@ -43,7 +43,7 @@ def test_what_it_names_exists() -> None:
     from speechssl import cli
 
     verbs = {command.name for command in cli.app.registered_commands}
-    assert set(re.findall(r"^speechssl (\w+)", README, re.MULTILINE)) <= verbs
+    assert set(re.findall(r"^speechssl ([\w-]+)", README, re.MULTILINE)) <= verbs
 
 
 def test_import_is_light() -> None:
