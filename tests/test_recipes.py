@@ -58,16 +58,16 @@ def test_librispeech(tmp_path: Path, preset: Path) -> None:
     assert run("librispeech", "--data", tmp_path).returncode == 2
 
 
-def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path) -> None:
+def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Path) -> None:
     data = tmp_path / "speech"
     make_labelled(data / "kathleen", {"train": 40, "dev": 3, "test": 3})
     steps = ("--pretrain-steps", 3, "--few-steps", 3, "--all-steps", 3, "--again-steps", 3, "--few-minutes", 0.2)
-    options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1)
+    options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1, "--preset", preset)
     done = run("kathleen", *options)
     assert done.returncode == 0, done.stderr
-    for row in ("pretrained + fine-tuned", "fine-tuned twice", "from scratch", "frozen random encoder"):
-        assert done.stdout.count(row) == 2
-    again = run("kathleen", *options, "--stage", 4)
+    for row, count in (("pretrained + fine-tuned", 8), ("longer from scratch", 8), ("frozen random encoder", 4)):
+        assert done.stdout.count(row) == count, done.stdout
+    again = run("kathleen", *options, "--stage", 6)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
 
