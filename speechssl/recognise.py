@@ -1,7 +1,8 @@
 """A fine-tuned model at work: batches -> log-probabilities -> words, and stored chunks -> score."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechssl.align import WordSpan, align, words_of
 from speechssl.batching import Dataset
 from speechssl.beam import BeamSearch
 from speechssl.config import as_json
@@ -17,8 +19,8 @@ from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.formats import write_atomic
-from speechssl.report import text_table
-from speechssl.score import Score, score
+from speechssl.report import plot_reliability, text_table
+from speechssl.score import Calibration, Score, score
 from speechssl.text import normalise
 
 BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
@@ -70,14 +72,15 @@ def emissions(
         yield ids, torch.zeros(len(ids), 0, model.tokenizer.size), torch.zeros(len(ids), dtype=torch.long)
 
 
-def hypotheses(
+def recognised(
     model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
-) -> dict[str, str]:
-    """Text of every chunk, by utterance id, greedy if not said otherwise: "" for one too short for a frame."""
-    found: dict[str, str] = {}
+) -> dict[str, list[WordSpan]]:
+    """Words of every chunk with frames and confidence, by utterance id, greedy if not said otherwise."""
+    found: dict[str, list[WordSpan]] = {}
     for names, log_probs, frames in emissions(model, dataset, batch_seconds):
         said = (decode or greedy_ids(model))(log_probs, frames)
-        found |= dict(zip(names, map(model.tokenizer.decode, said), strict=True))
+        for name, rows, count, ids in zip(names, log_probs.cpu(), frames.tolist(), said, strict=True):
+            found[name] = words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer)
     return found
 
 
@@ -102,17 +105,32 @@ def evaluate(
 ) -> Score:
     """Word and character error rate against the normalised transcripts, of greedy decoding if not said otherwise.
 
+    How far the confidences of the words can be trusted is in it too, see ``score``.
+
     Raises:
         ConfigError: a chunk has no transcript, or the features are not the model's.
     """
     said = references(model, dataset)
-    found = hypotheses(model, dataset, batch_seconds, decode)
-    # Both sides: a vocabulary from elsewhere may be upper case.
-    return score(said, {i: normalise(text, model.normaliser) for i, text in found.items()})
+    return score_words(model, said, recognised(model, dataset, batch_seconds, decode))
+
+
+def score_words(model: CtcModel, said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]]) -> Score:
+    """Recognised words against references, both normalised: a vocabulary from elsewhere may be upper case."""
+    texts, confidences = {}, {}
+    for name, spans in found.items():
+        # A word may vanish when it is normalised, or become two.
+        pairs = [(word, s.probability) for s in spans for word in normalise(s.text, model.normaliser).split()]
+        texts[name] = " ".join(word for word, _ in pairs)
+        confidences[name] = [probability for _, probability in pairs]
+    return score(said, texts, confidences)
 
 
 def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
-    """Write ``score.json``, ``utterances.jsonl`` and ``report.txt`` into ``out``; returns the report."""
+    """Write ``score.json``, ``utterances.jsonl``, ``report.txt`` and ``trn`` files into ``out``; returns the report.
+
+    ``ref.trn`` and ``hyp.trn`` are what NIST's sclite reads: a text a line, its utterance in brackets. Where there are
+    confidences, ``confidence.png`` shows how far they can be trusted.
+    """
     rows = [
         ("WER", f"{result.wer:.2%}", "{:.2%} .. {:.2%}".format(*result.wer_interval), *_counts(result.words)),
         ("CER", f"{result.cer:.2%}", "{:.2%} .. {:.2%}".format(*result.cer_interval), *_counts(result.characters)),
@@ -120,6 +138,7 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     parts = [
         text_table(("", "rate", "95 % interval", "reference", "sub", "ins", "del"), rows),
         f"{len(result.utterances)} utterances, {result.sentence_error_rate:.1%} with an error",
+        *([_trust(result.calibration)] if result.calibration else []),
         "Worst utterances:",
         *(f"  {u.utterance_id}\n    ref: {u.reference}\n    hyp: {u.hypothesis}" for u in result.worst(10)),
         "Top confusions (reference -> hypothesis):",
@@ -132,9 +151,26 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     out.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(u.as_dict(), ensure_ascii=False) for u in result.utterances]
     write_atomic(out / "utterances.jsonl", "\n".join(lines) + "\n")
+    for name, side in (("ref.trn", "reference"), ("hyp.trn", "hypothesis")):
+        names = (re.sub(r"[()\s]", "_", u.utterance_id) for u in result.utterances)
+        write_atomic(out / name, (f"{getattr(u, side)} ({i})\n" for u, i in zip(result.utterances, names, strict=True)))
+    if result.calibration:
+        bins = result.calibration.bins
+        plot_reliability([(b.confidence, b.right, b.count) for b in bins], out / "confidence.png")
     write_atomic(out / "report.txt", text)
     write_atomic(out / "score.json", as_json(about | result.as_dict()))
     return text
+
+
+def _trust(calibration: Calibration) -> str:
+    words = calibration.num_words
+    confidence, right = (
+        sum(b.count * getattr(b, k) for b in calibration.bins) / words for k in ("confidence", "right")
+    )
+    return (
+        f"Of {words} recognised words {right:.1%} are right; their mean confidence is {confidence:.1%}, "
+        f"the expected calibration error {calibration.ece:.1%}"
+    )
 
 
 def _counts(counts: Any) -> tuple[int, int, int, int]:

@@ -73,6 +73,20 @@ def plot_errors(metrics_path: Path, out_png: Path) -> None:
     save_figure(figure, out_png)
 
 
+def plot_reliability(bins: Sequence[tuple[float, float, int]], out_png: Path) -> None:
+    """Share of right words against their mean confidence, a point for each of ``bins`` (confidence, share, words).
+
+    On the dashed line a confidence is a probability; the area of a point stands for its words.
+    """
+    figure, (axes,) = new_figure(1)
+    draw_line(axes, [(0.0, 0.0), (1.0, 1.0)], "as confident as right", linestyle="--", color="grey")
+    draw_line(axes, [(confidence, share) for confidence, share, _ in bins], "recognised words")
+    most = max((count for *_, count in bins), default=1)
+    axes.scatter([b[0] for b in bins], [b[1] for b in bins], s=[10 + 190 * b[2] / most for b in bins], alpha=0.5)
+    finish_panel(axes, "share of words that are right", "confidence")
+    save_figure(figure, out_png)
+
+
 def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """An aligned table that is also Markdown; columns of numbers are right-aligned. Ends in a newline.
 

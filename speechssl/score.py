@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from speechssl.errors import ConfigError, ManifestError
 
 NUM_BOOTSTRAP = 1000  # resamples of an interval
+NUM_BINS = 10  # of confidences
 _CELLS_PER_BLOCK = 4_000_000  # bootstrap counts held at once: about 32 MB, whatever the number of utterances
 
 
@@ -74,6 +75,35 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class ConfidenceBin:
+    """Recognised words whose confidence is in [low, high): how many, their mean confidence, the share that is right."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidences are from being probabilities.
+
+    Attributes:
+        ece: expected calibration error, the mean over words of the distance between their bin's mean confidence and its
+            share of right words (Guo et al. 2017, arXiv 1706.04599, equation 5).
+        bins: ten of equal width; those without words are left out. The last one holds 1 too.
+    """
+
+    ece: float
+    bins: tuple[ConfidenceBin, ...]
+
+    @property
+    def num_words(self) -> int:
+        return sum(b.count for b in self.bins)
+
+
+@dataclass(frozen=True)
 class Score:
     """Corpus rates: the sum of errors over the sum of reference words (characters), never a mean of rates.
 
@@ -82,6 +112,7 @@ class Score:
         wer_interval, cer_interval: 95 % bootstrap interval (low, high) over utterances.
         utterances: one row each, sorted by id.
         all_confusions: every word error, most frequent first.
+        calibration: of the words' confidences, where these are known and there is a word.
     """
 
     words: Counts
@@ -90,6 +121,7 @@ class Score:
     cer_interval: tuple[float, float]
     utterances: tuple[UtteranceScore, ...]
     all_confusions: tuple[Confusion, ...]
+    calibration: Calibration | None = None
 
     @property
     def wer(self) -> float:
@@ -125,11 +157,17 @@ class Score:
             "num_characters": self.characters.reference_length,
             "words": asdict(self.words),
             "characters": asdict(self.characters),
+            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
         }
 
 
 def score(
-    references: Mapping[str, str], hypotheses: Mapping[str, str], *, seed: int = 0, num_bootstrap: int = NUM_BOOTSTRAP
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    confidences: Mapping[str, Sequence[float]] | None = None,
+    *,
+    seed: int = 0,
+    num_bootstrap: int = NUM_BOOTSTRAP,
 ) -> Score:
     """Compare hypotheses with references, utterance by utterance; texts are taken as they are (normalise first).
 
@@ -138,6 +176,7 @@ def score(
 
     Args:
         references, hypotheses: text by utterance id; the same ids in both. Words are separated by white space.
+        confidences: 0..1, of each word of each hypothesis. A word is right where the alignment finds it equal.
         seed: of the bootstrap; equal inputs and seed give equal intervals, in whatever order the mappings are.
         num_bootstrap: number of resamples, at least 1.
 
@@ -175,6 +214,7 @@ def score(
         cer_interval=cer_interval,
         utterances=utterances,
         all_confusions=_confusions(words),
+        calibration=_calibration(words, [confidences[i] for i in ids]) if confidences is not None else None,
     )
 
 
@@ -225,6 +265,29 @@ def _confusions(words: Any) -> tuple[Confusion, ...]:
                 found.update(("", word) for word in heard)
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Confusion(said, heard, count) for (said, heard), count in ordered)
+
+
+def _calibration(words: Any, confidences: Sequence[Sequence[float]]) -> Calibration | None:
+    """Of jiwer's ``WordOutput`` and the confidence of each hypothesised word."""
+    right: list[bool] = []
+    for hypothesis, alignment in zip(words.hypotheses, words.alignments, strict=True):
+        equal = [False] * len(hypothesis)
+        for chunk in alignment:
+            if chunk.type == "equal":
+                equal[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+        right += equal
+    values = np.array([value for row in confidences for value in row], dtype=np.float64)
+    assert len(values) == len(right), "one confidence for each word of a hypothesis"
+    if not len(values):
+        return None
+    hits = np.array(right, dtype=np.float64)
+    place = np.minimum((values * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    bins = []
+    for k in range(NUM_BINS):
+        if (here := place == k).any():
+            mean, share = float(values[here].mean()), float(hits[here].mean())
+            bins.append(ConfidenceBin(k / NUM_BINS, (k + 1) / NUM_BINS, int(here.sum()), mean, share))
+    return Calibration(sum(b.count * abs(b.confidence - b.right) for b in bins) / len(values), tuple(bins))
 
 
 def bootstrap_sums(table: NDArray[np.float64], seed: int, num_bootstrap: int) -> NDArray[np.float64]:

@@ -151,3 +151,36 @@ def test_json_ready() -> None:
     assert table["num_utterances"] == 2
     row = json.loads(json.dumps(result.utterances[0].as_dict(), allow_nan=False))
     assert (row["utterance_id"], row["reference"], row["hypothesis"], row["wer"]) == ("u000", "a b", "a c", 0.5)
+
+
+@given(st.lists(st.tuples(st.text("ab ", max_size=8), st.text("ab ", max_size=8)), min_size=1, max_size=8), st.data())
+def test_calibration_is_the_mean_distance_of_confidence_from_truth(
+    pairs: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """By a plain loop, over texts of a word at most, so that there is but one alignment."""
+    references = {f"u{i}": "".join(a.split())[:1] for i, (a, _) in enumerate(pairs)}
+    hypotheses = {f"u{i}": "".join(b.split())[:1] for i, (_, b) in enumerate(pairs)}
+    confidences = {name: [data.draw(st.floats(0, 1)) for _ in text.split()] for name, text in hypotheses.items()}
+    found = score(references, hypotheses, confidences, num_bootstrap=1).calibration
+    words = [(c, references[n] == hypotheses[n]) for n, row in confidences.items() for c in row]
+    if not words:
+        assert found is None
+        return
+    assert found is not None
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for c, right in words:
+        bins.setdefault(min(int(c * 10), 9), []).append((c, right))
+    ece = sum(abs(sum(c for c, _ in b) - sum(right for _, right in b)) for b in bins.values()) / len(words)
+    assert found.ece == pytest.approx(ece, abs=1e-9)
+    assert found.num_words == len(words)
+    assert [b.count for b in found.bins] == [len(bins[k]) for k in sorted(bins)]
+
+
+def test_a_word_is_right_where_it_stands_in_the_reference() -> None:
+    said, heard = {"a": "one two three four"}, {"a": "one two three zero four"}
+    found = score(said, heard, {"a": [0.96, 0.94, 0.55, 0.15, 1.0]}).calibration
+    assert found is not None
+    assert [(b.low, b.confidence, b.right) for b in found.bins] == [
+        (0.1, 0.15, 0), (0.5, 0.55, 1), (0.9, pytest.approx(2.9 / 3), 1)
+    ]  # fmt: skip
+    assert found.ece == pytest.approx((0.15 + 0.45 + 0.1) / 5)
