@@ -4,13 +4,16 @@
 4 all inputs failed; 143 SIGTERM, after a checkpoint.
 """
 
+import json
 import re
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import torch
@@ -44,7 +47,7 @@ from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
 from speechssl.recognise import beam_ids, evaluate, write_score
 from speechssl.report import text_table
-from speechssl.runtime import HoursProgress, log, pick_device
+from speechssl.runtime import Device, HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import load_tokenizer, normalise
@@ -52,6 +55,7 @@ from speechssl.transcribing import Failure, find_audio, transcribe
 from speechssl.tune import tune
 
 SOME_FAILED, ALL_FAILED = 3, 4
+_STDIN, _SPOOLED = Path("-"), ".speechssl-stdin"
 
 HELP = """Learn speech representations without labels, recognise speech with few.
 
@@ -70,6 +74,14 @@ class Features(StrEnum):
 
     logmel = "logmel"
     waveform = "waveform"
+
+
+class DeviceName(StrEnum):
+    """Where a model may run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class ExportTarget(StrEnum):
@@ -262,13 +274,18 @@ def evaluate_command(
 @app.command("transcribe")
 def transcribe_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
-    paths: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
+    paths: Annotated[list[Path], typer.Argument(help="Audio files and folders; - is standard input.")],
     output_format: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}.")] = "txt",
     output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
+    report: Annotated[Path | None, typer.Option(help="JSONL file: what became of each input.")] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
     max_line_chars: Annotated[int, typer.Option(help="Of a subtitle's two lines.")] = CueLimits.line_chars,
     max_cue_seconds: Annotated[float, typer.Option(help="That a subtitle stays.")] = CueLimits.seconds,
     greedy: Annotated[bool, typer.Option("--greedy", help="Without the model folder's language model.")] = False,
+    device: Annotated[DeviceName, typer.Option(help="Where the model runs; auto = a GPU if there is one.")] = (
+        DeviceName.auto
+    ),
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; all cores.")] = None,
     force: ForceOption = False,
 ) -> None:
     """Files and folders -> text, with the language model that tune-lm put into the model folder."""
@@ -278,36 +295,74 @@ def transcribe_command(
         raise ConfigError(f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}")
     if output_dir is None and len(names) > 1:
         raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
-    files = find_audio(paths)
-    if not files:
-        raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
-    root = common_root(paths)  # as given: where a result goes must not depend on what else a folder holds
+    with TemporaryDirectory() as spool:
+        if _STDIN in paths:
+            paths = [_spooled(Path(spool) / _SPOOLED) if path == _STDIN else path for path in paths]
+        files = find_audio(paths)
+        if not files:
+            raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
+        # As given: where a result goes must not depend on what else a folder holds.
+        root = common_root([path for path in paths if path.name != _SPOOLED] or [Path.cwd()])
 
-    def targets(path: Path) -> list[Path]:
-        return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
+        def targets(path: Path) -> list[Path]:
+            if path.name == _SPOOLED:
+                path = root / "stdin"
+            return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
 
-    waiting = [f for f in files if force or output_dir is None or not all(t.exists() for t in targets(f))]
-    if len(waiting) < len(files):
-        log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
-    folder = model_folder(model)
-    recogniser = load_ctc(folder).to(pick_device("auto"))
-    beam = None if greedy else load_lm(folder, recogniser.tokenizer)
-    decode = beam_ids(beam) if beam else None
-    failed = 0
-    with HoursProgress() as progress:
-        seen: Callable[[float], None] = lambda s: progress(s / 3600, None)  # noqa: E731
-        for result in transcribe(recogniser, waiting, model.name, batch_seconds, seen, decode):
-            if isinstance(result, Failure):
-                failed += 1
-                log(f"{result.path}: {result.error}")
-                continue
-            for name, target in zip(names, targets(Path(result.path)), strict=False):
-                write_atomic(target, FORMATS[name](result, limits))
-            if output_dir is None:
-                _print(result, names[0], limits, len(files) > 1)
+        waiting = [f for f in files if force or output_dir is None or not all(t.exists() for t in targets(f))]
+        if len(waiting) < len(files):
+            log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
+        rows: dict[str, Table] = {_shown(f): {"path": _shown(f), "status": "done before"} for f in files}
+        failed = 0
+        with HoursProgress() as progress:
+            for result in _transcribed(model, waiting, batch_seconds, greedy, device.value, threads, progress):
+                places, result = targets(Path(result.path)), replace(result, path=_shown(Path(result.path)))
+                if isinstance(result, Failure):
+                    failed += 1
+                    rows[result.path] |= {"status": "failed", "error": result.error}
+                    log(f"{result.path}: {result.error}")
+                    continue
+                words = len(result.text.split())
+                rows[result.path] |= {"status": "done", "duration_s": round(result.duration_s, 3), "words": words}
+                for name, target in zip(names, places, strict=False):
+                    write_atomic(target, FORMATS[name](result, limits))
+                if output_dir is None:
+                    _print(result, names[0], limits, len(files) > 1)
+        if report:
+            write_atomic(report, (json.dumps(row) + "\n" for row in rows.values()))
     if failed:
         log(f"{failed} of {len(waiting)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
+
+
+def _transcribed(
+    model: Path,
+    files: Sequence[Path],
+    batch_seconds: float,
+    greedy: bool,
+    device: Device,
+    threads: int | None,
+    progress: HoursProgress,
+) -> Iterator[Transcript | Failure]:
+    if threads:
+        torch.set_num_threads(threads)
+    folder = model_folder(model)
+    recogniser = load_ctc(folder).to(pick_device(device))
+    beam = None if greedy else load_lm(folder, recogniser.tokenizer)
+    decode = beam_ids(beam) if beam else None
+    yield from transcribe(recogniser, files, model.name, batch_seconds, lambda s: progress(s / 3600), decode)
+
+
+def _spooled(path: Path) -> Path:
+    """Standard input as a file: formats are told apart, and some read, by going back and forth."""
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
+
+
+def _shown(path: Path) -> str:
+    """The name that the user gave."""
+    return str(_STDIN if path.name == _SPOOLED else path)
 
 
 def _print(result: Transcript, name: str, limits: CueLimits, several: bool) -> None:

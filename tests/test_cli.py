@@ -161,6 +161,37 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled
     assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
 
 
+def test_standard_input_is_a_file_like_any_other(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    wave = labelled_folder / "test000.wav"
+    command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, "-", "--threads", "1", "--device", "cpu"]
+    command += ["--report", tmp_path / "report.jsonl"]
+    done = subprocess.run([*command, "--output-format", "jsonl"], input=wave.read_bytes(), stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    expected = json.loads(call("transcribe", model, wave, "--output-format", "jsonl").stdout)
+    assert json.loads(done.stdout) == expected | {"path": "-"}
+    row = {"path": "-", "status": "done", "duration_s": expected["duration_s"], "words": len(expected["text"].split())}
+    assert json.loads((tmp_path / "report.jsonl").read_text()) == row
+    done = subprocess.run([*command, "--output-dir", tmp_path], input=b"no audio", stderr=subprocess.PIPE)
+    assert done.returncode == 4
+    assert json.loads((tmp_path / "report.jsonl").read_text())["status"] == "failed"
+
+
+def test_the_report_says_what_became_of_each_file(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        shutil.copy(labelled_folder / "test000.wav", tmp_path / f"in/{name}.wav")
+    (tmp_path / "in/bad.wav").write_bytes(b"")
+    command = ("transcribe", model, tmp_path / "in", "--output-dir", tmp_path / "out", "--report", tmp_path / "r.jsonl")
+    assert call(*command).exit_code == 3
+    (tmp_path / "out/a.wav.txt").unlink()
+    assert call(*command).exit_code == 3
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [(Path(row["path"]).name, row["status"]) for row in rows] == [
+        ("a.wav", "done"), ("b.wav", "done before"), ("bad.wav", "failed")
+    ]  # fmt: skip
+    assert "empty" in rows[2]["error"]
+
+
 def test_errors_are_one_line(
     model: Path,
     labelled_store: Path,
