@@ -16,7 +16,7 @@ option few_steps 3200 "updates from random weights on the small subset, and of t
 option all_steps 6400 "the same on all labels"
 option rounds 2 "of pretraining, each on units of the recogniser before it"
 option pretrain_steps 3000 "updates of each, 20 seconds each"
-option again_steps 500 "updates of fine-tuning after each"
+option again_steps 1600 "updates of fine-tuning after each"
 parse_options "$@"
 store=$exp/store
 
