@@ -332,10 +332,11 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
 
 
 def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
-    """Whether a second or more is noise, hum or a held chord: its level hardly changes, as that of no speech does.
+    """Whether a second or more is noise, hum or a held chord: its level hardly changes.
 
     The level of 100 ms varies by less than ``STEADY_DB`` (standard deviation). Of 540 chunks of read, spontaneous and
-    far-field speech of a second or more, the least had 2.4 dB; white noise has 0.2.
+    far-field speech of a second or more, the least had 2.4 dB; white noise has 0.2. Speech that drowns in steady noise
+    passes for noise: of 40 read sentences none at a signal-to-noise ratio of 3 dB, 37 at -3 dB.
     """
     step = max(1, sample_rate_hz // 10)
     blocks = samples[: len(samples) // step * step].reshape(-1, step)

@@ -1,7 +1,8 @@
 """CTC beam search with an n-gram language model over words or over tokens: flashlight's, or a plain one of ours."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from speechssl.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.config import Settings, as_table, build
+from speechssl.decode import min_ctc_frames
 from speechssl.errors import ConfigError
 from speechssl.lm import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, is_binary, read_arpa
 from speechssl.runtime import log, quiet_stderr
@@ -93,8 +95,12 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
 
 
 def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
-    """Whether a language model with these words is one over the recogniser's tokens."""
-    return set(words) <= {token_name(text) for text in tokenizer.texts}
+    """Whether a language model with these words is one over the recogniser's tokens, the space among them.
+
+    Without the space, single letters are words too, such as digits.
+    """
+    names = {token_name(text) for text in tokenizer.texts}
+    return set(words) <= names and all(token_name(tokenizer.texts[i]) in words for i in _space(tokenizer))
 
 
 def save_lm(model: Path, lm: Path, words: Sequence[str] | None, config: BeamConfig, about: Mapping[str, Any]) -> None:
@@ -133,8 +139,8 @@ class _Search(Protocol):
 class BeamSearch:
     """Text of log-probabilities under a recogniser and a language model.
 
-    Words come from the lexicon alone if the model is over words. A frame in which words end is put behind the last one,
-    so that no spelling has to find its space in the audio.
+    Words come from the lexicon alone if the model is over words, which takes a token for the space between them. A
+    frame in which words end is put behind the last one, so that no spelling has to find its space in the audio.
 
     Source: Collobert et al. 2016 (arXiv 1609.03193), section 2.3, and Hannun et al. 2014 (arXiv 1408.2873), as
     flashlight-text does it: hypotheses alike in what was said, place in the lexicon and last token are one, and their
@@ -156,6 +162,12 @@ class BeamSearch:
         """``lexicon``: spellings of words; None = a model over tokens. ``backend``: None = flashlight if installed."""
         self.tokenizer, self.config, self.lexicon = tokenizer, config, lexicon
         self._separator = _space(tokenizer)
+        if lexicon is not None and not self._separator:
+            # flashlight lets no token but the separator last for several frames between two words.
+            raise ConfigError(
+                "a language model over words needs a recogniser with a token for the space; this one's are pieces of "
+                "words: estimate one over its tokens (speechssl lm --tokens-of MODEL)"
+            )
         if backend is None:
             backend = "flashlight" if find_spec("flashlight") else "plain"
         self._search: _Search = (_Flashlight if backend == "flashlight" else _Plain)(tokenizer, lm, lexicon, config)
@@ -171,15 +183,18 @@ class BeamSearch:
         for row, count in zip(log_probs.float().cpu(), num_frames.tolist(), strict=True):
             frames = row[:count].clone()
             frames[:, self.tokenizer.unk_id] = _IMPOSSIBLE  # what nobody can read
-            if self._separator and self.lexicon is not None:
+            if self.lexicon is not None:
                 last = torch.full((1, frames.shape[1]), _IMPOSSIBLE)
                 last[0, self._separator[0]] = 0.0
                 frames = torch.cat([frames, last])
             best: dict[str, Hypothesis] = {}
             for ids, words, score in self._search(frames.contiguous(), nbest) if count else []:
+                if self.lexicon is not None:  # whole words: the best hypothesis may end in the middle of one
+                    ids = tuple(i for word in words for i in self.lexicon[word])
                 said = self._trimmed(ids)
-                text = " ".join(words) if self.lexicon is not None else self.tokenizer.decode(said)
-                best.setdefault(text, Hypothesis(text, score, said))
+                if min_ctc_frames(said) <= count:
+                    text = self.tokenizer.decode(said)
+                    best.setdefault(text, Hypothesis(text, score, said))
             found.append([*best.values()] or [Hypothesis("", 0.0, ())])
         return found
 
@@ -190,6 +205,15 @@ class BeamSearch:
             if i != self.tokenizer.unk_id and not (i in self._separator and (not kept or kept[-1] == i)):
                 kept.append(i)
         return tuple(kept[:-1] if kept and kept[-1] in self._separator else kept)
+
+
+@contextmanager
+def _named(lm: Path) -> Iterator[None]:
+    """KenLM's errors as ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConfigError(f"{lm} cannot be read as a language model: {' '.join(str(error).split())}") from error
 
 
 class _Flashlight:
@@ -212,7 +236,7 @@ class _Flashlight:
                 lines = [f"{word}\t{' '.join(names[i] for i in ids)}\n" for word, ids in lexicon.items()]
                 lines.append(f"{UNKNOWN}\t{names[tokenizer.unk_id]}\n")  # it must be there; nothing spells it
             path.write_text("".join(lines), encoding="utf-8")
-            with quiet_stderr():
+            with quiet_stderr(), _named(lm):
                 self._decoder = ctc_decoder(
                     lexicon=None if lexicon is None else str(path),
                     tokens=names,

@@ -55,6 +55,7 @@ from speechssl.transcribing import Failure, find_audio, transcribe
 from speechssl.tune import tune
 
 SOME_FAILED, ALL_FAILED = 3, 4
+_ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
 _STDIN, _SPOOLED = Path("-"), ".speechssl-stdin"
 
 HELP = """Learn speech representations without labels, recognise speech with few.
@@ -196,21 +197,28 @@ def lm_command(
         Path | None, typer.Option(help="Run or model folder: n-grams of its tokens instead of words.")
     ] = None,
     held_out: Annotated[Path | None, typer.Option(help="Text or store to measure the perplexity of.")] = None,
+    held_out_split: Annotated[str, typer.Option(help="Whose transcripts to take of that store.")] = "dev",
 ) -> None:
     """Text -> an n-gram language model (modified Kneser-Ney), as an ARPA file."""
     tokenizer = load_tokenizer(model_folder(tokens_of)) if tokens_of else None
 
-    def sentences(paths: Sequence[Path]) -> Iterator[list[str]]:
+    def sentences(paths: Sequence[Path], split: str) -> Iterator[list[str]]:
+        lost = 0
         for text in read_texts(paths, split):
             line = normalise(text, normaliser)
-            yield [token_name(tokenizer.texts[i]) for i in tokenizer.encode(line)] if tokenizer else line.split()
+            if tokenizer and tokenizer.has_unknown(line):
+                lost += 1
+            else:
+                yield [token_name(tokenizer.texts[i]) for i in tokenizer.encode(line)] if tokenizer else line.split()
+        if lost:
+            log(f"{lost} sentences hold characters that the recogniser does not have: left out")
 
-    model = estimate(sentences(texts), order)
+    model = estimate(sentences(texts, split), order)
     write_atomic(out, arpa_lines(model))
     counts = [(k, len(found.word), *(f"{d:.3f}" for d in found.discounts)) for k, found in enumerate(model.orders, 1)]
     _out(text_table(("length", "n-grams", "discount of 1", "of 2", "of 3 and more"), counts))
     if held_out:
-        found = perplexity(read_arpa(out), sentences([held_out]))
+        found = perplexity(read_arpa(out), sentences([held_out], held_out_split))
         _out(
             f"\nperplexity of {held_out}: {found.excluding_unknown:.1f} without the {found.num_unknown} of "
             f"{found.num_words} words that the model does not have, {found.including_unknown:.1f} with them\n"
@@ -237,13 +245,16 @@ def tune_lm_command(
         recogniser, Dataset([Store(store)], [split]), config, lambda c: BeamSearch(recogniser.tokenizer, lm, lexicon, c)
     )
     best = tuned.tried[0]
-    about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
-    save_lm(folder, lm, known, best.config, about)
     rows = [("greedy", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
     for config, found in tuned.tried:
         rows.append((f"{config.lm_weight:g}", f"{config.word_score:g}", f"{found.wer:.1%}", f"{found.cer:.1%}"))
     _out(text_table(("weight", "word score", "WER", "CER"), rows))
-    log(f"{folder / LM_FOLDER} holds the language model with the best of these weights")
+    if best.score.wer > tuned.greedy.wer:
+        log("no weight makes the language model as good as greedy decoding: it is not kept")
+        return
+    about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
+    save_lm(folder, lm, known, best.config, about)
+    log(f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights")
 
 
 @app.command("evaluate")
@@ -297,7 +308,8 @@ def transcribe_command(
         raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
     with TemporaryDirectory() as spool:
         if _STDIN in paths:
-            paths = [_spooled(Path(spool) / _SPOOLED) if path == _STDIN else path for path in paths]
+            spooled = _spooled(Path(spool) / _SPOOLED)
+            paths = list(dict.fromkeys(spooled if path == _STDIN else path for path in paths))
         files = find_audio(paths)
         if not files:
             raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
@@ -309,7 +321,12 @@ def transcribe_command(
                 path = root / "stdin"
             return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
 
-        waiting = [f for f in files if force or output_dir is None or not all(t.exists() for t in targets(f))]
+        def is_done(path: Path) -> bool:
+            return path.name != _SPOOLED and all(target.exists() for target in targets(path))
+
+        if output_dir is None and len(files) > 1 and names[0] in _ONE_RECORDING:
+            raise ConfigError(f"{names[0]} holds one recording, and these are {len(files)}: give an --output-dir")
+        waiting = [f for f in files if force or output_dir is None or not is_done(f)]
         if len(waiting) < len(files):
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
         rows: dict[str, Table] = {_shown(f): {"path": _shown(f), "status": "done before"} for f in files}

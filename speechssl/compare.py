@@ -69,8 +69,8 @@ def read_system(name: str, folders: Sequence[Path]) -> System:
 def _read(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.float64]]:
     path = folder / "utterances.jsonl" if folder.is_dir() else folder
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = sorted((json.loads(line) for line in lines), key=lambda row: str(row["utterance_id"]))
+        lines = path.read_text(encoding="utf-8").split("\n")  # not at every mark that Unicode has for a line
+        rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["utterance_id"]))
         counts = [(Counts(**row["words"]), Counts(**row["characters"])) for row in rows]
         table = [(w.errors, w.reference_length, c.errors, c.reference_length) for w, c in counts]
         ids, references = (tuple(str(row[key]) for row in rows) for key in ("utterance_id", "reference"))
@@ -125,10 +125,13 @@ def comparison(systems: Sequence[System]) -> str:
         ]
         rows.append((system.name, *cells, str(len(system.ids)), str(system.num_runs)))
     text = text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs"), rows)
-    against = [(s.name, found) for s in systems[1:] if (found := differences(s, systems[0])) is not None]
-    if not against:
+    against = [(s.name, differences(s, systems[0])) for s in systems[1:]]
+    other = "".join(f"{name}: other utterances than {systems[0].name}, no difference\n" for name, d in against if not d)
+    if other:
+        text += "\n" + other
+    rows = [(name, *(cell for d in found for cell in _cells(d))) for name, found in against if found]
+    if not rows:
         return text
-    rows = [(name, *(cell for d in found for cell in _cells(d))) for name, found in against]
     columns = (f"minus {systems[0].name}", "WER, points", "95 % interval", "p", "CER, points", "95 % interval", "p")
     return f"{text}\n{text_table(columns, rows)}"
 

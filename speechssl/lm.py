@@ -278,17 +278,21 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
 
 
 def read_words(lm: Path, listed: Path | None) -> list[str]:
-    """The words of a language model: those listed, one a line, or those of the ARPA file.
+    """The words of a language model, each once and without the marks: those listed, one a line, or the ARPA file's.
 
     Raises:
-        ConfigError: a file cannot be read, or a KenLM binary comes without its words.
+        ConfigError: a file cannot be read, there is no word, or a KenLM binary comes without its words.
     """
     if listed:
         with _opened(listed, "text") as file:
-            return [word for line in file if (word := line.strip())]
-    if is_binary(lm):
+            found = [word for line in file if (word := line.strip()) and word not in SPECIAL]
+    elif is_binary(lm):
         raise ConfigError(f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE")
-    return arpa_words(lm)
+    else:
+        found = arpa_words(lm)
+    if not found:
+        raise ConfigError(f"{listed or lm} holds no word: give the words that may be recognised")
+    return list(dict.fromkeys(found))
 
 
 class _Arpa:
@@ -368,14 +372,14 @@ class Perplexity:
 
 
 def perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """10 to minus the mean log10 probability of words and ends of sentences.
+    """10 to minus the mean log10 probability of words and ends of sentences; empty ones count for nothing.
 
     Raises:
         ConfigError: there is no sentence.
     """
     total = known_total = 0.0
     words = unknown = 0
-    for sentence in sentences:
+    for sentence in filter(None, sentences):
         for word, value in zip((*sentence, END), model.score(sentence), strict=True):
             total += value
             words += 1

@@ -38,6 +38,7 @@ CHUNK_S = (0.4, 20.0)
 HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
 TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarely memory
 CONTEXT_S = 1.0  # heard on either side of a piece; no more than is there when a window ends (audio.UNFINISHED_S)
+STRETCH_S = 60.0  # of touching pieces that are decoded as one
 PAUSE_S = 1.0  # between two words, from where another segment begins
 AHEAD = 32  # pieces that are read while the model computes
 
@@ -81,7 +82,7 @@ def transcribe(
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
     Files of up to 30 s are recognised whole. Longer ones go through the encoder in pieces, cut at silences where there
-    are any, each with a second of what surrounds it; between two silences words are looked for as if it were one piece.
+    are any, each with a second of what surrounds it; up to a minute between two silences is decoded as one.
     Steady noise and hum count as silence. Memory does not grow with the number of files, nor with their length beyond
     ``HORIZON_S``. Texts do not depend on ``batch_seconds`` or on the other files.
 
@@ -159,7 +160,7 @@ class _File:
         """
         while self.settled < len(self.pieces):
             stop = self.settled + 1
-            while stop < len(self.pieces) and self.pieces[stop].goes_on:
+            while stop < len(self.pieces) and self._belongs(stop):
                 stop += 1
             rows = [row for row in self.rows[self.settled : stop] if row is not None]
             if len(rows) < stop - self.settled or (stop == len(self.pieces) and self.end is None):
@@ -168,6 +169,11 @@ class _File:
             self.rows[self.settled : stop] = [None] * len(rows)
             self.settled = stop
         return self.end is not None and (self.end.error is not None or self.settled == len(self.pieces))
+
+    def _belongs(self, place: int) -> bool:
+        """Whether a piece is decoded with those before it: alignment and search take more than linear time."""
+        piece = self.pieces[place]
+        return piece.goes_on and piece.end - self.pieces[self.settled].start <= STRETCH_S
 
     def result(self, name: str) -> Transcript | Failure:
         assert self.end is not None

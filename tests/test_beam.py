@@ -1,6 +1,5 @@
 """Beam search: all alignments summed by brute force, flashlight and ours alike, what cannot be spelled."""
 
-import math
 from collections import defaultdict
 from itertools import groupby, product
 from pathlib import Path
@@ -9,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechssl.beam import BeamConfig, BeamSearch, spellings, token_name
+from speechssl.beam import BeamConfig, BeamSearch, is_over_tokens, spellings, token_name
+from speechssl.errors import ConfigError
 from speechssl.lm import BEGIN, END, arpa_lines, estimate, read_arpa
 from speechssl.text import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
@@ -74,7 +74,8 @@ def test_ours_and_flashlight_agree(tmp_path: Path, unit: str, seed: int) -> None
     pair = [search(tmp_path, unit, backend, beam_size=200, beam_threshold=40.0) for backend in ("plain", "flashlight")]
     frames = emissions(11, pair[0].tokenizer.size, seed, peak=2.5)
     ours, theirs = (beam(frames[None], torch.tensor([11]), nbest=3)[0] for beam in pair)
-    assert [h.text for h in ours] == [h.text for h in theirs]
+    assert [h[::2] for h in ours] == [h[::2] for h in theirs]  # texts and tokens
+    assert all(h.text == pair[0].tokenizer.decode(h.ids) for h in ours)
     assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-2)
 
 
@@ -89,7 +90,7 @@ def test_an_utterance_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 
 
 def test_the_language_model_decides_what_sounds_alike(tmp_path: Path) -> None:
-    """Two words as likely to the ear: the one said after the other in the text wins; without weight, neither does."""
+    """Two words as likely to the ear: the likelier one in the text wins."""
     beam = search(tmp_path, "words", "plain", lm_weight=2.0, word_score=0.0)
     tokenizer = beam.tokenizer
     said = tokenizer.encode("b ab")
@@ -112,24 +113,48 @@ def test_words_that_cannot_be_spelled_are_left_out() -> None:
     assert found == {"ab": (*tokenizer.encode("ab"), space), "c": (*tokenizer.encode("c"), space)}
 
 
-def test_pieces_spell_words_too(tmp_path: Path) -> None:
-    """SentencePiece has no token for the space: what begins a word says so itself."""
-    pytest.importorskip("flashlight")
+@pytest.mark.parametrize("frames_each", [1, 3])
+@pytest.mark.parametrize("backend", ["plain", "flashlight"])
+def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: str, frames_each: int) -> None:
+    """SentencePiece has no token for the space, which a model over words needs."""
+    if backend == "flashlight":
+        pytest.importorskip("flashlight")
     tokenizer = SentencePieceTokenizer.train(SENTENCES * 5, 8, "bpe")
     lexicon = spellings(tokenizer, {w for s in SENTENCES for w in s.split()})
-    assert lexicon["ab"] == tuple(tokenizer.encode("ab"))
-    texts = []
-    for backend in ("plain", "flashlight"):
-        config = BeamConfig.model_validate({"lm_weight": 0.5} | WIDE)
-        beam = BeamSearch(tokenizer, lm_file(tmp_path, "words"), lexicon, config, backend)  # type: ignore[arg-type]
-        ids = [i for token in tokenizer.encode("ba ab a") for i in (token, tokenizer.blank_id)]
-        frames = torch.full((len(ids), tokenizer.size), 1e-5)
-        frames[range(len(ids)), ids] = 1.0
-        texts.append(beam(frames.log()[None], torch.tensor([len(ids)]))[0][0].text)
-    assert texts == ["ba ab a"] * 2
+    config = BeamConfig.model_validate({"lm_weight": 0.5} | WIDE)
+    with pytest.raises(ConfigError, match="needs a recogniser with a token for the space"):
+        BeamSearch(tokenizer, lm_file(tmp_path, "words"), lexicon, config, backend)  # type: ignore[arg-type]
+    pieces = [[token_name(tokenizer.texts[i]) for i in tokenizer.encode(s)] for s in SENTENCES]
+    (tmp_path / "pieces.arpa").write_text("".join(arpa_lines(estimate(pieces, 3))), encoding="utf-8")
+    narrow = config.model_copy(update={"unit": "tokens", "beam_size": 50, "beam_threshold": 30.0})
+    beam = BeamSearch(tokenizer, tmp_path / "pieces.arpa", None, narrow, backend)  # type: ignore[arg-type]
+    said = tokenizer.encode("ba ab a")
+    ids = [i for token in said for i in (*[token] * frames_each, tokenizer.blank_id)]
+    frames = torch.full((len(ids), tokenizer.size), 1e-5)
+    frames[range(len(ids)), ids] = 1.0
+    (best,) = beam(frames.log()[None], torch.tensor([len(ids)]))[0]
+    assert (best.text, best.ids) == ("ba ab a", tuple(said))
 
 
-def test_an_impossible_score_is_no_score(tmp_path: Path) -> None:
-    beam = search(tmp_path, "words", "plain")
-    (found,) = beam(torch.full((1, 3, beam.tokenizer.size), -math.inf).clamp(min=-1e4), torch.tensor([3]))[0]
-    assert math.isfinite(found.score)
+def test_letters_that_are_words_are_no_token_model() -> None:
+    tokenizer = CharTokenizer.train(["a b"])
+    assert is_over_tokens(tokenizer, ["a", "b", "|"])
+    assert not is_over_tokens(tokenizer, ["a", "b"])
+
+
+@pytest.mark.parametrize("backend", ["plain", "flashlight"])
+def test_half_a_word_is_no_word(tmp_path: Path, backend: str) -> None:
+    """The audio ends, as surely as can be, in the middle of the only word of its kind."""
+    if backend == "flashlight":
+        pytest.importorskip("flashlight")
+    tokenizer = CharTokenizer.train(["abcdefgh a"])
+    path = tmp_path / "lm.arpa"
+    path.write_text("".join(arpa_lines(estimate([["abcdefgh"], ["a"]], 2))), encoding="utf-8")
+    lexicon = spellings(tokenizer, ["abcdefgh", "a"])
+    beam = BeamSearch(tokenizer, path, lexicon, BeamConfig(), backend)  # type: ignore[arg-type]
+    ids = tokenizer.encode("abcdefg")
+    frames = torch.full((len(ids), tokenizer.size), 1e-6)
+    frames[range(len(ids)), ids] = 1.0
+    for found in beam(frames.log()[None], torch.tensor([len(ids)]), nbest=5)[0]:
+        assert found.text == tokenizer.decode(found.ids)
+        assert set(found.text.split()) <= set(lexicon)

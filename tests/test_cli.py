@@ -16,6 +16,7 @@ from test_train import _toml
 from typer.testing import CliRunner, Result
 
 from speechssl import cli, probing
+from speechssl.errors import ConfigError
 from speechssl.experiments import finetune, pretrain
 from speechssl.report import read_metrics
 
@@ -103,6 +104,10 @@ def test_a_language_model_from_transcripts_to_texts(
         w for line in (labelled_folder / "metadata.csv").read_text().splitlines() for w in line.split(",")[1].split()
     }
     assert set(call("transcribe", run, wave).stdout.split()) <= spoken
+    (tmp_path / "broken.arpa").write_text((tmp_path / "lm.arpa").read_text()[:-400])
+    broken = call("tune-lm", run, tmp_path / "broken.arpa", labelled_store)
+    assert isinstance(broken.exception, ConfigError)
+    assert "broken.arpa cannot be read as a language model" in str(broken.exception)
     assert call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
 
 
@@ -206,9 +211,11 @@ def test_errors_are_one_line(
     assert "give base, large, small, tiny" in error("pretrain", labelled_store, "--run", tmp_path, "--preset", "huge")
     assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
     assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
-    assert "allowed are txt, json" in error("transcribe", model, labelled_store, "--output-format", "srt9")
+    assert "allowed are txt, srt, vtt" in error("transcribe", model, labelled_store, "--output-format", "srt9")
     assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
     assert "no audio found" in error("transcribe", model, tmp_path)
+    both = (labelled_store / "store.json", labelled_store / "store.json")
+    assert "srt holds one recording, and these are 2" in error("transcribe", model, *both, "--output-format", "srt")
     assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
     assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")

@@ -119,6 +119,7 @@ def test_other_utterances_are_not_subtracted_nor_pooled(tmp_path: Path) -> None:
     systems = [read_system(name, [tmp_path / name]) for name in "ab"]
     assert differences(*systems) is None
     assert "minus" not in comparison(systems)
+    assert "b: other utterances than a, no difference" in comparison(systems)
     with pytest.raises(ConfigError, match="not of the same utterances and references"):
         read_system("a", [tmp_path / "a", tmp_path / "b"])
 

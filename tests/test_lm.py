@@ -109,6 +109,7 @@ def test_a_bigram_model_worked_by_hand(tmp_path: Path) -> None:
     assert said == pytest.approx(0.625 * 0.375 * (0.5 + 0.5 * 0.375), abs=1e-6)
     found = perplexity(model, [["a", "b"]])
     assert found.excluding_unknown == found.including_unknown == pytest.approx(said ** (-1 / 3), rel=1e-5)
+    assert perplexity(model, [[], ["a", "b"], []]) == found
     assert perplexity(model, [["a", "zebra"]]).num_unknown == 1
 
 

@@ -123,7 +123,10 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
         return greedy(log_probs, frames)
 
     (result,) = transcribe(model, [tmp_path / "x.wav"], decode=decode)
-    assert lengths == [sum(p.frames for p in pieces) * model.config.tokens_per_frame]
+    # Up to a minute is decoded as one; what is left, as the next one.
+    assert len(lengths) == 2
+    assert sum(lengths) == sum(p.frames for p in pieces) * model.config.tokens_per_frame
+    assert 40 < lengths[0] * model.seconds_per_output <= 60 + per_frame
     assert isinstance(result, Transcript)
     words = [word for segment in result.segments for word in segment.words]
     assert len(words) > 10
