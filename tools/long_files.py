@@ -82,7 +82,7 @@ def onset_errors(result: Transcript, places: Sequence[tuple[float, float, float]
 
 
 def same_words(pieces: Sequence[str], wholes: Sequence[str]) -> tuple[float, int]:
-    """Share of the words of ``wholes`` that ``pieces`` have too (1 of none), and the number of texts that are the same."""
+    """Share of the words of ``wholes`` that ``pieces`` have too (1 of none), and how many texts are the same."""
     found: Any = jiwer.process_words(list(wholes), list(pieces))
     words = sum(len(text.split()) for text in wholes)
     return found.hits / words if words else 1.0, sum(a == b for a, b in zip(pieces, wholes, strict=True))
@@ -118,11 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             ("speed", f"{result.duration_s / took:.0f} s per second, {took:.0f} s"),
             ("peak memory", f"{peak_memory_gb():.2f} GB, {before:.2f} GB before"),
             ("recordings with a word", f"{len(errors)} of {len(places)}"),
-            (
-                "first word from onset, s",
-                f"median {np.median(errors):.3f}, 95 % within {np.quantile(errors, 0.95):.3f}",
-            ),
         ]
+        if len(errors):
+            middle, most = np.quantile(errors, [0.5, 0.95])
+            rows.append(("first word from onset", f"median {middle:.3f} s, 95 % within {most:.3f} s"))
         texts: dict[float, list[str]] = {0.0: [], 3600.0: []}
         for number in range(options.pieces):
             path = Path(scratch, f"{number}.wav")
