@@ -1,5 +1,6 @@
 """When each word of a hypothesis was said, and how sure the recogniser was."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -14,9 +15,9 @@ from speechssl.text import Tokenizer
 class WordSpan(NamedTuple):
     """A word over frames ``start`` up to, not including, ``end``.
 
-    ``probability``: the mean over the word's tokens of ``TokenSpan.probability``, which is the mean over the token's
-    frames of what the recogniser gave that token there, 0..1. It is a confidence, not a calibrated probability:
-    ``speechssl evaluate`` measures how far it is from one.
+    ``probability``: the product over the word's tokens of ``TokenSpan.probability``, which is the mean over the token's
+    frames of what the recogniser gave that token there, 0..1. So it would be the probability of the word if tokens were
+    independent and the recogniser's own probabilities right; ``speechssl evaluate`` measures how far it is from one.
     """
 
     text: str
@@ -61,8 +62,8 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[WordSpan]
     def close() -> None:
         nonlocal text
         if text:
-            mean = sum(span.probability for span in group) / len(group)
-            found.append(WordSpan(text, group[0].start, group[-1].end, mean))
+            product = math.prod(span.probability for span in group)
+            found.append(WordSpan(text, group[0].start, group[-1].end, product))
         group.clear()
         text = ""
 

@@ -63,11 +63,11 @@ def test_words_are_those_of_the_text(tokenizer: Tokenizer, draws: list[int]) -> 
     assert all(left.end <= right.start for left, right in pairwise(words))
 
 
-def test_a_word_spans_its_tokens_and_has_their_mean_probability() -> None:
+def test_a_word_spans_its_tokens_and_is_as_sure_as_all_of_them() -> None:
     tokenizer = CharTokenizer.train(["ab"])
     a, b, space = (tokenizer.encode(f"a{c}a")[1] for c in "ab ")
     spans = [TokenSpan(a, 1, 2, 0.5), TokenSpan(b, 3, 5, 1.0), TokenSpan(space, 6, 7, 0.1), TokenSpan(a, 9, 10, 0.25)]
-    assert words_of(spans, tokenizer) == [("ab", 1, 5, 0.75), ("a", 9, 10, 0.25)]
+    assert words_of(spans, tokenizer) == [("ab", 1, 5, 0.5), ("a", 9, 10, 0.25)]
 
 
 def test_nothing_said_has_no_words() -> None:
