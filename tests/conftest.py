@@ -13,7 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio import write_wav
+from speechssl.config import build
+from speechssl.ctc import CtcConfig, CtcModel
+from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.preparing import prepare
+from speechssl.text import CharTokenizer
 
 # The tests run side by side: one thread each, and the same sums whatever the machine.
 torch.set_num_threads(1)
@@ -44,6 +48,15 @@ def load_script(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def random_recogniser() -> CtcModel:
+    """Random weights, the same each time, and a head wide enough that its texts differ between recordings."""
+    torch.manual_seed(0)
+    tokenizer = CharTokenizer.train(["abcdef "])
+    model = CtcModel(Encoder(build(EncoderConfig, SMALL_ENCODER)), tokenizer, "basic-1", CtcConfig())
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    return model.eval()
 
 
 def speak(text: str, rng: np.random.Generator) -> NDArray[np.float32]:

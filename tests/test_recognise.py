@@ -5,28 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_ENCODER
+from conftest import random_recogniser
 
 from speechssl.batching import Dataset
-from speechssl.config import build
-from speechssl.ctc import CtcConfig, CtcModel
+from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
-from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
 from speechssl.recognise import evaluate, recognised, write_score
 from speechssl.store import Store
-from speechssl.text import CharTokenizer
 
 
 @pytest.fixture(scope="module")
 def model() -> CtcModel:
-    """Random weights, a head wide enough that its texts differ between recordings."""
-    torch.manual_seed(0)
-    tokenizer = CharTokenizer.train(["abcdef "])
-    model = CtcModel(Encoder(build(EncoderConfig, SMALL_ENCODER)), tokenizer, "basic-1", CtcConfig())
-    torch.nn.init.normal_(model.head.weight, std=0.5)
-    return model.eval()
+    return random_recogniser()
 
 
 def test_hypotheses_do_not_depend_on_the_batch(model: CtcModel, labelled_store: Path) -> None:

@@ -10,35 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import RATE, SMALL_ENCODER, sentence, speak
+from conftest import RATE, random_recogniser, sentence, speak
 from numpy.typing import NDArray
 from torch import Tensor
 
 from speechssl import transcribing
 from speechssl.audio import Samples, split_at_silence, stream_mono, write_wav
 from speechssl.batching import Batch, Dataset, collate
-from speechssl.config import build
-from speechssl.ctc import CtcConfig, CtcModel
+from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
-from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import ConfigError
 from speechssl.features import featurise
 from speechssl.formats import Transcript
 from speechssl.recognise import BATCH_SECONDS, recognised
 from speechssl.store import Store
-from speechssl.text import CharTokenizer
 from speechssl.transcribing import Failure, find_audio, transcribe
 
 
 @pytest.fixture(scope="module")
 def model() -> CtcModel:
-    """Random weights, a head wide enough that its texts differ between recordings."""
-    torch.manual_seed(0)
-    tokenizer = CharTokenizer.train(["abcdef "])
-    model = CtcModel(Encoder(build(EncoderConfig, SMALL_ENCODER)), tokenizer, "basic-1", CtcConfig())
-    torch.nn.init.normal_(model.head.weight, std=0.5)
-    return model.eval()
+    return random_recogniser()
 
 
 def without_rounding(result: Transcript | Failure) -> Transcript | Failure:
