@@ -112,6 +112,15 @@ def stream_mono(
                 return
 
 
+def declared_seconds(path: Path) -> float | None:
+    """The length that a file's header gives, for progress alone: nothing is decoded or checked. None = none found."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            return int(file.frames) / int(file.samplerate) if file.frames < _NO_COUNT else None
+    except (soundfile.LibsndfileError, OSError, ValueError):
+        return None
+
+
 def write_wav(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: int) -> None:
     """Write (S,) or (S, channels) samples in -1..1 as a 16-bit WAV file, block by block."""
     channels = 1 if samples.ndim == 1 else samples.shape[1]

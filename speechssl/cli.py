@@ -20,6 +20,7 @@ import torch
 import typer
 
 from speechssl import __version__, ranks
+from speechssl.audio import declared_seconds
 from speechssl.batching import Dataset
 from speechssl.beam import (
     LM_FOLDER,
@@ -367,7 +368,9 @@ def _transcribed(
     recogniser = load_ctc(folder).to(pick_device(device))
     beam = None if greedy else load_lm(folder, recogniser.tokenizer)
     decode = beam_ids(beam) if beam else None
-    yield from transcribe(recogniser, files, model.name, batch_seconds, lambda s: progress(s / 3600), decode)
+    lengths = [declared_seconds(path) for path in files]
+    total_h = None if None in lengths else sum(filter(None, lengths)) / 3600
+    yield from transcribe(recogniser, files, model.name, batch_seconds, lambda s: progress(s / 3600, total_h), decode)
 
 
 def _spooled(path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from speechssl.errors import ConfigError
 
@@ -98,7 +98,12 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
 
     def __init__(self) -> None:
         self.started = self.last = time.monotonic()
-        columns = (TextColumn("{task.completed:.2f} {task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.completed:.2f} {task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         # stdout stays as it is: it may be a file, and rich would send its lines to the terminal.
         bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self.bar = bar if sys.stderr.isatty() else None
@@ -120,5 +125,9 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
             self.bar.update(self.task, completed=done_h, total=total_h)
         elif now - self.last >= self.EVERY_S:
             self.last = now
-            of = "" if total_h is None else f" of {total_h:.2f}"
-            log(f"{done_h:.2f}{of} h of audio, {done_h * 3600 / (now - self.started):.0f} s per second")
+            speed = done_h / (now - self.started)  # hours per second
+            of, left = "", ""
+            if total_h is not None:
+                of = f" of {total_h:.2f}"
+                left = f", {(total_h - done_h) / speed / 60:.0f} min left" if 0 < done_h <= total_h else ""
+            log(f"{done_h:.2f}{of} h of audio, {3600 * speed:.0f} s per second{left}")

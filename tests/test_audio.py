@@ -22,6 +22,7 @@ from speechssl import containers
 from speechssl.audio import (
     AUDIO_SUFFIXES,
     _Resampler,
+    declared_seconds,
     load_audio,
     speech_intervals,
     split_at_silence,
@@ -436,3 +437,13 @@ def test_the_damaged_recordings_are_all_refused(speech_folder: Path) -> None:
     for path in broken:
         with pytest.raises(AudioError, match=r"decode error|truncated"):
             load_audio(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_the_declared_length_is_about_the_real_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    soundfile.write(path, np.zeros(22_050, np.float32), 44_100)
+    assert declared_seconds(path) == pytest.approx(0.5, abs=0.06)
+    path.write_bytes(b"no audio")
+    assert declared_seconds(path) is None
+    assert declared_seconds(tmp_path / "missing.wav") is None

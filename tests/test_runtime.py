@@ -94,7 +94,7 @@ def test_progress_is_lines_of_hours_where_there_is_no_terminal(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert [line[9:] for line in captured.err.splitlines()] == [
-        "2.00 of 4.00 h of audio, 600 s per second",
+        "2.00 of 4.00 h of audio, 600 s per second, 0 min left",
         "3.00 h of audio, 338 s per second",
     ]
 
