@@ -130,7 +130,7 @@ def run(options: argparse.Namespace, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", type=Path, help="run or model folder")
-    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 30 s are taken")
+    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken")
     parser.add_argument("--out", type=Path, help="keep the export in this folder, which must not exist")
     parser.add_argument("--rounds", type=int, default=5, help="timed passes of each")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of onnxruntime")

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("theirs", type=Path, help="Hugging Face folder of a Wav2Vec2ForCTC")
     parser.add_argument("ours", type=Path, help="our model or run folder")
-    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 30 s are taken")
+    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken")
     parser.add_argument("--most", type=int, default=20, help="recordings, evenly spaced among all")
     parser.add_argument("--random", choices=STYLES, help="make both folders first, with random weights in this style")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
