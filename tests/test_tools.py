@@ -119,12 +119,13 @@ def test_nan_is_a_difference() -> None:
 
 @pytest.fixture
 def audio(tmp_path: Path) -> Path:
-    """Gliding tones in noise, not on the grid of 16 bits until the file rounds them."""
+    """Gliding tones that swell, in noise; not on the grid of 16 bits until the file rounds them."""
     rng, folder = np.random.default_rng(2), tmp_path / "audio"
     folder.mkdir()
     for number, seconds in enumerate((1.3, 0.9)):
         time = np.arange(round(16_000 * seconds)) / 16_000
-        wave = 0.2 * np.sin(2 * np.pi * (300 + 500 * time) * time) + 0.02 * rng.standard_normal(len(time))
+        tone = 0.2 * np.sin(2 * np.pi * (300 + 500 * time) * time) * np.sin(2 * np.pi * 2 * time) ** 2
+        wave = tone + 0.02 * rng.standard_normal(len(time))
         write_wav(folder / f"{number}.wav", wave.astype(np.float32), 16_000)
     return folder
 
