@@ -41,7 +41,15 @@ from speechssl.convert import Conversion, export_model, import_model
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.experiments import finetune, load_encoder, pretrain, pretrain_cost
-from speechssl.formats import FORMATS, CueLimits, Transcript, common_root, output_path, write_atomic
+from speechssl.formats import (
+    FORMATS,
+    CueLimits,
+    Transcript,
+    common_root,
+    output_path,
+    remove_leftovers,
+    write_atomic,
+)
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
@@ -327,6 +335,8 @@ def transcribe_command(
 
         if output_dir is None and len(files) > 1 and names[0] in _ONE_RECORDING:
             raise ConfigError(f"{names[0]} holds one recording, and these are {len(files)}: give an --output-dir")
+        if output_dir:
+            remove_leftovers(output_dir)
         waiting = [f for f in files if force or output_dir is None or not is_done(f)]
         if len(waiting) < len(files):
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")

@@ -1,7 +1,10 @@
 import html
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from datetime import timedelta
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -22,6 +25,7 @@ from speechssl.formats import (
     common_root,
     cues,
     output_path,
+    remove_leftovers,
     to_ctm,
     to_json,
     to_jsonl,
@@ -234,3 +238,20 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal; from pathlib import Path; from speechssl.formats import write_atomic\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_atomic(Path(sys.argv[1]), 'half')\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a/b/x.txt")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (leftover,) = (tmp_path / "a/b").iterdir()
+    kept = [tmp_path / f".speechssl-{os.getpid()}-0.tmp", tmp_path / ".speechssl-mine-0.tmp", tmp_path / "a/x.tmp"]
+    for path in kept:
+        path.write_text("")
+    remove_leftovers(tmp_path)
+    assert not leftover.exists()
+    assert all(path.exists() for path in kept)
