@@ -14,6 +14,8 @@ from typing import Any
 
 from speechssl.errors import ConfigError
 
+# Of a confidence: the digits that follow depend on what else was in the batch, and a rerun shall write the same bytes.
+DIGITS = 2
 _MAX_NAME_BYTES = 255  # of one file name, on every common file system
 
 
@@ -75,7 +77,7 @@ class Transcript:
 
 def _word_dict(word: Word) -> dict[str, Any]:
     times = {"start": round(word.start, 3), "end": round(word.end, 3)}
-    return {"word": word.text, **times, "probability": round(word.probability, 4)}
+    return {"word": word.text, **times, "probability": round(word.probability, DIGITS)}
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def to_ctm(transcript: Transcript, _limits: CueLimits = CueLimits()) -> str:
     name = re.sub(r"\s", "_", Path(transcript.path).stem).encode("utf-8", "replace").decode("utf-8")
     words = [word for segment in transcript.segments for word in segment.words]
     rows = [(_ms(w.start) / 1000, (_ms(w.end) - _ms(w.start)) / 1000, w.text, w.probability) for w in words]
-    return "".join(f"{name} 1 {start:.3f} {length:.3f} {text} {p:.4f}\n" for start, length, text, p in rows)
+    return "".join(f"{name} 1 {start:.3f} {length:.3f} {text} {p:.{DIGITS}f}\n" for start, length, text, p in rows)
 
 
 FORMATS: dict[str, Callable[[Transcript, CueLimits], str]] = {

@@ -57,7 +57,7 @@ def test_json_has_whispers_keys() -> None:
     assert table["segments"][0] == {"id": 0, "start": 0.0, "end": 1.25, "text": "hello wörld"} | {
         "words": [
             {"word": "hello", "start": 0.0, "end": 0.4, "probability": 0.9},
-            {"word": "wörld", "start": 0.5, "end": 1.25, "probability": 0.1235},
+            {"word": "wörld", "start": 0.5, "end": 1.25, "probability": 0.12},
         ]
     }
     assert table["segments"][1]["start"] == 1.3
@@ -86,7 +86,7 @@ def test_each_format_by_example() -> None:
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nhello wörld\n\n00:00:01.300 --> 00:00:02.000\nagain\n"
     )
     assert to_tsv(TRANSCRIPT) == "start\tend\ttext\n0\t1250\thello wörld\n1300\t2000\tagain\n"
-    assert to_ctm(TRANSCRIPT) == "x 1 0.000 0.400 hello 0.9000\nx 1 0.500 0.750 wörld 0.1235\n"
+    assert to_ctm(TRANSCRIPT) == "x 1 0.000 0.400 hello 0.90\nx 1 0.500 0.750 wörld 0.12\n"
     assert json.loads(to_jsonl(TRANSCRIPT)) == json.loads(to_json(TRANSCRIPT))
     assert to_jsonl(TRANSCRIPT).count("\n") == 1
     assert [FORMATS[name](SILENCE, CueLimits()) for name in ("txt", "srt", "vtt", "tsv", "ctm")] == [
