@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,43 @@ def test_the_report_says_what_became_of_each_file(model: Path, labelled_folder: 
         ("a.wav", "done"), ("b.wav", "done before"), ("bad.wav", "failed")
     ]  # fmt: skip
     assert "empty" in rows[2]["error"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+left, rename = [int(sys.argv.pop(1))], Path.replace
+def replace(self, target):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.replace = replace
+from speechssl.cli import main
+main()
+"""
+
+
+def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    """Killed three times between writing a file and giving it its name."""
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for number in range(6):
+        shutil.copy(labelled_folder / f"train{number:03d}.wav", tmp_path / "in" / ("deep" if number % 2 else ""))
+    command = ["transcribe", model, tmp_path / "in", "--output-format", "txt,json,srt", "--output-dir"]
+    for renames in (1, 5, 4):
+        options = [sys.executable, "-c", KILLED, str(renames), *map(str, command), str(tmp_path / "killed")]
+        assert subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert list((tmp_path / "killed").rglob(".speechssl-*"))
+    assert call(*command, tmp_path / "killed").exit_code == 0
+    assert call(*command, tmp_path / "whole").exit_code == 0
+
+    def tree(folder: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    assert len(tree(tmp_path / "whole")) == 18
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
 def test_errors_are_one_line(
