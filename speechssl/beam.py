@@ -17,7 +17,7 @@ from torch import Tensor
 from speechssl.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.config import Settings, as_table, build
 from speechssl.decode import min_ctc_frames
-from speechssl.errors import ConfigError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.lm import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, is_binary, read_arpa
 from speechssl.runtime import log, quiet_stderr
 from speechssl.text import SentencePieceTokenizer, Tokenizer, normalise
@@ -124,6 +124,8 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
     if not folder.exists():
         return None
     _, record = load_folder(folder)
+    if record["file"] not in record["files"]:  # checked just now; any other may lie outside the folder
+        raise CheckpointError(f"{folder} names the language model {record['file']!r}, which is not a file of it")
     config, path = build(BeamConfig, record["beam"]), folder / record["file"]
     if config.unit == "tokens":
         return BeamSearch(tokenizer, path, None, config)

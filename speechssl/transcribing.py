@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarel
 CONTEXT_S = 1.0  # heard beyond a cut through speech; no more than is there when a window ends (audio.UNFINISHED_S)
 STRETCH_S = 60.0  # of touching pieces that are decoded as one
 PAUSE_S = 1.0  # between two words, from where another segment begins
+_NO_FEATURES = np.zeros(0, np.float16)
 AHEAD = 32  # pieces that are read while the model computes
 
 
@@ -208,7 +209,7 @@ class _Pool:
 
     def add(self, file: _File, piece: _Piece) -> None:
         self.entries.append((file, len(file.pieces), piece))
-        file.pieces.append(piece)
+        file.pieces.append(replace(piece, array=_NO_FEATURES))  # a file keeps its pieces to its end, not what they hold
         file.rows.append(None)
         self.seconds += piece.end - piece.start
 

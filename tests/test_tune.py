@@ -8,7 +8,8 @@ from torch import Tensor
 
 from speechssl.batching import Dataset
 from speechssl.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
-from speechssl.checkpoint import model_folder
+from speechssl.checkpoint import model_folder, save_folder
+from speechssl.config import as_table
 from speechssl.ctc import load_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import finetune
@@ -70,6 +71,10 @@ def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Pa
     heard = {word for u in result.utterances for word in u.hypothesis.split()}
     assert heard
     assert heard <= set(words)
+    record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(config)}
+    save_folder(tmp_path / "hostile/lm", {}, record, {})
+    with pytest.raises(CheckpointError, match="not a file of it"):
+        load_lm(tmp_path / "hostile", recogniser.tokenizer)
     (moved / "lm" / "words.txt").write_text("other\n")
     with pytest.raises(CheckpointError, match=r"words\.txt is damaged"):
         load_lm(moved, recogniser.tokenizer)
