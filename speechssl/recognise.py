@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its co
 
 # (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them
 Decode = Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
+Emissions = tuple[tuple[str, ...], Tensor, Tensor]  # of a batch: utterance ids, log-probabilities, valid frames
 
 
 def greedy_ids(model: CtcModel) -> Decode:
@@ -53,9 +54,7 @@ def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]
 
 
 @torch.inference_mode()
-def emissions(
-    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS
-) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
+def emissions(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS) -> Iterator[Emissions]:
     """Utterance ids, (B, T, V) log-probabilities and (B,) valid frames, in batches of like length, the longest first.
 
     Those too short for a frame come last, with 0 frames. Batching never changes what an utterance gets.
@@ -72,12 +71,10 @@ def emissions(
         yield ids, torch.zeros(len(ids), 0, model.tokenizer.size), torch.zeros(len(ids), dtype=torch.long)
 
 
-def recognised(
-    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
-) -> dict[str, list[WordSpan]]:
-    """Words of every chunk with frames and confidence, by utterance id, greedy if not said otherwise."""
+def recognised(model: CtcModel, heard: Iterable[Emissions], decode: Decode | None = None) -> dict[str, list[WordSpan]]:
+    """Words of what ``emissions`` gave, with frames and confidence, by utterance id; greedy if not said otherwise."""
     found: dict[str, list[WordSpan]] = {}
-    for names, log_probs, frames in emissions(model, dataset, batch_seconds):
+    for names, log_probs, frames in heard:
         said = (decode or greedy_ids(model))(log_probs, frames)
         for name, rows, count, ids in zip(names, log_probs.cpu(), frames.tolist(), said, strict=True):
             found[name] = words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer)
@@ -111,7 +108,7 @@ def evaluate(
         ConfigError: a chunk has no transcript, or the features are not the model's.
     """
     said = references(model, dataset)
-    return score_words(model, said, recognised(model, dataset, batch_seconds, decode))
+    return score_words(model, said, recognised(model, emissions(model, dataset, batch_seconds), decode))
 
 
 def score_words(model: CtcModel, said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]]) -> Score:

@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor
-
 from speechssl.batching import Dataset
 from speechssl.beam import BeamConfig, BeamSearch
 from speechssl.ctc import CtcModel
-from speechssl.recognise import Decode, beam_ids, emissions, greedy_ids, references
+from speechssl.recognise import beam_ids, emissions, recognised, references, score_words
 from speechssl.runtime import log
-from speechssl.score import Score, score
-from speechssl.text import normalise
+from speechssl.score import Score
 
 LM_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.5)
 WORD_SCORES = (-2.0, -1.0, 1.0, 2.0, 3.0)
@@ -42,7 +39,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     """
     said = references(model, dataset)
     heard = [(ids, rows.cpu(), frames.cpu()) for ids, rows, frames in emissions(model, dataset)]
-    greedy = _score(model, said, heard, greedy_ids(model))
+    greedy = score_words(model, said, recognised(model, heard))
     tried: list[Tried] = []
 
     def best() -> BeamConfig:
@@ -52,11 +49,10 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     def look(**changes: float) -> None:
         given = (tried[0].config if tried else config).model_copy(update=changes)
         if given not in [t.config for t in tried]:
-            tried.append(Tried(given, _score(model, said, heard, beam_ids(search(given)))))
-            found = tried[-1].score
-            log(
-                f"weight {given.lm_weight:g}, word score {given.word_score:g}: WER {found.wer:.1%}, CER {found.cer:.1%}"
-            )
+            found = recognised(model, heard, beam_ids(search(given)))
+            tried.append(Tried(given, score_words(model, said, found)))
+            wer, cer = tried[-1].score.wer, tried[-1].score.cer
+            log(f"weight {given.lm_weight:g}, word score {given.word_score:g}: WER {wer:.1%}, CER {cer:.1%}")
 
     for weight in LM_WEIGHTS:
         look(lm_weight=weight)
@@ -69,12 +65,3 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
             look(lm_weight=weight)
     best()
     return Tuned(greedy, tried)
-
-
-def _score(
-    model: CtcModel, said: dict[str, str], heard: list[tuple[tuple[str, ...], Tensor, Tensor]], decode: Decode
-) -> Score:
-    found: dict[str, str] = {}
-    for ids, rows, frames in heard:
-        found |= dict(zip(ids, map(model.tokenizer.decode, decode(rows, frames)), strict=True))
-    return score(said, {i: normalise(text, model.normaliser) for i, text in found.items()})

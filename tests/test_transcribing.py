@@ -22,7 +22,7 @@ from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.features import featurise
 from speechssl.formats import Transcript
-from speechssl.recognise import BATCH_SECONDS, recognised
+from speechssl.recognise import BATCH_SECONDS, emissions, recognised
 from speechssl.store import Store
 from speechssl.transcribing import Failure, find_audio, transcribe
 
@@ -47,7 +47,7 @@ def test_transcribe_equals_evaluation_on_the_same_files(
     model: CtcModel, labelled_folder: Path, labelled_store: Path
 ) -> None:
     dataset = Dataset([Store(labelled_store)], ["test"])
-    found = recognised(model, dataset)
+    found = recognised(model, emissions(model, dataset))
     expected = {name: " ".join(word.text for word in words) for name, words in found.items()}
     files = sorted(labelled_folder.glob("test*.wav"))
     results = list(transcribe(model, files, "name", batch_seconds=7))

@@ -33,12 +33,12 @@ def test_the_best_pair_is_found_and_comes_first(
     recogniser = load_ctc(model_folder(model))
     dataset = Dataset([Store(labelled_store)], ["dev"])
     said = [dataset.id_text(p)[1] or "" for p in range(len(dataset))]
-    longest = max(said, key=len)
+    shortest = min(said, key=len)
 
     class Search:
         def __init__(self, config: BeamConfig) -> None:
             off = abs(config.lm_weight - 2.5) + abs(config.word_score - 1)
-            self.ids = tuple(recogniser.tokenizer.encode(" ".join([longest] + ["abc"] * round(4 * off))))
+            self.ids = tuple(recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off))))
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
             return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
@@ -47,7 +47,7 @@ def test_the_best_pair_is_found_and_comes_first(
     assert (found.tried[0].config.lm_weight, found.tried[0].config.word_score) == (2.5, 1)
     assert [t.score.wer for t in found.tried] == sorted(t.score.wer for t in found.tried)
     assert len({t.config for t in found.tried}) == len(found.tried) == 12
-    assert found.greedy.utterances == evaluate(recogniser, dataset).utterances
+    assert found.greedy == evaluate(recogniser, dataset)
 
 
 def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
