@@ -10,6 +10,7 @@ import soundfile
 from conftest import RATE, load_script
 from test_experiments import tuned
 
+from speechssl import transcribing
 from speechssl.experiments import finetune
 from speechssl.formats import Segment, Transcript, Word
 
@@ -47,8 +48,9 @@ def test_it_runs_on_toy_speech(
     labelled_store: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finetune([labelled_store], tmp_path / "run", tuned(), init=None)
-    options = ["--hours", "0.01", "--pieces", "1"]
+    options, before = ["--hours", "0.01", "--pieces", "1"], transcribing.WHOLE_BELOW_S
     assert tool.main([str(tmp_path / "run"), str(labelled_folder), *options]) == 0
     out = capsys.readouterr().out
     assert "recordings with a word" in out
     assert "words the same in pieces as whole" in out
+    assert before == transcribing.WHOLE_BELOW_S  # tests after this one in its process
