@@ -59,7 +59,7 @@ from speechssl.report import text_table
 from speechssl.runtime import Device, HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
-from speechssl.text import load_tokenizer, normalise
+from speechssl.text import NORMALISERS, load_tokenizer, normalise
 from speechssl.transcribing import Failure, find_audio, transcribe
 from speechssl.tune import tune
 
@@ -272,6 +272,9 @@ def evaluate_command(
     store: Annotated[Path, typer.Argument(help="Prepared store with transcripts.")],
     out: Annotated[Path, typer.Option(help="Folder for score.json, utterances.jsonl, report.txt.")],
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
+    normaliser: Annotated[
+        str | None, typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; the recogniser's.")
+    ] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
 ) -> None:
     """Word and character error rate with interval and errors: greedy, and with the model folder's language model.
@@ -282,10 +285,13 @@ def evaluate_command(
     recogniser = load_ctc(folder).to(pick_device("auto"))
     beam = load_lm(folder, recogniser.tokenizer)
     dataset = Dataset([Store(store)], [split])
-    about = {"model": str(model), "store": str(store), "split": split, "normaliser": recogniser.normaliser}
-    _out(write_score(evaluate(recogniser, dataset, batch_seconds), out, about))
+    normaliser = normaliser or recogniser.normaliser
+    about = {"model": str(model), "store": str(store), "split": split, "normaliser": normaliser}
+    if (out / LM_FOLDER / "score.json").exists():  # of an evaluation before this one: the two must not be mixed
+        shutil.rmtree(out / LM_FOLDER)
+    _out(write_score(evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser), out, about))
     if beam:
-        result = evaluate(recogniser, dataset, batch_seconds, beam_ids(beam))
+        result = evaluate(recogniser, dataset, batch_seconds, beam_ids(beam), normaliser)
         weights = {"lm": as_table(beam.config)}
         _out(f"\nWith the language model:\n{write_score(result, out / LM_FOLDER, about | weights)}\n")
         _out(comparison([read_system("greedy", [out]), read_system("with language model", [out / LM_FOLDER])]))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def recognised(model: CtcModel, heard: Iterable[Emissions], decode: Decode | Non
 
 
 def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
-    """The transcripts as they are scored: normalised.
+    """The transcripts as they were given.
 
     Raises:
         ConfigError: a chunk has no transcript, or the features are not the model's.
@@ -94,32 +95,45 @@ def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
     missing = [i for i, text in found.items() if text is None]
     if missing:
         raise ConfigError(f"{len(missing)} utterances have no transcript (first: {missing[0]}): they cannot be scored")
-    return {i: normalise(text or "", model.normaliser) for i, text in found.items()}
+    return {i: text or "" for i, text in found.items()}
 
 
 def evaluate(
-    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS, decode: Decode | None = None
+    model: CtcModel,
+    dataset: Dataset,
+    batch_seconds: float = BATCH_SECONDS,
+    decode: Decode | None = None,
+    normaliser: str | None = None,
 ) -> Score:
-    """Word and character error rate against the normalised transcripts, of greedy decoding if not said otherwise.
+    """Word and character error rate against the transcripts, of greedy decoding if not said otherwise.
 
-    How far the confidences of the words can be trusted is in it too, see ``score``.
+    Both sides are normalised, by the model's normaliser if no other is named; what they give as they stand is in
+    ``raw``. How far the confidences of the words can be trusted is in it too, see ``score``.
 
     Raises:
-        ConfigError: a chunk has no transcript, or the features are not the model's.
+        ConfigError: a chunk has no transcript, the features are not the model's, or there is no such normaliser.
     """
     said = references(model, dataset)
-    return score_words(model, said, recognised(model, emissions(model, dataset, batch_seconds), decode))
+    found = recognised(model, emissions(model, dataset, batch_seconds), decode)
+    return score_words(said, found, normaliser or model.normaliser)
 
 
-def score_words(model: CtcModel, said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]]) -> Score:
-    """Recognised words against references, both normalised: a vocabulary from elsewhere may be upper case."""
-    texts, confidences = {}, {}
-    for name, spans in found.items():
-        # A word may vanish when it is normalised, or become two.
-        pairs = [(word, s.probability) for s in spans for word in normalise(s.text, model.normaliser).split()]
-        texts[name] = " ".join(word for word, _ in pairs)
-        confidences[name] = [probability for _, probability in pairs]
-    return score(said, texts, confidences)
+def score_words(said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]], normaliser: str) -> Score:
+    """Recognised words against references, both normalised, since a vocabulary from elsewhere may be upper case."""
+    confidences = {name: _confidences(spans, normaliser) for name, spans in found.items()}
+    raw_texts = {name: " ".join(span.text for span in spans) for name, spans in found.items()}
+    reference, hypothesis = (
+        {name: normalise(text, normaliser) for name, text in texts.items()} for texts in (said, raw_texts)
+    )
+    return replace(score(reference, hypothesis, confidences), raw=score(said, raw_texts))
+
+
+def _confidences(spans: Sequence[WordSpan], normaliser: str) -> list[float]:
+    """Of each word of the normalised text: a recognised word may vanish there, or become several."""
+    alone = iter([(word, span.probability) for span in spans for word in normalise(span.text, normaliser).split()])
+    words = normalise(" ".join(span.text for span in spans), normaliser).split()
+    # What surrounds a word can make it vanish, as "and" in a number; it never makes one.
+    return [next(probability for own, probability in alone if own == word) for word in words]
 
 
 def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
@@ -128,12 +142,17 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     ``ref.trn`` and ``hyp.trn`` are what NIST's sclite reads: a text a line, its utterance in brackets. Where there are
     confidences, ``confidence.png`` shows how far they can be trusted.
     """
+    kinds = [(str(about.get("normaliser", "")), result), *([("raw", result.raw)] if result.raw else [])]
     rows = [
-        ("WER", f"{result.wer:.2%}", "{:.2%} .. {:.2%}".format(*result.wer_interval), *_counts(result.words)),
-        ("CER", f"{result.cer:.2%}", "{:.2%} .. {:.2%}".format(*result.cer_interval), *_counts(result.characters)),
+        (text, name, f"{rate:.2%}", "{:.2%} .. {:.2%}".format(*interval), *_counts(counts))
+        for text, kind in kinds
+        for name, rate, interval, counts in (
+            ("WER", kind.wer, kind.wer_interval, kind.words),
+            ("CER", kind.cer, kind.cer_interval, kind.characters),
+        )
     ]
     parts = [
-        text_table(("", "rate", "95 % interval", "reference", "sub", "ins", "del"), rows),
+        text_table(("text", "", "rate", "95 % interval", "reference", "sub", "ins", "del"), rows),
         f"{len(result.utterances)} utterances, {result.sentence_error_rate:.1%} with an error",
         *([_trust(result.calibration)] if result.calibration else []),
         "Worst utterances:",

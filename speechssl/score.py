@@ -113,6 +113,7 @@ class Score:
         utterances: one row each, sorted by id.
         all_confusions: every word error, most frequent first.
         calibration: of the words' confidences, where these are known and there is a word.
+        raw: the same texts compared as they stand, under no normaliser, where that was asked.
     """
 
     words: Counts
@@ -122,6 +123,7 @@ class Score:
     utterances: tuple[UtteranceScore, ...]
     all_confusions: tuple[Confusion, ...]
     calibration: Calibration | None = None
+    raw: "Score | None" = None
 
     @property
     def wer(self) -> float:
@@ -158,6 +160,7 @@ class Score:
             "words": asdict(self.words),
             "characters": asdict(self.characters),
             **({"calibration": asdict(self.calibration)} if self.calibration else {}),
+            **({"raw": self.raw.as_dict()} if self.raw else {}),
         }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from speechssl.english import numbers_as_words, plain_words
 from speechssl.errors import CheckpointError, ConfigError
 
 BLANK_ID = 0
@@ -69,7 +70,21 @@ def _basic_1_character(character: str) -> str:
     return " "
 
 
-NORMALISERS: dict[str, Callable[[str], str]] = {"none-1": _none_1, "basic-1": _basic_1}
+def _english_1(text: str) -> str:
+    """``basic-1`` of English with one spelling for one reading: numbers, contractions, titles; no hesitations.
+
+    For measuring, where the transcripts' spelling of numbers and the like is nobody's error. British and American
+    spellings stay as they are. Applying it twice changes nothing.
+    """
+    before = None
+    while text != before:  # what is written out or left out can bring words together
+        before = text
+        text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+        text = " ".join(plain_words(_basic_1(numbers_as_words(text)).split()))
+    return text
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {"none-1": _none_1, "basic-1": _basic_1, "english-1": _english_1}
 
 
 def _one_line(text: str) -> str:

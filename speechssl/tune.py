@@ -39,7 +39,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     """
     said = references(model, dataset)
     heard = [(ids, rows.cpu(), frames.cpu()) for ids, rows, frames in emissions(model, dataset)]
-    greedy = score_words(model, said, recognised(model, heard))
+    greedy = score_words(said, recognised(model, heard), model.normaliser)
     tried: list[Tried] = []
 
     def best() -> BeamConfig:
@@ -50,7 +50,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
         given = (tried[0].config if tried else config).model_copy(update=changes)
         if given not in [t.config for t in tried]:
             found = recognised(model, heard, beam_ids(search(given)))
-            tried.append(Tried(given, score_words(model, said, found)))
+            tried.append(Tried(given, score_words(said, found, model.normaliser)))
             wer, cer = tried[-1].score.wer, tried[-1].score.cer
             log(f"weight {given.lm_weight:g}, word score {given.word_score:g}: WER {wer:.1%}, CER {cer:.1%}")
 

@@ -74,6 +74,13 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     result = call("evaluate", model, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert result.exit_code == 0
     assert "WER" in result.stdout
+    again = call(
+        "evaluate", model, labelled_store, "--out", tmp_path / "e", "--split", "dev", "--normaliser", "english-1"
+    )
+    assert [line.split()[1] for line in again.stdout.splitlines() if "ER" in line][:4] == [
+        *["english-1"] * 2,
+        *["raw"] * 2,
+    ]
     table = call("compare", f"one system={tmp_path / 'score'}", tmp_path / "score")
     assert table.exit_code == 0
     assert "one system" in table.stdout
@@ -100,6 +107,11 @@ def test_a_language_model_from_transcripts_to_texts(
     assert "lm" not in both[0]
     assert both[1]["lm"]["unit"] == "words"
     assert both[1]["wer"] == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
+    shutil.rmtree(run / "model/lm")
+    shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert "With the language model:" not in shown.stdout
+    assert not (tmp_path / "score/lm").exists()
+    assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
     wave = labelled_folder / "test000.wav"
     spoken = {
         w for line in (labelled_folder / "metadata.csv").read_text().splitlines() for w in line.split(",")[1].split()

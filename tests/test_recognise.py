@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import random_recogniser
+from hypothesis import given
+from hypothesis import strategies as st
 
+from speechssl.align import WordSpan
 from speechssl.batching import Dataset
 from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
-from speechssl.recognise import emissions, evaluate, recognised, write_score
+from speechssl.recognise import _confidences, emissions, evaluate, recognised, score_words, write_score
 from speechssl.store import Store
+from speechssl.text import NORMALISERS, normalise
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,40 @@ def test_evaluate_scores_against_the_transcripts(model: CtcModel, labelled_store
     assert written["model"] == "m"
     rows = [json.loads(line) for line in (tmp_path / "out/utterances.jsonl").read_text().splitlines()]
     assert sum(row["words"]["substitutions"] for row in rows) == result.words.substitutions
+
+
+def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
+    said = {"a": "It's 5 Apples.", "b": "No, um, no"}
+    heard = {
+        "a": [WordSpan(word, 0, 1, 0.5) for word in ("it's", "five", "apples")],
+        "b": [WordSpan(word, 0, 1, 0.5) for word in ("no", "no")],
+    }
+    result = score_words(said, heard, "english-1")
+    assert (result.wer, result.raw and result.raw.wer) == (0.0, 5 / 6)  # every word but the last
+    assert score_words(said, heard, "basic-1").wer == 2 / 6
+    about = {"normaliser": "english-1"}
+    rows = [line.split() for line in write_score(result, tmp_path, about).splitlines() if "ER" in line]
+    assert [row[1:6:2] for row in rows[:4:2]] == [["english-1", "WER", "0.00%"], ["raw", "WER", "83.33%"]]
+    written = json.loads((tmp_path / "score.json").read_text())
+    assert (written["wer"], written["raw"]["wer"]) == (0.0, 5 / 6)
+    assert "raw" not in written["raw"]
+
+
+@given(
+    st.sampled_from(list(NORMALISERS)),
+    st.lists(
+        st.sampled_from(["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"]) | st.text()
+    ),
+)
+def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(name: str, words: list[str]) -> None:
+    words = [word for text in words for word in text.split()]
+    spans = [WordSpan(word, k, k + 1, k / 100) for k, word in enumerate(words)]
+    text = " ".join(words)
+    (row,) = score_words({"a": text}, {"a": spans}, name).utterances
+    assert row.hypothesis == " ".join(normalise(text, name).split())
+    places = [round(100 * p) for p in _confidences(spans, name)]
+    assert places == sorted(places)
+    assert all(w in normalise(words[k], name).split() for w, k in zip(row.hypothesis.split(), places, strict=True))
 
 
 def test_evaluate_refuses_other_features(model: CtcModel, labelled_store: Path) -> None:
