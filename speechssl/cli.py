@@ -5,12 +5,10 @@
 """
 
 import json
-import re
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +18,6 @@ import torch
 import typer
 
 from speechssl import __version__, ranks
-from speechssl.audio import declared_seconds
 from speechssl.batching import Dataset
 from speechssl.beam import (
     LM_FOLDER,
@@ -44,28 +41,25 @@ from speechssl.experiments import finetune, load_encoder, pretrain, pretrain_cos
 from speechssl.formats import (
     FORMATS,
     CueLimits,
-    Transcript,
-    common_root,
-    output_path,
     remove_leftovers,
     write_atomic,
 )
+from speechssl.jobs import Job, transcribe_files
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
+from speechssl.outputs import outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
 from speechssl.recognise import beam_ids, evaluate, write_score
 from speechssl.report import text_table
-from speechssl.runtime import Device, HoursProgress, log, pick_device
+from speechssl.runtime import HoursProgress, log, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import NORMALISERS, load_tokenizer, normalise
-from speechssl.transcribing import Failure, find_audio, transcribe
+from speechssl.transcribing import Failure
 from speechssl.tune import tune
 
 SOME_FAILED, ALL_FAILED = 3, 4
-_ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
-_STDIN, _SPOOLED = Path("-"), ".speechssl-stdin"
 
 HELP = """Learn speech representations without labels, recognise speech with few.
 
@@ -311,103 +305,35 @@ def transcribe_command(
     device: Annotated[DeviceName, typer.Option(help="Where the model runs; auto = a GPU if there is one.")] = (
         DeviceName.auto
     ),
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU, all jobs together; all cores.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the whole model.")] = 1,
     force: ForceOption = False,
 ) -> None:
     """Files and folders -> text, with the language model that tune-lm put into the model folder."""
-    names, limits = output_format.split(","), CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds)
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown:
-        raise ConfigError(f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}")
-    if output_dir is None and len(names) > 1:
-        raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
-    with TemporaryDirectory() as spool:
-        if _STDIN in paths:
-            spooled = _spooled(Path(spool) / _SPOOLED)
-            paths = list(dict.fromkeys(spooled if path == _STDIN else path for path in paths))
-        files = find_audio(paths)
-        if not files:
-            raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
-        # As given: where a result goes must not depend on what else a folder holds.
-        root = common_root([path for path in paths if path.name != _SPOOLED] or [Path.cwd()])
-
-        def targets(path: Path) -> list[Path]:
-            if path.name == _SPOOLED:
-                path = root / "stdin"
-            return [output_path(path, root, output_dir, f".{name}") for name in names] if output_dir else []
-
-        def is_done(path: Path) -> bool:
-            return path.name != _SPOOLED and all(target.exists() for target in targets(path))
-
-        if output_dir is None and len(files) > 1 and names[0] in _ONE_RECORDING:
-            raise ConfigError(f"{names[0]} holds one recording, and these are {len(files)}: give an --output-dir")
+    limits = CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds)
+    job = Job(model, batch_seconds, greedy, device.value, threads, jobs)
+    with TemporaryDirectory() as spool, HoursProgress() as progress:
+        outputs = plan_outputs(paths, output_format.split(","), limits, output_dir, Path(spool))
+        files = outputs.files
         if output_dir:
             remove_leftovers(output_dir)
-        waiting = [f for f in files if force or output_dir is None or not is_done(f)]
+        waiting = [path for path in files if force or not outputs.is_done(path)]
         if len(waiting) < len(files):
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
-        rows: dict[str, Table] = {_shown(f): {"path": _shown(f), "status": "done before"} for f in files}
+        rows = {path: outcome(outputs, path, None) for path in files}
         failed = 0
-        with HoursProgress() as progress:
-            for result in _transcribed(model, waiting, batch_seconds, greedy, device.value, threads, progress):
-                places, result = targets(Path(result.path)), replace(result, path=_shown(Path(result.path)))
-                if isinstance(result, Failure):
-                    failed += 1
-                    rows[result.path] |= {"status": "failed", "error": result.error}
-                    log(f"{result.path}: {result.error}")
-                    continue
-                words = len(result.text.split())
-                rows[result.path] |= {"status": "done", "duration_s": round(result.duration_s, 3), "words": words}
-                for name, target in zip(names, places, strict=False):
-                    write_atomic(target, FORMATS[name](result, limits))
-                if output_dir is None:
-                    _print(result, names[0], limits, len(files) > 1)
+        for path, result in zip(waiting, transcribe_files(job, waiting, progress), strict=True):
+            rows[path] = outcome(outputs, path, result)
+            if isinstance(result, Failure):
+                failed += 1
+                log(f"{outputs.name(path)}: {result.error}")
+            else:
+                _out(outputs.put(result))
         if report:
             write_atomic(report, (json.dumps(row) + "\n" for row in rows.values()))
     if failed:
         log(f"{failed} of {len(waiting)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
-
-
-def _transcribed(
-    model: Path,
-    files: Sequence[Path],
-    batch_seconds: float,
-    greedy: bool,
-    device: Device,
-    threads: int | None,
-    progress: HoursProgress,
-) -> Iterator[Transcript | Failure]:
-    if threads:
-        torch.set_num_threads(threads)
-    folder = model_folder(model)
-    recogniser = load_ctc(folder).to(pick_device(device))
-    beam = None if greedy else load_lm(folder, recogniser.tokenizer)
-    decode = beam_ids(beam) if beam else None
-    lengths = [declared_seconds(path) for path in files]
-    total_h = None if None in lengths else sum(filter(None, lengths)) / 3600
-    yield from transcribe(recogniser, files, model.name, batch_seconds, lambda s: progress(s / 3600, total_h), decode)
-
-
-def _spooled(path: Path) -> Path:
-    """Standard input as a file: formats are told apart, and some read, by going back and forth."""
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path
-
-
-def _shown(path: Path) -> str:
-    """The name that the user gave."""
-    return str(_STDIN if path.name == _SPOOLED else path)
-
-
-def _print(result: Transcript, name: str, limits: CueLimits, several: bool) -> None:
-    """One result on stdout; with several files a text line starts with its path, line breaks and tabs escaped."""
-    if name == "txt" and several:
-        path = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], result.path)
-        _out(f"{path}\t{result.text}\n")
-    else:
-        _out(FORMATS[name](result, limits))
 
 
 def _out(text: str) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from itertools import groupby
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import write_atomic
 from speechssl.manifest import Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
+from speechssl.runtime import end_with_parent
 from speechssl.shards import (
     PARTS,
     Account,
@@ -272,15 +273,7 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent must not leave workers that write into a folder which the next run works on."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 # ---- putting it together ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from multiprocessing import parent_process
 from typing import Literal
 
 import numpy as np
@@ -89,6 +90,17 @@ def trim_memory() -> None:
     """
     with suppress(OSError, TypeError, AttributeError):  # no such library, no such function
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it does; for a thread of its own.
+
+    A killed parent must not leave workers that write into a folder which the next run works on.
+    """
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class HoursProgress(AbstractContextManager["HoursProgress"]):

@@ -264,7 +264,7 @@ def test_errors_are_one_line(
     assert "allowed are txt, srt, vtt" in error("transcribe", model, labelled_store, "--output-format", "srt9")
     assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
     assert "no audio found" in error("transcribe", model, tmp_path)
-    both = (labelled_store / "store.json", labelled_store / "store.json")
+    both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
     assert "srt holds one recording, and these are 2" in error("transcribe", model, *both, "--output-format", "srt")
     assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
     assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)

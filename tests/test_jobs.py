@@ -1,0 +1,97 @@
+"""Transcription in several processes: the results of one, in order; errors come back; no process stays behind."""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import random_recogniser
+
+from speechssl.ctc import save_ctc
+from speechssl.errors import SpeechsslError
+from speechssl.formats import FORMATS, CueLimits
+from speechssl.jobs import Job, Result, transcribe_files
+from speechssl.runtime import HoursProgress
+from speechssl.transcribing import Failure
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    save_ctc(random_recogniser(), folder, {})
+    return folder
+
+
+@pytest.fixture
+def files(labelled_folder: Path, tmp_path: Path) -> list[Path]:
+    """Seven recordings of several lengths, and among them what is none."""
+    found = sorted(labelled_folder.glob("train*.wav"))[:6]
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"")
+    return [*found[:3], bad, *found[3:]]
+
+
+class Seen(HoursProgress):
+    """What was said of the progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hours: list[float] = []
+
+    def __call__(self, done_h: float, total_h: float | None = None) -> None:
+        self.hours.append(done_h)
+        self.total_h = total_h
+
+
+def shown(results: Iterable[Result]) -> list[str]:
+    """As users see them: batches differ, and with them the last bits of a confidence."""
+    return [r.error if isinstance(r, Failure) else FORMATS["json"](r, CueLimits()) for r in results]
+
+
+def all_of(job: Job, files: list[Path]) -> list[Result]:
+    return list(transcribe_files(job, files, HoursProgress()))
+
+
+@pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
+def test_processes_give_what_one_gives_in_the_order_of_the_files(
+    model: Path, files: list[Path], processes: int, count: int
+) -> None:
+    files = files[:count]
+    expected, seen = all_of(Job(model, 40.0, device="cpu"), files), Seen()
+    assert [type(result) is Failure for result in expected] == [k == 3 for k in range(count)]
+    found = list(transcribe_files(Job(model, 40.0, device="cpu", processes=processes), files, seen))
+    assert shown(found) == shown(expected)
+    assert seen.total_h is None  # a file says nothing
+    assert seen.hours == sorted(seen.hours)
+    heard_s = sum(result.duration_s for result in expected if not isinstance(result, Failure))
+    assert seen.hours[-1] == pytest.approx(heard_s / 3600)
+    assert not multiprocessing.active_children()
+
+
+def test_errors_of_a_process_are_errors_here(model: Path, files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SpeechsslError, match="neither a model folder"):
+        all_of(Job(tmp_path, 40.0, processes=2), files)
+    assert not multiprocessing.active_children()
+
+
+def test_who_wants_no_more_results_ends_the_processes(model: Path, files: list[Path]) -> None:
+    results: Iterator[Result] = transcribe_files(Job(model, 40.0, processes=2), files, HoursProgress())
+    next(results)
+    assert multiprocessing.active_children()
+    results.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+class Deadly(type(Path())):  # type: ignore[misc]
+    """A path that kills the process it is sent to."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (9,)
+
+
+def test_a_process_that_dies_is_an_error(model: Path, files: list[Path]) -> None:
+    with pytest.raises(SpeechsslError, match=r"a process died .* --jobs 1"):
+        all_of(Job(model, 40.0, processes=2), [files[0], Deadly(files[1]), *files[2:]])
+    assert not multiprocessing.active_children()
