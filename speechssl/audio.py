@@ -114,10 +114,17 @@ def stream_mono(
 
 def declared_seconds(path: Path) -> float | None:
     """The length that a file's header gives, for progress alone: nothing is decoded or checked. None = none found."""
+    if not path.is_file():  # to open a pipe is to wait for it
+        return None
     try:
         with soundfile.SoundFile(path) as file:
             return int(file.frames) / int(file.samplerate) if file.frames < _NO_COUNT else None
-    except (soundfile.LibsndfileError, OSError, ValueError):
+    except (
+        soundfile.LibsndfileError,
+        OSError,
+        ValueError,
+        TypeError,
+    ):  # TypeError: it wants to be told the rate of .raw
         return None
 
 

@@ -31,7 +31,7 @@ from speechssl.beam import (
     token_name,
 )
 from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
-from speechssl.checkpoint import model_folder
+from speechssl.checkpoint import RECORD, model_folder
 from speechssl.compare import comparison, read_system
 from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
@@ -44,15 +44,15 @@ from speechssl.formats import (
     remove_leftovers,
     write_atomic,
 )
-from speechssl.jobs import Job, transcribe_files
+from speechssl.jobs import Job, in_order, transcribe_files
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.outputs import outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import beam_ids, evaluate, write_score
+from speechssl.recognise import beam_ids, evaluate, remove_score, write_score
 from speechssl.report import text_table
-from speechssl.runtime import HoursProgress, log, pick_device
+from speechssl.runtime import HoursProgress, log, one_line, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import NORMALISERS, load_tokenizer, normalise
@@ -253,7 +253,8 @@ def tune_lm_command(
         rows.append((f"{config.lm_weight:g}", f"{config.word_score:g}", f"{found.wer:.1%}", f"{found.cer:.1%}"))
     _out(text_table(("weight", "word score", "WER", "CER"), rows))
     if best.score.wer > tuned.greedy.wer:
-        log("no weight makes the language model as good as greedy decoding: it is not kept")
+        before = "; the one that is there stays" if (folder / LM_FOLDER).exists() else ""
+        log(f"no weight makes the language model as good as greedy decoding: it is not kept{before}")
         return
     about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
     save_lm(folder, lm, known, best.config, about)
@@ -281,9 +282,10 @@ def evaluate_command(
     dataset = Dataset([Store(store)], [split])
     normaliser = normaliser or recogniser.normaliser
     about = {"model": str(model), "store": str(store), "split": split, "normaliser": normaliser}
-    if (out / LM_FOLDER / "score.json").exists():  # of an evaluation before this one: the two must not be mixed
-        shutil.rmtree(out / LM_FOLDER)
+    if (out / RECORD).exists():
+        raise ConfigError(f"{out} holds a model: give another --out for the scores")
     _out(write_score(evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser), out, about))
+    remove_score(out / LM_FOLDER)  # of an evaluation before this one: the two must not be mixed
     if beam:
         result = evaluate(recogniser, dataset, batch_seconds, beam_ids(beam), normaliser)
         weights = {"lm": as_table(beam.config)}
@@ -311,7 +313,7 @@ def transcribe_command(
 ) -> None:
     """Files and folders -> text, with the language model that tune-lm put into the model folder."""
     limits = CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds)
-    job = Job(model, batch_seconds, greedy, device.value, threads, jobs)
+    job = Job(model, batch_seconds, greedy=greedy, device=device.value, threads=threads, processes=jobs)
     with TemporaryDirectory() as spool, HoursProgress() as progress:
         outputs = plan_outputs(paths, output_format.split(","), limits, output_dir, Path(spool))
         files = outputs.files
@@ -322,7 +324,9 @@ def transcribe_command(
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
         rows = {path: outcome(outputs, path, None) for path in files}
         failed = 0
-        for path, result in zip(waiting, transcribe_files(job, waiting, progress), strict=True):
+        results = transcribe_files(job, waiting, progress)
+        for result in results if output_dir else in_order(results, waiting):
+            path = Path(result.path)
             rows[path] = outcome(outputs, path, result)
             if isinstance(result, Failure):
                 failed += 1
@@ -516,19 +520,11 @@ def main() -> None:
     """Entry point: errors that a user can cause become one line and exit code 1."""
     try:
         app()
-    except SpeechsslError as error:
-        _fail(str(error))
-    except OSError as error:  # a disk that is full, a folder that is a file, a permission
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except torch.OutOfMemoryError as error:
-        _fail(f"out of memory: lower batch.micro_seconds or --batch-seconds, the result stays the same ({error})")
-
-
-def _fail(message: str) -> None:
-    if DEBUG:
-        traceback.print_exc()
-    print("speechssl: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(1)
+    except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
+        if DEBUG:
+            traceback.print_exc()
+        print(f"speechssl: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ WORDS = {
 }
 ENDINGS = (("n't", "not"), ("'re", "are"), ("'ve", "have"), ("'ll", "will"), ("'m", "am"))
 UNCHANGED = {"ain't"}
-HESITATIONS = frozenset(["uh", "um", "uhm", "hm", "hmm", "mm", "mmm", "mhm", "er", "erm"])
+HESITATIONS = frozenset(["uh", "um", "uhm", "hm", "hmm", "mhm", "erm"])  # not mm and er, which are words too
+MAGNITUDES = {"k": "thousand", "m": "million", "bn": "billion"}
 CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
 
 _NUMBER = re.compile(
     r"(?P<currency>[$£€])?"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-    r"(?:\.(?P<decimals>[0-9]+))?"
-    r"(?P<ordinal>st|nd|rd|th)?(?P<decade>(?<=0)'?s)?(?![a-z])|(?P<rest>[0-9]+)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])|[0-9]++)"  # possessive: no digit is left to what follows
+    r"(?:\.(?P<decimals>[0-9]++)|(?P<ordinal>(?:st|nd|rd|th)(?![a-z]))|(?P<decade>(?<=0)'?s(?![a-z])))?"
+    r"(?(currency)(?:\s*(?P<magnitude>thousand|million|billion|trillion|k|m|bn)(?![a-z]))?)"
 )
 
 
@@ -93,18 +94,18 @@ def _read(digits: str) -> str:
 
 def _spoken(found: re.Match[str]) -> str:
     """One number of a text, with a space at both ends."""
-    if found["rest"]:  # letters go on behind it, as in 3d
-        return f" {_read(found['rest'])} "
     whole, decimals, currency = found["whole"], found["decimals"], found["currency"]
-    is_plain = "," not in whole and not currency and not decimals
     digits = whole.replace(",", "")
-    named = digits if is_plain or digits[0] == "0" or len(digits) > MOST_DIGITS else None
-    words = _read(named) if named else cardinal(int(digits))
+    is_amount = bool("," in whole or currency or decimals or found["ordinal"])
+    has_name = is_amount and digits[0] != "0" and len(digits) <= MOST_DIGITS
+    words = cardinal(int(digits)) if has_name else _read(digits)
     if decimals:
         words += " point " + " ".join(ONES[int(d)] for d in decimals)
     if found["ordinal"]:
-        words = ordinal(cardinal(int(digits)) if len(digits) <= MOST_DIGITS else words)
+        words = ordinal(words)
     if currency:
+        magnitude = found["magnitude"]
+        words += f" {MAGNITUDES.get(magnitude, magnitude)}" if magnitude else ""
         words += f" {CURRENCIES[currency]}" + ("" if words == "one" else "s")
     if found["decade"]:
         words = f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"

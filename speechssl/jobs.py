@@ -2,11 +2,12 @@
 
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from speechssl.audio import declared_seconds
 from speechssl.beam import load_lm
 from speechssl.checkpoint import model_folder
 from speechssl.ctc import load_ctc
-from speechssl.errors import SpeechsslError
+from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import Transcript
 from speechssl.recognise import beam_ids
-from speechssl.runtime import Device, HoursProgress, end_with_parent, pick_device
+from speechssl.runtime import Device, HoursProgress, end_with_parent, one_line, pick_device
 from speechssl.transcribing import Failure, transcribe
 
 Result = Transcript | Failure
+DIED = (
+    "a process died (out of memory, or a file that crashes the decoder) before {} was done; what is done is kept, and "
+    "the same command goes on, with --jobs 1 to see at which file it happens"
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,16 @@ class Job:
 
 
 def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -> Iterator[Result]:
-    """What ``transcribe`` gives of each file, in the order given, whatever the number of processes.
+    """What ``transcribe`` gives of each file, in any order: of several processes, as soon as it is known.
 
     Raises:
-        SpeechsslError: the model cannot be used, or a process died.
+        ConfigError: more processes than threads.
+        SpeechsslError: the model cannot be used, or a process died; after all other processes have finished.
     """
+    if job.threads and job.threads < job.processes:
+        raise ConfigError(f"{job.processes} jobs cannot share {job.threads} threads: give --threads as many or more")
+    if not files:
+        return
     lengths = [declared_seconds(path) for path in files]
     total_h = None if None in lengths else sum(filter(None, lengths)) / 3600
     processes = max(1, min(job.processes, len(files)))
@@ -66,6 +76,22 @@ def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -
         yield from _dealt(job, [files[k::processes] for k in range(processes)], tick)
 
 
+def in_order(results: Iterator[Result], files: Sequence[Path]) -> Iterator[Result]:
+    """The results of distinct files in the files' order; where they end with an error, all that came, and then it."""
+    came: dict[str, Result] = {}
+    names = iter(list(map(str, files)))
+    turn = next(names, None)
+    try:
+        for result in results:
+            came[result.path] = result
+            while turn in came:
+                yield came.pop(turn)
+                turn = next(names, None)
+    except SpeechsslError:
+        yield from (came[name] for name in names if name in came)
+        raise
+
+
 def _recognised(job: Job, files: Sequence[Path], progress: Callable[[float], None]) -> Iterator[Result]:
     folder = model_folder(job.model)
     model = load_ctc(folder).to(pick_device(job.device))
@@ -75,66 +101,72 @@ def _recognised(job: Job, files: Sequence[Path], progress: Callable[[float], Non
 
 
 def _dealt(job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float], None]) -> Iterator[Result]:
-    """Results of processes that work on a hand each, one of every hand in turn: in the order they were dealt."""
+    """Results of processes that work on a hand of files each, as they come."""
     context = get_context("spawn")
-    threads = max(1, (job.threads or torch.get_num_threads()) // len(hands))
+    threads = (job.threads or max(len(hands), torch.get_num_threads())) // len(hands)
     ends: dict[Any, int] = {}  # of the pipes that are open
-    workers, waiting = [], [deque[Result]() for _ in hands]
+    workers: list[SpawnProcess] = []
     missing = [len(hand) for hand in hands]
+    errors: list[SpeechsslError] = []
     try:
         for k, hand in enumerate(hands):
             ours, theirs = context.Pipe(duplex=False)
-            workers.append(context.Process(target=_work, args=(theirs, job, hand, threads), daemon=True))
-            workers[-1].start()
+            worker = context.Process(target=_work, args=(theirs, job, hand, threads), daemon=True)
+            with _deaf_to_interrupts():  # it inherits that; an interrupt ends this process, and this one ends it
+                worker.start()
+            workers.append(worker)
             theirs.close()  # so that the end of the process is the end of the pipe
             ends[ours] = k
-        turn = 0
         while ends:
             for end in wait(list(ends)):
                 k, message = ends[end], _received(end)
                 if isinstance(message, float):
                     tick(k, message)
+                elif isinstance(message, SpeechsslError):
+                    errors.append(message)
+                    missing[k] = 0
                 elif message is not None:
-                    waiting[k].append(message)
                     missing[k] -= 1
-                elif missing[k]:
-                    raise SpeechsslError(
-                        "a process died (out of memory, or a file that crashes the decoder): run the same command "
-                        "again to go on, with --jobs 1 to see at which file it happens"
-                    )
+                    yield message
                 else:
                     del ends[end]
-            while waiting[turn % len(hands)]:
-                yield waiting[turn % len(hands)].popleft()
-                turn += 1
+                    if missing[k]:
+                        errors.append(SpeechsslError(DIED.format(hands[k][-missing[k]])))
+        if errors:
+            raise errors[0]
     finally:
         for worker in workers:
             worker.terminate()
             worker.join()
 
 
-def _received(end: Any) -> Result | float | None:
-    """The next result, or the seconds done, of a process; None where it has ended.
-
-    Raises:
-        SpeechsslError: the process sent one.
-    """
+def _received(end: Any) -> Result | float | SpeechsslError | None:
+    """The next result of a process, the seconds it has done, or what stopped it; None where it has ended."""
     try:
         message: Result | float | SpeechsslError = end.recv()
     except EOFError:
         return None
-    if isinstance(message, SpeechsslError):
-        raise message
     return message
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one choose
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _work(end: Connection, job: Job, hand: Sequence[Path], threads: int) -> None:
     """One process: send results, and between them how many seconds are done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         for result in _recognised(job, hand, end.send):
             end.send(result)
-    except SpeechsslError as error:
-        end.send(SpeechsslError(str(error)))  # not every subclass survives being sent
+    except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
+        end.send(SpeechsslError(one_line(error)))  # not every error survives being sent

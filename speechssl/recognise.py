@@ -1,6 +1,7 @@
 """A fine-tuned model at work: batches -> log-probabilities -> words, and stored chunks -> score."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from speechssl.report import plot_reliability, text_table
 from speechssl.score import Calibration, Score, score
 from speechssl.text import normalise
 
+SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
 
 
@@ -40,6 +42,17 @@ def greedy_ids(model: CtcModel) -> Decode:
 def beam_ids(beam: BeamSearch) -> Decode:
     """The best hypothesis of a beam search."""
     return lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)]
+
+
+def batch_units(batch_seconds: float, rate: float) -> int:
+    """Units, of ``rate`` a second, that a batch may hold.
+
+    Raises:
+        ConfigError: no number of seconds above 0.
+    """
+    if not 0 < batch_seconds < math.inf:
+        raise ConfigError(f"batch_seconds must be a number above 0, not {batch_seconds}")
+    return round(batch_seconds * rate)
 
 
 def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
@@ -61,7 +74,7 @@ def emissions(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SE
     Those too short for a frame come last, with 0 frames. Batching never changes what an utterance gets.
     """
     model.eval()
-    limit = round(batch_seconds * dataset.features.sample_rate_hz)
+    limit = batch_units(batch_seconds, dataset.features.sample_rate_hz)
     heard = model.encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
     rest, device = dataset.subset(np.flatnonzero(heard)), next(model.parameters()).device
     for positions in length_batches(np.asarray(rest.num_samples, dtype=np.int64), limit):
@@ -113,6 +126,7 @@ def evaluate(
     Raises:
         ConfigError: a chunk has no transcript, the features are not the model's, or there is no such normaliser.
     """
+    normalise("", normaliser or model.normaliser)  # better refused now than after hours
     said = references(model, dataset)
     found = recognised(model, emissions(model, dataset, batch_seconds), decode)
     return score_words(said, found, normaliser or model.normaliser)
@@ -176,6 +190,14 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     write_atomic(out / "report.txt", text)
     write_atomic(out / "score.json", as_json(about | result.as_dict()))
     return text
+
+
+def remove_score(out: Path) -> None:
+    """Delete what ``write_score`` wrote into a folder, and the folder if nothing else is in it."""
+    for name in SCORE_FILES:
+        (out / name).unlink(missing_ok=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
 
 
 def _trust(calibration: Calibration) -> str:

@@ -92,6 +92,17 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def one_line(error: Exception) -> str:
+    """What a user is told of an error that they can cause or cure."""
+    if isinstance(error, OSError):  # a disk that is full, a folder that is a file, a permission
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    elif isinstance(error, torch.OutOfMemoryError):
+        text = f"out of memory: lower batch.micro_seconds or --batch-seconds, the result stays the same ({error})"
+    else:
+        text = str(error)
+    return " ".join(text.split())
+
+
 def end_with_parent() -> None:
     """End this process when the one that started it does; for a thread of its own.
 

@@ -1,5 +1,6 @@
 """Files -> transcripts: pieces of recordings with what surrounds them, recognised in batches of like length."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from speechssl.errors import AudioError, ConfigError
 from speechssl.features import featurise, num_units
 from speechssl.formats import Segment, Transcript, Word
 from speechssl.manifest import UNREADABLE_SUFFIXES
-from speechssl.recognise import BATCH_SECONDS, Decode, greedy_ids, length_batches
+from speechssl.recognise import BATCH_SECONDS, Decode, batch_units, greedy_ids, length_batches
 from speechssl.runtime import trim_memory
 
 WHOLE_BELOW_S = 15.0  # as training hears it; longer files are cut at silences
@@ -58,13 +59,18 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
     Also for suffixes such as .m4a, which no reader here knows: such a file fails by name and is not passed over.
 
     Raises:
-        ConfigError: a path does not exist.
+        ConfigError: a path does not exist, or a folder cannot be read.
     """
     suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
     found: list[Path] = []
+
+    def fail(error: OSError) -> None:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+            below = [Path(folder, name) for folder, _, names in os.walk(path, onerror=fail) for name in names]
+            found += sorted(file for file in below if file.suffix.lower() in suffixes)
         elif path.exists():
             found.append(path)
         else:
@@ -94,7 +100,7 @@ def transcribe(
     """
     model.eval()
     config = model.encoder.config.features
-    limit = round(batch_seconds * config.sample_rate_hz / config.hop)
+    limit = batch_units(batch_seconds, config.sample_rate_hz / config.hop)
     horizon_s = max(HORIZON_S, batch_seconds)
     files, pool = deque([_File()]), _Pool()  # the last file is the one being read
     done_s = 0.0

@@ -439,6 +439,12 @@ def test_the_damaged_recordings_are_all_refused(speech_folder: Path) -> None:
             load_audio(path)
 
 
+def test_what_declares_no_length_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(bytes(100))  # libsndfile wants to be told its rate
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert [declared_seconds(tmp_path / name) for name in ("x.raw", "pipe.wav", "missing.wav")] == [None] * 3
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
 def test_the_declared_length_is_about_the_real_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"

@@ -176,6 +176,9 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert written == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
     assert "2 of 3 files are done already" in call(*command).stderr
+    shutil.rmtree(tmp_path / "out")
+    assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
+    assert written == sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
 
 
@@ -269,6 +272,7 @@ def test_errors_are_one_line(
     assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
     assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
+    assert "holds a model: give another --out" in error("evaluate", model, labelled_store, "--out", model / "model")
     holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
     assert "split holdout" in holdout
     assert "splits there: dev, test, train" in holdout

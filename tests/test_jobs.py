@@ -3,16 +3,19 @@
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import random_recogniser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speechssl.ctc import save_ctc
-from speechssl.errors import SpeechsslError
+from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import FORMATS, CueLimits
-from speechssl.jobs import Job, Result, transcribe_files
+from speechssl.jobs import Job, Result, in_order, transcribe_files
 from speechssl.runtime import HoursProgress
 from speechssl.transcribing import Failure
 
@@ -55,19 +58,40 @@ def all_of(job: Job, files: list[Path]) -> list[Result]:
 
 
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
-def test_processes_give_what_one_gives_in_the_order_of_the_files(
-    model: Path, files: list[Path], processes: int, count: int
-) -> None:
+def test_processes_give_what_one_gives(model: Path, files: list[Path], processes: int, count: int) -> None:
     files = files[:count]
     expected, seen = all_of(Job(model, 40.0, device="cpu"), files), Seen()
     assert [type(result) is Failure for result in expected] == [k == 3 for k in range(count)]
-    found = list(transcribe_files(Job(model, 40.0, device="cpu", processes=processes), files, seen))
+    job = Job(model, 40.0, device="cpu", threads=20, processes=processes)
+    found = list(in_order(transcribe_files(job, files, seen), files))
     assert shown(found) == shown(expected)
     assert seen.total_h is None  # a file says nothing
     assert seen.hours == sorted(seen.hours)
     heard_s = sum(result.duration_s for result in expected if not isinstance(result, Failure))
     assert seen.hours[-1] == pytest.approx(heard_s / 3600)
     assert not multiprocessing.active_children()
+
+
+@given(st.permutations(range(6)), st.integers(0, 6))
+def test_results_are_put_in_order_and_none_is_lost_with_an_error(order: list[int], count: int) -> None:
+    files = [Path(str(k)) for k in range(6)]
+
+    def come() -> Iterator[Result]:
+        yield from (Failure(str(k), "") for k in order[:count])
+        if count < 6:
+            raise SpeechsslError("no more")
+
+    came: list[int] = []
+    with pytest.raises(SpeechsslError) if count < 6 else nullcontext():
+        for result in in_order(come(), files):
+            came.append(int(result.path))
+    assert came == sorted(order[:count])
+
+
+def test_more_processes_than_threads_are_refused_and_no_file_needs_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 jobs cannot share 2 threads"):
+        all_of(Job(tmp_path, 40.0, threads=2, processes=3), [tmp_path])
+    assert all_of(Job(tmp_path / "gone", 40.0), []) == []
 
 
 def test_errors_of_a_process_are_errors_here(model: Path, files: list[Path], tmp_path: Path) -> None:
@@ -91,7 +115,9 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (9,)
 
 
-def test_a_process_that_dies_is_an_error(model: Path, files: list[Path]) -> None:
-    with pytest.raises(SpeechsslError, match=r"a process died .* --jobs 1"):
-        all_of(Job(model, 40.0, processes=2), [files[0], Deadly(files[1]), *files[2:]])
+def test_a_process_that_dies_is_an_error_after_all_that_others_do(model: Path, files: list[Path]) -> None:
+    deadly, found = [files[0], Deadly(files[1]), *files[2:]], list[str]()
+    with pytest.raises(SpeechsslError, match=r"a process died .* before .*train001.wav was done.* --jobs 1"):
+        found.extend(result.path for result in transcribe_files(Job(model, 40.0, processes=2), deadly, HoursProgress()))
     assert not multiprocessing.active_children()
+    assert found == [str(path) for path in deadly[::2]]

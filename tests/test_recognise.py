@@ -15,7 +15,16 @@ from speechssl.ctc import CtcModel
 from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig
-from speechssl.recognise import _confidences, emissions, evaluate, recognised, score_words, write_score
+from speechssl.recognise import (
+    SCORE_FILES,
+    _confidences,
+    emissions,
+    evaluate,
+    recognised,
+    remove_score,
+    score_words,
+    write_score,
+)
 from speechssl.store import Store
 from speechssl.text import NORMALISERS, normalise
 
@@ -94,6 +103,27 @@ def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(name:
     places = [round(100 * p) for p in _confidences(spans, name)]
     assert places == sorted(places)
     assert all(w in normalise(words[k], name).split() for w, k in zip(row.hypothesis.split(), places, strict=True))
+
+
+def test_what_cannot_be_is_refused_before_anything_is_recognised(model: CtcModel, labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["test"])
+    with pytest.raises(ConfigError, match="unknown normaliser 'english'"):
+        evaluate(model, dataset, normaliser="english")
+    for seconds in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="batch_seconds must be a number above 0"):
+            evaluate(model, dataset, batch_seconds=seconds)
+
+
+def test_only_what_was_written_is_removed(model: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
+    result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
+    write_score(result, tmp_path / "a", {})
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(SCORE_FILES)
+    write_score(result, tmp_path / "b", {})
+    (tmp_path / "b/mine").touch()
+    for name in ("a", "b", "never"):
+        remove_score(tmp_path / name)
+    assert not (tmp_path / "a").exists()
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine"]
 
 
 def test_evaluate_refuses_other_features(model: CtcModel, labelled_store: Path) -> None:

@@ -278,6 +278,12 @@ def test_progress_ends_with_all_that_could_be_read(model: CtcModel, labelled_fol
     assert told[-1] == pytest.approx(sum(r.duration_s for r in results if isinstance(r, Transcript)))
 
 
+def test_a_link_to_nothing_is_found_and_fails_by_name(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/x.wav").symlink_to(tmp_path / "gone.wav")
+    assert find_audio([tmp_path / "in"]) == [tmp_path / "in/deep/x.wav"]
+
+
 def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -> None:
     for name in ("b/x.wav", "b/z.M4A", "a/deep/y.flac", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
