@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test lint check clean
+.PHONY: venv demo test lint check reliability clean
 
 venv: .venv/dev.stamp
 
@@ -20,6 +20,11 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 check: lint test
+
+# The campaigns of tests/reliability with all their tries: an hour on 2 cores. docs/reliability.md has what they printed.
+reliability: .venv/dev.stamp
+	rm -f reliability.jsonl
+	$(BIN)/python -m pytest -q -n 2 tests/reliability --full --figures reliability.jsonl
 
 # The environment stays; remove .venv by hand to build it anew.
 clean:

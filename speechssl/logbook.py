@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from speechssl.formats import write_atomic
 from speechssl.report import read_metrics
 from speechssl.runtime import log
 
@@ -21,9 +22,7 @@ class MetricsFile:
         """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
         self.path = path
         self.rows = [row for row in read_metrics(path) if row.get("step", 0) <= step] if path.exists() else []
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        partial.rename(path)
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self.pending: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:

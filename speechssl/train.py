@@ -24,6 +24,7 @@ from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folde
 from speechssl.config import Settings, Table, as_json, as_table
 from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
+from speechssl.formats import remove_leftovers, write_atomic
 from speechssl.logbook import Console, MetricsFile
 from speechssl.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.report import plot_errors, plot_training
@@ -33,7 +34,7 @@ SIGTERM_EXIT = 143
 # They change no update: a run may continue with others. Of a teacher its checksums count, not where it lies.
 _FREE = {"train.log_every", "train.keep", "train.device", "units.teacher"}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
-_BEFORE_SETTINGS = ("settings.partial", "skipped.jsonl")  # what a killed run may leave before its settings.json
+_BEFORE_SETTINGS = ("skipped.jsonl",)  # what a killed run may leave before its settings.json
 
 
 class TrainConfig(Settings):
@@ -282,6 +283,7 @@ def _validate(model: nn.Module, validation: Validation, progress: Progress) -> M
 def _claim(run: Path, settings: Table) -> None:
     """Make the run folder, or check that it belongs to the same run."""
     path = run / "settings.json"
+    remove_leftovers(run)
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -299,9 +301,7 @@ def _claim(run: Path, settings: Table) -> None:
     foreign = sorted(p.name for p in run.iterdir() if p.name not in _BEFORE_SETTINGS and not p.name.startswith("."))
     if foreign:
         raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
-    partial = run / "settings.partial"
-    partial.write_text(as_json(settings), encoding="utf-8")
-    partial.rename(path)
+    write_atomic(path, as_json(settings))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""Data that the tests make for themselves: words spoken in tones, prepared stores, a very small encoder."""
+"""Data that the tests make for themselves: words spoken in tones, prepared stores, a very small encoder; campaigns."""
 
 import csv
 import importlib.util
+import json
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +41,42 @@ SMALL_ENCODER = {
     "pos_groups": 4,
     "layer_drop": 0.1,
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("reliability")
+    group.addoption("--full", action="store_true", help="campaigns of tests/reliability with all their tries")
+    group.addoption("--figures", metavar="FILE", help="JSONL file to add the figures of campaigns to")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "reliability":
+            item.add_marker(pytest.mark.reliability)
+
+
+class Campaign:
+    """How much a test of tests/reliability tries, in short or with --full, and what came of it."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.figures: dict[str, Any] = {}
+
+    def size(self, short: int, full: int) -> int:
+        """How many tries."""
+        return full if self.full else short
+
+
+@pytest.fixture
+def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
+    """Its figures become a line of --figures."""
+    found, started = Campaign(request.config.getoption("full")), time.monotonic()
+    yield found
+    path = request.config.getoption("figures")
+    if path and found.figures:
+        row = {"campaign": request.node.name, **found.figures, "minutes": round((time.monotonic() - started) / 60, 1)}
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def load_script(path: Path) -> ModuleType:

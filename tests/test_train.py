@@ -206,7 +206,7 @@ def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
         run_toy(Toy(), mine / "metrics.jsonl", [12])
     half = tmp_path / "half"  # killed before it had settings
     half.mkdir()
-    (half / "settings.partial").write_text("{")
+    (half / ".speechssl-999999999-ab.tmp").write_text("{")
     (half / "skipped.jsonl").write_text("")
     run_toy(Toy(), half, [12])
     (half / "settings.json").write_text("{")

@@ -1,0 +1,115 @@
+"""Every write stopped before each of its file operations, in four ways: the old state stays, or the new one is."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import RATE, SMALL_ENCODER, speak
+from crashes import Fate, attempt
+from test_preparing import SMALL, files_of
+from test_train import SETTINGS
+
+from speechssl.audio import write_wav
+from speechssl.checkpoint import load_folder, save_folder
+from speechssl.config import build
+from speechssl.experiments import pretrain
+from speechssl.formats import remove_leftovers, write_atomic
+from speechssl.preparing import prepare
+from speechssl.report import read_metrics
+from speechssl.settings import PretrainSettings
+from speechssl.store import Store
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
+    folder, at, reached = tmp_path / "model", 0, True
+    save_folder(folder, {"a": torch.zeros(999)}, {"kind": "old"}, {"words": b"old"})
+    while reached:
+        kind = f"new {at}"
+        reached, message = attempt(
+            lambda kind=kind: save_folder(folder, {"a": torch.ones(999)}, {"kind": kind}, {"words": b"new"}),
+            fate, at, tmp_path,
+        )  # fmt: skip
+        tensors, record = load_folder(folder)
+        assert record["kind"] in ("old", *(f"new {k}" for k in range(at + 1)))
+        assert bool(tensors["a"].all()) == (record["kind"] != "old")
+        assert (
+            (message.startswith("OSError") and str(tmp_path) in message)
+            or fate in (Fate.killed, Fate.power_cut)
+            or (
+                not reached or record["kind"] == kind  # what fails after the rename only leaves something behind
+            )
+        )
+        at += 1
+    assert record["kind"] == kind
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    campaign.figures |= {"tries": at, "failures": 0}
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_a_text(fate: Fate, tmp_path: Path, campaign: Any) -> None:
+    path, at, reached = tmp_path / "deep/x.txt", 0, True
+    while reached:
+        reached, _ = attempt(lambda: write_atomic(path, ["new" * 99, "\n"]), fate, at, tmp_path)
+        assert not path.exists() or path.read_text() == "new" * 99 + "\n"
+        assert path.exists() or reached
+        at += 1
+    remove_leftovers(tmp_path)
+    assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
+    campaign.figures |= {"tries": at, "failures": 0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+
+    folder, rng = tmp_path_factory.mktemp("crashes") / "in", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(5):
+        write_wav(folder / f"{number}.wav", speak("abcdef" * 4, rng), RATE)
+    return folder
+
+
+def survives(
+    action: Callable[[Path], object], same: Callable[[Path], object], fate: Fate, folder: Path, step: int
+) -> int:
+    """Stop an action in a fresh folder before each ``step``-th of its operations, do it again, compare; the tries."""
+    expected, at, tries, reached = None, 0, 0, True
+    action(folder / "whole")
+    expected = same(folder / "whole")
+    while reached:
+        out = folder / str(at)
+        reached, message = attempt(lambda out=out: action(out), fate, at, folder)
+        assert message == "" or message.startswith(("OSError", "SpeechsslError")), message
+        action(out)
+        assert same(out) == expected, (fate, at)
+        shutil.rmtree(out)
+        at, tries = at + step, tries + 1
+    return tries
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_a_store(fate: Fate, corpus: Path, tmp_path: Path, campaign: Any) -> None:
+    def same(out: Path) -> object:
+        Store(out).verify()
+        return files_of(out)
+
+    tries = survives(lambda out: prepare(corpus, out, SMALL), same, fate, tmp_path, campaign.size(7, 1))
+    campaign.figures |= {"tries": tries, "failures": 0}
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_a_run(fate: Fate, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+    table = SETTINGS | {"train": {"steps": 6, "save_every": 2, "log_every": 1, "device": "cpu"}}
+    settings = build(PretrainSettings, {**table, "encoder": SMALL_ENCODER})
+
+    def same(run: Path) -> object:
+        rows = read_metrics(run / "metrics.jsonl")
+        weights = load_folder(run / "model")[0]
+        return [row["loss"] for row in rows], {name: value.numpy().tobytes() for name, value in weights.items()}
+
+    tries = survives(lambda run: pretrain([labelled_store], run, settings), same, fate, tmp_path, campaign.size(13, 1))
+    campaign.figures |= {"tries": tries, "failures": 0}

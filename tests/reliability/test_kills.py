@@ -1,0 +1,117 @@
+"""Pretraining and fine-tuning, killed again and again: the same losses and weights, and little work done twice."""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import children
+import numpy as np
+import pytest
+from conftest import SMALL_ENCODER
+from test_train import SETTINGS, _toml
+
+from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.report import read_metrics
+
+SAVE_EVERY = 4
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small enough that a run takes about a second."""
+    train = {"steps": STEPS, "log_every": 1, "save_every": SAVE_EVERY, "validate_every": 13, "device": "cpu"}
+    pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
+    finetune = {"train": train, "batch": {"seconds": 12}}
+    path = tmp_path_factory.mktemp("preset") / "tiny.toml"
+    path.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}), encoding="utf-8")
+    return path
+
+
+def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
+    """What the user types, each time the same."""
+    origin = ["--init-from", "none"] if verb == "finetune" else []
+    return [verb, store, "--preset", preset, *origin, "--run", run]
+
+
+def learned(run: Path) -> tuple[list[str], dict[str, bytes]]:
+    """Losses as hexadecimal floats, and every byte of the weights."""
+    rows = read_metrics(run / "metrics.jsonl")
+    losses = [f"{row['step']} {float(row['loss']).hex()} {float(row['grad_norm']).hex()}" for row in rows]
+    return losses, {name: value.numpy().tobytes() for name, value in load_folder(run / "model")[0].items()}
+
+
+def num_logged(run: Path) -> int:
+    """Updates that the metrics know."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def num_saved(run: Path) -> int:
+    """Updates of the newest checkpoint; every checkpoint in sight can be read."""
+    return max((load_folder(path)[1]["step"] for path in checkpoints(run)), default=0)
+
+
+def undisturbed(verb: str, store: Path, preset: Path, folder: Path) -> tuple[Any, float]:
+    """What a run of no kill learned, and the seconds that it took."""
+    started = time.monotonic()
+    child = children.start(command(verb, store, preset, folder / "whole"), folder / "whole.log")
+    child.join()
+    assert child.exitcode == 0, (folder / "whole.log").read_text()
+    return learned(folder / "whole"), time.monotonic() - started
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_killed(verb: str, labelled_store: Path, preset: Path, tmp_path: Path, campaign: Any) -> None:
+    expected, took = undisturbed(verb, labelled_store, preset, tmp_path)
+    draws, wanted = random.Random(0), campaign.size(5, 200)
+    kills = in_saves = runs = 0
+    lost: list[int] = []
+    while kills < wanted:
+        run, log = tmp_path / f"run{runs}", tmp_path / f"run{runs}.log"
+        while True:
+            fault = draws.randrange(30) if draws.random() < 0.4 else None
+            child = children.start(command(verb, labelled_store, preset, run), log, fault)
+            child.join(None if fault is not None else draws.uniform(0, took))
+            child.kill()
+            child.join()
+            if child.exitcode == 0:
+                break
+            assert child.exitcode == -9, log.read_text()
+            kills, in_saves = kills + 1, in_saves + (fault is not None)
+            lost.append(num_logged(run) - num_saved(run))
+        runs += 1
+        assert learned(run) == expected
+    assert min(lost) >= 0
+    assert max(lost) <= SAVE_EVERY
+    campaign.figures |= {"tries": kills, "inside a save": in_saves, "runs": runs, "failures": 0}
+    campaign.figures |= {"updates lost by a kill, mean and most": f"{np.mean(lost):.1f}, {max(lost)}"}
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_stopped_by_sigterm(verb: str, labelled_store: Path, preset: Path, tmp_path: Path, campaign: Any) -> None:
+    expected, took = undisturbed(verb, labelled_store, preset, tmp_path)
+    draws, wanted = random.Random(1), campaign.size(2, 50)
+    seconds: list[float] = []
+    runs = 0
+    while len(seconds) < wanted:
+        run, log = tmp_path / f"run{runs}", tmp_path / f"run{runs}.log"
+        while True:
+            before = num_logged(run)
+            child = children.start(command(verb, labelled_store, preset, run), log)
+            while child.is_alive() and num_logged(run) <= before:  # from the first update on it listens
+                time.sleep(0.005)
+            child.join(draws.uniform(0, took / 3))
+            sent = time.monotonic()
+            child.terminate()
+            child.join()
+            if child.exitcode == 0:
+                break
+            assert child.exitcode == 143, log.read_text()
+            seconds.append(time.monotonic() - sent)
+            assert num_logged(run) == num_saved(run)
+        runs += 1
+        assert learned(run) == expected
+    campaign.figures |= {"tries": len(seconds), "runs": runs, "failures": 0}
+    campaign.figures |= {"seconds to leave, 95 % within": round(float(np.quantile(seconds, 0.95)), 2)}
