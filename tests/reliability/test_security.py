@@ -1,0 +1,98 @@
+"""No verb unpickles, starts a program, opens a socket, or writes outside the folders that it was given."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL_ENCODER, make_labelled
+from test_train import SETTINGS, _toml
+
+WATCHED = Path(__file__).parent / "watched.py"
+HOSTILE = [
+    "$(touch owned)",
+    "; touch owned",
+    "`touch owned`",
+    "| touch owned",
+    "-rf",
+    "--help",
+    "a\nb",
+    "..",
+    "%s%n",
+    "~",
+    "*",
+]
+
+
+class Watch:
+    """Runs verbs in one folder, and looks at what they did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.num_verbs = folder, 0
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        log = self.folder / "audit.jsonl"
+        command = [sys.executable, str(WATCHED), str(log), *map(str, arguments)]
+        caches = {
+            name: str(self.folder / "caches")
+            for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
+        }
+        caches["PYTHONDONTWRITEBYTECODE"] = "1"
+        (self.folder / "caches").mkdir(exist_ok=True)
+        done = subprocess.run(command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False)
+        assert done.returncode == code, (arguments, done.stderr.decode())
+        events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        root = os.path.realpath(self.folder)
+        wrong = [e for e in events if not (e[0] == "write" and (e[1].startswith(root) or e[1] == "/dev/null"))]
+        assert wrong == [], arguments
+        assert not list(self.folder.rglob("owned"))
+        log.unlink(missing_ok=True)
+        self.num_verbs += 1
+        return done.stderr.decode()
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    return Watch(tmp_path)
+
+
+def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> None:
+    make_labelled(tmp_path / "in", {"train": 12, "dev": 4, "test": 4})
+    train = {"steps": 3, "save_every": 2, "device": "cpu"}
+    pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
+    finetune = {"train": train, "batch": {"seconds": 12}}
+    preset = tmp_path / "p.toml"
+    preset.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}), encoding="utf-8")
+    watch("prepare", "in", "store")
+    watch("pretrain", "store", "--run", "a", "--preset", preset)
+    watch("finetune", "store", "--run", "b", "--preset", preset, "--init-from", "a")
+    watch("evaluate", "b", "store", "--out", "score")
+    watch("lm", "store", "--out", "x.arpa", "--order", 2)
+    watch("tune-lm", "b", "x.arpa", "store")
+    watch("transcribe", "b", "in", "--output-dir", "texts", "--output-format", "txt,srt,json")
+    watch("probe", "a", "characters=store", "--out", "probes")
+    watch("compare", "score", "score")
+    campaign.figures |= {"tries": watch.num_verbs, "failures": 0}
+
+
+def test_hostile_names_through_the_commands(watch: Watch, tmp_path: Path, campaign: Any) -> None:
+    make_labelled(tmp_path / "good", {"train": 1})
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate([*HOSTILE, os.fsdecode(b"\xff\xfe")]):
+        folder = tmp_path / "in" / f"{number}{name}" if name != ".." else tmp_path / "in" / "...."
+        folder.mkdir()
+        shutil.copy(tmp_path / "good/train000.wav", folder / f"{name}.wav")
+    watch("prepare", "in", "store", "--min-chunk", 0.5)
+    preset = tmp_path / "p.toml"
+    train = {"steps": 1, "save_every": 1, "device": "cpu"}
+    preset.write_text(_toml({"encoder": SMALL_ENCODER, "finetune": {"train": train}}), encoding="utf-8")
+    make_labelled(tmp_path / "labelled", {"train": 4, "dev": 2})
+    watch("prepare", "labelled", "labels")
+    watch("finetune", "labels", "--run", "b", "--preset", preset, "--init-from", "none")
+    watch("transcribe", "b", "in", "--output-dir", "texts", "--report", "report.jsonl")
+    assert len(list((tmp_path / "texts").rglob("*.txt"))) == len(HOSTILE) + 1
+    campaign.figures |= {"tries": len(HOSTILE) + 1, "failures": 0}
