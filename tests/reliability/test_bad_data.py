@@ -85,4 +85,4 @@ def test_a_manifest_of_what_is_not_there(tmp_path: Path) -> None:
     child = children.start(["prepare", tmp_path / "m.jsonl", tmp_path / "t"], tmp_path / "log2")
     child.join()
     assert child.exitcode == 1
-    assert "leaves" in (tmp_path / "log2").read_text()
+    assert "leads outside" in (tmp_path / "log2").read_text()
