@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from speechssl.decode import TokenSpan, min_ctc_frames
+from speechssl.score import Scaling
 from speechssl.text import Tokenizer
 
 
@@ -16,8 +17,8 @@ class WordSpan(NamedTuple):
     """A word over frames ``start`` up to, not including, ``end``.
 
     ``probability``: the product over the word's tokens of ``TokenSpan.probability``, which is the mean over the token's
-    frames of what the recogniser gave that token there, 0..1. So it would be the probability of the word if tokens were
-    independent and the recogniser's own probabilities right; ``speechssl evaluate`` measures how far it is from one.
+    frames of what the recogniser gave that token there, 0..1; then scaled as made it a probability on the development
+    set. ``speechssl evaluate`` measures how far it is from one elsewhere.
     """
 
     text: str
@@ -55,7 +56,7 @@ def align(log_probs: Tensor, tokens: Sequence[int], blank_id: int = 0) -> list[T
     return spans
 
 
-def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[WordSpan]:
+def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> list[WordSpan]:
     """Tokens joined to words; a token that is a space, or begins with one, ends the word before it."""
     found, group, text = [], list[TokenSpan](), ""
 
@@ -63,7 +64,7 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[WordSpan]
         nonlocal text
         if text:
             product = math.prod(span.probability for span in group)
-            found.append(WordSpan(text, group[0].start, group[-1].end, product))
+            found.append(WordSpan(text, group[0].start, group[-1].end, scaling(product)))
         group.clear()
         text = ""
 

@@ -36,6 +36,8 @@ class BeamConfig(Settings):
     beam_size: int = Field(100, ge=1, description="hypotheses kept after each frame")
     beam_threshold: float = Field(25.0, gt=0, description="hypotheses that far below the best are dropped")
     beam_tokens: int = Field(20, ge=1, description="best tokens of each frame that are tried")
+    confidence_slope: float = Field(1.0, ge=0, description="of words, see score.Scaling")
+    confidence_offset: float = Field(0.0, description="of words, see score.Scaling")
 
 
 class Hypothesis(NamedTuple):

@@ -50,7 +50,7 @@ from speechssl.outputs import outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import beam_ids, evaluate, remove_score, write_score
+from speechssl.recognise import beam_decoder, evaluate, remove_score, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, one_line, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
@@ -257,7 +257,7 @@ def tune_lm_command(
         log(f"no weight makes the language model as good as greedy decoding: it is not kept{before}")
         return
     about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
-    save_lm(folder, lm, known, best.config, about)
+    save_lm(folder, lm, known, tuned.best, about)
     log(f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights")
 
 
@@ -287,7 +287,7 @@ def evaluate_command(
     _out(write_score(evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser), out, about))
     remove_score(out / LM_FOLDER)  # of an evaluation before this one: the two must not be mixed
     if beam:
-        result = evaluate(recogniser, dataset, batch_seconds, beam_ids(beam), normaliser)
+        result = evaluate(recogniser, dataset, batch_seconds, beam_decoder(beam), normaliser)
         weights = {"lm": as_table(beam.config)}
         _out(f"\nWith the language model:\n{write_score(result, out / LM_FOLDER, about | weights)}\n")
         _out(comparison([read_system("greedy", [out]), read_system("with language model", [out / LM_FOLDER])]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from speechssl.kernels import Dropout
 from speechssl.masking import MaskConfig, span_mask
 from speechssl.padding import valid_mask
 from speechssl.runtime import generator
+from speechssl.score import Scaling
 from speechssl.text import Tokenizer, load_tokenizer, normalise
 
 
@@ -58,7 +59,7 @@ class CtcModel(nn.Module):
         if config.augment.active and encoder.config.features.kind != "logmel":
             raise ConfigError("ctc.augment changes log-mel rows, and this encoder reads waveforms: leave it out")
         self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.scaling = config, seed, Scaling()
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(encoder.config.width, config.tokens_per_frame * tokenizer.size)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -147,13 +148,18 @@ class CtcModel(nn.Module):
         return torch.from_numpy(time), torch.from_numpy(channel)
 
 
-def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any]) -> None:
-    """A folder that ``load_ctc`` reads anywhere: weights, settings, tokenizer; ``about`` is kept as it is."""
+def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any], scaling: Scaling | None = None) -> None:
+    """A folder that ``load_ctc`` reads anywhere: weights, settings, tokenizer; ``about`` is kept as it is.
+
+    Args:
+        scaling: of the confidences of words; the model's.
+    """
     record = {
         "kind": "ctc",
         "encoder": as_table(model.encoder.config),
         "normaliser": model.normaliser,
         "tokens_per_frame": model.config.tokens_per_frame,
+        "confidence": asdict(scaling or model.scaling),
         "about": dict(about),
     }
     save_folder(path, model.state_dict(), record, model.tokenizer.files())
@@ -173,4 +179,5 @@ def load_ctc(path: Path) -> CtcModel:
     config = CtcConfig(tokens_per_frame=int(record.get("tokens_per_frame", 1)))  # 1 in folders before it was a choice
     model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), config)
     load_into(model, tensors, str(path))
+    model.scaling = Scaling(**record.get("confidence", {}))  # not in folders before there was one
     return model.eval()

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,7 @@ from speechssl.recognise import evaluate
 from speechssl.reconstruction import Reconstruction
 from speechssl.report import read_metrics
 from speechssl.runtime import derive_seed, peak_memory_gb, pick_device
+from speechssl.score import Scaling
 from speechssl.settings import FinetuneSettings, PretrainSettings
 from speechssl.store import Store
 from speechssl.text import normalise, train_tokenizer
@@ -258,10 +260,18 @@ def finetune(
         # Words first: characters only separate models of equal WER, as all are at the start.
         empty = sum(not u.hypothesis for u in result.utterances) / len(result.utterances)
         score = result.wer + 1e-3 * result.cer
-        return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_empty": empty, "dev_score": score}
+        scaling = result.calibration.scaling if result.calibration else Scaling()
+        return {
+            "dev_wer": result.wer,
+            "dev_cer": result.cer,
+            "dev_empty": empty,
+            "dev_score": score,
+            **{f"confidence_{name}": value for name, value in asdict(scaling).items()},
+        }
 
     def keep_best(measured: Mapping[str, float]) -> None:
-        save_ctc(model, run / "model", {"preset": settings.preset, **measured})
+        scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
+        save_ctc(model, run / "model", {"preset": settings.preset, **measured}, scaling)
 
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}

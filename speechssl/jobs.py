@@ -19,7 +19,7 @@ from speechssl.checkpoint import model_folder
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import Transcript
-from speechssl.recognise import beam_ids
+from speechssl.recognise import beam_decoder
 from speechssl.runtime import Device, HoursProgress, end_with_parent, one_line, pick_device
 from speechssl.transcribing import Failure, transcribe
 
@@ -96,8 +96,8 @@ def _recognised(job: Job, files: Sequence[Path], progress: Callable[[float], Non
     folder = model_folder(job.model)
     model = load_ctc(folder).to(pick_device(job.device))
     beam = None if job.greedy else load_lm(folder, model.tokenizer)
-    decode = beam_ids(beam) if beam else None
-    yield from transcribe(model, files, job.model.name, job.batch_seconds, progress, decode)
+    decoder = beam_decoder(beam) if beam else None
+    yield from transcribe(model, files, job.model.name, job.batch_seconds, progress, decoder)
 
 
 def _dealt(job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float], None]) -> Iterator[Result]:

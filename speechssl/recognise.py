@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,26 +22,37 @@ from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.formats import write_atomic
 from speechssl.report import plot_reliability, text_table
-from speechssl.score import Calibration, Score, score
+from speechssl.score import Calibration, Scaling, Score, score
 from speechssl.text import normalise
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
 
 
-# (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them
-Decode = Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
 Emissions = tuple[tuple[str, ...], Tensor, Tensor]  # of a batch: utterance ids, log-probabilities, valid frames
 
 
-def greedy_ids(model: CtcModel) -> Decode:
+class Decoder(NamedTuple):
+    """How log-probabilities become words.
+
+    Attributes:
+        search: (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them.
+        scaling: of the confidences of the words.
+    """
+
+    search: Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
+    scaling: Scaling
+
+
+def greedy_decoder(model: CtcModel) -> Decoder:
     """The best token of each frame, repeats and blanks dropped."""
-    return lambda log_probs, frames: greedy(log_probs, frames, model.tokenizer.blank_id)
+    return Decoder(lambda log_probs, frames: greedy(log_probs, frames, model.tokenizer.blank_id), model.scaling)
 
 
-def beam_ids(beam: BeamSearch) -> Decode:
+def beam_decoder(beam: BeamSearch) -> Decoder:
     """The best hypothesis of a beam search."""
-    return lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)]
+    scaling = Scaling(beam.config.confidence_slope, beam.config.confidence_offset)
+    return Decoder(lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)], scaling)
 
 
 def batch_units(batch_seconds: float, rate: float) -> int:
@@ -85,13 +96,16 @@ def emissions(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SE
         yield ids, torch.zeros(len(ids), 0, model.tokenizer.size), torch.zeros(len(ids), dtype=torch.long)
 
 
-def recognised(model: CtcModel, heard: Iterable[Emissions], decode: Decode | None = None) -> dict[str, list[WordSpan]]:
+def recognised(
+    model: CtcModel, heard: Iterable[Emissions], decoder: Decoder | None = None
+) -> dict[str, list[WordSpan]]:
     """Words of what ``emissions`` gave, with frames and confidence, by utterance id; greedy if not said otherwise."""
     found: dict[str, list[WordSpan]] = {}
+    search, scaling = decoder or greedy_decoder(model)
     for names, log_probs, frames in heard:
-        said = (decode or greedy_ids(model))(log_probs, frames)
+        said = search(log_probs, frames)
         for name, rows, count, ids in zip(names, log_probs.cpu(), frames.tolist(), said, strict=True):
-            found[name] = words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer)
+            found[name] = words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer, scaling)
     return found
 
 
@@ -115,7 +129,7 @@ def evaluate(
     model: CtcModel,
     dataset: Dataset,
     batch_seconds: float = BATCH_SECONDS,
-    decode: Decode | None = None,
+    decoder: Decoder | None = None,
     normaliser: str | None = None,
 ) -> Score:
     """Word and character error rate against the transcripts, of greedy decoding if not said otherwise.
@@ -128,7 +142,7 @@ def evaluate(
     """
     normalise("", normaliser or model.normaliser)  # better refused now than after hours
     said = references(model, dataset)
-    found = recognised(model, emissions(model, dataset, batch_seconds), decode)
+    found = recognised(model, emissions(model, dataset, batch_seconds), decoder)
     return score_words(said, found, normaliser or model.normaliser)
 
 

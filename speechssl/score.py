@@ -1,5 +1,6 @@
 """Word and character error rates of a set of utterances, with an interval that says how far to trust them."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -86,6 +87,52 @@ class ConfidenceBin:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What makes confidences probabilities: sigmoid(slope x logit + offset) (Platt 1999). As it stands, no change."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        if self == Scaling():
+            return probability
+        return 1 / (1 + math.exp(-(self.slope * _logit(probability) + self.offset)))
+
+
+def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
+    """The scaling under which words that are right or wrong are likeliest, drawn a little towards no change.
+
+    Logistic regression with two parameters by damped Newton steps; the pull, as much as of a few words, keeps it finite
+    where few words or only one kind are known. A slope below 0 would turn confidences round, and is 0.
+    """
+    x = np.array([_logit(p) for p in confidences])
+    inputs, y = np.stack([x, np.ones_like(x)], axis=1), np.array(right, dtype=np.float64)
+    start = np.array([1.0, 0.0])
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        z = inputs @ weights
+        return float((np.logaddexp(0, z) - y * z).sum() + ((weights - start) ** 2).sum() / 2)
+
+    weights = start
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-(inputs @ weights)))
+        gradient = inputs.T @ (p - y) + weights - start
+        step = np.linalg.solve(inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(2), gradient)
+        size = 1.0
+        while loss(weights - size * step) > loss(weights) and size > 1e-6:
+            size /= 2
+        weights = weights - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return Scaling(max(0.0, float(weights[0])), float(weights[1]))
+
+
+def _logit(probability: float) -> float:
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How far confidences are from being probabilities.
 
@@ -93,10 +140,12 @@ class Calibration:
         ece: expected calibration error, the mean over words of the distance between their bin's mean confidence and its
             share of right words (Guo et al. 2017, arXiv 1706.04599, equation 5).
         bins: ten of equal width; those without words are left out. The last one holds 1 too.
+        scaling: what would make these very confidences probabilities.
     """
 
     ece: float
     bins: tuple[ConfidenceBin, ...]
+    scaling: Scaling
 
     @property
     def num_words(self) -> int:
@@ -290,7 +339,8 @@ def _calibration(words: Any, confidences: Sequence[Sequence[float]]) -> Calibrat
         if (here := place == k).any():
             mean, share = float(values[here].mean()), float(hits[here].mean())
             bins.append(ConfidenceBin(k / NUM_BINS, (k + 1) / NUM_BINS, int(here.sum()), mean, share))
-    return Calibration(sum(b.count * abs(b.confidence - b.right) for b in bins) / len(values), tuple(bins))
+    ece = sum(b.count * abs(b.confidence - b.right) for b in bins) / len(values)
+    return Calibration(ece, tuple(bins), fit_scaling(values.tolist(), right))
 
 
 def bootstrap_sums(table: NDArray[np.float64], seed: int, num_bootstrap: int) -> NDArray[np.float64]:

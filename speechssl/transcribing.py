@@ -31,7 +31,7 @@ from speechssl.errors import AudioError, ConfigError
 from speechssl.features import featurise, num_units
 from speechssl.formats import Segment, Transcript, Word
 from speechssl.manifest import UNREADABLE_SUFFIXES
-from speechssl.recognise import BATCH_SECONDS, Decode, batch_units, greedy_ids, length_batches
+from speechssl.recognise import BATCH_SECONDS, Decoder, batch_units, greedy_decoder, length_batches
 from speechssl.runtime import trim_memory
 
 WHOLE_BELOW_S = 15.0  # as training hears it; longer files are cut at silences
@@ -84,7 +84,7 @@ def transcribe(
     name: str = "",
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float], None] | None = None,
-    decode: Decode | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[Transcript | Failure]:
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
@@ -96,7 +96,7 @@ def transcribe(
     Args:
         name: of the model, for the results.
         progress: called with the seconds of audio done so far.
-        decode: log-probabilities to text; greedy if None.
+        decoder: log-probabilities to text; greedy if None.
     """
     model.eval()
     config = model.encoder.config.features
@@ -112,7 +112,7 @@ def transcribe(
             files.append(_File())
             done_s += item.silence_s
         while True:
-            while files[0].settle(model, decode or greedy_ids(model)):
+            while files[0].settle(model, decoder or greedy_decoder(model)):
                 yield files.popleft().result(name)
             if progress:
                 progress(done_s)
@@ -159,7 +159,7 @@ class _File:
         self.segments: list[Segment] = []
         self.end: _End | None = None
 
-    def settle(self, model: CtcModel, decode: Decode) -> bool:
+    def settle(self, model: CtcModel, decoder: Decoder) -> bool:
         """Turn pieces into words, where all that belong together are known: those between two silences.
 
         Returns:
@@ -172,7 +172,7 @@ class _File:
             rows = [row for row in self.rows[self.settled : stop] if row is not None]
             if len(rows) < stop - self.settled or (stop == len(self.pieces) and self.end is None):
                 break
-            self.segments += _segments(model, decode, self.pieces[self.settled : stop], rows)
+            self.segments += _segments(model, decoder, self.pieces[self.settled : stop], rows)
             self.rows[self.settled : stop] = [None] * len(rows)
             self.settled = stop
         return self.end is not None and (self.end.error is not None or self.settled == len(self.pieces))
@@ -190,13 +190,13 @@ class _File:
         return Transcript(self.end.path, text, tuple(self.segments), self.end.duration_s, name)
 
 
-def _segments(model: CtcModel, decode: Decode, pieces: Sequence[_Piece], rows: Sequence[Tensor]) -> list[Segment]:
+def _segments(model: CtcModel, decoder: Decoder, pieces: Sequence[_Piece], rows: Sequence[Tensor]) -> list[Segment]:
     """Words of pieces that follow each other without silence, in groups between pauses; times are the file's."""
     whole, seconds = torch.cat(list(rows)), model.seconds_per_output
     times = [piece.start + k * seconds for piece, row in zip(pieces, rows, strict=True) for k in range(len(row))]
-    (ids,) = decode(whole[None], torch.tensor([len(whole)]))
+    (ids,) = decoder.search(whole[None], torch.tensor([len(whole)]))
     groups: list[list[Word]] = []
-    for w in words_of(align(whole, ids, model.tokenizer.blank_id), model.tokenizer):
+    for w in words_of(align(whole, ids, model.tokenizer.blank_id), model.tokenizer, decoder.scaling):
         # The last frame may go on beyond the end, no word does.
         word = Word(times[w.start], min(times[w.end - 1] + seconds, pieces[-1].end), w.text, w.probability)
         if not groups or word.start - groups[-1][-1].end >= PAUSE_S:

@@ -1,14 +1,15 @@
 """Weights of a language model, found on a development set."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 from speechssl.batching import Dataset
 from speechssl.beam import BeamConfig, BeamSearch
 from speechssl.ctc import CtcModel
-from speechssl.recognise import beam_ids, emissions, recognised, references, score_words
+from speechssl.recognise import beam_decoder, emissions, recognised, references, score_words
 from speechssl.runtime import log
-from speechssl.score import Score
+from speechssl.score import Scaling, Score
 
 LM_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.5)
 WORD_SCORES = (-2.0, -1.0, 1.0, 2.0, 3.0)
@@ -27,6 +28,13 @@ class Tuned(NamedTuple):
 
     greedy: Score
     tried: list[Tried]
+
+    @property
+    def best(self) -> BeamConfig:
+        """The best weights, with the scaling that made the confidences of their words probabilities."""
+        config, score = self.tried[0]
+        scaling = score.calibration.scaling if score.calibration else Scaling()
+        return config.model_copy(update={f"confidence_{name}": value for name, value in asdict(scaling).items()})
 
 
 def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable[[BeamConfig], BeamSearch]) -> Tuned:
@@ -49,7 +57,7 @@ def tune(model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable
     def look(**changes: float) -> None:
         given = (tried[0].config if tried else config).model_copy(update=changes)
         if given not in [t.config for t in tried]:
-            found = recognised(model, heard, beam_ids(search(given)))
+            found = recognised(model, heard, beam_decoder(search(given)))
             tried.append(Tried(given, score_words(said, found, model.normaliser)))
             wer, cer = tried[-1].score.wer, tried[-1].score.cer
             log(f"weight {given.lm_weight:g}, word score {given.word_score:g}: WER {wer:.1%}, CER {cer:.1%}")

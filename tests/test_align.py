@@ -1,5 +1,6 @@
 """Word times: the best of all alignments by brute force, the greedy path itself, and words of every kind of token."""
 
+import math
 from itertools import groupby, pairwise, product
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from speechssl.align import align, words_of
 from speechssl.decode import TokenSpan, greedy_with_frames
+from speechssl.score import Scaling
 from speechssl.text import CharTokenizer, SentencePieceTokenizer, Tokenizer, VocabularyTokenizer
 
 TEXTS = ["ab a ba", "b aab", "a"]
@@ -57,7 +59,7 @@ def test_greedy_tokens_are_placed_where_greedy_heard_them(seed: int, frames: int
 def test_words_are_those_of_the_text(tokenizer: Tokenizer, draws: list[int]) -> None:
     ids = [2 + i % (tokenizer.size - 2) for i in draws]
     spans = [TokenSpan(i, 2 * k, 2 * k + 1, 0.5) for k, i in enumerate(ids)]
-    words = words_of(spans, tokenizer)
+    words = words_of(spans, tokenizer, Scaling())
     assert " ".join(word.text for word in words) == tokenizer.decode(ids)
     assert all(word.start < word.end for word in words)
     assert all(left.end <= right.start for left, right in pairwise(words))
@@ -67,9 +69,11 @@ def test_a_word_spans_its_tokens_and_is_as_sure_as_all_of_them() -> None:
     tokenizer = CharTokenizer.train(["ab"])
     a, b, space = (tokenizer.encode(f"a{c}a")[1] for c in "ab ")
     spans = [TokenSpan(a, 1, 2, 0.5), TokenSpan(b, 3, 5, 1.0), TokenSpan(space, 6, 7, 0.1), TokenSpan(a, 9, 10, 0.25)]
-    assert words_of(spans, tokenizer) == [("ab", 1, 5, 0.5), ("a", 9, 10, 0.25)]
+    assert words_of(spans, tokenizer, Scaling()) == [("ab", 1, 5, 0.5), ("a", 9, 10, 0.25)]
+    scaled = words_of(spans, tokenizer, Scaling(0.5, 1.0))  # logit 0 -> 1, logit ln 1/3 -> 1 - ln 3 / 2
+    assert [w.probability for w in scaled] == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-1) * 3**0.5)])
 
 
 def test_nothing_said_has_no_words() -> None:
     assert align(emissions(4, 3, 0), []) == []
-    assert words_of([], CharTokenizer.train(["a"])) == []
+    assert words_of([], CharTokenizer.train(["a"]), Scaling()) == []

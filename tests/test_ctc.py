@@ -21,6 +21,7 @@ from speechssl.decode import greedy
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.masking import MaskConfig
 from speechssl.optim import OptimConfig, make_optimizer
+from speechssl.score import Scaling
 from speechssl.text import CharTokenizer, Tokenizer, train_tokenizer
 
 LENGTHS = {"base": [700, 431, 250], "large": [700, 431, 250], "logmel-2": [60, 41, 33], "logmel-4": [60, 41, 33]}
@@ -329,8 +330,9 @@ def test_channels_are_masked_with_the_configured_share() -> None:
 def test_a_saved_model_loads_to_equal_log_probabilities(tmp_path: Path, kind: str, spec: str) -> None:
     tokenizer = train_tokenizer(spec, ["ab a ab ba", "ba ab", "b a b", "abab"])
     model = make(kind, tokenizer, MASKED).eval()
-    save_ctc(model, tmp_path / "model", {"preset": "tiny", "dev_wer": 0.25})
+    save_ctc(model, tmp_path / "model", {"preset": "tiny", "dev_wer": 0.25}, Scaling(0.5, -1.0))
     loaded = load_ctc(tmp_path / "model")
+    assert (model.scaling, loaded.scaling) == (Scaling(), Scaling(0.5, -1.0))
     assert not loaded.training
     assert loaded.encoder.config == model.encoder.config
     assert loaded.normaliser == "basic-1"

@@ -20,6 +20,7 @@ from speechssl.experiments import finetune, load_encoder, pretrain
 from speechssl.preparing import prepare
 from speechssl.recognise import evaluate
 from speechssl.report import read_metrics
+from speechssl.score import Scaling
 from speechssl.settings import FinetuneSettings, PretrainSettings, finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import CharTokenizer
@@ -64,6 +65,8 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
     assert result.cer < 0.2
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert [row["step"] for row in rows] == [240, 480]
+    best = min(rows, key=lambda row: row["dev_score"])
+    assert model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"]) != Scaling()
 
 
 def test_the_pretrained_encoder_is_really_loaded(labelled_store: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 import json
+import math
 
 import jiwer
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from reference.edit_distance import Edits, best_alignments, distance
+from scipy.optimize import minimize
 
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.score import Confusion, Counts, Score, score
+from speechssl.score import Confusion, Counts, Scaling, Score, fit_scaling, score
 
 SENTENCES = st.lists(st.sampled_from(["a", "b", "cat", "dog's", "é"]), max_size=5).map(" ".join)
 PAIRS = st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=6)
@@ -184,3 +187,41 @@ def test_a_word_is_right_where_it_stands_in_the_reference() -> None:
         (0.1, 0.15, 0), (0.5, 0.55, 1), (0.9, pytest.approx(2.9 / 3), 1)
     ]  # fmt: skip
     assert found.ece == pytest.approx((0.15 + 0.45 + 0.1) / 5)
+
+
+def test_scaling_undoes_what_made_confidences_wrong() -> None:
+    """Words that are right with probability p, whose confidence was made sigmoid(2 logit(p) + 1)."""
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.02, 0.98, 20_000)
+    right = (rng.random(len(true)) < true).tolist()
+    confidences = [Scaling(2.0, 1.0)(p) for p in true]
+    found = fit_scaling(confidences, right)
+    assert (found.slope, found.offset) == pytest.approx((0.5, -0.5), abs=0.03)
+    assert [found(c) for c in confidences] == pytest.approx(true.tolist(), abs=0.02)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=30))
+def test_scaling_is_the_least_of_its_loss_and_never_turns_confidences_round(words: list[tuple[float, bool]]) -> None:
+    """Beside scipy's minimiser, of the same loss written down again."""
+    confidences, right = [c for c, _ in words], [r for _, r in words]
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        total = ((weights - [1, 0]) ** 2).sum() / 2
+        for c, r in words:
+            clipped = min(max(c, 1e-6), 1 - 1e-6)
+            z = weights[0] * math.log(clipped / (1 - clipped)) + weights[1]
+            total += math.log1p(math.exp(-abs(z))) + max(z, 0) - z * r
+        return float(total)
+
+    found = fit_scaling(confidences, right)
+    best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000})
+    if best.x[0] > 0:
+        assert loss(np.array([found.slope, found.offset])) <= best.fun + 1e-6
+    assert found.slope >= 0
+    scaled = [found(c) for c in sorted(confidences)]
+    assert scaled == sorted(scaled)
+    assert all(0 <= p <= 1 for p in scaled)
+
+
+def test_no_scaling_changes_nothing() -> None:
+    assert [Scaling()(p) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]

@@ -22,7 +22,8 @@ from speechssl.decode import greedy
 from speechssl.errors import ConfigError
 from speechssl.features import featurise
 from speechssl.formats import Transcript
-from speechssl.recognise import BATCH_SECONDS, emissions, recognised
+from speechssl.recognise import BATCH_SECONDS, Decoder, emissions, recognised
+from speechssl.score import Scaling
 from speechssl.store import Store
 from speechssl.transcribing import Failure, find_audio, transcribe
 
@@ -113,7 +114,7 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
         lengths.extend(frames.tolist())
         return greedy(log_probs, frames)
 
-    (result,) = transcribe(model, [tmp_path / "x.wav"], decode=decode)
+    (result,) = transcribe(model, [tmp_path / "x.wav"], decoder=Decoder(decode, Scaling()))
     # Up to a minute is decoded as one; what is left, as the next one.
     assert len(lengths) == 2
     assert sum(lengths) == sum(p.frames for p in pieces) * model.config.tokens_per_frame

@@ -14,7 +14,7 @@ from speechssl.ctc import load_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import finetune
 from speechssl.lm import arpa_lines, estimate, read_texts
-from speechssl.recognise import beam_ids, evaluate
+from speechssl.recognise import beam_decoder, evaluate
 from speechssl.store import Store
 from speechssl.tune import tune
 
@@ -37,6 +37,7 @@ def test_the_best_pair_is_found_and_comes_first(
 
     class Search:
         def __init__(self, config: BeamConfig) -> None:
+            self.config = config
             off = abs(config.lm_weight - 2.5) + abs(config.word_score - 1)
             self.ids = tuple(recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off))))
 
@@ -48,6 +49,10 @@ def test_the_best_pair_is_found_and_comes_first(
     assert [t.score.wer for t in found.tried] == sorted(t.score.wer for t in found.tried)
     assert len({t.config for t in found.tried}) == len(found.tried) == 12
     assert found.greedy == evaluate(recogniser, dataset)
+    assert found.tried[0].score.calibration is not None
+    scaling = found.tried[0].score.calibration.scaling
+    assert (found.best.confidence_slope, found.best.confidence_offset) == (scaling.slope, scaling.offset)
+    assert (found.best.lm_weight, found.best.word_score) == (2.5, 1)
 
 
 def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
@@ -67,7 +72,7 @@ def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Pa
     assert beam.config == config
     assert beam.lexicon == spellings(recogniser.tokenizer, words)
     dataset = Dataset([Store(labelled_store)], ["dev"])
-    result = evaluate(recogniser, dataset, decode=beam_ids(beam))
+    result = evaluate(recogniser, dataset, decoder=beam_decoder(beam))
     heard = {word for u in result.utterances for word in u.hypothesis.split()}
     assert heard
     assert heard <= set(words)

@@ -30,7 +30,7 @@ from speechssl.beam import load_lm
 from speechssl.checkpoint import model_folder
 from speechssl.ctc import CtcModel, load_ctc
 from speechssl.formats import Transcript
-from speechssl.recognise import Decode, beam_ids
+from speechssl.recognise import Decoder, beam_decoder
 from speechssl.report import text_table
 from speechssl.runtime import peak_memory_gb
 from speechssl.transcribing import find_audio, transcribe
@@ -64,9 +64,9 @@ def joined(
                 written += len(part)
 
 
-def one(model: CtcModel, path: Path, decode: Decode | None) -> Transcript:
+def one(model: CtcModel, path: Path, decoder: Decoder | None) -> Transcript:
     """The transcript of a file that is known to be one."""
-    (result,) = transcribe(model, [path], decode=decode)
+    (result,) = transcribe(model, [path], decoder=decoder)
     assert isinstance(result, Transcript)
     return result
 
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = model_folder(options.model)
     model = load_ctc(folder)
     beam = None if options.greedy else load_lm(folder, model.tokenizer)
-    decode = beam_ids(beam) if beam else None
+    decoder = beam_decoder(beam) if beam else None
     rate = model.encoder.config.features.sample_rate_hz
     files, draws = find_audio([options.folder]), random.Random(options.seed)  # noqa: S311
     rows = []
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = Path(scratch, "long.wav")
         places = list(joined(files, rate, path, 3600 * options.hours, draws))
         before, started = peak_memory_gb(), time.monotonic()
-        result = one(model, path, decode)
+        result = one(model, path, decoder)
         took = time.monotonic() - started
         errors = onset_errors(result, places)
         rows += [
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for whole_below_s, found in texts.items():
                 # Put back at once: whoever calls this in a process of their own (tests) goes on with the constant.
                 with mock.patch.object(transcribing, "WHOLE_BELOW_S", whole_below_s):
-                    found.append(one(model, path, decode).text)
+                    found.append(one(model, path, decoder).text)
         share, same = same_words(*texts.values())
         rows.append(("words the same in pieces as whole", f"{share:.1%}; {same} of {options.pieces} texts"))
     print(text_table(("", f"seed {options.seed}, {machine()['processor']}"), rows), end="")
