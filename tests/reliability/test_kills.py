@@ -18,13 +18,12 @@ SAVE_EVERY = 4
 STEPS = 40
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_preset(folder: Path) -> Path:
     """Small enough that a run takes about a second."""
     train = {"steps": STEPS, "log_every": 1, "save_every": SAVE_EVERY, "validate_every": 13, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     finetune = {"train": train, "batch": {"seconds": 12}}
-    path = tmp_path_factory.mktemp("preset") / "tiny.toml"
+    path = folder / "tiny.toml"
     path.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}), encoding="utf-8")
     return path
 
@@ -63,7 +62,8 @@ def undisturbed(verb: str, store: Path, preset: Path, folder: Path) -> tuple[Any
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
-def test_killed(verb: str, labelled_store: Path, preset: Path, tmp_path: Path, campaign: Any) -> None:
+def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+    preset = write_preset(tmp_path)
     expected, took = undisturbed(verb, labelled_store, preset, tmp_path)
     draws, wanted = random.Random(0), campaign.size(5, 200)
     kills = in_saves = runs = 0
@@ -90,7 +90,8 @@ def test_killed(verb: str, labelled_store: Path, preset: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
-def test_stopped_by_sigterm(verb: str, labelled_store: Path, preset: Path, tmp_path: Path, campaign: Any) -> None:
+def test_stopped_by_sigterm(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+    preset = write_preset(tmp_path)
     expected, took = undisturbed(verb, labelled_store, preset, tmp_path)
     draws, wanted = random.Random(1), campaign.size(2, 50)
     seconds: list[float] = []
