@@ -9,12 +9,13 @@ import json
 import math
 import os
 import shutil
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,9 +29,10 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import write_atomic
 from speechssl.manifest import Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
-from speechssl.runtime import end_with_parent
+from speechssl.runtime import end_with_parent, log
 from speechssl.shards import (
     PARTS,
+    READING,
     Account,
     Piece,
     PrepareConfig,
@@ -38,6 +40,7 @@ from speechssl.shards import (
     Task,
     is_finished,
     join_pieces,
+    listen,
     make_piece,
     make_shard,
     split_shard,
@@ -153,20 +156,55 @@ def prepare(
         if progress:
             progress(done, None)
 
-    todo = [task for task in tasks if not is_finished(task)]
-    most = math.ceil(TASKS_PER_JOB * jobs / max(1, len(todo)))
-    pieces = [split_shard(task, most) for task in todo] if jobs > 1 else []
-    if sum(map(len, pieces)) <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
+    crashing = _crashing(folder, manifest.root, config)
+    while todo := [replace(task, crashing=crashing) for task in tasks if not is_finished(task)]:
         try:
-            for task in todo:
-                make_shard(task, tick)
-        finally:
-            torch.set_num_threads(threads)
-    else:
-        _run_pool(todo, pieces, jobs, tick)
+            _make(todo, jobs, tick)
+        except BrokenProcessPool as error:
+            before, crashing = crashing, _crashing(folder, manifest.root, config)
+            if crashing == before:
+                raise SpeechsslError(
+                    "a worker process died, and of no file alone: memory may not do for as many --jobs. Run the same "
+                    "command again to go on"
+                ) from error
     return _assemble(folder, tasks, plan, config)
+
+
+def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
+    """All shards that are asked for, here or in processes."""
+    most = math.ceil(TASKS_PER_JOB * jobs / len(todo))
+    pieces = [split_shard(task, most) for task in todo] if jobs > 1 else []
+    if sum(map(len, pieces)) > 1:
+        _run_pool(todo, pieces, jobs, tick)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
+    try:
+        for task in todo:
+            make_shard(task, tick)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _crashing(folder: Path, root: Path, config: PrepareConfig) -> dict[str, str]:
+    """Files at which a process of this plan died, and which kill another one that reads nothing else; with the signal.
+
+    A process that was killed from outside was reading a file too: that alone proves nothing.
+    """
+    known_path = folder / PARTS / "crashing.json"
+    known: dict[str, str] = json.loads(known_path.read_text(encoding="utf-8")) if known_path.exists() else {}
+    for marker in sorted((folder / PARTS).rglob(f"*{READING}")):
+        audio = os.fsdecode(marker.read_bytes())
+        if audio and audio not in known:
+            alone = get_context("spawn").Process(target=listen, args=(root / audio, config))
+            alone.start()
+            alone.join()
+            if alone.exitcode and alone.exitcode < 0:
+                known[audio] = f"it kills the process that decodes it ({signal.Signals(-alone.exitcode).name})"
+                log(f"{audio}: {known[audio]}: left out")
+                write_atomic(known_path, json.dumps(known))
+        marker.unlink()
+    return known
 
 
 # ---- the plan -----------------------------------------------------------------------------------------------------
@@ -262,11 +300,6 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
                 made[k].append(result)
                 if len(made[k]) == len(pieces[k]):
                     join_pieces(tasks[k], made.pop(k))
-        except BrokenProcessPool as error:
-            raise SpeechsslError(
-                "a worker process died (out of memory, or a file that crashes the decoder): run the same command again "
-                "to go on, with --jobs 1 to see at which file it happens"
-            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -8,7 +8,8 @@ the file turns out to be damaged at its end.
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from itertools import chain, groupby, pairwise
@@ -29,6 +30,7 @@ from speechssl.store import Chunk, ShardWriter, jsonl, shard_name
 
 PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
+READING = ".reading"  # suffix of what names the file that is being read
 OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
 
 
@@ -74,11 +76,19 @@ class Task:
     splits: tuple[str, ...]
     config: PrepareConfig
     plan: str  # digest of all that the shard's bytes depend on
+    crashing: Mapping[str, str] = field(default_factory=dict)  # files that killed a process, and how: not to be read
 
     @property
     def part(self) -> Path:
         """What the shard leaves for the tables, without suffix."""
         return self.folder / PARTS / f"{self.number:05d}"
+
+
+def listen(path: Path, config: PrepareConfig) -> None:
+    """Decode a file as ``make_shard`` does, and keep nothing: for a process that may die of it."""
+    with suppress(AudioError):
+        for _ in stream_mono(path, config.features.sample_rate_hz, max_duration_s=config.max_duration_s):
+            pass
 
 
 def is_finished(task: Task) -> bool:
@@ -141,7 +151,7 @@ class Piece:
 def make_shard(task: Task, tick: Callable[[float], None] | None = None) -> float:
     """Write the shard, its parts of the tables, and last the marker that it is done. Returns hours of audio."""
     with ShardWriter(task.folder, task.number, task.splits) as writer:
-        account, hours = _fill(task, writer, tick)
+        account, hours = _fill(task, writer, tick, task.part.with_suffix(READING))
         _finish(task, writer, account)
     return hours
 
@@ -161,7 +171,7 @@ def make_piece(task: Task, number: int) -> Piece:
     folder = task.part.with_suffix(".pieces")
     folder.mkdir(exist_ok=True)
     with ShardWriter(folder, number, task.splits) as writer:
-        account, hours = _fill(task, writer, None)
+        account, hours = _fill(task, writer, None, folder / f"{number}{READING}")
         index, lines, _ = writer.close()
     return Piece(number, folder / shard_name(number), index, lines, account, hours)
 
@@ -177,11 +187,27 @@ def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
         _finish(task, writer, account)
 
 
-def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None) -> tuple[Account, float]:
-    """All files of ``task`` into ``writer``; returns their account and hours of audio."""
+def _fill(
+    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, reading: Path
+) -> tuple[Account, float]:
+    """All files of ``task`` into ``writer``; returns their account and hours of audio.
+
+    ``reading`` names the file that is being read: a process that dies leaves it behind, and the next one knows whom to
+    suspect.
+    """
+    try:
+        return _filled(task, writer, tick, reading)
+    finally:
+        reading.unlink(missing_ok=True)
+
+
+def _filled(
+    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, reading: Path
+) -> tuple[Account, float]:
     account, total_hours = Account(), 0.0
-    for _, group in groupby(task.records, key=lambda record: record.audio):
+    for audio, group in groupby(task.records, key=lambda record: record.audio):
         writer.mark()
+        reading.write_bytes(os.fsencode(audio))
         one = _read_file(list(group), task, writer)
         account.add(one)
         samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
@@ -213,6 +239,8 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
     account, position = Account(), 0
     cutters = [_Cutter(record, config, writer, account) for record in records]
     try:
+        if records[0].audio in task.crashing:
+            raise AudioError("decoder crash", task.crashing[records[0].audio])
         waiting, active = deque(cutters), list[_Cutter]()  # a long file may hold thousands of parts, sorted by start
         for block in stream_mono(task.root / records[0].audio, rate, max_duration_s=config.max_duration_s):
             while waiting and waiting[0].start <= position + len(block):

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -331,6 +333,59 @@ def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path)
     assert prepare(corpus, out, SMALL) == expected
     assert files_of(out) == files_of(tmp_path / "never killed")
     assert kept == {name: (out / f"shard-{name[:5]}.bin").stat().st_ino for name in kept}  # finished shards stay
+
+
+DEADLY = """
+import os, signal, sys
+from speechssl import shards
+from speechssl.preparing import PrepareConfig, prepare
+stream = shards.stream_mono
+def deadly(path, *args, **kwargs):
+    if "deadly" in path.name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return stream(path, *args, **kwargs)
+shards.stream_mono = deadly
+if __name__ == "__main__":
+    prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(corpus: Path, tmp_path: Path, jobs: int) -> None:
+    """With processes at once; alone when the command is given again, as after any kill."""
+    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
+    for name in ("deadly1.wav", "deadly2.wav"):
+        shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    out, starts = tmp_path / "s", 0
+    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), str(jobs)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    while not (out / "store.json").exists():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        starts += 1
+        assert done.returncode in (0, -signal.SIGSEGV), done.stderr
+    assert starts == (3 if jobs == 1 else 1)
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["audio"], r["reason"]) for r in rejects] == [(f"deadly{k}.wav", "decoder crash") for k in (1, 2)]
+    assert all("SIGSEGV" in r["detail"] for r in rejects)
+    for name in ("deadly1.wav", "deadly2.wav"):
+        (corpus / name).unlink()
+    prepare(corpus, tmp_path / "without", SMALL)
+    kept = [{Store(folder).record(k).id for k in range(len(Store(folder)))} for folder in (out, tmp_path / "without")]
+    assert kept[0] == kept[1]
+
+
+def test_who_was_only_killed_from_outside_is_not_suspected_for_long(corpus: Path, tmp_path: Path) -> None:
+    expected = prepare(corpus, tmp_path / "whole", SMALL)
+    out = tmp_path / "s"
+    run = start(corpus, out, 1)
+    while run.poll() is None and not list(out.rglob("*.reading")):
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
+    assert list(out.rglob("*.reading"))
+    assert prepare(corpus, out, SMALL) == expected
+    assert files_of(out) == files_of(tmp_path / "whole")
 
 
 class KilledError(Exception):
