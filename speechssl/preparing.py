@@ -194,7 +194,7 @@ def _crashing(folder: Path, root: Path, config: PrepareConfig) -> dict[str, str]
     known_path = folder / PARTS / "crashing.json"
     known: dict[str, str] = json.loads(known_path.read_text(encoding="utf-8")) if known_path.exists() else {}
     for marker in sorted((folder / PARTS).rglob(f"*{READING}")):
-        audio = os.fsdecode(marker.read_bytes())
+        audio = os.fsdecode(marker.read_bytes().partition(b"\0")[0])
         if audio and audio not in known:
             alone = get_context("spawn").Process(target=listen, args=(root / audio, config))
             alone.start()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
+from io import BytesIO, FileIO
 from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -195,19 +195,20 @@ def _fill(
     ``reading`` names the file that is being read: a process that dies leaves it behind, and the next one knows whom to
     suspect.
     """
-    try:
-        return _filled(task, writer, tick, reading)
-    finally:
-        reading.unlink(missing_ok=True)
+    with reading.open("wb", buffering=0) as note:
+        try:
+            return _filled(task, writer, tick, note)
+        finally:
+            reading.unlink(missing_ok=True)
 
 
 def _filled(
-    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, reading: Path
+    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: FileIO
 ) -> tuple[Account, float]:
     account, total_hours = Account(), 0.0
     for audio, group in groupby(task.records, key=lambda record: record.audio):
         writer.mark()
-        reading.write_bytes(os.fsencode(audio))
+        os.pwrite(note.fileno(), os.fsencode(audio) + b"\0", 0)  # over the name before it: a new file takes far longer
         one = _read_file(list(group), task, writer)
         account.add(one)
         samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
