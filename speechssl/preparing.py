@@ -174,7 +174,8 @@ def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
     """All shards that are asked for, here or in processes."""
     most = math.ceil(TASKS_PER_JOB * jobs / len(todo))
     pieces = [split_shard(task, most) for task in todo] if jobs > 1 else []
-    if sum(map(len, pieces)) > 1:
+    # A single one is made here, which is sooner done, but not once a file has killed a process: there may be another.
+    if sum(map(len, pieces)) > 1 or (pieces and todo[0].crashing):
         _run_pool(todo, pieces, jobs, tick)
         return
     threads = torch.get_num_threads()

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from speechssl.errors import ConfigError, TrainingError
 
+MEETING = timedelta(minutes=2)  # until all processes have come; a lost launch is better started again
+WAITING = timedelta(hours=2)  # for each other: while rank 0 validates
+
 
 def rank() -> int:
     """Which of the processes this one is; rank 0 alone writes."""
@@ -49,7 +52,11 @@ def start(device: torch.device) -> None:
             raise ConfigError("RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them")
         backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         with _talking():
-            dist.init_process_group(backends, timeout=timedelta(hours=2))  # the others wait while rank 0 validates
+            # gloo now and then connects to nobody after a restart, and would wait for as long as it may.
+            dist.init_process_group(backends, timeout=MEETING)
+        # Public in newer versions of torch; in 2.11 under this name alone.
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(WAITING)
         atexit.register(_leave)
 
 

@@ -41,7 +41,7 @@ class Watch:
             name: str(self.folder / "caches")
             for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
         }
-        caches["PYTHONDONTWRITEBYTECODE"] = "1"
+        caches |= {"PYTHONDONTWRITEBYTECODE": "1", "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor")}
         (self.folder / "caches").mkdir(exist_ok=True)
         done = subprocess.run(command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False)
         assert done.returncode == code, (arguments, done.stderr.decode())
