@@ -119,12 +119,7 @@ def declared_seconds(path: Path) -> float | None:
     try:
         with soundfile.SoundFile(path) as file:
             return int(file.frames) / int(file.samplerate) if file.frames < _NO_COUNT else None
-    except (
-        soundfile.LibsndfileError,
-        OSError,
-        ValueError,
-        TypeError,
-    ):  # TypeError: it wants to be told the rate of .raw
+    except (soundfile.LibsndfileError, OSError, ValueError, TypeError):  # TypeError: .raw, whose rate must be told
         return None
 
 
