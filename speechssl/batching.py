@@ -80,7 +80,10 @@ class Dataset:
         """
         kinds = [store.features for store in stores]
         if any(kind != kinds[0] for kind in kinds):
-            raise ConfigError(f"stores hold different features: {kinds}; prepare them alike")
+            named = "; ".join(
+                f"{s.path}: {FeatureConfig.model_validate(k)}" for s, k in zip(stores, kinds, strict=True)
+            )
+            raise ConfigError(f"stores hold different features, prepare them alike: {named}")
         self.features = FeatureConfig.model_validate(kinds[0])
         self.stores = tuple(stores)
         chosen = [store.indices(splits) for store in stores]
@@ -92,7 +95,8 @@ class Dataset:
             wanted = "any split" if splits is None else f"split {', '.join(splits)}"
             there = ", ".join(sorted({name for store in stores for name in store.splits}))
             paths = ", ".join(str(store.path) for store in stores)
-            raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}")
+            advice = "" if "dev" in there or "test" in there else " (recordings without transcripts are all train)"
+            raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}{advice}")
 
     def __len__(self) -> int:
         return len(self.index_of)
@@ -239,7 +243,10 @@ def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
     """
     wanted = minutes * 60
     if dataset.seconds < wanted:
-        raise ConfigError(f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} labelled minutes here")
+        raise ConfigError(
+            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of split train: give fewer, or "
+            "leave --minutes out to use them all"
+        )
     order = generator("subset", seed).permutation(len(dataset))
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
     chosen = order[: max(1, int(np.searchsorted(total, wanted, side="right")))]

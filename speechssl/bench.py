@@ -300,7 +300,7 @@ def _update_seconds(rows: Sequence[Mapping[str, Any]], events: Sequence[torch.cu
 def bench_prepare(
     source: Path | None = None,
     features: Literal["logmel", "waveform"] = "logmel",
-    jobs: int = 1,
+    jobs: int = 0,
     seconds: float = 1800.0,
     repeats: int = 5,
 ) -> Table:
@@ -322,7 +322,7 @@ def bench_prepare(
             source = Path(folder, "audio")
             files = _recordings(source, seconds, 60.0)
             # By default so few files would be one shard, and a shard is one task.
-            config = config.model_copy(update={"shard_files": math.ceil(len(files) / (4 * jobs))})
+            config = config.model_copy(update={"shard_files": math.ceil(len(files) / (4 * max(1, jobs)))})
         else:
             manifest = scan(source)
             files = sorted({manifest.root / record.audio for record in manifest.records})
@@ -351,7 +351,7 @@ def bench_prepare(
 
 
 def _decode_all(files: Sequence[Path], jobs: int) -> None:
-    if jobs == 1:
+    if jobs == 0:
         for path in files:
             _decode(path)
         return

@@ -61,6 +61,15 @@ def save_folder(
         shutil.rmtree(old)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a saved folder; killed on the way it leaves nothing behind under that name, and the next call goes on."""
+    doomed = path.parent / ".removed"
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def load_record(path: Path) -> dict[str, Any]:
     """The JSON record of a saved folder, its own checksum verified.
 

@@ -1,11 +1,12 @@
 """The ``speechssl`` command: verbs in pipeline order, each parses, calls the library, prints. Exit codes live here.
 
 0 done; 1 a problem with input or settings (one line on stderr); 2 wrong usage; 3 some inputs failed, the rest are done;
-4 all inputs failed; 143 SIGTERM, after a checkpoint.
+4 all inputs failed; 130 interrupted, 143 SIGTERM, in training after a checkpoint.
 """
 
 import json
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -44,9 +45,9 @@ from speechssl.formats import (
     remove_leftovers,
     write_atomic,
 )
-from speechssl.jobs import Job, in_order, transcribe_files
+from speechssl.jobs import Job, in_order, made_by, transcribe_files
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
-from speechssl.outputs import outcome, plan_outputs
+from speechssl.outputs import claim, outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
@@ -64,7 +65,7 @@ SOME_FAILED, ALL_FAILED = 3, 4
 HELP = """Learn speech representations without labels, recognise speech with few.
 
 Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs failed, the rest are
-done; 4 all inputs failed; 143 SIGTERM, after a checkpoint."""
+done; 4 all inputs failed; 130 interrupted, 143 SIGTERM, in training after a checkpoint."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
@@ -105,7 +106,7 @@ def prepare_command(
     max_chunk: Annotated[float, typer.Option(help="Longest chunk of unlabelled audio, seconds.")] = 15.0,
     max_duration: Annotated[float, typer.Option(help="A file longer than this is rejected, seconds.")] = 21600.0,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of bad files above which the exit code is 3.")] = 0.05,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
     force: ForceOption = False,
 ) -> None:
     """Recordings -> validated manifest + feature store, every second accounted for."""
@@ -159,7 +160,9 @@ def pretrain_command(
         log(pretrain_cost(stores, settings, split or ["train"]) + ("; the probes come on top" if probes else ""))
         return
     teacher = settings.units.teacher if settings.task == "units" else None
-    _start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
+    ranks.start(pick_device(settings.train.device))
+    with ranks.together():
+        _start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
     made = pretrain(stores, run, settings, split or ["train"], init_from, measure)
     if ranks.rank() == 0:  # the other verbs share no work: there every process prints, whoever started it
         _out(f"{made}\n")
@@ -183,7 +186,9 @@ def finetune_command(
     flags += ["ctc.frozen=true"] if freeze_encoder else []
     origin = None if init_from == "none" else Path(init_from)
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
-    _start_anew(run, force, stores, origin)
+    ranks.start(pick_device(settings.train.device))
+    with ranks.together():
+        _start_anew(run, force, stores, origin)
     finetune(stores, run, settings, origin)
     if ranks.rank() == 0:
         _out(f"{run / 'model'}\n")
@@ -284,6 +289,8 @@ def evaluate_command(
     about = {"model": str(model), "store": str(store), "split": split, "normaliser": normaliser}
     if (out / RECORD).exists():
         raise ConfigError(f"{out} holds a model: give another --out for the scores")
+    if out.exists() and not (out / "score.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already and holds no scores: give a new folder as --out")
     _out(write_score(evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser), out, about))
     remove_score(out / LM_FOLDER)  # of an evaluation before this one: the two must not be mixed
     if beam:
@@ -319,6 +326,7 @@ def transcribe_command(
         files = outputs.files
         if output_dir:
             remove_leftovers(output_dir)
+            claim(output_dir, made_by(job), force)
         waiting = [path for path in files if force or not outputs.is_done(path)]
         if len(waiting) < len(files):
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
@@ -336,7 +344,7 @@ def transcribe_command(
         if report:
             write_atomic(report, (json.dumps(row) + "\n" for row in rows.values()))
     if failed:
-        log(f"{failed} of {len(waiting)} files could not be transcribed")
+        log(f"{failed} of {len(files)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
 
 
@@ -380,7 +388,7 @@ def probe_command(
 ) -> None:
     """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
     stores = _probe_stores(probes)
-    results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed)
+    results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log)
     if out is not None:
         write_probes(results, out, {"model": str(model)} | {target: str(path) for target, path in stores.items()})
     _out(probes_as_text(results))
@@ -433,7 +441,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write t
 def bench_prepare_command(
     source: Annotated[Path | None, typer.Argument(help="What prepare reads; synthetic recordings.")] = None,
     features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; they take seconds to start: give hours then.")] = 1,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes beside this one; they take seconds to start.")] = 0,
     seconds: SecondsOption = 1800.0,
     repeats: RepeatsOption = 5,
     json_: JsonOption = None,
@@ -486,7 +494,7 @@ def _measured(table: Table, path: Path | None) -> None:
 
 def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
     """With ``force``, delete the run, once what the new one reads is known to be there and not inside it."""
-    if not force or not run.exists() or ranks.rank():  # the other ranks meet the first one in fit, when this is done
+    if not force or not run.exists() or ranks.rank():  # of several processes the first does it
         return
     if not run.is_dir() or (any(run.iterdir()) and not (run / "settings.json").exists()):
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
@@ -520,6 +528,10 @@ def main() -> None:
     """Entry point: errors that a user can cause become one line and exit code 1."""
     try:
         app()
+    except SystemExit as leaving:
+        if leaving.code == 128 + signal.SIGINT:
+            print("speechssl: interrupted; the same command goes on", file=sys.stderr)
+        raise
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
         if DEBUG:
             traceback.print_exc()

@@ -76,8 +76,9 @@ def _read(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.fl
         ids, references = (tuple(str(row[key]) for row in rows) for key in ("utterance_id", "reference"))
         numbers = np.array(table, dtype=np.float64).reshape(-1, 4)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else error
         raise ConfigError(
-            f"no scores can be read from {folder} ({error}): give a folder that speechssl evaluate wrote"
+            f"no scores can be read from {folder} ({why}): give a folder that speechssl evaluate wrote"
         ) from error
     if not ids:
         raise ConfigError(f"{path} holds no utterance: give a folder that speechssl evaluate wrote")

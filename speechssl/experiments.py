@@ -65,6 +65,7 @@ def pretrain(
         ConfigError, ManifestError, CheckpointError: settings, stores or ``init`` cannot be used.
         TrainingError: the run is lost; see ``train.fit``.
     """
+    ranks.start(pick_device(settings.train.device))  # before work that may take one of them longer
     dataset = Dataset([Store(path) for path in stores], splits)
     _check_features(dataset, settings.encoder)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
@@ -226,6 +227,7 @@ def finetune(
         ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
         TrainingError: the run is lost; see ``train.fit``.
     """
+    ranks.start(pick_device(settings.train.device))  # before work that may take one of them longer
     if isinstance(init, Encoder):
         settings = settings.model_copy(update={"encoder": init.config})
     if settings.batch.crop_s is not None:

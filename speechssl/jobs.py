@@ -1,9 +1,8 @@
 """Files -> transcripts with a model folder, in this process or dealt to several."""
 
-import signal
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 
 from speechssl.audio import declared_seconds
-from speechssl.beam import load_lm
-from speechssl.checkpoint import model_folder
+from speechssl.beam import LM_FOLDER, load_lm
+from speechssl.checkpoint import RECORD, model_folder, stored_folder
+from speechssl.config import Table
 from speechssl.ctc import load_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import Transcript
 from speechssl.recognise import beam_decoder
-from speechssl.runtime import Device, HoursProgress, end_with_parent, one_line, pick_device
+from speechssl.runtime import Device, HoursProgress, deaf_to_interrupts, end_with_parent, one_line, pick_device
 from speechssl.transcribing import Failure, transcribe
 
 Result = Transcript | Failure
@@ -46,6 +46,14 @@ class Job:
     device: Device = "auto"
     threads: int | None = None
     processes: int = 1
+
+
+def made_by(job: Job) -> Table:
+    """Digests of the model and, if it is used, its language model: of what decides the transcripts."""
+    folder = model_folder(job.model)
+    lm = stored_folder(folder / LM_FOLDER) / RECORD
+    used = {"model": folder / RECORD} | ({} if job.greedy or not lm.exists() else {"language_model": lm})
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
 
 
 def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -> Iterator[Result]:
@@ -112,7 +120,7 @@ def _dealt(job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float
         for k, hand in enumerate(hands):
             ours, theirs = context.Pipe(duplex=False)
             worker = context.Process(target=_work, args=(theirs, job, hand, threads), daemon=True)
-            with _deaf_to_interrupts():  # it inherits that; an interrupt ends this process, and this one ends it
+            with deaf_to_interrupts():  # it inherits that; an interrupt ends this process, and this one ends it
                 worker.start()
             workers.append(worker)
             theirs.close()  # so that the end of the process is the end of the pipe
@@ -147,18 +155,6 @@ def _received(end: Any) -> Result | float | SpeechsslError | None:
     except EOFError:
         return None
     return message
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one choose
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _work(end: Connection, job: Job, hand: Sequence[Path], threads: int) -> None:

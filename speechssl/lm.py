@@ -254,7 +254,8 @@ def _opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
         with path.open(encoding="utf-8", newline="\n") as file:
             yield file
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as {kind}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be read as {kind}: {why}") from error
 
 
 def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
@@ -268,9 +269,11 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
             store = Store(path)
             texts = [store.record(int(i)).text for i in store.indices([split])]
             if not any(texts):
-                raise ConfigError(
-                    f"{path} has no transcripts in split {split}; splits there: {', '.join(store.splits)}"
+                there = [name for name in store.splits if any(store.record(int(i)).text for i in store.indices([name]))]
+                has = (
+                    f"those with some: {', '.join(there)}" if there else "nor in any other: prepare it with transcripts"
                 )
+                raise ConfigError(f"{path} has no transcripts in split {split}; {has}")
             yield from (text for text in texts if text)
         else:
             with _opened(path, "text") as file:

@@ -1,5 +1,6 @@
 """Transcripts on their way out: where those of an input go, which are there already, what became of each input."""
 
+import json
 import re
 import shutil
 import sys
@@ -7,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from speechssl.config import Table
+from speechssl.config import Table, as_json
 from speechssl.errors import ConfigError
 from speechssl.formats import FORMATS, CueLimits, Transcript, common_root, output_path, write_atomic
 from speechssl.transcribing import Failure, find_audio
 
 STDIN = Path("-")
+MADE_BY = ".speechssl.json"  # in a folder of transcripts
 _ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
 
 
@@ -44,8 +46,11 @@ class Outputs:
         return [output_path(place, self.root, self.folder, f".{name}") for name in self.formats]
 
     def is_done(self, path: Path) -> bool:
-        """Whether an input's transcript is there; nobody knows what standard input held before."""
-        return bool(self.folder) and path != self.stdin and all(target.exists() for target in self.targets(path))
+        """Whether an input's transcript is there and not older than it; nobody knows what standard input held."""
+        if self.folder is None or path == self.stdin:
+            return False
+        heard = path.stat().st_mtime_ns
+        return all(target.exists() and target.stat().st_mtime_ns >= heard for target in self.targets(path))
 
     def put(self, result: Transcript) -> str:
         """Write a transcript to its files, or return what is to be printed.
@@ -90,6 +95,25 @@ def plan_outputs(
     # Of what was given: where a result goes must not depend on what else a folder holds.
     root = common_root([path for path in paths if path != STDIN] or [Path.cwd()])
     return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin)
+
+
+def claim(folder: Path, made_by: Table, force: bool) -> None:
+    """Note in ``folder`` what its transcripts are made by: those of two models must not get mixed.
+
+    Raises:
+        ConfigError: something else made those that are there, and ``force`` is not given.
+    """
+    note = folder / MADE_BY
+    if note.exists() and not force:
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:
+            before = None
+        if before != made_by:
+            raise ConfigError(
+                f"{folder} holds transcripts of another model or language model: give another --output-dir, or --force"
+            )
+    write_atomic(note, as_json(made_by))
 
 
 def _spooled(folder: Path) -> Path:

@@ -29,8 +29,9 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import write_atomic
 from speechssl.manifest import Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
-from speechssl.runtime import end_with_parent, log
+from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_memory, log
 from speechssl.shards import (
+    MEMORY_BYTES,
     PARTS,
     READING,
     Account,
@@ -38,6 +39,7 @@ from speechssl.shards import (
     PrepareConfig,
     Tally,
     Task,
+    cpu_limit_s,
     is_finished,
     join_pieces,
     listen,
@@ -46,6 +48,7 @@ from speechssl.shards import (
     split_shard,
 )
 from speechssl.store import Store, TableWriter, is_store, shard_name
+from speechssl.text import normalise
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
@@ -53,6 +56,7 @@ Progress = Callable[[float, float | None], None]
 
 RECIPE = 1  # raise it when the same plan would give other bytes
 TASKS_PER_JOB = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}  # nobody sends them
 _FIELDS = tuple(field.name for field in fields(Record))
 
 
@@ -118,7 +122,7 @@ def prepare(
     source: Manifest | str | os.PathLike[str],
     out: str | os.PathLike[str],
     config: PrepareConfig | None = None,
-    jobs: int = 1,
+    jobs: int = 0,
     force: bool = False,
     progress: Progress | None = None,
 ) -> PrepareReport:
@@ -129,19 +133,26 @@ def prepare(
 
     Args:
         source: a manifest, or anything that ``manifest.scan`` reads.
-        jobs: processes; they do not change the result. With more than one, call from under ``if __name__ == ...``.
+        jobs: processes of their own, in which files are decoded under limits of time and memory: one that crashes its
+            process, or exceeds them, is a reject; how many does not change the result. 0: all in this process, without
+            limits: such a file ends it, and the same call again leaves the file out. A process of its own needs a
+            script that calls from under ``if __name__ == "__main__"``.
         force: delete the store of another plan in ``out``.
         progress: called with the hours done so far, and None for their unknown total.
 
     Raises:
         ManifestError: the source cannot be read.
         ConfigError: ``out`` holds something else, or settings contradict each other.
+        SpeechsslError: a process died, and not of a file; the same call goes on.
     """
     config = config or PrepareConfig()
     if config.min_chunk_s > config.max_chunk_s:
-        raise ConfigError(f"min_chunk_s {config.min_chunk_s} is above max_chunk_s {config.max_chunk_s}")
-    if jobs < 1:
-        raise ConfigError(f"jobs is {jobs}, at least 1 is needed")
+        raise ConfigError(
+            f"the shortest chunk, {config.min_chunk_s:g} s, is longer than the longest, {config.max_chunk_s:g} s: give "
+            "a smaller --min-chunk or a larger --max-chunk"
+        )
+    if jobs < 0:
+        raise ConfigError(f"jobs is {jobs}, allowed are 0 (all in this process) and more")
     manifest = _with_splits(source if isinstance(source, Manifest) else scan(source), config)
     tasks = _plan(manifest, Path(out), config)
     plan = _digest([RECIPE, *(task.plan for task in tasks)])
@@ -157,7 +168,7 @@ def prepare(
             progress(done, None)
 
     crashing = _crashing(folder, manifest.root, config)
-    while todo := [replace(task, crashing=crashing) for task in tasks if not is_finished(task)]:
+    while todo := [replace(task, crashing=crashing, limited=jobs > 0) for task in tasks if not is_finished(task)]:
         try:
             _make(todo, jobs, tick)
         except BrokenProcessPool as error:
@@ -172,11 +183,9 @@ def prepare(
 
 def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
     """All shards that are asked for, here or in processes."""
-    most = math.ceil(TASKS_PER_JOB * jobs / len(todo))
-    pieces = [split_shard(task, most) for task in todo] if jobs > 1 else []
-    # A single one is made here, which is sooner done, but not once a file has killed a process: there may be another.
-    if sum(map(len, pieces)) > 1 or (pieces and todo[0].crashing):
-        _run_pool(todo, pieces, jobs, tick)
+    if jobs:
+        most = math.ceil(TASKS_PER_JOB * jobs / len(todo)) if jobs > 1 else 1
+        _run_pool(todo, [split_shard(task, most) for task in todo], jobs, tick)
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
@@ -197,15 +206,39 @@ def _crashing(folder: Path, root: Path, config: PrepareConfig) -> dict[str, str]
     for marker in sorted((folder / PARTS).rglob(f"*{READING}")):
         audio = os.fsdecode(marker.read_bytes().partition(b"\0")[0])
         if audio and audio not in known:
-            alone = get_context("spawn").Process(target=listen, args=(root / audio, config))
-            alone.start()
-            alone.join()
-            if alone.exitcode and alone.exitcode < 0:
-                known[audio] = f"it kills the process that decodes it ({signal.Signals(-alone.exitcode).name})"
+            died_of = _listen_alone(root / audio, config)
+            if died_of == signal.SIGXCPU:
+                known[audio] = f"decoding it takes more than {cpu_limit_s(config)} s of processor time"
+            elif died_of in _CRASHES:
+                known[audio] = f"it kills the process that decodes it ({died_of.name})"
+            if audio in known:
                 log(f"{audio}: {known[audio]}: left out")
                 write_atomic(known_path, json.dumps(known))
         marker.unlink()
     return known
+
+
+def _listen_alone(path: Path, config: PrepareConfig) -> signal.Signals | None:
+    """Decode a file in a process of its own; returns the signal that ended it.
+
+    Raises:
+        SpeechsslError: it could not be tried.
+    """
+    alone = get_context("spawn").Process(target=_listen, args=(path, config))
+    alone.start()
+    alone.join()
+    assert alone.exitcode is not None
+    if alone.exitcode > 0:  # spawn runs the calling script again, and forbids that it starts processes there
+        raise SpeechsslError(
+            f"a process died while it read {path}, and none starts to try that file alone (exit code {alone.exitcode}):"
+            ' call prepare from under `if __name__ == "__main__":`, use the command, or remove the file'
+        )
+    return signal.Signals(-alone.exitcode) if alone.exitcode else None
+
+
+def _listen(path: Path, config: PrepareConfig) -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    listen(path, config)
 
 
 # ---- the plan -----------------------------------------------------------------------------------------------------
@@ -214,7 +247,25 @@ def _crashing(folder: Path, root: Path, config: PrepareConfig) -> dict[str, str]
 def _with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
     share = 0.1 if manifest.labelled else 0.0
     dev, test = (share if given is None else given for given in (config.dev, config.test))
-    return split_manifest(manifest, dev, test)
+    split = split_manifest(manifest, dev, test)
+    if split.labelled:
+        _tell_splits(manifest, split)
+    return split
+
+
+def _tell_splits(given: Manifest, split: Manifest) -> None:
+    """Say who was put where, and which sentences are on both sides: rates of those say too little."""
+    texts: dict[str | None, list[str]] = defaultdict(list)
+    for record in split.records:
+        texts[record.split].append(normalise(record.text or "", "basic-1"))
+    if any(record.split is None for record in given.records):
+        counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
+        log(f"split by speaker where known, else by name ({counts} recordings); a column `split` decides instead")
+    known = set(texts["train"])
+    for name in ("dev", "test"):
+        both = sum(text in known for text in texts[name])
+        if both:
+            log(f"{both} of {len(texts[name])} transcripts of {name} are in train too: a language model knows them")
 
 
 def _plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[Task]:
@@ -274,8 +325,13 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
         raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
     if not force and (is_store(folder) or marker.is_file()):
         raise ConfigError(f"{folder} holds a store of other recordings or settings: --force replaces it")
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
-    (folder / PARTS).mkdir(parents=True)
+    # The old plan goes last: a folder with neither a plan nor a store in it would not be known again.
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    for path in (folder / PARTS).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != marker:
+            path.unlink()
     write_atomic(marker, plan)
     (folder / "store.json").unlink(missing_ok=True)  # what is left is unfinished shards, each made again
     return False
@@ -285,11 +341,14 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
     """Make each task whole, or in its pieces, which are joined here."""
     with ProcessPoolExecutor(min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker) as pool:
         running: dict[Future[Any], int] = {}
-        for k, divided in enumerate(pieces):
-            if len(divided) == 1:
-                running[pool.submit(make_shard, tasks[k])] = k
-            else:
-                running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
+        with (
+            deaf_to_interrupts()
+        ):  # the processes, which start here: an interrupt ends this one, and this one ends them
+            for k, divided in enumerate(pieces):
+                if len(divided) == 1:
+                    running[pool.submit(make_shard, tasks[k])] = k
+                else:
+                    running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
         made: dict[int, list[Piece]] = defaultdict(list)
         try:
             for future in as_completed(running):
@@ -307,6 +366,7 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
+    limit_memory(MEMORY_BYTES)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -64,7 +64,12 @@ class _Examples:
 
 
 def probe(
-    encoder: Encoder, stores: Mapping[Target, str | Path], minutes: float = 10.0, seed: int = 0, baselines: bool = True
+    encoder: Encoder,
+    stores: Mapping[Target, str | Path],
+    minutes: float = 10.0,
+    seed: int = 0,
+    baselines: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Probed]:
     """Linear probes on every layer of ``encoder`` and on their learned mix.
 
@@ -75,6 +80,7 @@ def probe(
         stores: what to ask, and of which store; ``TARGETS`` says what each needs.
         minutes: labelled audio that the probe of characters learns from, a seeded choice.
         baselines: also of log-mel rows and of an encoder with the same shape and random weights.
+        progress: told what comes next.
 
     Raises:
         ConfigError: a store does not have what is asked of it, or features that the encoder does not read.
@@ -94,6 +100,7 @@ def probe(
     for target, path in stores.items():
         examples = _examples(target, Dataset([Store(path)]), encoder, minutes, seed)
         for system, frames in systems:
+            progress(f"probing {target}: {system}, {len(examples.labels)} recordings")
             errors, chance = (_characters if target == "characters" else _classes)(examples, encoder, frames, seed)
             names = ["log-mel"] if system == "log-mel" else [*map(str, range(len(errors) - 1)), MIX]
             held_out = len(examples.labels) - examples.train
@@ -292,6 +299,12 @@ def _examples(target: Target, dataset: Dataset, encoder: Encoder, minutes: float
         raise ConfigError(
             f"{dataset.stores[0].path} cannot answer for {target} ({TARGETS[target]}): it needs such recordings to "
             "learn from and to measure on, of two classes at least"
+        )
+    classes = len({labels[i] for i in parts[0]})
+    if target != "characters" and 2 * classes > len(parts[0]):
+        raise ConfigError(
+            f"{dataset.stores[0].path} cannot answer for {target} ({TARGETS[target]}): the {len(parts[0])} recordings "
+            f"to learn from are of {classes} classes, at least two of each are needed"
         )
     if target == "characters":
         subset = dataset.subset(parts[0])

@@ -51,8 +51,8 @@ def start(device: torch.device) -> None:
         if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
             raise ConfigError("RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them")
         backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        with _talking():
-            # gloo now and then connects to nobody after a restart, and would wait for as long as it may.
+        # gloo now and then connects to nobody after a restart, and would wait for as long as it may.
+        with _talking(f"the other processes of this run did not come within {MEETING.seconds} s: start it again"):
             dist.init_process_group(backends, timeout=MEETING)
         # Public in newer versions of torch; in 2.11 under this name alone.
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
@@ -133,10 +133,10 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """What the back end says when another process is gone, as one line."""
+def _talking(trouble: str = "another process of this run is gone; see its own message") -> Iterator[None]:
+    """What the back end says then, as one line behind ours."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TrainingError(f"another process of this run is gone; see its own message ({reason})") from error
+        raise TrainingError(f"{trouble} ({reason})") from error

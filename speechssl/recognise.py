@@ -117,7 +117,9 @@ def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
     """
     expected = model.encoder.config.features
     if dataset.features != expected:
-        raise ConfigError(f"the store holds {dataset.features}, the model reads {expected}: prepare the store anew")
+        paths = ", ".join(str(store.path) for store in dataset.stores)
+        how = "the store anew" if dataset.features.kind == expected.kind else f"it with --features {expected.kind}"
+        raise ConfigError(f"{paths} holds {dataset.features}, the model reads {expected}: prepare {how}")
     found = dict(dataset.id_text(p) for p in range(len(dataset)))
     missing = [i for i, text in found.items() if text is None]
     if missing:

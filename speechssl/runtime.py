@@ -2,9 +2,12 @@
 
 import ctypes
 import hashlib
+import math
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -101,6 +104,36 @@ def one_line(error: Exception) -> str:
     else:
         text = str(error)
     return " ".join(text.split())
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Let no allocation of this process succeed that takes its data beyond ``most_bytes``; Linux alone keeps that."""
+    _lower(resource.RLIMIT_DATA, most_bytes)
+
+
+def limit_cpu(seconds: int) -> None:
+    """Kill this process (SIGXCPU) when it has used so much more processor time, seconds, unless asked again before."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime) + seconds)
+
+
+def _lower(what: int, limit: int) -> None:
+    """Set a limit that can be changed again; never above the one that the system set."""
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ignore SIGINT (Ctrl-C), which processes that are started meanwhile inherit: a terminal sends it to all."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one choose
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def end_with_parent() -> None:

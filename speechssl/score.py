@@ -96,18 +96,27 @@ class Scaling:
     def __call__(self, probability: float) -> float:
         if self == Scaling():
             return probability
-        return 1 / (1 + math.exp(-(self.slope * _logit(probability) + self.offset)))
+        return 0.5 + 0.5 * math.tanh((self.slope * _logit(probability) + self.offset) / 2)
 
 
 def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
     """The scaling under which words that are right or wrong are likeliest, drawn a little towards no change.
 
     Logistic regression with two parameters by damped Newton steps; the pull, as much as of a few words, keeps it finite
-    where few words or only one kind are known. A slope below 0 would turn confidences round, and is 0.
+    where few words are known. A slope below 0 would turn confidences round: it is 0 then, and all words are as sure as
+    their share that is right. Where all are right or all wrong there is nothing to learn from: no change.
     """
-    x = np.array([_logit(p) for p in confidences])
-    inputs, y = np.stack([x, np.ones_like(x)], axis=1), np.array(right, dtype=np.float64)
-    start = np.array([1.0, 0.0])
+    x, y = np.array([_logit(p) for p in confidences]), np.array(right, dtype=np.float64)
+    if not 0 < y.sum() < len(y):
+        return Scaling()
+    slope, offset = _logistic(np.stack([x, np.ones_like(x)], axis=1), y, np.array([1.0, 0.0]))
+    if slope <= 0:
+        return Scaling(0.0, *_logistic(np.ones((len(x), 1)), y, np.zeros(1)))
+    return Scaling(slope, offset)
+
+
+def _logistic(inputs: NDArray[np.float64], y: NDArray[np.float64], start: NDArray[np.float64]) -> list[float]:
+    """Weights (D,) that make labels ``y`` (N,) likeliest for ``inputs`` (N, D), with a pull towards ``start``."""
 
     def loss(weights: NDArray[np.float64]) -> float:
         z = inputs @ weights
@@ -115,16 +124,16 @@ def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
 
     weights = start
     for _ in range(50):
-        p = 1 / (1 + np.exp(-(inputs @ weights)))
+        p = 0.5 + 0.5 * np.tanh(inputs @ weights / 2)
         gradient = inputs.T @ (p - y) + weights - start
-        step = np.linalg.solve(inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(2), gradient)
+        step = np.linalg.solve(inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(len(start)), gradient)
         size = 1.0
         while loss(weights - size * step) > loss(weights) and size > 1e-6:
             size /= 2
         weights = weights - size * step
         if np.abs(size * step).max() < 1e-9:
             break
-    return Scaling(max(0.0, float(weights[0])), float(weights[1]))
+    return [float(w) for w in weights]
 
 
 def _logit(probability: float) -> float:

@@ -26,11 +26,15 @@ from speechssl.errors import AudioError
 from speechssl.features import FeatureConfig, featurise, num_units
 from speechssl.formats import write_atomic
 from speechssl.manifest import Record
+from speechssl.runtime import limit_cpu, limit_memory
 from speechssl.store import Chunk, ShardWriter, jsonl, shard_name
 
 PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
 READING = ".reading"  # suffix of what names the file that is being read
+CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:
+CPU_PER_S = 0.05  # 70 times what log-mel of FLAC takes
+MEMORY_BYTES = 4 << 30  # of data in such a process; 8 channels at 192 kHz take 1.0e9
 OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
 
 
@@ -77,6 +81,7 @@ class Task:
     config: PrepareConfig
     plan: str  # digest of all that the shard's bytes depend on
     crashing: Mapping[str, str] = field(default_factory=dict)  # files that killed a process, and how: not to be read
+    limited: bool = False  # it is done in a process whose limits may be set
 
     @property
     def part(self) -> Path:
@@ -84,9 +89,16 @@ class Task:
         return self.folder / PARTS / f"{self.number:05d}"
 
 
+def cpu_limit_s(config: PrepareConfig) -> int:
+    """Processor time that one file may take where that is limited, seconds."""
+    return CPU_S + round(CPU_PER_S * config.max_duration_s)
+
+
 def listen(path: Path, config: PrepareConfig) -> None:
     """Decode a file as ``make_shard`` does, and keep nothing: for a process that may die of it."""
-    with suppress(AudioError):
+    limit_memory(MEMORY_BYTES)
+    limit_cpu(cpu_limit_s(config))
+    with suppress(AudioError, MemoryError, RuntimeError):  # none of which ends the process
         for _ in stream_mono(path, config.features.sample_rate_hz, max_duration_s=config.max_duration_s):
             pass
 
@@ -209,6 +221,8 @@ def _filled(
     for audio, group in groupby(task.records, key=lambda record: record.audio):
         writer.mark()
         os.pwrite(note.fileno(), os.fsencode(audio) + b"\0", 0)  # over the name before it: a new file takes far longer
+        if task.limited:
+            limit_cpu(cpu_limit_s(task.config))
         one = _read_file(list(group), task, writer)
         account.add(one)
         samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
@@ -252,7 +266,8 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
             position += len(block)
         for cutter in cutters:
             cutter.finish(position)
-    except AudioError as error:
+    except (AudioError, MemoryError, RuntimeError) as caught:
+        error = _as_reject(caught, task.limited)
         writer.rollback()
         account = Account(num_rejected=1)
         account.drop(error.reason, position, files=1)
@@ -270,6 +285,15 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
         reasons = ("too short", *sorted(account.dropped, key=lambda name: -account.dropped[name].samples))
         account.drop(next(reason for reason in reasons if reason in account.dropped), 0, files=1)
     return account
+
+
+def _as_reject(error: Exception, limited: bool) -> AudioError:
+    """What makes the file a reject; other errors are raised again."""
+    if isinstance(error, AudioError):
+        return error
+    if limited and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):  # numpy's and torch's way
+        return AudioError("out of memory", f"it takes more than {MEMORY_BYTES >> 30} GiB")
+    raise error
 
 
 def _union(spans: Sequence[Span]) -> list[Span]:

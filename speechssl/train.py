@@ -3,7 +3,6 @@
 import json
 import math
 import operator
-import shutil
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from speechssl import ranks
 from speechssl.batching import Batch
-from speechssl.checkpoint import checkpoints, load_folder, load_into, save_folder, step_folder
+from speechssl.checkpoint import checkpoints, load_folder, load_into, remove_folder, save_folder, step_folder
 from speechssl.config import Settings, Table, as_json, as_table
 from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
@@ -30,7 +29,6 @@ from speechssl.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.report import plot_errors, plot_training
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
-SIGTERM_EXIT = 143
 # They change no update: a run may continue with others. Of a teacher its checksums count, not where it lies.
 _FREE = {"train.log_every", "train.keep", "train.device", "units.teacher"}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
@@ -107,7 +105,7 @@ def fit(
     Raises:
         ConfigError: the folder holds another run, or something else.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
-        SystemExit: 143 after SIGTERM, once a checkpoint is written.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written.
     """
     run, device, first = Path(run), pick_device(train.device), ranks.rank() == 0
     ranks.start(device)
@@ -120,7 +118,7 @@ def fit(
     _start_alike(model, progress, run)
     with ranks.together():
         journal = _Journal(run, train, progress.step) if first else None
-    with _sigterm_flag() as stopping:
+    with _stop_flag() as stopping:
         while progress.step < train.steps:
             row = _update(model, batches, optimizer, optim, train, progress, run)
             progress.step = done = progress.step + 1
@@ -142,8 +140,11 @@ def fit(
                         _save(model, optimizer, progress, run, train.keep)
                         journal.draw(last or stop, validation.picture if validation else None)
             if stop:
-                say(f"SIGTERM: saved {step_folder(run, done)}; the same command continues from here")
-                raise SystemExit(SIGTERM_EXIT)
+                number = stopping[0] if stopping else signal.SIGTERM
+                say(
+                    f"{signal.Signals(number).name}: saved {step_folder(run, done)}; the same command goes on from here"
+                )
+                raise SystemExit(128 + number)
 
 
 def say(message: str) -> None:
@@ -320,7 +321,7 @@ def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     record = {"kind": "checkpoint", "step": progress.step, "best": best, "bad_in_a_row": progress.bad_in_a_row}
     save_folder(step_folder(run, progress.step), tensors, record)
     for old in checkpoints(run)[keep:]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Progress:
@@ -348,14 +349,24 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
 
 
 @contextmanager
-def _sigterm_flag() -> Iterator[list[int]]:
-    """An empty list that SIGTERM fills: the loop finishes its update, saves and leaves."""
+def _stop_flag() -> Iterator[list[int]]:
+    """An empty list that SIGTERM or SIGINT fills: the loop finishes its update, saves and leaves.
+
+    A second SIGINT ends it at once.
+    """
     received: list[int] = []
+
+    def receive(number: int, _frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
     if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
         yield received
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -272,7 +272,7 @@ def _read(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[_Piece | _En
                 position += len(samples)
             yield _End(str(path), position / rate, (position - heard) / rate)
         except AudioError as error:
-            yield _End(str(path), error=str(error))
+            yield _End(str(path), error=str(error).replace(f": {path.name}: ", ": "))
 
 
 def _piece(model: CtcModel, samples: Samples, span: Span, context: Span, position: int, goes_on: bool) -> _Piece | None:

@@ -105,7 +105,7 @@ def test_prepare_of_synthetic_and_of_own_recordings(labelled_folder: Path, tmp_p
     sizes = ("--features", "waveform", "--seconds", 70, "--repeats", 1)
     table = command("prepare", tmp_path / "found.json", *sizes)
     check(table, "audio_s_per_s", "bare_audio_s_per_s", "time_over_bare")
-    assert table["about"] == {"features": "waveform", "jobs": 1, "files": 2, "seconds": 70.0, "repeats": 1}
+    assert table["about"] == {"features": "waveform", "jobs": 0, "files": 2, "seconds": 70.0, "repeats": 1}
     own = bench_prepare(labelled_folder, repeats=1)
     seconds = sum(soundfile.info(path).duration for path in labelled_folder.glob("*.wav"))
     assert own["about"]["files"] == 56

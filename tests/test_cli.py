@@ -174,7 +174,7 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled
     assert "bad.wav" in result.stderr
     assert result.stdout == ""
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert written == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
+    assert written == [".speechssl.json", "a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
     assert "2 of 3 files are done already" in call(*command).stderr
     shutil.rmtree(tmp_path / "out")
     assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
@@ -246,7 +246,7 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     def tree(folder: Path) -> dict[str, bytes]:
         return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    assert len(tree(tmp_path / "whole")) == 18
+    assert len(tree(tmp_path / "whole")) == 19
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
@@ -297,8 +297,7 @@ def test_files_and_folders_in_the_way_are_one_line(
     wave = labelled_folder / "test000.wav"
     assert str(file) in error("prepare", labelled_folder, file / "store")
     assert str(file) in error("transcribe", model, wave, "--output-dir", file)
-    monkeypatch.setattr(cli, "write_score", lambda *_: file.mkdir())
-    assert f"{file}: File exists" in error("evaluate", model, labelled_store, "--out", file)
+    assert f"{file} is there already and holds no scores" in error("evaluate", model, labelled_store, "--out", file)
     assert "--force deletes run folders only" in error("pretrain", labelled_store, "--run", file, "--force")
     (tmp_path / "utterances.jsonl").write_text("{}")
     assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from conftest import random_recogniser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speechssl.beam import LM_FOLDER
+from speechssl.checkpoint import model_folder, save_folder
 from speechssl.ctc import save_ctc
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import FORMATS, CueLimits
-from speechssl.jobs import Job, Result, in_order, transcribe_files
+from speechssl.jobs import Job, Result, in_order, made_by, transcribe_files
 from speechssl.runtime import HoursProgress
 from speechssl.transcribing import Failure
 
@@ -86,6 +90,17 @@ def test_results_are_put_in_order_and_none_is_lost_with_an_error(order: list[int
         for result in in_order(come(), files):
             came.append(int(result.path))
     assert came == sorted(order[:count])
+
+
+def test_what_decides_the_transcripts(model: Path, tmp_path: Path) -> None:
+    job = Job(model, 30)
+    alone = made_by(job)
+    assert alone == made_by(replace(job, greedy=True)) == made_by(replace(job, batch_seconds=9, processes=2))
+    with_lm = Path(shutil.copytree(model, tmp_path / "m"))
+    save_folder(model_folder(with_lm) / LM_FOLDER, {}, {"kind": "lm"})
+    job = replace(job, model=with_lm)
+    assert made_by(job).keys() == {"model", "language_model"}
+    assert made_by(replace(job, greedy=True)) == alone
 
 
 def test_more_processes_than_threads_are_refused_and_no_file_needs_no_model(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where transcripts go, what is printed instead, and what the report says."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from speechssl.errors import ConfigError
 from speechssl.formats import FORMATS, CueLimits, Transcript
-from speechssl.outputs import STDIN, Outputs, outcome, plan_outputs
+from speechssl.outputs import MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
 from speechssl.transcribing import Failure
 
 
@@ -36,8 +37,24 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == [f"{name}.wav.{kind}" for name in ("a", "deep/a") for kind in ("json", "txt")]
     assert outputs.is_done(inputs / "a.wav")
+    os.utime(inputs / "deep/a.wav", (2e9, 2e9))
+    assert not outputs.is_done(inputs / "deep/a.wav")  # it was recorded again since
     (tmp_path / "out/a.wav.txt").unlink()
     assert not outputs.is_done(inputs / "a.wav")  # one format is missing
+
+
+def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
+    made = {"model": "a", "language_model": "b"}
+    claim(tmp_path, made, force=False)
+    claim(tmp_path, made, force=False)
+    for other in ({"model": "a"}, {"model": "c", "language_model": "b"}):
+        with pytest.raises(ConfigError, match="holds transcripts of another model or language model: give another"):
+            claim(tmp_path, other, force=False)
+    claim(tmp_path, {"model": "a"}, force=True)
+    claim(tmp_path, {"model": "a"}, force=False)
+    (tmp_path / MADE_BY).write_text("{")
+    with pytest.raises(ConfigError, match="another model"):
+        claim(tmp_path, made, force=False)
 
 
 def test_lines_on_stdout_say_of_which_file_they_are_where_there_are_several(inputs: Path) -> None:

@@ -143,6 +143,11 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
         probe(tiny_encoder("base"), {"digit": letters})
 
 
+def test_classes_that_are_as_many_as_recordings_are_refused(labelled_store: Path) -> None:
+    with pytest.raises(ConfigError, match="recordings to learn from are of 40 classes, at least two of each"):
+        probe(small_encoder(), {"digit": labelled_store})
+
+
 def test_what_is_watched_is_the_mix_of_each_target_and_their_mean(letters: Path) -> None:
     encoder = small_encoder()
     stores = {"digit": letters, "speaker": letters}

@@ -407,6 +407,22 @@ def test_a_launcher_that_says_too_little_is_one_error(monkeypatch: pytest.Monkey
         ranks.count()
 
 
+def test_processes_meet_before_work_that_takes_one_of_them_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MetError(Exception):
+        pass
+
+    def meet(_device: torch.device) -> None:
+        raise MetError
+
+    monkeypatch.setattr(ranks, "start", meet)
+    with pytest.raises(MetError):  # and no store is missing yet
+        pretrain([tmp_path / "missing"], tmp_path / "r", PretrainSettings())
+    with pytest.raises(MetError):
+        finetune([tmp_path / "missing"], tmp_path / "r", FinetuneSettings(), None)
+
+
 def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path: Path) -> None:
     """Without taking leave of each other they abort at random: about every second one did."""
     for attempt in range(3):

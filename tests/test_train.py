@@ -108,13 +108,17 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(labelled_store: Path, undis
         assert torch.equal(value, weights(run)[name]), name
 
 
-def test_sigterm_saves_and_exits_143(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_its_code(
+    sent: signal.Signals, labelled_store: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "stopped"
     process = start(labelled_store, run)
     wait_for(run, 5, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
+    assert process.returncode == 128 + sent, errors
+    assert f"{sent.name}: saved" in errors
     saved = int(checkpoints(run)[0].name[5:])
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, saved + 1))
     process = start(labelled_store, run)

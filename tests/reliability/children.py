@@ -78,4 +78,4 @@ def plant(fault: int) -> None:
     dying("_sync_folder", checkpoint)
     for name in ("mkdir", "rename"):
         dying(name, Path)
-    dying("rmtree", train.shutil)
+    dying("rmtree", checkpoint.shutil)

@@ -77,6 +77,8 @@ class _Counter:
                 self.unflushed.add(os.path.realpath(os.fsdecode(path)))
         elif event in EVENTS and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
+            if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] >= 0:  # as rmtree does it
+                path = os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), path)
             self.operation(path)
             if (
                 event == "os.rename" and os.path.realpath(path) in self.unflushed

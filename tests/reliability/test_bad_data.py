@@ -67,6 +67,7 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
             child.join()
             if child.exitcode == 0:
                 break
+            assert child.exitcode == -9, (tmp_path / "log").read_text()
             kills += 1
         assert files_of(tmp_path / "killed") == expected
     campaign.figures |= {"tries": kills, "planted": len(planted), "kinds": len(set(planted.values())), "failures": 0}

@@ -102,6 +102,24 @@ def test_a_store(fate: Fate, corpus: Path, tmp_path: Path, campaign: Any) -> Non
 
 
 @pytest.mark.parametrize("fate", Fate)
+def test_a_store_in_the_place_of_an_unfinished_one(fate: Fate, corpus: Path, tmp_path: Path, campaign: Any) -> None:
+    """--force: what is deleted is never so much that the folder is not known again."""
+    unfinished, other = tmp_path / "unfinished", SMALL.model_copy(update={"max_chunk_s": 3.0})
+    assert attempt(lambda: prepare(corpus, unfinished, other), Fate.killed, 16, unfinished)[0]
+    assert list(unfinished.glob("shard-*"))
+    prepare(corpus, tmp_path / "whole", SMALL)
+    at, reached = 0, True
+    while reached:
+        shutil.copytree(unfinished, tmp_path / "s")
+        reached, _ = attempt(lambda: prepare(corpus, tmp_path / "s", SMALL, force=True), fate, at, tmp_path / "s")
+        prepare(corpus, tmp_path / "s", SMALL, force=True)
+        assert files_of(tmp_path / "s") == files_of(tmp_path / "whole"), at
+        shutil.rmtree(tmp_path / "s")
+        at += campaign.size(5, 1)
+    campaign.figures |= {"tries": at // campaign.size(5, 1), "failures": 0}
+
+
+@pytest.mark.parametrize("fate", Fate)
 def test_a_run(fate: Fate, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
     table = SETTINGS | {"train": {"steps": 6, "save_every": 2, "log_every": 1, "device": "cpu"}}
     settings = build(PretrainSettings, {**table, "encoder": SMALL_ENCODER})

@@ -34,11 +34,14 @@ def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
     return [verb, store, "--preset", preset, *origin, "--run", run]
 
 
-def learned(run: Path) -> tuple[list[str], dict[str, bytes]]:
-    """Losses as hexadecimal floats, and every byte of the weights."""
-    rows = read_metrics(run / "metrics.jsonl")
-    losses = [f"{row['step']} {float(row['loss']).hex()} {float(row['grad_norm']).hex()}" for row in rows]
-    return losses, {name: value.numpy().tobytes() for name, value in load_folder(run / "model")[0].items()}
+def learned(run: Path) -> object:
+    """Every number of the metrics but times, as hexadecimal floats; every byte of the weights, what is said of them."""
+    rows = [
+        {k: v for k, v in row.items() if k not in ("data_s", "time_s")} for row in read_metrics(run / "metrics.jsonl")
+    ]
+    numbers = [{name: float(value).hex() for name, value in row.items()} for row in rows]
+    tensors, record = load_folder(run / "model")
+    return numbers, {name: value.numpy().tobytes() for name, value in tensors.items()}, record
 
 
 def num_logged(run: Path) -> int:

@@ -31,33 +31,75 @@ HOSTILE = [
 class Watch:
     """Runs verbs in one folder, and looks at what they did."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.num_verbs = folder, 0
+    def __init__(self, folder: Path, script: Path = WATCHED) -> None:
+        self.folder, self.script, self.num_verbs = folder, script, 0
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Run a verb that does nothing wrong; returns its standard error."""
+        wrong, message = self.wrong(*arguments, code=code)
+        assert wrong == [], arguments
+        self.num_verbs += 1
+        return message
+
+    def wrong(self, *arguments: object, code: int = 0) -> tuple[list[list[str]], str]:
+        """What it did that no verb may do, and its standard error."""
         log = self.folder / "audit.jsonl"
-        command = [sys.executable, str(WATCHED), str(log), *map(str, arguments)]
+        command = [sys.executable, str(self.script), *map(str, arguments)]
         caches = {
             name: str(self.folder / "caches")
             for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
         }
+        caches |= {"WATCHED_LOG": str(log), "PYTHONPATH": str(WATCHED.parent)}
         caches |= {"PYTHONDONTWRITEBYTECODE": "1", "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor")}
         (self.folder / "caches").mkdir(exist_ok=True)
         done = subprocess.run(command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False)
         assert done.returncode == code, (arguments, done.stderr.decode())
         events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        root = os.path.realpath(self.folder)
-        wrong = [e for e in events if not (e[0] == "write" and (e[1].startswith(root) or e[1] == "/dev/null"))]
-        assert wrong == [], arguments
-        assert not list(self.folder.rglob("owned"))
         log.unlink(missing_ok=True)
-        self.num_verbs += 1
-        return done.stderr.decode()
+        assert not list(self.folder.rglob("owned"))
+        root = os.path.realpath(self.folder) + "/"
+        wrong = [e for e in events if not (e[0] == "write" and ((e[1] + "/").startswith(root) or e[1] == "/dev/null"))]
+        return wrong, done.stderr.decode()
 
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
     return Watch(tmp_path)
+
+
+BAD = """
+import multiprocessing, os, pickle, socket, subprocess
+import watched
+
+def bad(of_whom):
+    open(f"../{of_whom}", "w").close()
+    os.rename(f"../{of_whom}", f"../{of_whom}2")
+    pickle.loads(b"cposix\\ngetpid\\n.")
+    subprocess.run(["true"])
+    socket.socket().close()
+
+if __name__ == "__main__":
+    watched.listen()
+    bad("parent")
+    child = multiprocessing.get_context("spawn").Process(target=bad, args=("child",))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+elif __name__ == "__mp_main__":
+    watched.listen()
+"""
+
+
+def test_the_watch_sees_what_it_must_in_spawned_processes_too(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "bad.py").write_text(BAD)
+    wrong, _ = Watch(tmp_path / "run", tmp_path / "bad.py").wrong()
+    written = [
+        [os.path.basename(e[1]) for e in wrong if e[0] == "write" and who in e[1]] for who in ("parent", "child")
+    ]
+    assert written == [["parent", "parent", "parent2"], ["child", "child", "child2"]]
+    others = [e[0] for e in wrong if e[0] != "write"]
+    assert others == ["pickle.find_class", "subprocess.Popen", "socket.__new__"] * 2
 
 
 def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> None:

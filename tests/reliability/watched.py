@@ -1,8 +1,9 @@
 """The command under an audit hook: what it unpickles, starts, opens for writing, and whom it talks to.
 
-    python watched.py LOG [ARGUMENT...]
+    WATCHED_LOG=LOG python watched.py [ARGUMENT...]
 
-LOG gets a JSON line for each event that matters. Everything is imported before the hook listens.
+LOG gets a JSON line for each event that matters. Everything is imported before the hook listens. In processes that the
+command spawns, which run this file again under another name, it listens too.
 """
 
 import json
@@ -20,14 +21,16 @@ CHANGES = {
     "os.link": 2,
     "os.symlink": 2,
 }
-NEVER = ("pickle.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.", "socket.")
+NEVER = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.", "socket.", "pickle.")
 
 
-def is_within(package: str) -> bool:
-    """Whether one of the functions that are running is of a package."""
-    frame = sys._getframe(1)
+def is_own_pickle() -> bool:
+    """Whether numba unpickles what it compiled for librosa, or multiprocessing what came through a pipe of ours."""
+    frame = sys._getframe(2)  # of what unpickles
+    if str(frame.f_globals.get("__name__")).startswith("multiprocessing."):
+        return True
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).startswith(package):
+        if str(frame.f_globals.get("__name__")).startswith("numba."):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
@@ -35,12 +38,20 @@ def is_within(package: str) -> bool:
 
 def main() -> None:
     """Listen, and run the command."""
-    import matplotlib.font_manager  # noqa: F401  # asks fc-list for the machine's fonts, once in its life
-
     from speechssl import cli
 
-    handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    sys.argv = ["speechssl", *sys.argv[2:]]
+    sys.argv = ["speechssl", *sys.argv[1:]]
+    listen()
+    cli.main()
+
+
+def listen() -> None:
+    """From here on, once everything is imported."""
+    import matplotlib.font_manager  # noqa: F401  # asks fc-list for the machine's fonts, once in its life
+
+    import speechssl.cli  # noqa: F401
+
+    handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(event: str, *about: object) -> None:
         os.write(handle, (json.dumps([event, *map(str, about)]) + "\n").encode("utf-8", "backslashreplace"))
@@ -54,13 +65,14 @@ def main() -> None:
             for path in args[: CHANGES[event]]:
                 if isinstance(path, (str, bytes, os.PathLike)):
                     note("write", os.path.realpath(os.fsdecode(path)))
-        elif event.startswith(NEVER) and not is_within("numba."):  # which pickles what it compiled for librosa
+        elif event.startswith(NEVER) and not (event.startswith("pickle.") and is_own_pickle()):
             note(event, *args)
 
     sys.addaudithook(hook)
-    cli.main()
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     main()
+elif __name__ == "__mp_main__":
+    listen()
