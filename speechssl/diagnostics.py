@@ -1,5 +1,6 @@
 """What a model reports of a batch, and the watch over a run's health."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -55,7 +56,7 @@ class Health:
         Raises:
             TrainingError: names the cause and the settings to change.
         """
-        if "chance" not in metrics:
+        if "chance" not in metrics or not math.isfinite(metrics["loss"]):  # such an update changed nothing
             return
         self.recent = [*self.recent[-self.config.window + 1 :], metrics]
         if len(self.recent) < self.config.window:

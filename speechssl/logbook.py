@@ -1,6 +1,7 @@
 """What a run says while it trains: ``metrics.jsonl``, one line per update, and progress lines on stderr."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ class MetricsFile:
 
 
 class Console:
-    """Progress lines on stderr: means since the last line."""
+    """Progress lines on stderr: means since the last line, of updates that were finite."""
 
     SHOWN = ("loss", "chance", "accuracy", "code_perplexity", "live_codes", "masked_share", "blank_share", "grad_norm")
 
@@ -59,7 +60,8 @@ class Console:
         parts = [f"update {done}/{self.total_steps}"]
         for name in self.SHOWN:
             if name in row:
-                parts.append(f"{name} {sum(r[name] for r in self.rows) / len(self.rows):.3g}")
+                finite = [r[name] for r in self.rows if math.isfinite(r[name])] or [math.nan]
+                parts.append(f"{name} {sum(finite) / len(finite):.3g}")
         parts += [f"{name} {row[name]:.1%}" for name in measured]
         parts += [f"lr {row['lr']:.2e}", f"{audio_s / seconds:.0f} s/s", f"data {data_s / seconds:.1%}"]
         left = seconds / len(self.rows) * (self.total_steps - done)

@@ -1,0 +1,128 @@
+"""Runs that cannot be saved are stopped, healthy ones never are, and a bad batch costs nothing but itself."""
+
+import json
+import random
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import RATE
+from test_train import SETTINGS
+
+from speechssl import train
+from speechssl.audio import write_wav
+from speechssl.batching import Batch, Batches
+from speechssl.config import build, merge
+from speechssl.errors import TrainingError
+from speechssl.experiments import pretrain
+from speechssl.preparing import prepare
+from speechssl.report import read_metrics
+from speechssl.settings import PretrainSettings
+
+STEPS = 300  # the watch gives its verdict from update 250 on
+
+
+def settings(seed: int = 0, **over: Any) -> PretrainSettings:
+    more = {
+        "encoder": {"dropout": 0.0, "attention_dropout": 0.0, "layer_drop": 0.0},
+        "optim": {"lr": 8e-3},
+        "batch": {"seconds": 24},
+        "train": {"steps": STEPS, "seed": seed, "save_every": 100, "log_every": 10},
+    }  # it learns within 100 updates
+    return build(PretrainSettings, merge(merge(SETTINGS, more), over))
+
+
+@pytest.mark.parametrize("task", ["contrastive", "random_projection"])
+def test_healthy_seeds_go_on(task: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+    seeds, margins = campaign.size(1, 20), list[float]()
+    for seed in range(seeds):
+        run = tmp_path / str(seed)
+        pretrain([labelled_store], run, settings(seed, task=task))
+        last = read_metrics(run / "metrics.jsonl")[-50:]
+        margins.append(float(np.mean([row["chance"] - row["loss"] for row in last])))
+    assert min(margins) > 0.1  # far from the verdict, which would have come at 0.02
+    campaign.figures |= {"tries": seeds, "failures": 0, "nats below chance, least": round(min(margins), 2)}
+
+
+def constant(_rng: np.random.Generator) -> np.ndarray:
+    """A hum: all frames look alike."""
+    return 0.3 * np.sin(2 * np.pi * 200 * np.arange(3 * RATE) / RATE)
+
+
+def noise(rng: np.random.Generator) -> np.ndarray:
+    """Nothing to predict from what is around."""
+    return 0.1 * rng.standard_normal(3 * RATE)
+
+
+PLANTED = {
+    "it does not learn": ({"optim": {"lr": 1e-9}}, None, "stuck at chance"),
+    "it learns too fast": ({"optim": {"lr": 3.0, "warmup": 0.0}}, None, "stuck at chance|collapsed|not finite"),
+    "the audio is a hum": ({}, constant, "stuck at chance|collapsed"),
+    "the audio is noise": ({"optim": {"lr": 1e-4}}, noise, "stuck at chance|collapsed"),
+}
+
+
+@pytest.mark.parametrize("cause", PLANTED)
+def test_lost_runs_are_stopped(cause: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+    over, audio, verdict = PLANTED[cause]
+    store, seeds = labelled_store, campaign.size(1, 5)
+    if audio:
+        (tmp_path / "in").mkdir()
+        rng = np.random.default_rng(0)
+        for number in range(12):
+            write_wav(tmp_path / f"in/{number}.wav", audio(rng).astype(np.float32), RATE)
+        prepare(tmp_path / "in", tmp_path / "store")
+        store = tmp_path / "store"
+    for seed in range(seeds):
+        with pytest.raises(TrainingError, match=verdict):
+            pretrain([store], tmp_path / f"run{seed}", settings(seed, **over))
+    campaign.figures |= {"tries": seeds, "failures": 0}
+
+
+def poisoned(steps: Iterable[int]) -> Any:
+    """Batches of which those of some updates have a value that is not finite."""
+    inner, chosen = Batches.micro_batches, set(steps)
+
+    def micro_batches(self: Batches, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
+        found = inner(self, step, rank, ranks)
+        if step in chosen:
+            found[0].inputs[0, 5, 3] = float("nan")
+        return found
+
+    return micro_batches
+
+
+def test_a_batch_that_is_not_finite_changes_nothing(
+    labelled_store: Path, tmp_path: Path, campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights before and after each such update; just their utterances are listed; a row of them ends the run."""
+    plans, draws = campaign.size(2, 20), random.Random(0)
+    states: list[dict[str, torch.Tensor]] = []
+    inner = train._update
+
+    def update(model: torch.nn.Module, *rest: Any) -> Any:
+        states.append({name: value.detach().clone() for name, value in model.named_parameters()})
+        return inner(model, *rest)
+
+    monkeypatch.setattr(train, "_update", update)
+    for plan in range(plans):
+        run, bad = tmp_path / str(plan), sorted(draws.sample(range(0, 19, 2), 5))
+        states.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Batches, "micro_batches", poisoned([*bad, 21, 22, 23]))
+            over = {"steps": 40, "save_every": 4, "max_bad_steps": 3, "seed": plan}
+            with pytest.raises(TrainingError, match=r"3 updates in a row were not finite \(last: 24\)"):
+                pretrain([labelled_store], run, settings(train=over))
+        listed = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
+        steps = [row["step"] - 1 for row in listed]
+        assert steps == [*bad, 21, 22, 23]
+        assert all(row["utterances"] for row in listed)
+        assert len(states) == 24
+        for step, (before, after) in enumerate(pairwise(states)):
+            same = all(torch.equal(before[name], after[name]) for name in before)
+            assert same == (step in steps), step
+    campaign.figures |= {"tries": plans, "failures": 0}
