@@ -89,7 +89,18 @@ def load_record(path: Path) -> dict[str, Any]:
         intact = False
     if not intact:
         raise CheckpointError(f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint")
-    return dict(record)
+    return _Record(record, path / RECORD)
+
+
+class _Record(dict[str, Any]):
+    """A record that says so when it lacks what is asked of it: its checksum proves who wrote it no more than anyone."""
+
+    def __init__(self, record: Mapping[str, Any], path: Path) -> None:
+        super().__init__(record)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise CheckpointError(f"{self.path} has no {name!r}: it is not of a model or checkpoint of this kind")
 
 
 def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,16 +1,25 @@
 """No verb unpickles, starts a program, opens a socket, or writes outside the folders that it was given."""
 
+import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import SMALL_ENCODER, make_labelled
+import soundfile
+import torch
+from conftest import RATE, SMALL_ENCODER, make_labelled
+from test_checkpoint import seal
 from test_train import SETTINGS, _toml
+
+from speechssl.checkpoint import save_folder
 
 WATCHED = Path(__file__).parent / "watched.py"
 HOSTILE = [
@@ -138,3 +147,57 @@ def test_hostile_names_through_the_commands(watch: Watch, tmp_path: Path, campai
     watch("transcribe", "b", "in", "--output-dir", "texts", "--report", "report.jsonl")
     assert len(list((tmp_path / "texts").rglob("*.txt"))) == len(HOSTILE) + 1
     campaign.figures |= {"tries": len(HOSTILE) + 1, "failures": 0}
+
+
+class Evil:
+    """Runs a program when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch owned",)
+
+
+def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, campaign: Any) -> None:
+    """Each is refused in one line, or is a reject; nothing of it is run."""
+    evil = pickle.dumps(Evil())
+    (tmp_path / "evil.pt").write_bytes(evil)
+    torch.save({"model": Evil(), "args": Evil()}, tmp_path / "zipped.pt")
+    save_folder(tmp_path / "model", {}, {"kind": "ctc"})
+    (tmp_path / "model/tensors.safetensors").write_bytes(evil)
+    seal(tmp_path / "model", {"kind": "ctc", "files": {"tensors.safetensors": sha256(evil).hexdigest()}})
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf/config.json").write_text('{"model_type": "wav2vec2", "auto_map": {"AutoModel": "evil.Evil"}}')
+    (tmp_path / "hf/evil.py").write_text("import os; os.system('touch owned')")
+    (tmp_path / "hf/pytorch_model.bin").write_bytes(evil)
+    make_labelled(tmp_path / "in", {"train": 2, "dev": 1})
+    watch("prepare", "in", "store")
+    (tmp_path / "named.toml").write_text("[encoder]\nnorm = 'os.system'\n")
+    (tmp_path / "extra.toml").write_text("[pretrain]\n__class__ = 'os.system'\n")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    shutil.copytree(tmp_path / "model", tmp_path / "run/checkpoints/step-00000001")
+    (tmp_path / "out.jsonl").write_text(json.dumps({"audio_filepath": "../../../../etc/hostname"}) + "\n")
+    commands: list[tuple[object, ...]] = [
+        ("transcribe", "model", "in"),
+        ("transcribe", "evil.pt", "in"),
+        ("import", "evil.pt", "m"),
+        ("import", "zipped.pt", "m"),
+        ("import", "hf", "m"),
+        ("finetune", "store", "--run", "r", "--init-from", "model"),
+        ("pretrain", "store", "--run", "r", "--preset", "named.toml"),
+        ("pretrain", "store", "--run", "r", "--preset", "extra.toml"),
+        ("pretrain", "store", "--run", "r", "--set", "task=units", "--set", "units.teacher=../../../etc"),
+        ("pretrain", "store", "--run", "run"),
+        ("prepare", "out.jsonl", "s2"),
+        ("evaluate", "model", "store", "--out", "score"),
+    ]
+    for command in commands if campaign.full else commands[::4]:
+        said = watch(*command, code=1)
+        assert len(said.splitlines()) <= 2, (command, said)
+        assert said.splitlines()[-1].startswith("speechssl: "), (command, said)
+    bomb = io.BytesIO()
+    soundfile.write(bomb, np.zeros(30 * 60 * RATE, np.float32), RATE, format="FLAC")
+    (tmp_path / "bomb").mkdir()
+    (tmp_path / "bomb/bomb.flac").write_bytes(bomb.getvalue())
+    watch("prepare", "bomb", "s3", "--max-duration", 60, code=4)
+    (row,) = [json.loads(line) for line in (tmp_path / "s3/rejects.jsonl").read_text().splitlines()]
+    assert row["reason"] == "too long"
+    campaign.figures |= {"tries": watch.num_verbs, "failures": 0}
