@@ -533,7 +533,7 @@ def test_force_replaces_a_damaged_store_but_never_other_files(corpus: Path, tmp_
 
 
 def test_settings_that_contradict(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="above"):
+    with pytest.raises(ConfigError, match="longer than the longest"):
         prepare(corpus, tmp_path / "s", replace_config(SMALL, min_chunk_s=20))
     with pytest.raises(ConfigError, match="jobs"):
         prepare(corpus, tmp_path / "s", SMALL, jobs=-1)
