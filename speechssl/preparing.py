@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +360,10 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
                 made[k].append(result)
                 if len(made[k]) == len(pieces[k]):
                     join_pieces(tasks[k], made.pop(k))
+        except KeyboardInterrupt:  # do not wait for the files that they are at
+            for worker in active_children():
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -7,11 +7,10 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from typing import Literal
 
 import numpy as np
@@ -125,15 +124,13 @@ def _lower(what: int, limit: int) -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Ignore SIGINT (Ctrl-C), which processes that are started meanwhile inherit: a terminal sends it to all."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one choose
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start processes that SIGINT (Ctrl-C, which a terminal sends to all) does not reach; here it comes afterwards."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper: to start it would let the signal through again
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def end_with_parent() -> None:

@@ -410,17 +410,34 @@ def test_a_process_that_was_stopped_from_outside_convicts_no_file(
         assert not preparing._crashing(tmp_path / "s", corpus, SMALL)
 
 
-def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait_s", [0.0, 0.05, 1.0])
+def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path, wait_s: float) -> None:
     """As a terminal sends it: to the workers too, at whatever they are."""
     command = [sys.executable, "-m", "speechssl.cli", "prepare", str(corpus), str(tmp_path / "s"), "--jobs", "2"]
     root = Path(__file__).parents[1]
     run = subprocess.Popen(command, start_new_session=True, cwd=root, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not (tmp_path / "s/parts").exists():
+    while run.poll() is None and not (tmp_path / "s/parts").exists():  # then the processes start
         time.sleep(0.01)
-    time.sleep(1)
+    time.sleep(wait_s)
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (130, "speechssl: interrupted; the same command goes on\n")
+
+
+def test_an_interrupt_does_not_wait_for_a_long_file(corpus: Path, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
+    shutil.copy(next(corpus.rglob("*.wav")), corpus / "endless.wav")
+    (tmp_path / "deadly.py").write_text(DEADLY.replace("= 5, 0.0", "= 9999, 0.0"))
+        DEADLY.replace("CPU_S, shards", "CPU_S, _, shards").replace("= 5,", "= 9999, 5,")
+    )
+    out = tmp_path / "s"
+    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    while run.poll() is None and not any(b"endless" in path.read_bytes() for path in out.rglob("*.reading")):
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=60) == -signal.SIGINT
 
 
 def test_an_invented_split_and_sentences_on_both_sides_are_told(
