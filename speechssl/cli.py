@@ -70,7 +70,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
 ]
-PROBES_HELP = "What to ask of which store: characters, keyword, digit or speaker."
+PROBES_HELP = "What to ask of which store: characters, keyword (first folder), digit (whole transcript) or speaker."
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 
 
@@ -133,17 +133,21 @@ def prepare_command(
 def pretrain_command(
     stores: Annotated[list[Path], typer.Argument(help="Prepared stores.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
-    init_from: Annotated[Path | None, typer.Option(help="Run or model folder to go on from; random weights.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="tiny, small, base, large, or a .toml file; tiny, or that of --init-from.")
+    init_from: Annotated[
+        Path | None, typer.Option(help="Run or model folder to go on from; else random weights.")
     ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); train.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="tiny, small, base, large, or a .toml file; else that of --init-from, or tiny.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits to learn from (repeatable); else train.")] = None,
     set_: SetOption = None,
     probes: Annotated[
         list[str] | None,
         typer.Option("--probe", metavar="TARGET=STORE", help=f"{PROBES_HELP} On the way (repeatable)."),
     ] = None,
-    probe_every: Annotated[int | None, typer.Option(min=1, help="Updates between two times of --probe; 500.")] = None,
+    probe_every: Annotated[
+        int | None, typer.Option(min=1, help="Updates between two times of --probe; else 500.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings; time a few updates and say what the run will take.")
     ] = False,
@@ -173,7 +177,7 @@ def finetune_command(
     stores: Annotated[list[Path], typer.Argument(help="Stores with transcripts; among them splits train and dev.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
     init_from: Annotated[str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")],
-    minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; all.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; else all.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="chars, bpe:N or unigram:N.")] = None,
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Only the head learns.")] = False,
     preset: Annotated[str | None, typer.Option(help="Default: what the encoder was pretrained with.")] = None,
@@ -200,7 +204,7 @@ def lm_command(
     out: Annotated[Path, typer.Option(help="ARPA file to write.")],
     order: Annotated[int, typer.Option(help="Length of the longest n-grams, 2 to 6.")] = 4,
     split: Annotated[str, typer.Option(help="Whose transcripts to take of a store.")] = "train",
-    normaliser: Annotated[str, typer.Option(help="What is done to the text; the recogniser's.")] = "basic-1",
+    normaliser: Annotated[str, typer.Option(help="What is done to the text: as the recogniser does.")] = "basic-1",
     tokens_of: Annotated[
         Path | None, typer.Option(help="Run or model folder: n-grams of its tokens instead of words.")
     ] = None,
@@ -211,18 +215,20 @@ def lm_command(
     tokenizer = load_tokenizer(model_folder(tokens_of)) if tokens_of else None
 
     def sentences(paths: Sequence[Path], split: str) -> Iterator[list[str]]:
-        lost = 0
+        lost = used = 0
         for text in read_texts(paths, split):
-            line = normalise(text, normaliser)
+            line, used = normalise(text, normaliser), used + 1
             if tokenizer and tokenizer.has_unknown(line):
                 lost += 1
             else:
                 yield [token_name(tokenizer.texts[i]) for i in tokenizer.encode(line)] if tokenizer else line.split()
         if lost:
             log(f"{lost} sentences hold characters that the recogniser does not have: left out")
+        log(f"{used - lost} sentences of {', '.join(map(str, paths))}")
 
     model = estimate(sentences(texts, split), order)
     write_atomic(out, arpa_lines(model))
+    log(f"{out} holds n-grams of up to {order} {'tokens' if tokenizer else 'words'}")
     counts = [(k, len(found.word), *(f"{d:.3f}" for d in found.discounts)) for k, found in enumerate(model.orders, 1)]
     _out(text_table(("length", "n-grams", "discount of 1", "of 2", "of 3 and more"), counts))
     if held_out:
@@ -239,7 +245,9 @@ def tune_lm_command(
     lm: Annotated[Path, typer.Argument(help="ARPA file, or KenLM binary with --words.")],
     store: Annotated[Path, typer.Argument(help="Prepared store with transcripts.")],
     split: Annotated[str, typer.Option(help="Split to tune on: never the one to measure on.")] = "dev",
-    words: Annotated[Path | None, typer.Option(help="Words to recognise, one a line; those of the ARPA file.")] = None,
+    words: Annotated[
+        Path | None, typer.Option(help="Words to recognise, one a line; else those of the ARPA file.")
+    ] = None,
 ) -> None:
     """Find the weights of a language model, and keep it in the model folder: transcribe and evaluate then use it."""
     folder = model_folder(model)
@@ -273,7 +281,7 @@ def evaluate_command(
     out: Annotated[Path, typer.Option(help="Folder for score.json, utterances.jsonl, report.txt.")],
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
     normaliser: Annotated[
-        str | None, typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; the recogniser's.")
+        str | None, typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; else the recogniser's.")
     ] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
 ) -> None:
@@ -308,13 +316,15 @@ def transcribe_command(
     output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
     report: Annotated[Path | None, typer.Option(help="JSONL file: what became of each input.")] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
-    max_line_chars: Annotated[int, typer.Option(help="Of a subtitle's two lines.")] = CueLimits.line_chars,
-    max_cue_seconds: Annotated[float, typer.Option(help="That a subtitle stays.")] = CueLimits.seconds,
+    max_line_chars: Annotated[
+        int, typer.Option(help="Most characters in a line of a subtitle.")
+    ] = CueLimits.line_chars,
+    max_cue_seconds: Annotated[float, typer.Option(help="Longest time that a subtitle stays.")] = CueLimits.seconds,
     greedy: Annotated[bool, typer.Option("--greedy", help="Without the model folder's language model.")] = False,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs; auto = a GPU if there is one.")] = (
         DeviceName.auto
     ),
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU, all jobs together; all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of all jobs together; else all cores.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the whole model.")] = 1,
     force: ForceOption = False,
 ) -> None:
@@ -439,7 +449,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write t
 
 @bench.command("prepare")
 def bench_prepare_command(
-    source: Annotated[Path | None, typer.Argument(help="What prepare reads; synthetic recordings.")] = None,
+    source: Annotated[Path | None, typer.Argument(help="What prepare reads; else synthetic recordings.")] = None,
     features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
     jobs: Annotated[int, typer.Option(min=0, help="Processes beside this one; they take seconds to start.")] = 0,
     seconds: SecondsOption = 1800.0,
@@ -454,7 +464,9 @@ def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[.
     def command(
         preset: PresetOption = "tiny",
         set_: SetOption = None,
-        seconds: Annotated[float | None, typer.Option(help="Synthetic audio, seconds; enough for 20 updates.")] = None,
+        seconds: Annotated[
+            float | None, typer.Option(help="Synthetic audio, seconds; else enough for 20 updates.")
+        ] = None,
         repeats: UpdatesOption = 10,
         json_: JsonOption = None,
     ) -> None:
@@ -474,8 +486,8 @@ bench.command("finetune", help="Updates of fine-tuning, once more than the head 
 
 @bench.command("transcribe")
 def bench_transcribe_command(
-    model: Annotated[Path | None, typer.Option(help="Run or model folder; random weights of --preset.")] = None,
-    audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); synthetic audio.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Run or model folder; else random weights of --preset.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); else synthetic audio.")] = None,
     preset: PresetOption = "tiny",
     seconds: SecondsOption = 600.0,
     batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
