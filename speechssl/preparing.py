@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -31,23 +30,20 @@ from speechssl.manifest import Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
 from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_memory, log
 from speechssl.shards import (
-    MEMORY_BYTES,
     PARTS,
-    READING,
     Account,
     Piece,
     PrepareConfig,
     Tally,
     Task,
-    cpu_limit_s,
     is_finished,
     join_pieces,
-    listen,
     make_piece,
     make_shard,
     split_shard,
 )
 from speechssl.store import Store, TableWriter, is_store, shard_name
+from speechssl.suspects import MEMORY_BYTES, find_crashing
 from speechssl.text import normalise
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -56,7 +52,6 @@ Progress = Callable[[float, float | None], None]
 
 RECIPE = 1  # raise it when the same plan would give other bytes
 TASKS_PER_JOB = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
-_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}  # nobody sends them
 _FIELDS = tuple(field.name for field in fields(Record))
 
 
@@ -167,12 +162,13 @@ def prepare(
         if progress:
             progress(done, None)
 
-    crashing = _crashing(folder, manifest.root, config)
+    limits = config.features.sample_rate_hz, config.max_duration_s
+    crashing = find_crashing(folder / PARTS, manifest.root, *limits)
     while todo := [replace(task, crashing=crashing, limited=jobs > 0) for task in tasks if not is_finished(task)]:
         try:
             _make(todo, jobs, tick)
         except BrokenProcessPool as error:
-            before, crashing = crashing, _crashing(folder, manifest.root, config)
+            before, crashing = crashing, find_crashing(folder / PARTS, manifest.root, *limits)
             if crashing == before:
                 raise SpeechsslError(
                     "a worker process died, and of no file alone: memory may not do for as many --jobs. Run the same "
@@ -194,51 +190,6 @@ def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
             make_shard(task, tick)
     finally:
         torch.set_num_threads(threads)
-
-
-def _crashing(folder: Path, root: Path, config: PrepareConfig) -> dict[str, str]:
-    """Files at which a process of this plan died, and which kill another one that reads nothing else; with the signal.
-
-    A process that was killed from outside was reading a file too: that alone proves nothing.
-    """
-    known_path = folder / PARTS / "crashing.json"
-    known: dict[str, str] = json.loads(known_path.read_text(encoding="utf-8")) if known_path.exists() else {}
-    for marker in sorted((folder / PARTS).rglob(f"*{READING}")):
-        audio = os.fsdecode(marker.read_bytes().partition(b"\0")[0])
-        if audio and audio not in known:
-            died_of = _listen_alone(root / audio, config)
-            if died_of == signal.SIGXCPU:
-                known[audio] = f"decoding it takes more than {cpu_limit_s(config)} s of processor time"
-            elif died_of in _CRASHES:
-                known[audio] = f"it kills the process that decodes it ({died_of.name})"
-            if audio in known:
-                log(f"{audio}: {known[audio]}: left out")
-                write_atomic(known_path, json.dumps(known))
-        marker.unlink()
-    return known
-
-
-def _listen_alone(path: Path, config: PrepareConfig) -> signal.Signals | None:
-    """Decode a file in a process of its own; returns the signal that ended it.
-
-    Raises:
-        SpeechsslError: it could not be tried.
-    """
-    alone = get_context("spawn").Process(target=_listen, args=(path, config))
-    alone.start()
-    alone.join()
-    assert alone.exitcode is not None
-    if alone.exitcode > 0:  # spawn runs the calling script again, and forbids that it starts processes there
-        raise SpeechsslError(
-            f"a process died while it read {path}, and none starts to try that file alone (exit code {alone.exitcode}):"
-            ' call prepare from under `if __name__ == "__main__":`, use the command, or remove the file'
-        )
-    return signal.Signals(-alone.exitcode) if alone.exitcode else None
-
-
-def _listen(path: Path, config: PrepareConfig) -> None:
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    listen(path, config)
 
 
 # ---- the plan -----------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO, FileIO
+from io import BytesIO
 from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,12 @@ from speechssl.errors import AudioError
 from speechssl.features import FeatureConfig, featurise, num_units
 from speechssl.formats import write_atomic
 from speechssl.manifest import Record
-from speechssl.runtime import limit_cpu, limit_memory
+from speechssl.runtime import limit_cpu
 from speechssl.store import Chunk, ShardWriter, jsonl, shard_name
+from speechssl.suspects import READING, as_reject, cpu_limit_s, reading
 
 PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
-READING = ".reading"  # suffix of what names the file that is being read
-CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:
-CPU_PER_S = 0.05  # 70 times what log-mel of FLAC takes
-MEMORY_BYTES = 4 << 30  # of data in such a process; 8 channels at 192 kHz take 1.0e9
 OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
 
 
@@ -87,20 +83,6 @@ class Task:
     def part(self) -> Path:
         """What the shard leaves for the tables, without suffix."""
         return self.folder / PARTS / f"{self.number:05d}"
-
-
-def cpu_limit_s(config: PrepareConfig) -> int:
-    """Processor time that one file may take where that is limited, seconds."""
-    return CPU_S + round(CPU_PER_S * config.max_duration_s)
-
-
-def listen(path: Path, config: PrepareConfig) -> None:
-    """Decode a file as ``make_shard`` does, and keep nothing: for a process that may die of it."""
-    limit_memory(MEMORY_BYTES)
-    limit_cpu(cpu_limit_s(config))
-    with suppress(AudioError, MemoryError, RuntimeError):  # none of which ends the process
-        for _ in stream_mono(path, config.features.sample_rate_hz, max_duration_s=config.max_duration_s):
-            pass
 
 
 def is_finished(task: Task) -> bool:
@@ -199,37 +181,22 @@ def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
         _finish(task, writer, account)
 
 
-def _fill(
-    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, reading: Path
-) -> tuple[Account, float]:
-    """All files of ``task`` into ``writer``; returns their account and hours of audio.
-
-    ``reading`` names the file that is being read: a process that dies leaves it behind, and the next one knows whom to
-    suspect.
-    """
-    with reading.open("wb", buffering=0) as note:
-        try:
-            return _filled(task, writer, tick, note)
-        finally:
-            reading.unlink(missing_ok=True)
-
-
-def _filled(
-    task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: FileIO
-) -> tuple[Account, float]:
+def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: Path) -> tuple[Account, float]:
+    """All files of ``task`` into ``writer``; returns their account and hours of audio."""
     account, total_hours = Account(), 0.0
-    for audio, group in groupby(task.records, key=lambda record: record.audio):
-        writer.mark()
-        os.pwrite(note.fileno(), os.fsencode(audio) + b"\0", 0)  # over the name before it: a new file takes far longer
-        if task.limited:
-            limit_cpu(cpu_limit_s(task.config))
-        one = _read_file(list(group), task, writer)
-        account.add(one)
-        samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
-        hours = samples / task.config.features.sample_rate_hz / 3600
-        total_hours += hours
-        if tick:
-            tick(hours)
+    with reading(note) as about_to_read:
+        for audio, group in groupby(task.records, key=lambda record: record.audio):
+            writer.mark()
+            about_to_read(audio)
+            if task.limited:
+                limit_cpu(cpu_limit_s(task.config.max_duration_s))
+            one = _read_file(list(group), task, writer)
+            account.add(one)
+            samples = one.kept.samples + sum(tally.samples for tally in one.dropped.values())
+            hours = samples / task.config.features.sample_rate_hz / 3600
+            total_hours += hours
+            if tick:
+                tick(hours)
     return account, total_hours
 
 
@@ -267,7 +234,7 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
         for cutter in cutters:
             cutter.finish(position)
     except (AudioError, MemoryError, RuntimeError) as caught:
-        error = _as_reject(caught, task.limited)
+        error = as_reject(caught, task.limited)
         writer.rollback()
         account = Account(num_rejected=1)
         account.drop(error.reason, position, files=1)
@@ -285,15 +252,6 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
         reasons = ("too short", *sorted(account.dropped, key=lambda name: -account.dropped[name].samples))
         account.drop(next(reason for reason in reasons if reason in account.dropped), 0, files=1)
     return account
-
-
-def _as_reject(error: Exception, limited: bool) -> AudioError:
-    """What makes the file a reject; other errors are raised again."""
-    if isinstance(error, AudioError):
-        return error
-    if limited and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):  # numpy's and torch's way
-        return AudioError("out of memory", f"it takes more than {MEMORY_BYTES >> 30} GiB")
-    raise error
 
 
 def _union(spans: Sequence[Span]) -> list[Span]:

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import soundfile
 from conftest import make_labelled
 from numpy.typing import NDArray
 
-from speechssl import preparing
 from speechssl.audio import load_audio, write_wav
 from speechssl.config import build
 from speechssl.errors import AudioError, ConfigError, ManifestError
@@ -337,79 +335,6 @@ def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path)
     assert kept == {name: (out / f"shard-{name[:5]}.bin").stat().st_ino for name in kept}  # finished shards stay
 
 
-DEADLY = """
-import os, signal, sys
-from speechssl import shards
-shards.CPU_S, shards.CPU_PER_S, shards.MEMORY_BYTES = 5, 0.0, 2 << 30
-from speechssl.preparing import PrepareConfig, prepare
-stream = shards.stream_mono
-def deadly(path, *args, **kwargs):
-    if "deadly" in path.name:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    while "endless" in path.name:
-        pass
-    if "hungry" in path.name:
-        bytes(3 << 30)
-    return stream(path, *args, **kwargs)
-shards.stream_mono = deadly
-if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
-"""
-
-
-@pytest.mark.parametrize("jobs", [0, 2])
-def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(corpus: Path, tmp_path: Path, jobs: int) -> None:
-    """With processes at once; alone when the command is given again, as after any kill."""
-    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
-    for name in ("deadly1.wav", "deadly2.wav"):
-        shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
-    (tmp_path / "deadly.py").write_text(DEADLY)
-    out, starts = tmp_path / "s", 0
-    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), str(jobs)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    while not (out / "store.json").exists():
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        starts += 1
-        assert done.returncode in (0, -signal.SIGSEGV), done.stderr
-    assert starts == (3 if jobs == 0 else 1)
-    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
-    assert [(r["audio"], r["reason"]) for r in rejects] == [(f"deadly{k}.wav", "decoder crash") for k in (1, 2)]
-    assert all("SIGSEGV" in r["detail"] for r in rejects)
-    for name in ("deadly1.wav", "deadly2.wav"):
-        (corpus / name).unlink()
-    prepare(corpus, tmp_path / "without", SMALL)
-    kept = [{Store(folder).record(k).id for k in range(len(Store(folder)))} for folder in (out, tmp_path / "without")]
-    assert kept[0] == kept[1]
-
-
-def test_where_no_process_can_try_a_file_alone_the_error_names_it(corpus: Path, tmp_path: Path) -> None:
-    """A script without the guard that starting processes needs."""
-    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
-    shutil.copy(next(corpus.rglob("*.wav")), corpus / "deadly.wav")
-    (tmp_path / "deadly.py").write_text(DEADLY.replace('__name__ == "__main__"', "True"))
-    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(tmp_path / "s")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    ends = []
-    for _ in range(3):
-        run = [*command, SMALL.model_dump_json(), "0"]
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
-        ends.append((done.returncode, "a process died while it read" in done.stderr and "deadly.wav" in done.stderr))
-    assert ends == [(-signal.SIGSEGV, False), (1, True), (1, True)]
-
-
-def test_a_process_that_was_stopped_from_outside_convicts_no_file(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = start(corpus, tmp_path / "s", 0)
-    while run.poll() is None and not list((tmp_path / "s").rglob("*.reading")):
-        time.sleep(0.001)
-    run.kill()
-    run.wait()
-    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
-        monkeypatch.setattr(preparing, "_listen_alone", lambda *_, number=number: number)
-        assert not preparing._crashing(tmp_path / "s", corpus, SMALL)
-
-
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 1.0])
 def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path, wait_s: float) -> None:
     """As a terminal sends it: to the workers too, at whatever they are."""
@@ -422,20 +347,6 @@ def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path,
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (130, "speechssl: interrupted; the same command goes on\n")
-
-
-def test_an_interrupt_does_not_wait_for_a_long_file(corpus: Path, tmp_path: Path) -> None:
-    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
-    shutil.copy(next(corpus.rglob("*.wav")), corpus / "endless.wav")
-    (tmp_path / "deadly.py").write_text(DEADLY.replace("= 5, 0.0", "= 9999, 0.0"))
-    out = tmp_path / "s"
-    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), "1"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    run = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-    while run.poll() is None and not any(b"endless" in path.read_bytes() for path in out.rglob("*.reading")):
-        time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(timeout=60) == -signal.SIGINT
 
 
 def test_an_invented_split_and_sentences_on_both_sides_are_told(
@@ -451,37 +362,6 @@ def test_an_invented_split_and_sentences_on_both_sides_are_told(
     assert "split by speaker where known, else by name (dev 2, test 1, train 5 recordings)" in told
     assert "2 of 2 transcripts of dev are in train too" in told
     assert "1 of 1 transcripts of test are in train too" in told
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no limit of memory")
-def test_a_file_that_takes_too_long_or_too_much_is_a_reject(corpus: Path, tmp_path: Path) -> None:
-    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
-    for name in ("endless.wav", "hungry.wav"):
-        shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
-    (tmp_path / "deadly.py").write_text(DEADLY)
-    out = tmp_path / "s"
-    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), "1"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
-    assert [(r["audio"], r["reason"], r["detail"]) for r in rejects] == [
-        ("endless.wav", "decoder crash", "decoding it takes more than 5 s of processor time"),
-        ("hungry.wav", "out of memory", "it takes more than 2 GiB"),
-    ]
-
-
-def test_who_was_only_killed_from_outside_is_not_suspected_for_long(corpus: Path, tmp_path: Path) -> None:
-    expected = prepare(corpus, tmp_path / "whole", SMALL)
-    out = tmp_path / "s"
-    run = start(corpus, out, 1)
-    while run.poll() is None and not list(out.rglob("*.reading")):
-        time.sleep(0.001)
-    run.kill()
-    run.wait()
-    assert list(out.rglob("*.reading"))
-    assert prepare(corpus, out, SMALL) == expected
-    assert files_of(out) == files_of(tmp_path / "whole")
 
 
 class KilledError(Exception):
