@@ -51,9 +51,11 @@ def start(device: torch.device) -> None:
         if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
             raise ConfigError("RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them")
         backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        # gloo now and then connects to nobody after a restart, and would wait for as long as it may.
         with _talking(f"the other processes of this run did not come within {MEETING.seconds} s: start it again"):
-            dist.init_process_group(backends, timeout=MEETING)
+            shared, rank, size = next(dist.rendezvous("env://", timeout=MEETING))  # type: ignore[attr-defined]
+            # torchrun has one store for all its attempts: an address that a lost process left would be taken for new.
+            attempt = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", shared)  # type: ignore[attr-defined]
+            dist.init_process_group(backends, timeout=MEETING, store=attempt, rank=rank, world_size=size)
         # Public in newer versions of torch; in 2.11 under this name alone.
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
         set_timeout(WAITING)

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,22 @@ def keep(model: nn.Module, path: Path) -> None:
     save_file(tensors, f"{path}.safetensors")
 
 
-def launch(number: int, folder: Path, store: Path, *jobs: Callable[[Path, Path], None], expected: int = 0) -> Path:
+def meet_and_vanish(_folder: Path, _store: Path) -> None:
+    """The second one comes late: what the first finds of it is of an attempt before, or nothing."""
+    time.sleep(2 * ranks.rank())
+    ranks.start(CPU)
+    assert ranks.anywhere(ranks.rank() == 1)
+    os._exit(0)
+
+
+def launch(
+    number: int,
+    folder: Path,
+    store: Path,
+    *jobs: Callable[[Path, Path], None],
+    expected: int = 0,
+    variables: Mapping[str, object] | None = None,
+) -> Path:
     """``number`` processes of this file, as torchrun would start them; all must end as expected, and soon."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -210,6 +226,7 @@ def launch(number: int, folder: Path, store: Path, *jobs: Callable[[Path, Path],
     for name in names:
         (folder / name).mkdir(parents=True)
     common = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    common |= variables or {}
     processes = []
     for rank in range(number):
         environment = os.environ | {k: str(v) for k, v in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
@@ -427,6 +444,18 @@ def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path
     """Without taking leave of each other they abort at random: about every second one did."""
     for attempt in range(3):
         launch(2, tmp_path / str(attempt), labelled_store, leave, expected=143)
+
+
+def test_an_attempt_does_not_find_the_addresses_of_the_one_before(labelled_store: Path, tmp_path: Path) -> None:
+    """torchrun keeps one store while it starts its processes again and again."""
+    agent = torch.distributed.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    for attempt in range(2):
+        told = {
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": attempt,
+            "MASTER_PORT": agent.port,
+        }
+        launch(2, tmp_path / str(attempt), labelled_store, meet_and_vanish, variables=told)
 
 
 def test_who_is_left_alone_says_so(labelled_store: Path, tmp_path: Path) -> None:
