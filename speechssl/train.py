@@ -364,7 +364,9 @@ def _stop_flag() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
         yield received
         return
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Ignored since the start, it stays so: a terminal's Ctrl-C is not meant for a script's job in the background.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield received
     finally:

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.preparing import prepare
 from speechssl.text import CharTokenizer
 
+# A shell that starts the tests in its background has them ignore it, and what they start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests run side by side: one thread each, and the same sums whatever the machine.
 torch.set_num_threads(1)
 
