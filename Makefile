@@ -12,7 +12,7 @@ demo: .venv/demo.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/synthetic/run.sh --exp exp/synthetic
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -q -n 2 --cov=speechssl --cov-report=term
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov=speechssl --cov-report=term
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -24,7 +24,7 @@ check: lint test
 # The campaigns of tests/reliability with all their tries: an hour on 2 cores. docs/reliability.md has what they printed.
 reliability: .venv/dev.stamp
 	rm -f reliability.jsonl
-	$(BIN)/python -m pytest -q -n 2 tests/reliability --full --figures reliability.jsonl
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/reliability --full --figures reliability.jsonl
 
 # The environment stays; remove .venv by hand to build it anew.
 clean:

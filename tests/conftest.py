@@ -28,6 +28,7 @@ from speechssl.text import CharTokenizer
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests run side by side: one thread each, and the same sums whatever the machine.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
 
 RATE = 16_000
 PITCH_HZ = {"a": 300, "b": 480, "c": 760, "d": 1200, "e": 1900, "f": 3000}
@@ -53,9 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: the end is waited for by all workers."""
     for item in items:
         if item.path.parent.name == "reliability":
             item.add_marker(pytest.mark.reliability)
+    items.sort(key=lambda item: not item.keywords.keys() & {"slow", "reliability"})
 
 
 class Campaign:

@@ -12,6 +12,7 @@ import soundfile
 from conftest import RATE, SMALL_ENCODER, make_labelled, sentence, speak
 from test_train import _toml
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 FEW = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
 
@@ -61,7 +62,20 @@ def test_librispeech(tmp_path: Path, preset: Path) -> None:
 def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Path) -> None:
     data = tmp_path / "speech"
     make_labelled(data / "kathleen", {"train": 40, "dev": 3, "test": 3})
-    steps = ("--pretrain-steps", 3, "--few-steps", 3, "--all-steps", 3, "--again-steps", 3, "--few-minutes", 0.2)
+    steps = (
+        "--pretrain-steps",
+        3,
+        "--few-steps",
+        3,
+        "--all-steps",
+        3,
+        "--again-steps",
+        3,
+        "--few-minutes",
+        0.2,
+        "--rounds",
+        1,
+    )
     options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1, "--preset", preset)
     done = run("kathleen", *options)
     assert done.returncode == 0, done.stderr

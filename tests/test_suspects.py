@@ -16,6 +16,7 @@ from speechssl import suspects
 from speechssl.preparing import prepare
 from speechssl.store import Store
 
+pytestmark = pytest.mark.slow
 __all__ = ["corpus"]  # a fixture
 
 DEADLY = """

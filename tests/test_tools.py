@@ -17,6 +17,7 @@ from speechssl.audio import load_audio, write_wav
 from speechssl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 
 
 differences, same_texts, turns, bench_peers, bench_ranks = (

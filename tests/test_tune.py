@@ -91,7 +91,7 @@ def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) 
     store = Store(labelled_store)
     assert [line.strip() for line in found[:3]] == ["one two", "", "three"]
     assert found[3:] == [store.record(int(i)).text for i in store.indices(["dev"])]
-    with pytest.raises(ConfigError, match="no transcripts in split nowhere; splits there: dev, test, train"):
+    with pytest.raises(ConfigError, match="no transcripts in split nowhere; those with some: dev, test, train"):
         list(read_texts([labelled_store], "nowhere"))
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"b\.txt cannot be read as text"):
