@@ -44,7 +44,7 @@ TRIES = 20
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
     if not campaign.full:
-        pytest.skip("gloo may take minutes to notice that a restart met nobody: in the full campaign")
+        pytest.skip("minutes of restarts: in the full campaign")
     preset = write_preset(tmp_path)
     assert start(count, labelled_store, preset, tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()
     draws, kills, runs = random.Random(count), 0, 0
