@@ -15,7 +15,7 @@ class Fate(Enum):
     """What happens at the operation."""
 
     killed = "the process is gone"
-    power_cut = "so is what was not flushed: half of each such file is left"
+    power_cut = "so is what was not flushed: half of each such part is left"
     full = "the disk is full"
     broken = "the disk has an error"
 
@@ -57,14 +57,14 @@ class _Counter:
 
     def __init__(self, fate: Fate, at: int, root: Path) -> None:
         self.fate, self.left, self.root = fate, at, os.path.realpath(root)
-        self.unflushed: set[str] = set()
+        self.unflushed: dict[str, int] = {}  # with the bytes at their front that are safe
         fsync = os.fsync
 
         def flushed(handle: int) -> None:
             path = os.readlink(f"/proc/self/fd/{handle}")
             self.operation(path)
             fsync(handle)
-            self.unflushed.discard(path)
+            self.unflushed.pop(path, None)
 
         os.fsync = flushed  # type: ignore[assignment]
         sys.addaudithook(self.hook)
@@ -74,7 +74,9 @@ class _Counter:
             path, _, flags = args
             if isinstance(flags, int) and flags & WRITING and isinstance(path, (str, bytes)):
                 self.operation(os.fsdecode(path))
-                self.unflushed.add(os.path.realpath(os.fsdecode(path)))
+                path = os.path.realpath(os.fsdecode(path))
+                there = os.path.getsize(path) if os.path.isfile(path) and not flags & os.O_TRUNC else 0
+                self.unflushed[path] = min(there, self.unflushed.get(path, there))
         elif event in EVENTS and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
             if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] >= 0:  # as rmtree does it
@@ -83,7 +85,8 @@ class _Counter:
             if (
                 event == "os.rename" and os.path.realpath(path) in self.unflushed
             ):  # not flushed under its new name either
-                self.unflushed.add(os.path.realpath(os.fsdecode(args[1])))  # type: ignore[arg-type]
+                safe = self.unflushed[os.path.realpath(path)]
+                self.unflushed[os.path.realpath(os.fsdecode(args[1]))] = safe  # type: ignore[arg-type]
 
     def operation(self, path: str) -> None:
         if self.left < 0 or not os.path.realpath(path).startswith(self.root):
@@ -96,5 +99,5 @@ class _Counter:
             raise OSError(number, os.strerror(number), path)
         if self.fate is Fate.power_cut:
             for name in filter(os.path.isfile, self.unflushed):
-                os.truncate(name, os.path.getsize(name) // 2)
+                os.truncate(name, (self.unflushed[name] + os.path.getsize(name)) // 2)
         os._exit(1)
