@@ -326,7 +326,10 @@ class _Arpa:
         declared: list[int] = []
         while not (line := self.next()).startswith("\\"):
             name, _, number = line.partition("=")
-            if name.split() != ["ngram", str(len(declared) + 1)] or not number.strip().isdecimal():
+            number = number.strip(" \t")
+            # What is a digit or a space to Python's text is not always one to int, and 4,300 digits are too many.
+            counts = number.isascii() and number.isdecimal() and len(number) < 19
+            if name.split() != ["ngram", str(len(declared) + 1)] or not counts:
                 raise self.wrong(f"{line[:80]!r} where 'ngram {len(declared) + 1}=...' was expected")
             declared.append(int(number))
         if not 1 <= len(declared) <= MAX_ORDER:
