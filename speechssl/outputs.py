@@ -47,7 +47,7 @@ class Outputs:
 
     def is_done(self, path: Path) -> bool:
         """Whether an input's transcript is there and not older than it; nobody knows what standard input held."""
-        if self.folder is None or path == self.stdin:
+        if self.folder is None or path == self.stdin or not path.exists():  # a broken link is a failure of its own
             return False
         heard = path.stat().st_mtime_ns
         return all(target.exists() and target.stat().st_mtime_ns >= heard for target in self.targets(path))

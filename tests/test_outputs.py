@@ -41,6 +41,8 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     assert not outputs.is_done(inputs / "deep/a.wav")  # it was recorded again since
     (tmp_path / "out/a.wav.txt").unlink()
     assert not outputs.is_done(inputs / "a.wav")  # one format is missing
+    (inputs / "link.wav").symlink_to("nowhere.wav")
+    assert not outputs.is_done(inputs / "link.wav")
 
 
 def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
