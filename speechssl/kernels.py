@@ -194,6 +194,8 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
     if not on_cpu(inputs):
         full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
         return full[..., :length].transpose(1, 2)
+    if not torch.is_grad_enabled():  # and checkpoint imports the compiler of torch, a second and a half at each start
+        return _through_fft(inputs, weight, groups) + bias
     # Spectra are larger than what they are made of: made again in the backward pass, not kept.
     convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False)
     return convolved + bias

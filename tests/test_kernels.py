@@ -1,6 +1,8 @@
 """Dropout, attention and convolution for CPUs against torch's own."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -131,10 +133,24 @@ def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> 
     found = grouped_conv(inputs, weight, bias, 2)
     expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)[..., :length]
     torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(grouped_conv(inputs, weight, bias, 2), found)
     above, leaves = torch.randn_like(found), [inputs, weight, bias]
     right = torch.autograd.grad(expected.transpose(1, 2), leaves, above)
     for one, other in zip(torch.autograd.grad(found, leaves, above), right, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_recognition_starts_without_the_compiler_of_torch() -> None:
+    code = """
+import sys, torch
+from speechssl.kernels import grouped_conv
+with torch.inference_mode():
+    grouped_conv(torch.zeros(1, 9, 4), torch.zeros(4, 2, 3), torch.zeros(4), 2)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_plain_operations_run_under_autocast() -> None:
