@@ -292,9 +292,7 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
     """Make each task whole, or in its pieces, which are joined here."""
     with ProcessPoolExecutor(min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker) as pool:
         running: dict[Future[Any], int] = {}
-        with (
-            deaf_to_interrupts()
-        ):  # the processes, which start here: an interrupt ends this one, and this one ends them
+        with deaf_to_interrupts():  # the processes start here: an interrupt ends this one, and this one ends them
             for k, divided in enumerate(pieces):
                 if len(divided) == 1:
                     running[pool.submit(make_shard, tasks[k])] = k
