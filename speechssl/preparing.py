@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import groupby
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -38,12 +39,13 @@ from speechssl.shards import (
     Task,
     is_finished,
     join_pieces,
+    make_alone,
     make_piece,
     make_shard,
     split_shard,
 )
 from speechssl.store import Store, TableWriter, is_store, shard_name
-from speechssl.suspects import MEMORY_BYTES, find_crashing
+from speechssl.suspects import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.text import normalise
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -162,17 +164,21 @@ def prepare(
         if progress:
             progress(done, None)
 
-    limits = config.features.sample_rate_hz, config.max_duration_s
-    crashing = find_crashing(folder / PARTS, manifest.root, *limits)
+    def alone(audio: str) -> Callable[[], object]:
+        own = tuple(record for record in manifest.records if record.audio == audio)
+        return partial(make_alone, replace(tasks[0], records=own))
+
+    suspects = folder / PARTS, alone, cpu_limit_s(config.max_duration_s)
+    crashing = find_crashing(*suspects)
     while todo := [replace(task, crashing=crashing, limited=jobs > 0) for task in tasks if not is_finished(task)]:
         try:
             _make(todo, jobs, tick)
         except BrokenProcessPool as error:
-            before, crashing = crashing, find_crashing(folder / PARTS, manifest.root, *limits)
+            before, crashing = crashing, find_crashing(*suspects)
             if crashing == before:
                 raise SpeechsslError(
-                    "a worker process died, and of no file alone: memory may not do for as many --jobs. Run the same "
-                    "command again to go on"
+                    "a worker process died, and of no file alone: it was killed, or memory does not do for as many "
+                    "--jobs. Give the command again to go on"
                 ) from error
     return _assemble(folder, tasks, plan, config)
 
@@ -292,14 +298,15 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
     """Make each task whole, or in its pieces, which are joined here."""
     with ProcessPoolExecutor(min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker) as pool:
         running: dict[Future[Any], int] = {}
-        with deaf_to_interrupts():  # the processes start here: an interrupt ends this one, and this one ends them
-            for k, divided in enumerate(pieces):
-                if len(divided) == 1:
-                    running[pool.submit(make_shard, tasks[k])] = k
-                else:
-                    running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
         made: dict[int, list[Piece]] = defaultdict(list)
+        others = set(active_children())
         try:
+            with deaf_to_interrupts():  # the processes start here: an interrupt ends this one, and this one ends them
+                for k, divided in enumerate(pieces):
+                    if len(divided) == 1:
+                        running[pool.submit(make_shard, tasks[k])] = k
+                    else:
+                        running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
             for future in as_completed(running):
                 k, result = running[future], future.result()
                 if not isinstance(result, Piece):
@@ -310,7 +317,7 @@ def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Call
                 if len(made[k]) == len(pieces[k]):
                     join_pieces(tasks[k], made.pop(k))
         except KeyboardInterrupt:  # do not wait for the files that they are at
-            for worker in active_children():
+            for worker in set(active_children()) - others:
                 worker.terminate()
             raise
         finally:

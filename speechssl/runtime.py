@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from multiprocessing import parent_process, resource_tracker
 from typing import Literal
 
@@ -116,10 +117,22 @@ def limit_cpu(seconds: int) -> None:
     _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime) + seconds)
 
 
+def memory_limit() -> float:
+    """The most bytes of data that this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
 def _lower(what: int, limit: int) -> None:
-    """Set a limit that can be changed again; never above the one that the system set."""
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    """Set a limit that can be changed again; never above the one that this process was started with."""
+    given, hard = _given(what), resource.getrlimit(what)[1]
+    resource.setrlimit(what, (limit if given == resource.RLIM_INFINITY else min(limit, given), hard))
+
+
+@cache
+def _given(what: int) -> int:
+    """Asked before it is first lowered."""
+    return resource.getrlimit(what)[0]
 
 
 @contextmanager

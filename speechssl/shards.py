@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from itertools import chain, groupby, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,13 @@ def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
             account.add(piece.account)
             piece.path.unlink()
         _finish(task, writer, account)
+
+
+def make_alone(task: Task) -> None:
+    """All that is done with the files of ``task``, for nothing: to see whether it can be done."""
+    with TemporaryDirectory() as folder, ShardWriter(Path(folder), 0, task.splits) as writer:
+        for _, group in groupby(task.records, key=lambda record: record.audio):
+            _read_file(list(group), task, writer)
 
 
 def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: Path) -> tuple[Account, float]:

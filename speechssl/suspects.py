@@ -9,10 +9,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 
-from speechssl.audio import stream_mono
 from speechssl.errors import AudioError, SpeechsslError
 from speechssl.formats import write_atomic
-from speechssl.runtime import end_with_parent, limit_cpu, limit_memory, log
+from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_cpu, limit_memory, log, memory_limit
 
 READING = ".reading"  # suffix of what names the file that is being read
 CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:
@@ -44,21 +43,32 @@ def reading(note: Path) -> Iterator[Callable[[str], None]]:
 
 
 def as_reject(error: Exception, limited: bool) -> AudioError:
-    """What makes the file a reject; other errors are raised again."""
+    """What makes the file a reject; other errors are raised again.
+
+    Raises:
+        SpeechsslError: out of memory, of which the system gives less than any file may take.
+    """
     if isinstance(error, AudioError):
         return error
     if limited and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):  # numpy's and torch's way
+        if memory_limit() < MEMORY_BYTES:
+            raise SpeechsslError(
+                f"out of memory: this process may have {memory_limit() / (1 << 30):.1f} GiB, and a file may take "
+                f"{MEMORY_BYTES >> 30} GiB: allow more (ulimit -d)"
+            ) from error
         return AudioError("out of memory", f"it takes more than {MEMORY_BYTES >> 30} GiB")
     raise error
 
 
-def find_crashing(notes: Path, root: Path, sample_rate_hz: int, max_duration_s: float) -> dict[str, str]:
-    """Files at which a process died, and which kill another one that reads nothing else; with what they do.
+def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_s: int) -> dict[str, str]:
+    """Files at which a process died, and which kill another one that does nothing else; with what they do.
 
     A process that was killed from outside was reading a file too: that alone proves nothing.
 
     Args:
         notes: folder of the notes of ``reading``, at any depth; verdicts are kept in it.
+        work: file as noted -> all that is done with it, to be done once more in a process of its own (pickled).
+        cpu_s: processor time that this may take, seconds.
 
     Raises:
         SpeechsslError: a file could not be tried.
@@ -68,9 +78,10 @@ def find_crashing(notes: Path, root: Path, sample_rate_hz: int, max_duration_s: 
     for note in sorted(notes.rglob(f"*{READING}")):
         audio = os.fsdecode(note.read_bytes().partition(b"\0")[0])
         if audio and audio not in known:
-            died_of = _tried_alone(root / audio, sample_rate_hz, max_duration_s)
+            log(f"a process died while it read {audio}: trying that file alone")
+            died_of = _tried_alone(work(audio), audio, cpu_s)
             if died_of == signal.SIGXCPU:
-                known[audio] = f"decoding it takes more than {cpu_limit_s(max_duration_s)} s of processor time"
+                known[audio] = f"it takes more than {cpu_s} s of processor time"
             elif died_of in _CRASHES:
                 known[audio] = f"it kills the process that decodes it ({died_of.name})"
             if audio in known:
@@ -80,24 +91,29 @@ def find_crashing(notes: Path, root: Path, sample_rate_hz: int, max_duration_s: 
     return known
 
 
-def _tried_alone(path: Path, sample_rate_hz: int, max_duration_s: float) -> signal.Signals | None:
-    """Decode a file in a process of its own; returns the signal that ended it."""
-    alone = get_context("spawn").Process(target=_decode, args=(path, sample_rate_hz, max_duration_s))
-    alone.start()
-    alone.join()
+def _tried_alone(work: Callable[[], object], audio: str, cpu_s: int) -> signal.Signals | None:
+    """Do the work in a process of its own; returns the signal that ended it."""
+    alone = get_context("spawn").Process(target=_do, args=(work, cpu_s), daemon=True)
+    try:
+        with deaf_to_interrupts():
+            alone.start()
+        alone.join()
+    finally:  # an interrupt does not wait for it
+        alone.terminate()
+        alone.join()
     assert alone.exitcode is not None
     if alone.exitcode > 0:  # spawn runs the calling script again, and forbids that it starts processes there
         raise SpeechsslError(
-            f"a process died while it read {path}, and none starts to try that file alone (exit code {alone.exitcode}):"
-            ' call prepare from under `if __name__ == "__main__":`, use the command, or remove the file'
+            f"a process died while it read {audio}, and none starts to try that file alone (exit code "
+            f'{alone.exitcode}): call prepare from under `if __name__ == "__main__":`, use the command, or remove the '
+            "file"
         )
     return signal.Signals(-alone.exitcode) if alone.exitcode else None
 
 
-def _decode(path: Path, sample_rate_hz: int, max_duration_s: float) -> None:
+def _do(work: Callable[[], object], cpu_s: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     limit_memory(MEMORY_BYTES)
-    limit_cpu(cpu_limit_s(max_duration_s))
-    with suppress(AudioError, MemoryError, RuntimeError):  # none of which ends the process
-        for _ in stream_mono(path, sample_rate_hz, max_duration_s=max_duration_s):
-            pass
+    limit_cpu(cpu_s)
+    with suppress(Exception):  # none of which ends the process
+        work()

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -346,7 +348,22 @@ def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path,
     time.sleep(wait_s)
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
-    assert (run.returncode, errors) == (130, "speechssl: interrupted; the same command goes on\n")
+    assert (run.returncode, errors) == (130, "speechssl: interrupted: give the command again, without --force\n")
+
+
+def test_an_interrupt_while_the_processes_start_does_not_wait_for_the_corpus(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = ProcessPoolExecutor.submit
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return submit(*args)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, tmp_path / "s", SMALL, jobs=1)
+    assert not list((tmp_path / "s").glob("shard-*.bin"))
 
 
 def test_an_invented_split_and_sentences_on_both_sides_are_told(

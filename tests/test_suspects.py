@@ -25,7 +25,7 @@ from speechssl import suspects
 suspects.CPU_S, suspects.CPU_PER_S, suspects.MEMORY_BYTES = 5, 0.0, 2 << 30
 from speechssl import shards
 from speechssl.preparing import PrepareConfig, prepare
-stream = shards.stream_mono
+stream, finish = shards.stream_mono, shards._Cutter.finish
 def deadly(path, *args, **kwargs):
     if "deadly" in path.name:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -34,7 +34,11 @@ def deadly(path, *args, **kwargs):
     if "hungry" in path.name:
         bytes(3 << 30)
     return stream(path, *args, **kwargs)
-shards.stream_mono = suspects.stream_mono = deadly
+def cut(self, num_samples):
+    if "cutting" in self.record.audio:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    finish(self, num_samples)
+shards.stream_mono, shards._Cutter.finish = deadly, cut
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
 """
@@ -42,9 +46,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("jobs", [0, 2])
 def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(corpus: Path, tmp_path: Path, jobs: int) -> None:
-    """With processes at once; alone when the command is given again, as after any kill."""
-    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
-    for name in ("deadly1.wav", "deadly2.wav"):
+    """With processes at once; alone when the command is given again, as after any kill. After decoding too."""
+    corpus, names = Path(shutil.copytree(corpus, tmp_path / "in")), ("cutting.wav", "deadly.wav")
+    for name in names:
         shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
     (tmp_path / "deadly.py").write_text(DEADLY)
     out, starts = tmp_path / "s", 0
@@ -56,9 +60,9 @@ def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(corpus: Pat
         assert done.returncode in (0, -signal.SIGSEGV), done.stderr
     assert starts == (3 if jobs == 0 else 1)
     rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
-    assert [(r["audio"], r["reason"]) for r in rejects] == [(f"deadly{k}.wav", "decoder crash") for k in (1, 2)]
+    assert [(r["audio"], r["reason"]) for r in rejects] == [(name, "decoder crash") for name in names]
     assert all("SIGSEGV" in r["detail"] for r in rejects)
-    for name in ("deadly1.wav", "deadly2.wav"):
+    for name in names:
         (corpus / name).unlink()
     prepare(corpus, tmp_path / "without", SMALL)
     kept = [{Store(folder).record(k).id for k in range(len(Store(folder)))} for folder in (out, tmp_path / "without")]
@@ -89,10 +93,10 @@ def test_only_what_a_process_does_to_itself_convicts_a_file(
     (tmp_path / "deep").mkdir()
     note = tmp_path / "deep/1.reading"
     note.write_bytes(b"a/\xff.wav\0longer.wav\0")
-    found = suspects.find_crashing(tmp_path, tmp_path, 16000, 60.0)
+    found = suspects.find_crashing(tmp_path, lambda _: print, 60)
     assert list(found) == ([os.fsdecode(b"a/\xff.wav")] if number in (signal.SIGABRT, signal.SIGXCPU) else [])
     assert not note.exists()
-    assert suspects.find_crashing(tmp_path, tmp_path, 16000, 60.0) == found
+    assert suspects.find_crashing(tmp_path, lambda _: print, 60) == found
 
 
 def test_a_note_names_the_last_file_and_goes_with_the_work(tmp_path: Path) -> None:
@@ -116,9 +120,33 @@ def test_a_file_that_takes_too_long_or_too_much_is_a_reject(corpus: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
     assert [(r["audio"], r["reason"], r["detail"]) for r in rejects] == [
-        ("endless.wav", "decoder crash", "decoding it takes more than 5 s of processor time"),
+        ("endless.wav", "decoder crash", "it takes more than 5 s of processor time"),
         ("hungry.wav", "out of memory", "it takes more than 2 GiB"),
     ]
+
+
+SMALLER = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (500, 1000))
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, -1))
+from speechssl.runtime import limit_cpu, limit_memory
+from speechssl.suspects import MEMORY_BYTES, as_reject
+for seconds in (60, 9000, 70):
+    limit_cpu(seconds)
+    print(resource.getrlimit(resource.RLIMIT_CPU))
+limit_memory(MEMORY_BYTES)
+as_reject(MemoryError(), limited=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no limit of memory")
+def test_a_smaller_limit_of_the_system_stays_and_convicts_no_file() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", SMALLER], env=environment, capture_output=True, text=True, check=False)
+    soft = [int(line[1:].partition(",")[0]) for line in done.stdout.splitlines()]
+    assert 60 < soft[0] < soft[2] <= 200
+    assert soft[1] == 500
+    assert "out of memory: this process may have 3.0 GiB, and a file may take 4 GiB: allow more" in done.stderr
 
 
 def test_who_was_only_killed_from_outside_is_not_suspected_for_long(corpus: Path, tmp_path: Path) -> None:
