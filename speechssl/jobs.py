@@ -25,8 +25,8 @@ from speechssl.transcribing import Failure, transcribe
 
 Result = Transcript | Failure
 DIED = (
-    "a process died (out of memory, or a file that crashes the decoder) before {} was done; what is done is kept, and "
-    "the same command goes on, with --jobs 1 to see at which file it happens"
+    "a process died (out of memory, or a file that crashes the decoder) before {} was done; what was written is kept: "
+    "give the command again, with --jobs 1 to see at which file it happens"
 )
 
 
@@ -152,7 +152,7 @@ def _received(end: Any) -> Result | float | SpeechsslError | None:
     """The next result of a process, the seconds it has done, or what stopped it; None where it has ended."""
     try:
         message: Result | float | SpeechsslError = end.recv()
-    except EOFError:
+    except (EOFError, OSError):  # it ended between two messages, or in the middle of one
         return None
     return message
 

@@ -46,11 +46,15 @@ class Outputs:
         return [output_path(place, self.root, self.folder, f".{name}") for name in self.formats]
 
     def is_done(self, path: Path) -> bool:
-        """Whether an input's transcript is there and not older than it; nobody knows what standard input held."""
+        """Whether an input's transcript is there, and older neither than it nor than the note of what made it.
+
+        Nobody knows what standard input held.
+        """
         if self.folder is None or path == self.stdin or not path.exists():  # a broken link is a failure of its own
             return False
-        heard = path.stat().st_mtime_ns
-        return all(target.exists() and target.stat().st_mtime_ns >= heard for target in self.targets(path))
+        note = self.folder / MADE_BY
+        since = max(p.stat().st_mtime_ns for p in (path, note) if p.exists())
+        return all(target.exists() and target.stat().st_mtime_ns >= since for target in self.targets(path))
 
     def put(self, result: Transcript) -> str:
         """Write a transcript to its files, or return what is to be printed.
@@ -100,16 +104,20 @@ def plan_outputs(
 def claim(folder: Path, made_by: Table, force: bool) -> None:
     """Note in ``folder`` what its transcripts are made by: those of two models must not get mixed.
 
+    With ``force`` a new note makes all that are there count as not done, also after a kill.
+
     Raises:
         ConfigError: something else made those that are there, and ``force`` is not given.
     """
     note = folder / MADE_BY
-    if note.exists() and not force:
+    if note.exists():
         try:
             before = json.loads(note.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             before = None
-        if before != made_by:
+        if before == made_by:
+            return
+        if not force:
             raise ConfigError(
                 f"{folder} holds transcripts of another model or language model: give another --output-dir, or --force"
             )

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import shutil
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from conftest import random_recogniser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speechssl import jobs
 from speechssl.beam import LM_FOLDER
 from speechssl.checkpoint import model_folder, save_folder
 from speechssl.ctc import save_ctc
@@ -59,6 +62,14 @@ def shown(results: Iterable[Result]) -> list[str]:
 
 def all_of(job: Job, files: list[Path]) -> list[Result]:
     return list(transcribe_files(job, files, HoursProgress()))
+
+
+def test_a_process_killed_in_the_middle_of_a_message_has_ended() -> None:
+    ours, theirs = Pipe(duplex=False)
+    theirs.send(1.5)
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"half")
+    theirs.close()
+    assert [jobs._received(ours), jobs._received(ours)] == [1.5, None]
 
 
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])

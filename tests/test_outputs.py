@@ -1,7 +1,9 @@
 """Where transcripts go, what is printed instead, and what the report says."""
 
 import io
+import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,22 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     assert not outputs.is_done(inputs / "link.wav")
 
 
+def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(inputs: Path, tmp_path: Path) -> None:
+    outputs, made = plan([inputs], "txt", tmp_path / "out"), [{"model": "a"}, {"model": "b"}]
+    claim(tmp_path / "out", made[0], force=False)
+    for path in outputs.files:
+        outputs.put(said(path))
+        for age, file in ((3, path), (1, outputs.targets(path)[0])):
+            os.utime(file, (time.time() - age,) * 2)
+    os.utime(tmp_path / "out" / MADE_BY, (time.time() - 2,) * 2)
+    claim(tmp_path / "out", made[0], force=True)  # the same model: what is there is right
+    assert all(map(outputs.is_done, outputs.files))
+    claim(tmp_path / "out", made[1], force=True)
+    outputs.put(said(outputs.files[0]))
+    claim(tmp_path / "out", made[1], force=False)
+    assert [outputs.is_done(path) for path in outputs.files] == [True, False]
+
+
 def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     made = {"model": "a", "language_model": "b"}
     claim(tmp_path, made, force=False)
@@ -54,6 +72,7 @@ def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
             claim(tmp_path, other, force=False)
     claim(tmp_path, {"model": "a"}, force=True)
     claim(tmp_path, {"model": "a"}, force=False)
+    assert json.loads((tmp_path / MADE_BY).read_text()) == {"model": "a"}
     (tmp_path / MADE_BY).write_text("{")
     with pytest.raises(ConfigError, match="another model"):
         claim(tmp_path, made, force=False)
