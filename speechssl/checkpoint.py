@@ -62,12 +62,22 @@ def save_folder(
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a saved folder; killed on the way it leaves nothing behind under that name, and the next call goes on."""
-    doomed = path.parent / ".removed"
+    """Delete a folder, if it is there; killed on the way nothing has that name, and the same call goes on."""
+    doomed = path.parent / f".{path.name}.removed"
     if doomed.exists():
         shutil.rmtree(doomed)
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    if path.exists():
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_partial(parent: Path) -> None:
+    """Delete what ``save_folder`` and ``remove_folder`` left of folders in ``parent`` when they were killed."""
+    for path in parent.glob(".*"):
+        name, _, kind = path.name[1:].rpartition(".")
+        # Where a folder was moved aside and the new one never came, what lies aside is the good one.
+        if kind in ("partial", "removed") or (kind == "old" and (parent / name).exists()):
+            shutil.rmtree(path)
 
 
 def load_record(path: Path) -> dict[str, Any]:
@@ -85,7 +95,7 @@ def load_record(path: Path) -> dict[str, Any]:
         sealed = json.loads(text)
         record = sealed["record"]
         intact = isinstance(record, dict) and _seal(record) == text
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise CheckpointError(f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint")
@@ -121,8 +131,8 @@ def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
             raise CheckpointError(f"{path / RECORD} names the file {name!r}, which is not inside the folder")
         try:
             data = contents[name] = (path / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path / name} cannot be read: {error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise CheckpointError(f"{path} has no file {name!r} that can be read: {error}") from error
         if hashlib.sha256(data).hexdigest() != expected:
             raise CheckpointError(f"{path / name} is damaged: its checksum does not match; use another checkpoint")
     try:

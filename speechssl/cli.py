@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 import signal
 import sys
 import traceback
@@ -32,7 +31,7 @@ from speechssl.beam import (
     token_name,
 )
 from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
-from speechssl.checkpoint import RECORD, model_folder
+from speechssl.checkpoint import RECORD, model_folder, remove_folder
 from speechssl.compare import comparison, read_system
 from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
@@ -505,17 +504,22 @@ def _measured(table: Table, path: Path | None) -> None:
 
 
 def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
-    """With ``force``, delete the run, once what the new one reads is known to be there and not inside it."""
-    if not force or not run.exists() or ranks.rank():  # of several processes the first does it
+    """With ``force``, delete the run, once what the new one reads is known to be there and not inside it.
+
+    Of several processes the first does it, and not again when torchrun starts them anew.
+    """
+    if not force or ranks.rank() or ranks.attempt():
         return
-    if not run.is_dir() or (any(run.iterdir()) and not (run / "settings.json").exists()):
+    if run.is_symlink() or (run.exists() and not run.is_dir()):
+        raise ConfigError(f"--force deletes run folders only, and {run} is none: remove it by hand")
+    if run.exists() and any(run.iterdir()) and not (run / "settings.json").exists():
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
     for path in (*stores, *filter(None, models)):
         if path.resolve().is_relative_to(run.resolve()):
             raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
     for path in stores:
         Store(path)
-    shutil.rmtree(run)
+    remove_folder(run)
 
 
 def _version(wanted: bool) -> None:
@@ -542,7 +546,7 @@ def main() -> None:
         app()
     except SystemExit as leaving:
         if leaving.code == 128 + signal.SIGINT:
-            print("speechssl: interrupted; the same command goes on", file=sys.stderr)
+            print("speechssl: interrupted: give the command again, without --force", file=sys.stderr)
         raise
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
         if DEBUG:

@@ -48,7 +48,7 @@ def read_preset(name_or_path: str | Path) -> Table:
             raise ConfigError(f"{name} cannot be read as UTF-8 text: {error}") from error
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{name} is not valid TOML: {error}") from error
 
 

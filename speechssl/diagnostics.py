@@ -1,6 +1,7 @@
 """What a model reports of a batch, and the watch over a run's health."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -48,7 +49,17 @@ class Health:
         self.config = config
         # A young run is at chance rightly: tiny leaves it after about 150 updates, so a short trial gets no verdict.
         self.patience = max(5 * config.window, int(config.chance_after * total_steps))
-        self.recent: list[Mapping[str, float]] = []
+        self.recent: deque[Mapping[str, float]] = deque(maxlen=config.window)
+
+    def remember(self, metrics: Mapping[str, float]) -> bool:
+        """Take an update's metrics into the averages; False for one that changed nothing, or of a task without chance.
+
+        For a resumed run, whose verdicts must be those of one that never stopped.
+        """
+        tells = "chance" in metrics and math.isfinite(metrics["loss"])
+        if tells:
+            self.recent.append(metrics)
+        return tells
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of update ``step`` (from 0).
@@ -56,10 +67,7 @@ class Health:
         Raises:
             TrainingError: names the cause and the settings to change.
         """
-        if "chance" not in metrics or not math.isfinite(metrics["loss"]):  # such an update changed nothing
-            return
-        self.recent = [*self.recent[-self.config.window + 1 :], metrics]
-        if len(self.recent) < self.config.window:
+        if not self.remember(metrics) or len(self.recent) < self.config.window:
             return
         watched = [name for name in ("loss", "chance", "accuracy", "code_perplexity") if name in metrics]
         mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}

@@ -20,7 +20,6 @@ from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import num_units
-from speechssl.formats import write_atomic
 from speechssl.random_projection import RandomProjection
 from speechssl.recognise import evaluate
 from speechssl.reconstruction import Reconstruction
@@ -35,6 +34,7 @@ from speechssl.units import Units
 from speechssl.views import Views
 
 STALE = 3  # measurements in a row without a better one before it is said
+SKIPPED = "skipped.jsonl"  # in the run folder
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
 
@@ -249,7 +249,7 @@ def finetune(
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    train = _fitting(train, model, run)
+    train, skipped = _fitting(train, model)
     _warn_unknown(dev, model)
     batches = Batches(train, settings.batch, settings.train.seed)
     say(
@@ -277,7 +277,7 @@ def finetune(
 
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
-    fit(model, batches, settings.optim, settings.train, run, about, validation)
+    fit(model, batches, settings.optim, settings.train, run, about, validation, {SKIPPED: skipped})
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         say(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
@@ -293,8 +293,8 @@ def _text(dataset: Dataset, position: int) -> str:
     return text
 
 
-def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
-    """Utterances whose frames can hold their tokens (the exact CTC rule); the others are listed, and bounded.
+def _fitting(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
+    """Utterances whose frames can hold their tokens (the exact CTC rule), and a JSON line for each of the others.
 
     Raises:
         ConfigError: more than 5 % do not fit.
@@ -308,16 +308,14 @@ def _fitting(train: Dataset, model: CtcModel, run: Path) -> Dataset:
             continue
         row = {"id": train.id_text(position)[0], "frames": frames[position], "needed": min_ctc_frames(tokens)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    if ranks.rank() == 0:
-        write_atomic(run / "skipped.jsonl", "".join(lines))
     if len(lines) > MAX_SKIPPED * len(train):
         raise ConfigError(
-            f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (listed in "
-            f"{run / 'skipped.jsonl'}): use encoder.subsampling=2, a larger --tokenizer bpe:N, or check the transcripts"
+            f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (first: "
+            f"{lines[0].strip()}): use encoder.subsampling=2, a larger --tokenizer bpe:N, or check the transcripts"
         )
     if lines:
-        say(f"{len(lines)} utterances left out: transcript longer than its frames, see {run / 'skipped.jsonl'}")
-    return train.subset(np.array(keep, dtype=np.int64))
+        say(f"{len(lines)} utterances left out: transcript longer than its frames, see {SKIPPED} in the run folder")
+    return train.subset(np.array(keep, dtype=np.int64)), "".join(lines)
 
 
 def _warn_unknown(dev: Dataset, model: CtcModel) -> None:

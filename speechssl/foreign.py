@@ -106,7 +106,7 @@ def read_json(path: Path, kind: type[J]) -> J:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, kind):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, not a {kind.__name__}")

@@ -16,14 +16,18 @@ from speechssl.runtime import log
 MEASURED, PROBE = ("dev_wer", "dev_cer"), "probe_"  # error rates among the metrics: of a recogniser, of linear probes
 
 
+def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the rows of the first ``step`` updates, and return them: later ones are of work that a kill threw away."""
+    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
 class MetricsFile:
     """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Keep the rows of the first ``step`` updates: later ones belong to work that a kill threw away."""
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows = [row for row in read_metrics(path) if row.get("step", 0) <= step] if path.exists() else []
-        write_atomic(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self.pending: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -36,7 +40,7 @@ class MetricsFile:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
             file.flush()
             os.fsync(file.fileno())
-        self.rows, self.pending = [*self.rows, *rows][-10_000:], []
+        self.pending = []
         return rows
 
 

@@ -28,6 +28,11 @@ def count() -> int:
     return _number("WORLD_SIZE") if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
+def attempt() -> int:
+    """How often torchrun has started these processes again."""
+    return _number("TORCHELASTIC_RESTART_COUNT") if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+
+
 def _number(name: str) -> int:
     try:
         return int(os.environ[name])
@@ -54,8 +59,9 @@ def start(device: torch.device) -> None:
         with _talking(f"the other processes of this run did not come within {MEETING.seconds} s: start it again"):
             shared, rank, size = next(dist.rendezvous("env://", timeout=MEETING))  # type: ignore[attr-defined]
             # torchrun has one store for all its attempts: an address that a lost process left would be taken for new.
-            attempt = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", shared)  # type: ignore[attr-defined]
-            dist.init_process_group(backends, timeout=MEETING, store=attempt, rank=rank, world_size=size)
+            # Each machine counts its own: with several, a lost process ends the run, and the same command goes on.
+            alone = dist.PrefixStore(f"attempt {attempt()}", shared)  # type: ignore[attr-defined]
+            dist.init_process_group(backends, timeout=MEETING, store=alone, rank=rank, world_size=size)
         # Public in newer versions of torch; in 2.11 under this name alone.
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
         set_timeout(WAITING)

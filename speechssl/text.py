@@ -317,7 +317,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise CheckpointError(f"no tokenizer: {error.filename} is missing") from error
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError) as error:  # not UTF-8, not JSON, or JSON of another shape
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # not UTF-8, not JSON, or JSON of another shape
         raise CheckpointError(f"{path} is damaged: {error}") from error
     raise CheckpointError(f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary")
 

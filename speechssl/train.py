@@ -19,12 +19,20 @@ from torch import Tensor, nn
 
 from speechssl import ranks
 from speechssl.batching import Batch
-from speechssl.checkpoint import checkpoints, load_folder, load_into, remove_folder, save_folder, step_folder
+from speechssl.checkpoint import (
+    checkpoints,
+    load_folder,
+    load_into,
+    remove_folder,
+    remove_partial,
+    save_folder,
+    step_folder,
+)
 from speechssl.config import Settings, Table, as_json, as_table
 from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.formats import remove_leftovers, write_atomic
-from speechssl.logbook import Console, MetricsFile
+from speechssl.logbook import Console, MetricsFile, cut_back
 from speechssl.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.report import plot_errors, plot_training
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
@@ -32,7 +40,7 @@ from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pic
 # They change no update: a run may continue with others. Of a teacher its checksums count, not where it lies.
 _FREE = {"train.log_every", "train.keep", "train.device", "units.teacher"}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
-_BEFORE_SETTINGS = ("skipped.jsonl",)  # what a killed run may leave before its settings.json
+BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
 
 
 class TrainConfig(Settings):
@@ -84,6 +92,7 @@ def fit(
     run: str | Path,
     settings: Table | None = None,
     validation: Validation | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
 
@@ -101,6 +110,7 @@ def fit(
         settings: all resolved settings, JSON values (default: ``optim`` and ``train``); a run folder made with
             others is refused.
         validation: measured every ``train.validate_every`` updates and after the last.
+        notes: texts by file name to keep in the run folder, once it is known to be this run's.
 
     Raises:
         ConfigError: the folder holds another run, or something else.
@@ -112,6 +122,8 @@ def fit(
     with ranks.together():
         if first:
             _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)})
+            for name, text in (notes or {}).items():
+                write_atomic(run / name, text)
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = _resume(model, optimizer, run)
@@ -142,7 +154,8 @@ def fit(
             if stop:
                 number = stopping[0] if stopping else signal.SIGTERM
                 say(
-                    f"{signal.Signals(number).name}: saved {step_folder(run, done)}; the same command goes on from here"
+                    f"{signal.Signals(number).name}: saved {step_folder(run, done)}; the same command, without "
+                    "--force, goes on from here"
                 )
                 raise SystemExit(128 + number)
 
@@ -230,13 +243,13 @@ def _report_bad(batches: StepBatches, step: int, progress: Progress, train: Trai
         if ranks.rank() == 0:
             # Asked for again as one process would: those of all ranks, without a message.
             ids = [i for batch in batches.micro_batches(step) for i in batch.ids]
-            with (run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
+            with (run / BAD_STEPS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
             log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
     if progress.bad_in_a_row >= train.max_bad_steps:
         raise TrainingError(
             f"{progress.bad_in_a_row} updates in a row were not finite (last: {step + 1}); their utterances are in "
-            f"{run / 'bad_steps.jsonl'}. Lower optim.lr, or remove those utterances"
+            f"{run / BAD_STEPS}. Lower optim.lr, or remove those utterances"
         )
 
 
@@ -245,10 +258,13 @@ class _Journal:
 
     def __init__(self, run: Path, train: TrainConfig, step: int) -> None:
         self.run, self.plotted = run, -math.inf
-        self.metrics = MetricsFile(run / "metrics.jsonl", step)
         self.console = Console(train.log_every, train.steps)
         self.health = Health(train.health, train.steps)
-        self.health.recent += self.metrics.rows[-train.health.window :]
+        for row in cut_back(run / "metrics.jsonl", step):
+            self.health.remember(row)
+        if (run / BAD_STEPS).exists():
+            cut_back(run / BAD_STEPS, step)
+        self.metrics = MetricsFile(run / "metrics.jsonl")
 
     def write(self) -> None:
         for new in self.metrics.flush():
@@ -282,27 +298,35 @@ def _validate(model: nn.Module, validation: Validation, progress: Progress) -> M
 
 
 def _claim(run: Path, settings: Table) -> None:
-    """Make the run folder, or check that it belongs to the same run."""
+    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes."""
     path = run / "settings.json"
-    remove_leftovers(run)
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
-        old, new = _flat(before), _flat(settings)
-        changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
-        if changed:
-            shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
-            raise ConfigError(f"{run} was started with other settings ({shown}): give another --run, or use --force")
-        return
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run} is a file: give another --run")
-    run.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(p.name for p in run.iterdir() if p.name not in _BEFORE_SETTINGS and not p.name.startswith("."))
-    if foreign:
-        raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
-    write_atomic(path, as_json(settings))
+        _check_settings(path, settings)
+    else:
+        if run.exists() and not run.is_dir():
+            raise ConfigError(f"{run} is a file: give another --run")
+        run.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith("."))
+        if foreign:
+            raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
+        write_atomic(path, as_json(settings))
+    remove_leftovers(run)
+    remove_partial(run)
+    remove_partial(run / "checkpoints")
+
+
+def _check_settings(path: Path, settings: Table) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
+    old, new = _flat(before), _flat(settings)
+    changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
+    if changed:
+        shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
+        raise ConfigError(
+            f"{path.parent} was started with other settings ({shown}): give another --run, or use --force"
+        )
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -320,7 +344,9 @@ def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     best = None if math.isinf(progress.best) else progress.best
     record = {"kind": "checkpoint", "step": progress.step, "best": best, "bad_in_a_row": progress.bad_in_a_row}
     save_folder(step_folder(run, progress.step), tensors, record)
-    for old in checkpoints(run)[keep:]:
+    # Those of later updates were passed over as damaged: they must not crowd out what can be read.
+    mine = step_folder(run, progress.step).name
+    for old in [path for path in checkpoints(run) if path.name <= mine][keep:]:
         remove_folder(old)
 
 
@@ -345,6 +371,8 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
         best = record["best"]
         say(f"continuing after update {record['step']} from {path}")
         return Progress(int(record["step"]), math.inf if best is None else float(best), int(record["bad_in_a_row"]))
+    if checkpoints(run):
+        say("no checkpoint can be read: starting from the first update")
     return Progress()
 
 

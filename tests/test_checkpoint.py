@@ -20,6 +20,8 @@ from speechssl.checkpoint import (
     load_into,
     load_record,
     model_folder,
+    remove_folder,
+    remove_partial,
     save_folder,
     step_folder,
     stored_folder,
@@ -134,6 +136,19 @@ def test_names_that_lead_out_of_the_folder_are_refused(saved: Path, name: str) -
         load_folder(saved)
 
 
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(saved: Path) -> None:
+    seal(saved, {"kind": "test", "files": load_record(saved)["files"] | {"\ud800": "0"}})
+    with pytest.raises(CheckpointError, match="no file"):
+        load_folder(saved)
+
+
+@pytest.mark.parametrize("text", ["[" * 1500, '{"record": ' * 1500])
+def test_a_record_nested_too_deeply_is_refused(saved: Path, text: str) -> None:
+    (saved / "record.json").write_text(text)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_folder(saved)
+
+
 @pytest.mark.parametrize("record", [{}, {"files": []}, {"files": {"words.txt": "0"}}])
 def test_weights_without_a_checksum_are_refused(saved: Path, record: dict[str, object]) -> None:
     seal(saved, record)
@@ -210,6 +225,23 @@ def test_a_kill_while_writing_leaves_nothing_visible(tmp_path: Path, monkeypatch
     assert checkpoints(run) == [step_folder(run, 1)]
     with pytest.raises(CheckpointError):
         load_folder(step_folder(run, 2))
+
+
+def test_what_kills_left_goes_and_what_is_whole_stays(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = saved.parent
+    for name in (f".{saved.name}.old", ".step-7.partial", ".step-3.removed"):
+        shutil.copytree(saved, parent / name)
+    shutil.copytree(saved, parent / ".gone.old")  # the only good one of its name
+    (parent / "mine.txt").touch()
+    remove_partial(parent)
+    assert {path.name for path in parent.iterdir()} == {saved.name, ".gone.old", "mine.txt"}
+    monkeypatch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        remove_folder(saved)
+    monkeypatch.undo()
+    assert not saved.exists()
+    remove_folder(saved)
+    assert {path.name for path in parent.iterdir()} == {".gone.old", "mine.txt"}
 
 
 def test_reading_between_the_renames_does_not_disturb_the_writer(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

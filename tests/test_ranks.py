@@ -394,6 +394,10 @@ def test_only_rank_0_logs_and_deletes(
 ) -> None:
     (tmp_path / "settings.json").write_text("{}")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # after a lost process: the run goes on
+    cli._start_anew(tmp_path, force=True)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
     for rank in ("1", "0"):
         assert tmp_path.exists()
         monkeypatch.setenv("RANK", rank)

@@ -1,6 +1,7 @@
 """The loop: resumes bit for bit after any kill, divides once, refuses non-finite updates, stops lost runs."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from speechssl.batching import Batch
 from speechssl.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.config import build
-from speechssl.diagnostics import LossOutput
+from speechssl.diagnostics import Health, LossOutput
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.experiments import pretrain
 from speechssl.optim import OptimConfig
 from speechssl.preparing import prepare
 from speechssl.report import read_metrics
 from speechssl.settings import PretrainSettings
-from speechssl.train import TrainConfig, Validation, fit
+from speechssl.train import BAD_STEPS, TrainConfig, Validation, _Journal, fit
 
 SETTINGS = {
     "encoder": SMALL_ENCODER,
@@ -211,8 +212,8 @@ def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
     half = tmp_path / "half"  # killed before it had settings
     half.mkdir()
     (half / ".speechssl-999999999-ab.tmp").write_text("{")
-    (half / "skipped.jsonl").write_text("")
     run_toy(Toy(), half, [12])
+    assert not list(half.glob("*.tmp"))
     (half / "settings.json").write_text("{")
     with pytest.raises(ConfigError, match=r"settings\.json is damaged"):
         run_toy(Toy(), half, [12])
@@ -264,6 +265,51 @@ def test_non_finite_updates_in_a_row_stop_the_run(tmp_path: Path) -> None:
         run_toy(Toy(poison={4, 5, 6}), tmp_path / "run", [12], max_bad_steps=3)
     assert checkpoints(tmp_path / "run")[0].name == "step-00000004"
     run_toy(Toy(poison={1, 3, 5, 7}), tmp_path / "scattered", [12], max_bad_steps=2)
+
+
+def test_a_resumed_run_is_judged_like_one_that_never_stopped(tmp_path: Path) -> None:
+    """An update that was not finite tells nothing, before a kill or after it; what a kill threw away is listed once."""
+    config = build(TrainConfig, {"steps": 40, "health": {"window": 4, "chance_after": 0.625}})
+    rows = [{"step": k + 1, "loss": math.nan if k == 22 else 2.0, "chance": 2.0} for k in range(40)]
+
+    def judge(health: Health, first: int) -> None:
+        for k, row in enumerate(rows[first:], first):
+            health.check(k, row)
+
+    with pytest.raises(TrainingError, match="chance after 25 updates"):
+        judge(Health(config.health, config.steps), 0)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:29]))
+    (tmp_path / BAD_STEPS).write_text("".join(json.dumps({"step": k, "utterances": ["a"]}) + "\n" for k in (23, 26)))
+    with pytest.raises(TrainingError, match="chance after 25 updates"):
+        judge(_Journal(tmp_path, config, 24).health, 24)
+    assert [row["step"] for row in read_metrics(tmp_path / BAD_STEPS)] == [23]
+
+
+def test_checkpoints_that_were_passed_over_do_not_crowd_out_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are damaged: the run begins anew, and a second kill loses no more than any."""
+    run_toy(Toy(), tmp_path / "run", [12], keep=1)
+    (last,) = checkpoints(tmp_path / "run")
+    (last / "record.json").write_text("{}")
+    steps: list[int] = []
+
+    class Watching(ToyBatches):
+        def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
+            steps.append(step)
+            if step == 5:
+                raise KeyboardInterrupt
+            return super().micro_batches(step, rank, ranks)
+
+    config = build(TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu", "keep": 1})
+    with pytest.raises(KeyboardInterrupt):
+        fit(Toy(), Watching([12]), OptimConfig(lr=0.01), config, tmp_path / "run")
+    assert "no checkpoint can be read: starting from the first update" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        fit(Toy(), Watching([12]), OptimConfig(lr=0.01), config, tmp_path / "run")
+    assert steps == [0, 1, 2, 3, 4, 5, 4, 5]
+    run_toy(Toy(), tmp_path / "run", [12], keep=1)
+    assert [path.name for path in checkpoints(tmp_path / "run")] == [last.name]
 
 
 def test_a_run_at_chance_stops_with_its_cause(tmp_path: Path) -> None:

@@ -82,11 +82,10 @@ class _Counter:
             if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] >= 0:  # as rmtree does it
                 path = os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), path)
             self.operation(path)
-            if (
-                event == "os.rename" and os.path.realpath(path) in self.unflushed
-            ):  # not flushed under its new name either
-                safe = self.unflushed[os.path.realpath(path)]
-                self.unflushed[os.path.realpath(os.fsdecode(args[1]))] = safe  # type: ignore[arg-type]
+            if event == "os.rename":  # not flushed under its new name either, nor what a folder holds
+                old, new = (os.path.realpath(os.fsdecode(name)) for name in args[:2])  # type: ignore[arg-type]
+                for name in [name for name in self.unflushed if f"{name}/".startswith(f"{old}/")]:
+                    self.unflushed[new + name.removeprefix(old)] = self.unflushed.pop(name)
 
     def operation(self, path: str) -> None:
         if self.left < 0 or not os.path.realpath(path).startswith(self.root):

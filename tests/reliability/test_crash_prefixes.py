@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from crashes import Fate, attempt
 from test_preparing import SMALL, files_of
 from test_train import SETTINGS
 
+from speechssl import checkpoint, cli
 from speechssl.audio import write_wav
-from speechssl.checkpoint import load_folder, save_folder
+from speechssl.checkpoint import load_folder, save_folder, step_folder
 from speechssl.config import build
+from speechssl.errors import CheckpointError
 from speechssl.experiments import pretrain
 from speechssl.formats import remove_leftovers, write_atomic
 from speechssl.preparing import prepare
@@ -46,6 +49,37 @@ def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
         at += 1
     assert record["kind"] == kind
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    campaign.figures |= {"tries": at, "failures": 0}
+
+
+def test_a_save_that_does_not_flush_would_be_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The campaign itself: a power cut after the rename takes what the new folder holds."""
+    monkeypatch.setattr(checkpoint, "_write_durably", Path.write_bytes)
+    save_folder(tmp_path / "model", {"a": torch.zeros(999)}, {"kind": "old"})
+    lost, at, reached = 0, 0, True
+    while reached:
+        save = partial(save_folder, tmp_path / "model", {"a": torch.ones(999)}, {"kind": "new"})
+        reached, _ = attempt(save, Fate.power_cut, at, tmp_path)
+        try:
+            load_folder(tmp_path / "model")
+        except CheckpointError:
+            lost += 1
+        at += 1
+    assert lost
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_the_deletion_of_a_run(fate: Fate, tmp_path: Path, campaign: Any) -> None:
+    """--force: stopped anywhere, the same command deletes the rest."""
+    run, at, reached = tmp_path / "run", 0, True
+    while reached:
+        for step in (1, 2):
+            save_folder(step_folder(run, step), {"a": torch.zeros(9)}, {"kind": "checkpoint"})
+        write_atomic(run / "settings.json", "{}")
+        reached, _ = attempt(lambda: cli._start_anew(run, force=True), fate, at, tmp_path)
+        cli._start_anew(run, force=True)
+        assert not list(tmp_path.iterdir())
+        at += 1
     campaign.figures |= {"tries": at, "failures": 0}
 
 
