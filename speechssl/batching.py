@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from speechssl.config import Settings
+from speechssl.config import Settings, build
 from speechssl.errors import ConfigError
 from speechssl.features import INT16_SCALE, FeatureConfig, num_units
 from speechssl.runtime import generator
@@ -76,15 +76,17 @@ class Dataset:
         """Args: splits: keep these only; None keeps all.
 
         Raises:
-            ConfigError: no chunk, or stores of different features.
+            ConfigError: no chunk, stores of different features, or arrays that are not of theirs.
         """
         kinds = [store.features for store in stores]
         if any(kind != kinds[0] for kind in kinds):
-            named = "; ".join(
-                f"{s.path}: {FeatureConfig.model_validate(k)}" for s, k in zip(stores, kinds, strict=True)
-            )
+            named = "; ".join(f"{s.path}: {build(FeatureConfig, k)}" for s, k in zip(stores, kinds, strict=True))
             raise ConfigError(f"stores hold different features, prepare them alike: {named}")
-        self.features = FeatureConfig.model_validate(kinds[0])
+        self.features = build(FeatureConfig, kinds[0])
+        width = None if self.features.kind == "waveform" else self.features.width
+        for store in stores:
+            if store.width != width:
+                raise ConfigError(f"{store.path} holds arrays of width {store.width}, of its features are {width}")
         self.stores = tuple(stores)
         chosen = [store.indices(splits) for store in stores]
         self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)

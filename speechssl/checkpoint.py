@@ -18,6 +18,7 @@ from speechssl.errors import CheckpointError
 
 TENSORS = "tensors.safetensors"
 RECORD = "record.json"
+_KINDS = {"kind": str, "about": dict, "encoder": dict}  # of what a record may hold
 
 
 def save_folder(
@@ -99,6 +100,9 @@ def load_record(path: Path) -> dict[str, Any]:
         intact = False
     if not intact:
         raise CheckpointError(f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint")
+    for name, kind in _KINDS.items():
+        if not isinstance(record.get(name, kind()), kind):
+            raise CheckpointError(f"{path / RECORD} is of no model or checkpoint: {name!r} is {record[name]!r}")
     return _Record(record, path / RECORD)
 
 

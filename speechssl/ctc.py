@@ -1,5 +1,6 @@
 """A recogniser: encoder, linear head and CTC loss; its freeze schedule, its masks, and its model folder."""
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -38,7 +39,9 @@ class CtcConfig(Settings):
     channel_mask_prob: float = Field(0.25, ge=0, le=1, description="expected share of masked channels before overlap")
     channel_mask_length: int = Field(64, ge=1, description="neighbouring channels of a masked span")
     dropout: float = Field(0.1, ge=0, lt=1, description="before the head")
-    tokens_per_frame: int = Field(1, ge=1, description="outputs of the head for each frame, one after another in time")
+    tokens_per_frame: int = Field(
+        1, ge=1, le=16, description="outputs of the head for each frame, one after another in time"
+    )
     augment: AugmentConfig = Field(AugmentConfig(), description="changes of the log-mel rows while training")
 
 
@@ -176,8 +179,19 @@ def load_ctc(path: Path) -> CtcModel:
     if record.get("kind") != "ctc":
         raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
-    config = CtcConfig(tokens_per_frame=int(record.get("tokens_per_frame", 1)))  # 1 in folders before it was a choice
+    # Neither of the two is in folders from before there was a choice.
+    config = build(CtcConfig, {"tokens_per_frame": record.get("tokens_per_frame", 1)})
     model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), config)
     load_into(model, tensors, str(path))
-    model.scaling = Scaling(**record.get("confidence", {}))  # not in folders before there was one
+    model.scaling = _read_scaling(record.get("confidence", {}), path)
     return model.eval()
+
+
+def _read_scaling(table: Any, path: Path) -> Scaling:
+    try:
+        values = {name: float(value) for name, value in table.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise ValueError("not finite")
+        return Scaling(**values)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path} has no scaling of confidences but {table!r}: {error}") from error

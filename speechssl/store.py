@@ -19,13 +19,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from speechssl.config import as_json
-from speechssl.errors import ManifestError
+from speechssl.config import Settings, as_json, build
+from speechssl.errors import ConfigError, ManifestError
 from speechssl.formats import write_atomic
 
 FORMAT, VERSION = "speechssl store", 1
@@ -69,6 +70,29 @@ class Chunk:
     split: str
 
 
+class FileSums(Settings):
+    """What a file of a store must be."""
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class StoreMeta(Settings):
+    """``store.json`` without its checksum."""
+
+    format: str
+    version: int
+    features: dict[str, Any]
+    dtype: Literal["int16", "float16"]
+    width: int | None = Field(ge=1, le=65_536, description="values of a frame; None: samples")
+    splits: tuple[str, ...]
+    totals: dict[str, int]
+    account: dict[str, Any]
+    plan: str = Field(description="digest of the recordings and settings that it was made from")
+    shards: tuple[FileSums, ...]
+    files: dict[str, FileSums]
+
+
 _CHUNK_FIELDS = tuple(field.name for field in fields(Chunk))
 
 
@@ -82,27 +106,17 @@ class Store:
             ManifestError: there is none, or its tables are damaged (``verify`` checks the arrays too).
         """
         self.path = Path(path)
-        self._meta = _read_meta(self.path)
-        try:
-            self.features: dict[str, Any] = self._meta["features"]
-            self.account: dict[str, Any] = self._meta["account"]
-            self.plan: str = self._meta["plan"]  # digest of the recordings and settings that it was made from
-            self.splits: tuple[str, ...] = tuple(self._meta["splits"])
-            self._dtype = _DTYPES[self._meta["dtype"]]
-            self._width: int | None = self._meta["width"]
-            self._shard_bytes = [int(shard["bytes"]) for shard in self._meta["shards"]]
-            sizes = {shard_name(k): size for k, size in enumerate(self._shard_bytes)}
-            sizes |= {name: int(self._meta["files"][name]["bytes"]) for name in _TABLES}
-            index_hash = self._meta["files"]["index.npy"]["sha256"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ManifestError(
-                f"{self.path / 'store.json'} lacks or garbles {error}; prepare the store anew"
-            ) from error
-        for name, size in sizes.items():
-            self._check_size(name, size)
-        if _sha256(self.path / "index.npy") != index_hash:
+        meta = _read_meta(self.path)
+        self.features, self.account, self.plan, self.splits = meta.features, meta.account, meta.plan, meta.splits
+        self._dtype, self.width = _DTYPES[meta.dtype], meta.width
+        self._shard_bytes = [shard.bytes for shard in meta.shards]
+        self._files = {name: meta.files[name] for name in _TABLES}
+        self._files |= {shard_name(k): shard for k, shard in enumerate(meta.shards)}
+        for name, sums in self._files.items():
+            self._check_size(name, sums.bytes)
+        if _sha256(self.path / "index.npy") != self._files["index.npy"].sha256:
             raise self._damaged("index.npy", "its checksum differs")
-        self._index = self._read_index()
+        self._index = self._read_index(mapped=meta.totals.get("chunks") != 0)  # nothing cannot be mapped
         self._maps: dict[str, NDArray[np.uint8]] = {}
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
@@ -135,7 +149,7 @@ class Store:
             ManifestError: the chunk is damaged; names the store and the chunk.
         """
         row = self._index[i]
-        shape = (int(row["num_units"]),) if self._width is None else (int(row["num_units"]), self._width)
+        shape = (int(row["num_units"]),) if self.width is None else (int(row["num_units"]), self.width)
         size, offset, shard = int(np.prod(shape)) * self._dtype.itemsize, int(row["offset"]), int(row["shard"])
         if shard >= len(self._shard_bytes) or offset + size > self._shard_bytes[shard]:
             raise self._damaged("index.npy", f"the array of chunk {i} lies outside its shard")
@@ -166,10 +180,8 @@ class Store:
         Raises:
             ManifestError: names the first file that differs.
         """
-        hashes = {name: self._meta["files"][name]["sha256"] for name in _TABLES}
-        hashes |= {shard_name(k): shard["sha256"] for k, shard in enumerate(self._meta["shards"])}
-        for name, expected in hashes.items():
-            if not (self.path / name).is_file() or _sha256(self.path / name) != expected:
+        for name, sums in self._files.items():
+            if not (self.path / name).is_file() or _sha256(self.path / name) != sums.sha256:
                 raise self._damaged(name, "its checksum differs")
 
     def _damaged(self, name: str, what: str) -> ManifestError:
@@ -189,9 +201,9 @@ class Store:
         if held != size:
             raise self._damaged(name, f"{held} bytes, not {size}")
 
-    def _read_index(self) -> NDArray[Any]:
+    def _read_index(self, mapped: bool) -> NDArray[Any]:
         try:
-            index = np.load(self.path / "index.npy", mmap_mode="r" if self._meta["totals"]["chunks"] else None)
+            index = np.load(self.path / "index.npy", mmap_mode="r" if mapped else None)
         except (OSError, ValueError, SyntaxError, KeyError, TypeError) as error:
             raise self._damaged("index.npy", str(error)) from error
         if index.dtype != INDEX or index.ndim != 1:
@@ -211,7 +223,7 @@ def is_store(path: Path) -> bool:
     return (path / "store.json").is_file()
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def _read_meta(path: Path) -> StoreMeta:
     file = path / "store.json"
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
@@ -225,7 +237,14 @@ def _read_meta(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path} has store format {meta.get('version')!r}, this speechssl reads {VERSION}")
     if meta.pop("checksum", None) != _checksum(meta):
         raise ManifestError(f"store {path} is damaged: {file.name}: its checksum differs; prepare it anew with --force")
-    return meta
+    try:
+        found = build(StoreMeta, meta)
+    except ConfigError as error:
+        raise ManifestError(f"{file} describes no store: {error}; prepare it anew") from error
+    missing = [name for name in _TABLES if name not in found.files]
+    if missing:
+        raise ManifestError(f"{file} has no checksum of {missing[0]}; prepare the store anew")
+    return found
 
 
 def _checksum(meta: dict[str, Any]) -> str:

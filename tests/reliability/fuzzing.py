@@ -6,6 +6,7 @@ FOLDER keeps the inputs that reached new code, and what failed (``crash-*``, ``t
 """
 
 import io
+import json
 import random
 import struct
 import sys
@@ -15,24 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parents[2])]
+    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
     import atheris
 
     with atheris.instrument_imports(include=["speechssl"]):
-        from speechssl import audio, checkpoint, foreign, lm, manifest, settings, store
+        from speechssl import audio, batching, checkpoint, ctc, foreign, lm, manifest, settings, store
         from speechssl.config import read_preset
 else:
-    from speechssl import audio, checkpoint, foreign, lm, manifest, settings, store
+    from speechssl import audio, batching, checkpoint, ctc, foreign, lm, manifest, settings, store
     from speechssl.config import read_preset
 
 import numpy as np
 import safetensors.numpy
 import soundfile
 import torch
+from conftest import random_recogniser
 
 from speechssl.audio import write_wav
 from speechssl.errors import SpeechsslError
 from speechssl.preparing import PrepareConfig, prepare
+from speechssl.score import Scaling
 
 MOST_BYTES = 4096  # of an input: small ones are tried often
 JSON_MANIFEST = (
@@ -99,32 +102,58 @@ def _configure(folder: Path, data: bytes) -> None:
     settings.pretrain_settings(None, str(folder / "x.toml"), {})
 
 
+def _changed(data: bytes) -> dict[str, object] | None:
+    """What is to be sealed again, so that the checksum is no wall before the code behind it."""
+    try:
+        table = json.loads(data)
+        json.dumps(table).encode()
+    except (ValueError, RecursionError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
 def _store(folder: Path) -> list[bytes]:
-    """The index of a store; the folder keeps the store."""
+    """The index of a store, without its checksum; the folder keeps the store."""
     (folder / "in").mkdir()
     rng = np.random.default_rng(0)
     for number in range(2):
         write_wav(folder / "in" / f"{number}.wav", 0.1 * rng.standard_normal(40000).astype(np.float32), 16000)
     prepare(folder / "in", folder / "store", PrepareConfig(min_chunk_s=0.5))
-    return [(folder / "store/store.json").read_bytes()]
+    meta = json.loads((folder / "store/store.json").read_text())
+    del meta["checksum"]
+    return [json.dumps(meta).encode()]
 
 
 def _open_store(folder: Path, data: bytes) -> None:
-    (folder / "store/store.json").write_bytes(data)
+    meta = _changed(data)
+    sealed = data if meta is None else json.dumps(meta | {"checksum": store._checksum(meta)}).encode()
+    (folder / "store/store.json").write_bytes(sealed)
     opened = store.Store(folder / "store")
     opened.verify()
-    for position in range(len(opened)):
-        opened.record(position)
+    found = batching.Dataset([opened])
+    for position in range(len(found)):
+        found.id_text(position)
+        found.array(position)
 
 
 def _record(folder: Path) -> list[bytes]:
-    checkpoint.save_folder(folder / "model", {"a": torch.zeros(2)}, {"kind": "x"})
-    return [(folder / "model/record.json").read_bytes()]
+    """Of a recogniser, without its checksum; the folder keeps the recogniser."""
+    ctc.save_ctc(random_recogniser(), folder / "model", {"preset": "tiny"}, Scaling(0.5, 0.1))
+    record = dict(checkpoint.load_record(folder / "model"))
+    _SIZES.append(record["encoder"])
+    return [json.dumps(record).encode()]
+
+
+_SIZES: list[object] = []  # others would only take memory
 
 
 def _open_record(folder: Path, data: bytes) -> None:
-    (folder / "model/record.json").write_bytes(data)
-    checkpoint.load_folder(folder / "model")
+    record = _changed(data)
+    (folder / "model/record.json").write_bytes(data if record is None else checkpoint._seal(record))
+    found = checkpoint.load_record(folder / "model")
+    settings.finetune_settings(folder / "model", None, {})
+    if found["encoder"] in _SIZES:
+        ctc.load_ctc(folder / "model")
 
 
 def _saved(_folder: Path) -> list[bytes]:
@@ -198,7 +227,7 @@ def mutated(data: bytes, draws: random.Random) -> bytes:
                 found[at:at] = found[at : at + length]
             case 5:
                 found[at:at] = draws.choice(
-                    (b"\0", b"\n", b"-1", b"1e999", b"nan", b'"', b"{", b"\xff", b"..", b"9" * 40)
+                    (b"\0", b"\n", b"-1", b"1e999", b"nan", b'"', b"{", b"\xff", b"..", b"9" * 40, b"[" * 2000)
                 )
             case _:
                 del found[at:]
