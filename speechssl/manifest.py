@@ -370,7 +370,7 @@ def _kaldi_lines(path: Path, optional: bool = False) -> Iterator[tuple[str, str,
 def _read_fairseq(path: Path) -> Manifest:
     lines = list(_lines(path))
     root = Path(lines[0][1]) if lines else path.parent
-    if not lines or "\t" in lines[0][1] or not (path.parent / root).is_dir():
+    if not lines or "\t" in lines[0][1] or not os.path.isdir(path.parent / root):
         raise ManifestError(f"{path}:1: the first line of a fairseq .tsv is the folder of the audio")
     root = path.parent / root
     split = _split_name(path.stem)

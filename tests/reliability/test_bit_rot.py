@@ -27,7 +27,6 @@ def use_store(folder: Path) -> None:
     store = Store(folder)
     for k in range(len(store)):
         store.array(k), store.record(k)
-    store.verify()
 
 
 def make_store(folder: Path, store: Path) -> Callable[[], object]:

@@ -64,7 +64,9 @@ def listen() -> None:
         elif event in CHANGES:
             for path in args[: CHANGES[event]]:
                 if isinstance(path, (str, bytes, os.PathLike)):
-                    note("write", os.path.realpath(os.fsdecode(path)))
+                    folder = args[1] if event in ("os.remove", "os.rmdir") else -1  # open, as rmtree does it
+                    beside = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) and folder >= 0 else ""
+                    note("write", os.path.realpath(os.path.join(beside, os.fsdecode(path))))
         elif event.startswith(NEVER) and not (event.startswith("pickle.") and is_own_pickle()):
             note(event, *args)
 
