@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from speechssl.errors import CheckpointError
+from speechssl.formats import sync_folder
 
 TENSORS = "tensors.safetensors"
 RECORD = "record.json"
@@ -50,14 +51,14 @@ def save_folder(
     try:
         for name, data in contents.items():
             _write_durably(partial / name, data)
-        _sync_folder(partial)
+        sync_folder(partial)
     except OSError:  # a full disk, say: what is half written only takes more of it
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if path.exists():
         path.rename(old)
     partial.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -220,11 +221,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

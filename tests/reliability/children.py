@@ -75,7 +75,7 @@ def plant(fault: int) -> None:
 
     written, inner_save = checkpoint._write_durably, train._save
     checkpoint._write_durably, train._save = half_written, save  # type: ignore[assignment]
-    dying("_sync_folder", checkpoint)
+    dying("sync_folder", checkpoint)
     for name in ("mkdir", "rename"):
         dying(name, Path)
     dying("rmtree", checkpoint.shutil)

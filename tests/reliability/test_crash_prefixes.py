@@ -1,6 +1,7 @@
 """Every write stopped before each of its file operations, in four ways: the old state stays, or the new one is."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from speechssl.preparing import prepare
 from speechssl.report import read_metrics
 from speechssl.settings import PretrainSettings
 from speechssl.store import Store
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 
 
 @pytest.mark.parametrize("fate", Fate)

@@ -22,6 +22,7 @@ from test_train import SETTINGS, _toml
 
 from speechssl.checkpoint import checkpoints, load_record, save_folder
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 WATCHED = Path(__file__).parent / "watched.py"
 HOSTILE = [
     "$(touch owned)",
