@@ -68,7 +68,7 @@ def probe(
     stores: Mapping[Target, str | Path],
     minutes: float = 10.0,
     seed: int = 0,
-    baselines: bool = True,
+    only_mix: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Probed]:
     """Linear probes on every layer of ``encoder`` and on their learned mix.
@@ -79,7 +79,8 @@ def probe(
     Args:
         stores: what to ask, and of which store; ``TARGETS`` says what each needs.
         minutes: labelled audio that the probe of characters learns from, a seeded choice.
-        baselines: also of log-mel rows and of an encoder with the same shape and random weights.
+        only_mix: no probe of single layers, nor of the baselines: log-mel rows, and an encoder with the same shape and
+            random weights. A third of the time of the layers and the mix together.
         progress: told what comes next.
 
     Raises:
@@ -90,7 +91,7 @@ def probe(
     systems: list[tuple[str, Callable[[Batch], tuple[list[Tensor], Tensor]]]] = [
         ("model", lambda batch: layer_outputs(encoder, batch.inputs, batch.num_units))
     ]
-    if baselines:
+    if not only_mix:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "random encoder"))
             blank = Encoder(encoder.config).to(next(encoder.parameters()).device)
@@ -101,7 +102,8 @@ def probe(
         examples = _examples(target, Dataset([Store(path)]), encoder, minutes, seed)
         for system, frames in systems:
             progress(f"probing {target}: {system}, {len(examples.labels)} recordings")
-            errors, chance = (_characters if target == "characters" else _classes)(examples, encoder, frames, seed)
+            read = _characters if target == "characters" else _classes
+            errors, chance = read(examples, encoder, frames, seed, only_mix)
             names = ["log-mel"] if system == "log-mel" else [*map(str, range(len(errors) - 1)), MIX]
             held_out = len(examples.labels) - examples.train
             found += [
@@ -123,8 +125,7 @@ def watch(
         Store(path)
 
     def measure(encoder: Encoder) -> dict[str, float]:
-        found = probe(encoder, stores, minutes, seed, baselines=False)
-        errors = {f"probe_{row.target}": row.error for row in found if row.layer == MIX}
+        errors = {f"probe_{row.target}": row.error for row in probe(encoder, stores, minutes, seed, only_mix=True)}
         return errors | {"probe_mean": sum(errors.values()) / len(errors)}
 
     return measure
@@ -172,22 +173,30 @@ def _frames(
 
 
 class _Heads(nn.Module):
-    """A linear head for each of L layers and one for their mix, side by side: (N, L, D) -> (N, L + 1, C)."""
+    """A linear head for each of L layers and one for their mix, side by side: (N, L, D) -> (N, L + 1, C).
 
-    def __init__(self, layers: int, width: int, outputs: int) -> None:
+    Or for the mix alone: (N, 1, C).
+    """
+
+    def __init__(self, layers: int, width: int, outputs: int, only_mix: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(layers + 1, width, outputs))
-        self.bias = nn.Parameter(torch.zeros(layers + 1, outputs))
+        heads = 1 if only_mix else layers + 1
+        self.weight = nn.Parameter(torch.zeros(heads, width, outputs))
+        self.bias = nn.Parameter(torch.zeros(heads, outputs))
         self.mix = nn.Parameter(torch.zeros(layers))
 
     def forward(self, features: Tensor) -> Tensor:
         mixed = torch.einsum("nld,l->nd", features, self.mix.softmax(0))
-        together = torch.cat([features, mixed[:, None]], 1)
+        together = mixed[:, None] if len(self.weight) == 1 else torch.cat([features, mixed[:, None]], 1)
         return torch.einsum("nld,ldc->nlc", together, self.weight) + self.bias
 
 
 def _classes(
-    examples: _Examples, encoder: Encoder, frames: Callable[[Batch], tuple[list[Tensor], Tensor]], seed: int
+    examples: _Examples,
+    encoder: Encoder,
+    frames: Callable[[Batch], tuple[list[Tensor], Tensor]],
+    seed: int,
+    only_mix: bool,
 ) -> tuple[list[float], float]:
     """Share of held-out recordings whose class is wrong, of each layer and of the mix; and chance."""
     pooled = torch.stack(_frames(examples.dataset, encoder, frames, pool=True))
@@ -197,7 +206,7 @@ def _classes(
     learn, hold = pooled[: examples.train], pooled[examples.train :]
     mean, std = learn.mean(0), learn.std(0) + 1e-5
     learn, hold = (learn - mean) / std, (hold - mean) / std
-    heads = _Heads(pooled.shape[1], pooled.shape[2], len(names))
+    heads = _Heads(pooled.shape[1], pooled.shape[2], len(names), only_mix)
     optimizer = torch.optim.LBFGS(heads.parameters(), max_iter=100, line_search_fn="strong_wolfe")
     known = labels[: examples.train]
 
@@ -217,7 +226,11 @@ def _classes(
 
 
 def _characters(
-    examples: _Examples, encoder: Encoder, frames: Callable[[Batch], tuple[list[Tensor], Tensor]], seed: int
+    examples: _Examples,
+    encoder: Encoder,
+    frames: Callable[[Batch], tuple[list[Tensor], Tensor]],
+    seed: int,
+    only_mix: bool,
 ) -> tuple[list[float], float]:
     """Character error rate of greedy decoding on the held-out recordings, of each layer and of the mix; and 1."""
     config = encoder.config
@@ -235,7 +248,7 @@ def _characters(
         for i in range(examples.train)
         if features[i].shape[1] * per_frame >= max(1, min_ctc_frames(tokens[i].tolist()))
     ]
-    heads = _Heads(features[0].shape[0], features[0].shape[2], per_frame * tokenizer.size)
+    heads = _Heads(features[0].shape[0], features[0].shape[2], per_frame * tokenizer.size, only_mix)
     optimizer = torch.optim.Adam(heads.parameters(), lr=LR)
 
     def log_probs(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
