@@ -86,7 +86,7 @@ class Dataset:
         width = None if self.features.kind == "waveform" else self.features.width
         for store in stores:
             if store.width != width:
-                raise ConfigError(f"{store.path} holds arrays of width {store.width}, of its features are {width}")
+                raise ConfigError(f"{store.path} holds arrays of width {store.width}, its features have {width}")
         self.stores = tuple(stores)
         chosen = [store.indices(splits) for store in stores]
         self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)

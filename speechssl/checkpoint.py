@@ -77,6 +77,8 @@ def remove_partial(parent: Path) -> None:
     """Delete what ``save_folder`` and ``remove_folder`` left of folders in ``parent`` when they were killed."""
     for path in parent.glob(".*"):
         name, _, kind = path.name[1:].rpartition(".")
+        if not re.fullmatch(r"model|step-\d+", name):  # somebody else's
+            continue
         # Where a folder was moved aside and the new one never came, what lies aside is the good one.
         if kind in ("partial", "removed") or (kind == "old" and (parent / name).exists()):
             shutil.rmtree(path)

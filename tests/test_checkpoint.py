@@ -231,17 +231,18 @@ def test_what_kills_left_goes_and_what_is_whole_stays(saved: Path, monkeypatch: 
     parent = saved.parent
     for name in (f".{saved.name}.old", ".step-7.partial", ".step-3.removed"):
         shutil.copytree(saved, parent / name)
-    shutil.copytree(saved, parent / ".gone.old")  # the only good one of its name
+    shutil.copytree(saved, parent / ".step-9.old")  # the only good one of its name
     (parent / "mine.txt").touch()
+    (parent / ".film.partial").touch()
     remove_partial(parent)
-    assert {path.name for path in parent.iterdir()} == {saved.name, ".gone.old", "mine.txt"}
+    assert {path.name for path in parent.iterdir()} == {saved.name, ".step-9.old", "mine.txt", ".film.partial"}
     monkeypatch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         remove_folder(saved)
     monkeypatch.undo()
     assert not saved.exists()
     remove_folder(saved)
-    assert {path.name for path in parent.iterdir()} == {".gone.old", "mine.txt"}
+    assert {path.name for path in parent.iterdir()} == {".step-9.old", "mine.txt", ".film.partial"}
 
 
 def test_reading_between_the_renames_does_not_disturb_the_writer(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
