@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from speechssl.audio import MAX_DURATION_S, WINDOW_S, Samples, Span, settled_chunks, stream_mono
+from speechssl.audio import MAX_DURATION_S, WINDOW_S, Samples, Span, load_splitter, settled_chunks, stream_mono
 from speechssl.config import Settings
 from speechssl.errors import AudioError
 from speechssl.features import FeatureConfig, featurise, num_units
@@ -183,6 +183,8 @@ def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
 
 def make_alone(task: Task) -> None:
     """All that is done with the files of ``task``, for nothing: to see whether it can be done."""
+    load_splitter()
+    limit_cpu(cpu_limit_s(task.config.max_duration_s))
     with ShardWriter(task.part.parent, task.number, task.splits) as writer:  # where what a kill leaves goes in the end
         for _, group in groupby(task.records, key=lambda record: record.audio):
             _read_file(list(group), task, writer)
@@ -191,6 +193,8 @@ def make_alone(task: Task) -> None:
 def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: Path) -> tuple[Account, float]:
     """All files of ``task`` into ``writer``; returns their account and hours of audio."""
     account, total_hours = Account(), 0.0
+    if task.limited:
+        load_splitter()
     with reading(note) as about_to_read:
         for audio, group in groupby(task.records, key=lambda record: record.audio):
             writer.mark()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from speechssl.errors import AudioError, SpeechsslError
 from speechssl.formats import write_atomic
-from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_cpu, limit_memory, log, memory_limit
+from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_memory, log, memory_limit
 
 READING = ".reading"  # suffix of what names the file that is being read
 CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:
@@ -67,8 +67,9 @@ def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_
 
     Args:
         notes: folder of the notes of ``reading``, at any depth; verdicts are kept in it.
-        work: file as noted -> all that is done with it, to be done once more in a process of its own (pickled).
-        cpu_s: processor time that this may take, seconds.
+        work: file as noted -> all that is done with it, to be done once more in a process of its own (pickled); it
+            limits its processor time itself, after it has loaded its libraries.
+        cpu_s: that limit, seconds.
 
     Raises:
         SpeechsslError: a file could not be tried.
@@ -79,7 +80,7 @@ def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_
         audio = os.fsdecode(note.read_bytes().partition(b"\0")[0])
         if audio and audio not in known:
             log(f"a process died while it read {audio}: trying that file alone")
-            died_of = _tried_alone(work(audio), audio, cpu_s)
+            died_of = _tried_alone(work(audio), audio)
             if died_of == signal.SIGXCPU:
                 known[audio] = f"it takes more than {cpu_s} s of processor time"
             elif died_of in _CRASHES:
@@ -91,9 +92,9 @@ def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_
     return known
 
 
-def _tried_alone(work: Callable[[], object], audio: str, cpu_s: int) -> signal.Signals | None:
+def _tried_alone(work: Callable[[], object], audio: str) -> signal.Signals | None:
     """Do the work in a process of its own; returns the signal that ended it."""
-    alone = get_context("spawn").Process(target=_do, args=(work, cpu_s), daemon=True)
+    alone = get_context("spawn").Process(target=_do, args=(work,), daemon=True)
     try:
         with deaf_to_interrupts():
             alone.start()
@@ -111,9 +112,8 @@ def _tried_alone(work: Callable[[], object], audio: str, cpu_s: int) -> signal.S
     return signal.Signals(-alone.exitcode) if alone.exitcode else None
 
 
-def _do(work: Callable[[], object], cpu_s: int) -> None:
+def _do(work: Callable[[], object]) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     limit_memory(MEMORY_BYTES)
-    limit_cpu(cpu_s)
     with suppress(Exception):  # none of which ends the process
         work()
