@@ -104,7 +104,8 @@ def _manifest(root: Path, records: Iterable[Record]) -> Manifest:
         raise ManifestError(f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}")
     for a, b in pairwise(ordered):
         if a.id == b.id:
-            raise ManifestError(f"{root}: id {a.id!r} stands for both {a.audio!r} and {b.audio!r}")
+            hint = ": for parts of one file, a JSONL manifest with offset and duration" if a.audio == b.audio else ""
+            raise ManifestError(f"{root}: id {a.id!r} stands for both {a.audio!r} and {b.audio!r}{hint}")
     return Manifest(root, ordered)
 
 
@@ -400,11 +401,12 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     """Assign train, dev or test to every record without a split; given splits stay.
 
     All records of a speaker fall into one split, and follow the split that another record of theirs has. Without a
-    speaker, or with fewer speakers than splits, each record is on its own. The choice is a hash of the name: it does
-    not depend on order, and hardly on what else there is. Only a split that would stay empty takes one group more.
+    speaker, or with fewer speakers than splits, all parts of a file do; with fewer files than splits, each part is on
+    its own. The choice is a hash of the name: it does not depend on order, and hardly on what else there is. Only a
+    split that would stay empty takes one group more.
 
     Args:
-        dev, test: expected share of groups (speakers or records), 0..1, together below 1.
+        dev, test: expected share of groups (speakers, files or parts), 0..1, together below 1.
 
     Raises:
         ConfigError: shares out of range.
@@ -418,10 +420,14 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     settled = {speaker: splits.pop() for speaker, splits in given.items() if len(splits) == 1}
     open_records = [r for r in manifest.records if r.split is None and r.speaker not in settled]
     speakers = {record.speaker for record in open_records} - {None}
-    few = len(speakers) + len(settled) < 1 + (dev > 0) + (test > 0)
+    wanted = 1 + (dev > 0) + (test > 0)
+    parts = Counter(record.audio for record in open_records)
 
     def group(record: Record) -> str:
-        return f"id {record.id}" if record.speaker is None or few else f"speaker {record.speaker}"
+        if record.speaker is not None and len(speakers) + len(settled) >= wanted:
+            return f"speaker {record.speaker}"
+        # One programme has one room and one text: a part of it in test knows those in train.
+        return f"audio {record.audio}" if parts[record.audio] > 1 and len(parts) >= wanted else f"id {record.id}"
 
     taken = {record.split for record in manifest.records}
     chosen = _choose({group(record) for record in open_records}, dev, test, taken)

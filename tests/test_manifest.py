@@ -406,6 +406,23 @@ def test_speakers_stay_whole_and_order_does_not_matter(speakers: int, count: int
     assert {r.id: r for r in again.records} == divided
 
 
+@given(st.integers(1, 12), st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+def test_parts_of_a_file_stay_together(files: int, parts: int) -> None:
+    """A part of a programme in test knows the voice, the room and the text of those in train."""
+    records = tuple(
+        Record(f"{n}@{k}", f"{n}.wav", float(k), 1.0, text=f"{n} {k}") for n in range(files) for k in range(parts)
+    )
+    divided = split_manifest(Manifest(Path("r"), records)).records
+    found: dict[str, set[str | None]] = {}
+    for record in divided:
+        found.setdefault(record.audio, set()).add(record.split)
+    if files >= 3:
+        assert all(len(splits) == 1 for splits in found.values())
+    if files * parts >= 3:
+        assert {record.split for record in divided} == {"train", "dev", "test"}
+
+
 def test_shares_out_of_range() -> None:
     for dev, test in ((-0.1, 0.1), (0.5, 0.5), (0.1, 2.0)):
         with pytest.raises(ConfigError, match="shares"):
