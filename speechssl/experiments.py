@@ -79,18 +79,23 @@ def pretrain(
     )
     about: Table = {"data": {"stores": identity, "splits": list(splits)}}
     if init is not None:
-        about["init"] = str(init)
+        about["init"] = _origin(Path(init))
         _start_from(task, settings, Path(init))
     if isinstance(task, Units):
         task.to(pick_device(settings.train.device)).fit(dataset)
-        if settings.units.teacher is not None:  # its checksums: another one under the same name is another run
-            about["teacher"] = load_record(model_folder(Path(settings.units.teacher)))["files"]
+        if settings.units.teacher is not None:
+            about["teacher"] = _origin(Path(settings.units.teacher))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
     fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about, validation)
     with ranks.together():
         if ranks.rank() == 0:
             save_pretrained(task, Path(run, "model"), settings)
     return Path(run, "model")
+
+
+def _origin(folder: Path) -> Table:
+    """Which model a run starts from. Another one under the same name is another run, so its checksums are in it."""
+    return {"path": str(folder), "files": load_record(model_folder(folder))["files"]}
 
 
 def _watch(encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig) -> Validation:
@@ -240,11 +245,13 @@ def finetune(
     texts = [normalise(_text(train, p), settings.normaliser) for p in range(len(train))]
     tokenizer = train_tokenizer(settings.tokenizer, texts)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
+    origin: Table | str = "none"
     if isinstance(init, Encoder):
         encoder, origin = copy.deepcopy(init), "an encoder in memory"
+    elif init is not None:
+        encoder, origin = load_encoder(init, settings.encoder), _origin(Path(init))
     else:
-        origin = "none" if init is None else str(init)
-        encoder = Encoder(settings.encoder) if init is None else load_encoder(init, settings.encoder)
+        encoder = Encoder(settings.encoder)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
     run = Path(run)

@@ -230,10 +230,13 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
     assert record["about"]["task"] == "units"
     assert not any("teacher" in name for name in tensors)
 
-    # The teacher may lie elsewhere; another one under the same name is another run.
-    moved = tmp_path / "moved"
-    shutil.copytree(teachers[0], moved)
-    pretrain([labelled_store], run, settings(moved, 6), init=teachers[1])
+    # The models may lie elsewhere; another one under the same name is another run.
+    moved = tmp_path / "moved", tmp_path / "moved too"
+    for old, new in zip(teachers, moved, strict=True):
+        shutil.copytree(old, new)
+    pretrain([labelled_store], run, settings(moved[0], 6), init=moved[1])
+    with pytest.raises(ConfigError, match=r"init\.files"):
+        pretrain([labelled_store], run, settings(moved[0], 6), init=moved[0])
     shutil.rmtree(teachers[0])
     shutil.copytree(teachers[1], teachers[0])
     with pytest.raises(ConfigError, match=r"teacher\.tensors"):
@@ -246,3 +249,17 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
     other = other.model_copy(update={"units": other.units.model_copy(update={"num_codes": (8, 5)})})
     again = pretrain([labelled_store], tmp_path / "again", other, init=run)
     assert load_folder(again)[0]["codes_0"].shape[0] == 8
+
+
+def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(labelled_store: Path, tmp_path: Path) -> None:
+    """A model made anew under the same name gave the recogniser of the old one, without a word."""
+    for seed in (0, 1):
+        other = as_table(PRETRAIN) | {"train": FEW | {"seed": seed}}
+        pretrain([labelled_store], tmp_path / str(seed), build(PretrainSettings, other))
+    shutil.copytree(tmp_path / "0", tmp_path / "a")
+    finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")
+    finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "0")
+    shutil.rmtree(tmp_path / "a")
+    shutil.copytree(tmp_path / "1", tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"init\.files"):
+        finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")

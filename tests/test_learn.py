@@ -53,9 +53,11 @@ def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
     """By hand, without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)). Two neighbours of the contrastive runs are swapped."""
     rows = [of_task("contrastive", loss, -loss, cer) for loss, cer in ((1, 50), (2, 70), (3, 60), (4, 80))]
     rows += [of_task("reconstruction", loss, None, cer) for loss, cer in ((0.1, 9), (0.2, 8), (0.3, 7), (0.4, 6))]
+    rows += [of_task("contrastive", 9 - loss, None, 9 * loss) | {"labelled": "other"} for loss in (1, 2, 3, 4)]
     rows += [of_task("views", 1, None, cer) for cer in (1, 2, 3)] + [row("y", "scratch", 10, 0, 5)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in learn.correlations(rows).splitlines()[3:]]
     assert lines == [
+        ["10", "contrastive", "4", "-1.00", "-1.00", "-", "-"],
         ["10", "contrastive", "4", "+0.80", "+0.80", "-0.80", "-0.80"],
         ["10", "reconstruction", "4", "-1.00", "-1.00", "-", "-"],
     ]
@@ -89,7 +91,8 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     assert [s["train"]["steps"] for s in settings] == [2, 2, 2]
     assert settings[0]["encoder"] == settings[1]["encoder"] == settings[2]["encoder"]
     assert [s["ctc"]["frozen"] for s in settings] == [False, False, True]
-    assert [s["init"] == str(runs / "pretrained") for s in settings] == [True, False, False]
+    assert [s["init"] for s in settings[1:]] == ["none", "none"]
+    assert settings[0]["init"]["path"] == str(runs / "pretrained")
     assert load_record(runs / "pretrained" / "model")["kind"] == "pretraining"
     monkeypatch.setattr(learn, "finetune", None)  # would be called, and fail
     capsys.readouterr()

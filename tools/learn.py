@@ -204,14 +204,15 @@ def as_text(rows: Sequence[Table]) -> str:
 def correlations(rows: Sequence[Table]) -> str:
     """Whether a task's own loss foretells error rates: rank correlation (Spearman) over the runs of each task.
 
-    A loss that foretells them has a correlation near 1, an accuracy near -1. Losses of two tasks do not compare, and
-    neither do fine-tunings of two kinds, so each has a line.
+    A loss that foretells them has a correlation near 1, an accuracy near -1. Losses of two tasks do not compare, nor do
+    fine-tunings of two kinds, models of two shapes, or error rates on two corpora, so each has a line.
     """
     runs: dict[tuple[str, str, str], list[Table]] = {}
     for row in rows:
         if "failed" not in row and row.get("pretraining"):
             task = dict(item.split("=", 1) for item in row["pretrain"]).get("task", "contrastive")
-            runs.setdefault((amount(row["minutes"]), task, " ".join(row["finetune"])), []).append(row)
+            alike = json.dumps([row["finetune"], *(row.get(name) for name in ("labelled", "preset", "encoder"))])
+            runs.setdefault((amount(row["minutes"]), task, alike), []).append(row)
     cells = []
     for (minutes, task, _), found in sorted(runs.items()):
         if len(found) >= LEAST:
