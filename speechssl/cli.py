@@ -157,7 +157,7 @@ def pretrain_command(
         raise ConfigError("--probe-every without a --probe: give one, such as --probe characters=STORE")
     every = [f"train.validate_every={probe_every or 500}"] if probes else []
     settings = pretrain_settings(init_from, preset, parse_overrides([*(set_ or []), *every]))
-    measure = watch(_probe_stores(probes)) if probes else None
+    measure = watch(_probe_stores(probes), settings.encoder) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]) + ("; the probes come on top" if probes else ""))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from speechssl.batching import Batch, Dataset, choose_minutes
 from speechssl.config import as_json
 from speechssl.decode import greedy, min_ctc_frames
-from speechssl.encoder import Encoder, layer_outputs
+from speechssl.encoder import Encoder, EncoderConfig, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.features import FeatureConfig, featurise
 from speechssl.formats import write_atomic
@@ -26,7 +26,7 @@ from speechssl.text import CharTokenizer, normalise, train_tokenizer
 
 Target = Literal["characters", "keyword", "digit", "speaker"]
 TARGETS: Mapping[Target, str] = {
-    "characters": "a linear CTC of the transcripts; character error rate on split dev",
+    "characters": "a linear CTC of the transcripts; character error rate on split dev, or 10 minutes of it",
     "keyword": "the first folder of each recording; error on a quarter of the recordings of split train",
     "digit": "the whole transcript as one class; error on split dev",
     "speaker": "the speaker; error on a quarter of the recordings of split train",
@@ -34,6 +34,7 @@ TARGETS: Mapping[Target, str] = {
 MIX = "mix"  # the layers weighed by a softmax that the probe learns
 NORMALISER = "basic-1"
 MOST = 2000  # recordings that a classifier is shown, those held out among them
+HELD_OUT_MINUTES = 10.0  # of characters
 BATCH_S = 60.0
 OUTPUT_S = 0.02  # a linear CTC needs an output this often to have room for the letters of fast speech
 UPDATES, LR, CTC_BATCH = 240, 1e-2, 32  # of the linear CTC; its rate falls to 0
@@ -114,15 +115,19 @@ def probe(
 
 
 def watch(
-    stores: Mapping[Target, str | Path], minutes: float = 10.0, seed: int = 0
+    stores: Mapping[Target, str | Path], shape: EncoderConfig, minutes: float = 10.0, seed: int = 0
 ) -> Callable[[Encoder], dict[str, float]]:
     """The error of the layers' mix for each target, and their mean, as ``pretrain`` logs them on the way.
 
+    Args:
+        shape: of the encoder that will be asked.
+        stores, minutes, seed: as ``probe``.
+
     Raises:
-        ManifestError: a store cannot be opened, which is said now and not hours later.
+        ConfigError, ManifestError: as ``probe``, which is said now and not hours later.
     """
-    for path in stores.values():
-        Store(path)
+    for target, path in stores.items():
+        _examples(target, Dataset([Store(path)]), Encoder(shape), minutes, seed)
 
     def measure(encoder: Encoder) -> dict[str, float]:
         errors = {f"probe_{row.target}": row.error for row in probe(encoder, stores, minutes, seed, only_mix=True)}
@@ -319,10 +324,11 @@ def _examples(target: Target, dataset: Dataset, encoder: Encoder, minutes: float
             f"{dataset.stores[0].path} cannot answer for {target} ({TARGETS[target]}): the {len(parts[0])} recordings "
             f"to learn from are of {classes} classes, at least two of each are needed"
         )
-    if target == "characters":
-        subset = dataset.subset(parts[0])
-        chosen = subset if subset.seconds <= 60 * minutes else choose_minutes(subset, minutes, seed)
-        parts[0] = parts[0][np.isin(dataset.index_of[parts[0]], chosen.index_of)]
+    if target == "characters":  # all layers of all frames are held at once: 14 MB for a minute and layer of 768
+        for k, bound in enumerate((minutes, HELD_OUT_MINUTES)):
+            subset = dataset.subset(parts[k])
+            chosen = subset if subset.seconds <= 60 * bound else choose_minutes(subset, bound, seed)
+            parts[k] = parts[k][np.isin(dataset.index_of[parts[k]], chosen.index_of)]
     else:
         rng = generator("probe examples", seed)
         most = (3 * MOST // 4, MOST // 4)

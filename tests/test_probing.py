@@ -142,8 +142,22 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
     for target in probing.TARGETS:
         with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             probe(small_encoder(), {target: tmp_path / "store"})
+        with pytest.raises(ConfigError, match=f"cannot answer for {target}"):  # before the first update
+            watch({target: tmp_path / "store"}, small_encoder().config)
     with pytest.raises(ConfigError, match="prepare it anew"):
         probe(tiny_encoder("base"), {"digit": letters})
+
+
+def test_characters_hold_a_part_of_a_large_dev_split(labelled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers of all its frames would not fit into memory."""
+    dataset = Dataset([Store(labelled_store)])
+    whole, seconds = probing._examples("characters", dataset, small_encoder(), 10.0, 0), 8.0
+    monkeypatch.setattr(probing, "HELD_OUT_MINUTES", seconds / 60)
+    part = probing._examples("characters", dataset, small_encoder(), 10.0, 0)
+    assert (part.train, part.labels[: part.train]) == (whole.train, whole.labels[: whole.train])
+    held_out = part.dataset.num_samples[part.train :] / RATE
+    assert seconds / 2 < held_out.sum() <= seconds < (whole.dataset.num_samples[whole.train :] / RATE).sum()
+    assert set(part.labels[part.train :]) < set(whole.labels[whole.train :])
 
 
 def test_classes_that_are_as_many_as_recordings_are_refused(labelled_store: Path) -> None:
@@ -154,7 +168,7 @@ def test_classes_that_are_as_many_as_recordings_are_refused(labelled_store: Path
 def test_what_is_watched_is_the_mix_of_each_target_and_their_mean(letters: Path) -> None:
     encoder = small_encoder()
     stores = {"digit": letters, "speaker": letters}
-    found = watch(stores)(encoder)  # type: ignore[arg-type]
+    found = watch(stores, encoder.config)(encoder)  # type: ignore[arg-type]
     mixes = {r.target: r.error for r in probe(encoder, stores, only_mix=True)}  # type: ignore[arg-type]
     assert found == {
         "probe_digit": mixes["digit"],
