@@ -114,7 +114,22 @@ def test_digits_joins_every_recording_once_and_trains_four_systems(tmp_path: Pat
         assert {row[3] for row in own} == {split}
         assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted("abcdef"[n % 6] for n in range(60))
         assert all(3 <= len(row[1].split()) <= 7 for row in own)
+    other = run("digits", *options, "--seed", 1, "--stop-stage", 1)
+    assert other.returncode == 1
+    assert "holds strings of seed 0: give another folder for those of 1" in other.stderr
     name, text = rows[0][0], rows[0][1]
     seconds = soundfile.info(tmp_path / "exp/strings" / name).duration
     letters = len(text.split())
     assert letters * (0.15 + 0.05) <= seconds <= letters * (0.21 + 0.3) + 0.3
+
+
+@pytest.mark.parametrize("wrong", ["di0.wav,a,,test", "di0.wav,a,di,train"])
+def test_digits_takes_no_recording_whose_side_is_unclear(tmp_path: Path, wrong: str) -> None:
+    """One without a speaker was left out without a word; a speaker of two splits went to the first."""
+    table = make_digits(tmp_path / "speech" / "digits", 6) / "metadata.csv"
+    table.write_text(table.read_text().replace("di0.wav,a,di,test", wrong))
+    done = run("digits", "--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--stop-stage", 1)
+    assert done.returncode == 1
+    assert "di" in done.stderr
+    assert "needs a speaker, all of whose recordings are in one split" in done.stderr
+    assert not (tmp_path / "exp/strings").exists()

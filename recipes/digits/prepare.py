@@ -4,6 +4,7 @@ python recipes/digits/prepare.py DIGITS OUT [--seed 0]
 
 DIGITS/metadata.csv   file_name, transcription, speaker, split of recordings of one digit each
 OUT/<speaker>/<n>.wav, OUT/metadata.csv   the strings, 50 to 300 ms of quiet around each digit
+OUT/seed.txt                              what they were drawn with
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from speechssl.audio import load_audio, write_wav
-from speechssl.errors import SpeechsslError
+from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.manifest import Record, scan
 
 DIGITS_IN_A_STRING = 3, 7
@@ -52,14 +53,24 @@ def join(root: Path, string: Sequence[Record], draws: random.Random) -> np.ndarr
 
 
 def make(digits: Path, out: Path, seed: int) -> int:
-    """Write all strings, unless they are there; returns how many."""
+    """Write all strings, unless they are there; returns how many.
+
+    Raises:
+        ConfigError: strings of another seed are there; a recording's speaker is unknown, or in two splits.
+    """
     if (out / "metadata.csv").is_file():
+        if (before := (out / "seed.txt").read_text(encoding="utf-8").strip()) != str(seed):
+            raise ConfigError(f"{out} holds strings of seed {before}: give another folder for those of {seed}")
         return len((out / "metadata.csv").read_text(encoding="utf-8").splitlines()) - 1
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     rows: list[tuple[str, str, str, str]] = []
     manifest = scan(digits)
-    for speaker in sorted({record.speaker or "" for record in manifest.records}):
+    split_of: dict[str, str | None] = {}
+    for record in manifest.records:
+        if not record.speaker or split_of.setdefault(record.speaker, record.split) != record.split:
+            raise ConfigError(f"{digits}: {record.audio} needs a speaker, all of whose recordings are in one split")
+    for speaker in sorted(split_of):
         own = [record for record in manifest.records if record.speaker == speaker]
         draws = random.Random(f"{seed} {speaker}")  # noqa: S311 (no secret)
         (partial / speaker).mkdir(parents=True)
@@ -70,6 +81,7 @@ def make(digits: Path, out: Path, seed: int) -> int:
     with (partial / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("file_name", "transcription", "speaker", "split"), *rows])
+    (partial / "seed.txt").write_text(f"{seed}\n", encoding="utf-8")
     partial.rename(out)
     return len(rows)
 
