@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,8 +173,7 @@ class BeamSearch:
                 "a language model over words needs a recogniser with a token for the space; this one's are pieces of "
                 "words: estimate one over its tokens (speechssl lm --tokens-of MODEL)"
             )
-        if backend is None:
-            backend = "flashlight" if find_spec("flashlight") else "plain"
+        backend = backend or _installed()
         self._search: _Search = (_Flashlight if backend == "flashlight" else _Plain)(tokenizer, lm, lexicon, config)
 
     def __call__(self, log_probs: Tensor, num_frames: Tensor, nbest: int = 1) -> list[list[Hypothesis]]:
@@ -293,6 +293,15 @@ class _Kept(NamedTuple):
         return self._replace(score=self.score + value, best=self.best + value)
 
 
+@cache
+def _installed() -> Literal["flashlight", "plain"]:
+    """The search that there is; told once if it is the slow one."""
+    if find_spec("flashlight"):
+        return "flashlight"
+    log("flashlight-text is not installed, so Python searches with the language model: many times slower")
+    return "plain"
+
+
 class _Beam(dict[_State, _Kept]):
     """States and the best way to each."""
 
@@ -314,7 +323,7 @@ class _Plain:
         self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
     ) -> None:
         if is_binary(lm):
-            raise ConfigError(f"{lm} is a KenLM binary: to read it, pip install 'speechssl[lm]'; or give an ARPA file")
+            raise ConfigError(f"{lm} is a KenLM binary: to read it, pip install flashlight-text; or give an ARPA file")
         self._lm: NgramModel = read_arpa(lm)
         self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
         self._separator = (_space(tokenizer) or (tokenizer.unk_id,))[0]

@@ -25,6 +25,8 @@ class QuantizerConfig(Settings):
     def _divisible(self) -> "QuantizerConfig":
         if self.width % self.num_codebooks:
             raise ValueError(f"width {self.width} must be divisible by num_codebooks {self.num_codebooks}")
+        if self.num_codes**self.num_codebooks >= 1 << 63:  # combinations of codes are compared as one number
+            raise ValueError(f"{self.num_codebooks} codebooks of {self.num_codes} codes: at most 2^63 combinations")
         return self
 
 

@@ -181,7 +181,11 @@ def test_codes_stay_float32_under_mixed_precision() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"width": 7}, "width 7 must be divisible by num_codebooks 2"), ({"num_codes": 1}, "num_codes")],
+    [
+        ({"width": 7}, "width 7 must be divisible by num_codebooks 2"),
+        ({"num_codes": 1}, "num_codes"),
+        ({"num_codebooks": 16}, "at most 2"),
+    ],
 )
 def test_wrong_shapes_are_refused(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
