@@ -5,7 +5,7 @@
 #
 # FOLDER holds kathleen/ with metadata.csv. Pretraining hears the audio of its train split; the systems are trained on
 # transcripts of the chosen minutes alone, the language model on those of the train split. What pretraining gives is the
-# row "pretrained" beside "longer from scratch": one schedule of as many labelled updates and more.
+# row "pretrained" beside "longer from scratch": one schedule of as many labelled updates as all its rounds together.
 
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
@@ -26,7 +26,7 @@ systems() {
     local common=("$store" --preset "$preset" --set "train.seed=$seed" "${@:3}")
     speechssl finetune "${common[@]}" --set "train.steps=$2" --init-from none --run "$runs/scratch" >&2
     speechssl finetune "${common[@]}" --set "train.steps=$2" --init-from none --freeze-encoder --run "$runs/frozen" >&2
-    speechssl finetune "${common[@]}" --set "train.steps=$(($2 * 3 / 2))" --init-from none --run "$runs/longer" >&2
+    speechssl finetune "${common[@]}" --set "train.steps=$(($2 + rounds * again_steps))" --init-from none --run "$runs/longer" >&2
     for ((round = 1; round <= rounds; round++)); do
         speechssl pretrain "$store" --split train --preset "$preset" --init-from "$before" \
             --run "$runs/pretrained-$round" \
