@@ -25,7 +25,7 @@ lint: .venv/dev.stamp
 
 check: lint test
 
-# The campaigns of tests/reliability with all their tries: an hour on 2 cores. docs/reliability.md has what they printed.
+# The campaigns of tests/reliability with all their tries: 80 minutes on 2 cores. docs/reliability.md has what they printed.
 reliability: .venv/dev.stamp
 	rm -f reliability.jsonl
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/reliability --full --figures reliability.jsonl
