@@ -46,6 +46,7 @@ from speechssl.formats import (
 )
 from speechssl.jobs import Job, in_order, made_by, transcribe_files
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
+from speechssl.manifest import scan
 from speechssl.outputs import claim, outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
@@ -100,6 +101,9 @@ class ExportTarget(StrEnum):
 def prepare_command(
     source: Annotated[Path, typer.Argument(help="Audio folder, .jsonl, metadata.csv, Kaldi folder, fairseq .tsv.")],
     store: Annotated[Path, typer.Argument(help="Folder to write.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of a JSONL manifest's or Kaldi folder's audio; else its own.")
+    ] = None,
     features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
     min_chunk: Annotated[float, typer.Option(help="Shortest chunk of unlabelled audio, seconds.")] = 2.0,
     max_chunk: Annotated[float, typer.Option(help="Longest chunk of unlabelled audio, seconds.")] = 15.0,
@@ -118,7 +122,8 @@ def prepare_command(
     }
     config = build(PrepareConfig, table)
     with HoursProgress() as progress:
-        report = prepare(source, store, config, jobs=jobs, force=force, progress=progress)
+        given = source if root is None else scan(source, root)
+        report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
     _out(report.table() + "\n")
     if report.num_rejected:
         log(f"{report.num_rejected} of {report.num_files} files rejected, see {store / 'rejects.jsonl'}")

@@ -80,6 +80,8 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
     """
     _real_folder.cache_clear()
     path = Path(source)
+    if root is not None and path.suffix.lower() not in (".jsonl", ".json") and not (path / "wav.scp").is_file():
+        raise ManifestError(f"{path}: a root is for JSONL manifests and Kaldi folders: leave it out")
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return _manifest(Path(root or path), _read_kaldi(path, Path(root or path)))
@@ -132,7 +134,7 @@ def _below(root: Path, audio: str, where: str) -> str:
     if os.path.islink(real):
         real = os.path.realpath(real)
     if relative.split(os.sep)[0] == ".." or not real.startswith(home.rstrip(os.sep) + os.sep):
-        raise ManifestError(f"{where}: {audio!r} leads outside {root}; move the audio there or give its folder")
+        raise ManifestError(f"{where}: {audio!r} leads outside {root}: give the audio's folder as --root, or move it")
     return Path(relative).as_posix()
 
 

@@ -20,6 +20,7 @@ from speechssl import cli, probing
 from speechssl.errors import ConfigError
 from speechssl.experiments import finetune, pretrain
 from speechssl.report import read_metrics
+from speechssl.store import Store
 
 
 def call(*arguments: object) -> Result:
@@ -43,6 +44,20 @@ def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = tmp_path_factory.mktemp("runs") / "model"
     finetune([labelled_store], run, tuned(), init=None)
     return run
+
+
+def test_prepare_finds_a_kaldi_folders_audio_elsewhere(labelled_folder: Path, tmp_path: Path) -> None:
+    """Absolute paths are the rule there, and a folder beside the audio is too."""
+    audio = sorted(labelled_folder.rglob("*.wav"))[:3]
+    (tmp_path / "kaldi").mkdir()
+    (tmp_path / "kaldi/wav.scp").write_text("".join(f"{path.stem} {path}\n" for path in audio))
+    refused = call("prepare", tmp_path / "kaldi", tmp_path / "store")
+    assert refused.exit_code == 1
+    assert "--root" in str(refused.exception)
+    done = call("prepare", tmp_path / "kaldi", tmp_path / "store", "--root", labelled_folder, "--min-chunk", 0.1)
+    assert done.exit_code == 0, done.stderr
+    store = Store(tmp_path / "store")
+    assert {store.record(k).audio for k in range(len(store))} == {str(p.relative_to(labelled_folder)) for p in audio}
 
 
 def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:

@@ -250,6 +250,14 @@ def test_kaldi(tmp_path: Path) -> None:
     )
     (folder / "segments").unlink()
     assert [r.id for r in scan(folder).records] == ["rec1", "rec2"]
+    with pytest.raises(ManifestError, match="leave it out"):
+        scan(folder / "two words.wav", root=tmp_path)
+
+
+def test_parts_of_a_file_in_a_table_say_what_can_hold_them(tmp_path: Path) -> None:
+    table = lines(tmp_path / "metadata.csv", "file_name,text,start,end", "a.wav,one,0,2", "a.wav,two,2,4")
+    with pytest.raises(ManifestError, match="for parts of one file, a JSONL manifest with offset and duration"):
+        scan(table)
 
 
 @pytest.mark.parametrize(
