@@ -3,9 +3,10 @@
 #
 #     bash recipes/kathleen/run.sh --data FOLDER [--exp exp/kathleen] [--stage N --stop-stage M]
 #
-# FOLDER holds kathleen/ with metadata.csv. Pretraining hears the audio of its train split; the systems are trained on
-# transcripts of the chosen minutes alone, the language model on those of the train split. What pretraining gives is the
-# row "pretrained" beside "longer from scratch": one schedule of as many labelled updates as all its rounds together.
+# FOLDER holds kathleen/ with metadata.csv (file_name, transcription, speaker, split): rhasspy's recordings of one speaker,
+# CC0, 1620 files, split so that no sentence is on two sides. Pretraining hears the audio of its train split; the systems
+# are trained on transcripts of the chosen minutes alone, the language model on those of the train split. What pretraining
+# gives is the row "pretrained" beside "longer from scratch": one schedule of as many labelled updates as all its rounds.
 
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
