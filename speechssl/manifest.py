@@ -24,6 +24,7 @@ from speechssl.formats import write_atomic
 UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
 _SPLITS = {"valid": "dev", "validation": "dev", "val": "dev", "development": "dev", "eval": "test"}
 _TEXT_COLUMNS = ("transcription", "text", "sentence")
+_TIME_COLUMNS = ("start", "end", "offset", "begin", "start_time", "end_time")  # never passed over: texts of parts
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 
 
@@ -106,8 +107,7 @@ def _manifest(root: Path, records: Iterable[Record]) -> Manifest:
         raise ManifestError(f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}")
     for a, b in pairwise(ordered):
         if a.id == b.id:
-            hint = ": for parts of one file, a JSONL manifest with offset and duration" if a.audio == b.audio else ""
-            raise ManifestError(f"{root}: id {a.id!r} stands for both {a.audio!r} and {b.audio!r}{hint}")
+            raise ManifestError(f"{root}: id {a.id!r} stands for both {a.audio!r} and {b.audio!r}")
     return Manifest(root, ordered)
 
 
@@ -252,6 +252,11 @@ def _read_table(path: Path, root: Path) -> Iterator[Record]:
             columns = rows.fieldnames or ()
             if "file_name" not in columns:
                 raise ManifestError(f"{path}:1: no column file_name among {', '.join(columns) or 'none'}")
+            if timed := next((c for c in _TIME_COLUMNS if c in columns), None):
+                raise ManifestError(
+                    f"{path}:1: a column {timed!r}, but a table has whole files: give parts as a JSONL manifest "
+                    "with offset and duration, or remove the column"
+                )
             text = next((c for c in _TEXT_COLUMNS if c in columns), None)
             speaker = next((c for c in _SPEAKER_COLUMNS if c in columns), None)
             for row in rows:

@@ -254,9 +254,10 @@ def test_kaldi(tmp_path: Path) -> None:
         scan(folder / "two words.wav", root=tmp_path)
 
 
-def test_parts_of_a_file_in_a_table_say_what_can_hold_them(tmp_path: Path) -> None:
-    table = lines(tmp_path / "metadata.csv", "file_name,text,start,end", "a.wav,one,0,2", "a.wav,two,2,4")
-    with pytest.raises(ManifestError, match="for parts of one file, a JSONL manifest with offset and duration"):
+def test_a_table_of_parts_of_files_is_refused(tmp_path: Path) -> None:
+    """The times were passed over: the text of a part stood for the whole file."""
+    table = lines(tmp_path / "metadata.csv", "file_name,text,start,end", "a.wav,one,0,2", "b.wav,two,2,4")
+    with pytest.raises(ManifestError, match=r"csv:1: a column 'start'.*JSONL manifest with offset and duration"):
         scan(table)
 
 
