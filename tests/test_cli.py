@@ -437,7 +437,7 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
-    monkeypatch.setattr(cli, "watch", lambda _: lambda _encoder: {"probe_mean": next(errors)})
+    monkeypatch.setattr(cli, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
     preset = tmp_path / "small.toml"
     preset.write_text(_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
     made = call(

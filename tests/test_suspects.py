@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_preparing import SMALL, corpus, files_of, start
+from test_preparing import SMALL, corpus, files_of
 
 from speechssl import suspects
 from speechssl.preparing import prepare
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["corpus"]  # a fixture
 
 DEADLY = """
-import os, signal, sys
+import os, signal, sys, time
 from speechssl import suspects
 suspects.CPU_S, suspects.CPU_PER_S, suspects.MEMORY_BYTES = 1, 0.0, 2 << 30  # 3 s less than libraries take to load
 from speechssl import shards
@@ -152,7 +152,11 @@ def test_a_smaller_limit_of_the_system_stays_and_convicts_no_file() -> None:
 def test_who_was_only_killed_from_outside_is_not_suspected_for_long(corpus: Path, tmp_path: Path) -> None:
     expected = prepare(corpus, tmp_path / "whole", SMALL)
     out = tmp_path / "s"
-    run = start(corpus, out, 1)
+    (tmp_path / "slow.py").write_text(
+        DEADLY.replace("deadly(path, *args, **kwargs):", "deadly(path, *args, **kwargs):\n    time.sleep(0.3)")
+    )
+    command = [sys.executable, str(tmp_path / "slow.py"), str(corpus), str(out), SMALL.model_dump_json(), "1"]
+    run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
     while run.poll() is None and not list(out.rglob("*.reading")):
         time.sleep(0.001)
     run.kill()
@@ -165,7 +169,7 @@ def test_who_was_only_killed_from_outside_is_not_suspected_for_long(corpus: Path
 def test_an_interrupt_does_not_wait_for_a_long_file(corpus: Path, tmp_path: Path) -> None:
     corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
     shutil.copy(next(corpus.rglob("*.wav")), corpus / "endless.wav")
-    (tmp_path / "deadly.py").write_text(DEADLY.replace("= 5, 0.0", "= 9999, 0.0"))
+    (tmp_path / "deadly.py").write_text(DEADLY.replace("= 1, 0.0", "= 9999, 0.0"))
     out = tmp_path / "s"
     command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(out), SMALL.model_dump_json(), "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}

@@ -10,13 +10,13 @@
 option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
 option preset small "tiny, small, base or large"
-option features "" "what the preset's encoder reads: logmel or waveform; empty = logmel of tiny and small, else waveform"
+option features "" "what the preset's encoder reads: logmel or waveform; empty = waveform of base and large, else logmel"
 option pretrain_steps "" "updates of pretraining; empty = the preset's"
 option finetune_steps "" "updates of fine-tuning; empty = the preset's"
 option minutes "" "labelled minutes to use; empty = all of train-clean-100"
 parse_options "$@"
 if [[ -z $features ]]; then
-    case $preset in tiny | small) features=logmel ;; *) features=waveform ;; esac
+    case $preset in base | large) features=waveform ;; *) features=logmel ;; esac
 fi
 common=(--preset "$preset" --set "train.seed=$seed")
 present=()
