@@ -77,7 +77,8 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
             default: the folder that the source lies in. Not for other layouts.
 
     Raises:
-        ManifestError: nothing found, a malformed line (named by file and line number), or a path that leaves the root.
+        ManifestError: nothing found, a malformed line (named by file and line number), a path that leaves the root, or
+            a root for another layout.
     """
     _real_folder.cache_clear()
     path = Path(source)

@@ -217,7 +217,7 @@ def _tell_splits(given: Manifest, split: Manifest) -> None:
         texts[record.split].append(normalise(record.text or "", "basic-1"))
     if any(record.split is None for record in given.records):
         counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
-        log(f"split by speaker where known, else by name ({counts} recordings); a column `split` decides instead")
+        log(f"split by speaker where known, else by file ({counts} recordings); a column `split` decides instead")
     known = set(texts["train"])
     for name in ("dev", "test"):
         both = sum(text in known for text in texts[name])

@@ -126,8 +126,9 @@ def watch(
     Raises:
         ConfigError, ManifestError: as ``probe``, which is said now and not hours later.
     """
+    blank = Encoder(shape)
     for target, path in stores.items():
-        _examples(target, Dataset([Store(path)]), Encoder(shape), minutes, seed)
+        _examples(target, Dataset([Store(path)]), blank, minutes, seed)
 
     def measure(encoder: Encoder) -> dict[str, float]:
         errors = {f"probe_{row.target}": row.error for row in probe(encoder, stores, minutes, seed, only_mix=True)}

@@ -59,7 +59,9 @@ def make(digits: Path, out: Path, seed: int) -> int:
         ConfigError: strings of another seed are there; a recording's speaker is unknown, or in two splits.
     """
     if (out / "metadata.csv").is_file():
-        if (before := (out / "seed.txt").read_text(encoding="utf-8").strip()) != str(seed):
+        mark = out / "seed.txt"
+        before = mark.read_text(encoding="utf-8").strip() if mark.is_file() else "unknown"
+        if before != str(seed):
             raise ConfigError(f"{out} holds strings of seed {before}: give another folder for those of {seed}")
         return len((out / "metadata.csv").read_text(encoding="utf-8").splitlines()) - 1
     partial = out.with_name(f".{out.name}.partial")

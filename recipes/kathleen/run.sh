@@ -27,7 +27,8 @@ systems() {
     local common=("$store" --preset "$preset" --set "train.seed=$seed" "${@:3}")
     speechssl finetune "${common[@]}" --set "train.steps=$2" --init-from none --run "$runs/scratch" >&2
     speechssl finetune "${common[@]}" --set "train.steps=$2" --init-from none --freeze-encoder --run "$runs/frozen" >&2
-    speechssl finetune "${common[@]}" --set "train.steps=$(($2 + rounds * again_steps))" --init-from none --run "$runs/longer" >&2
+    speechssl finetune "${common[@]}" --set "train.steps=$(($2 + rounds * again_steps))" --init-from none \
+        --run "$runs/longer" >&2
     for ((round = 1; round <= rounds; round++)); do
         speechssl pretrain "$store" --split train --preset "$preset" --init-from "$before" \
             --run "$runs/pretrained-$round" \
