@@ -24,6 +24,7 @@ from speechssl.runtime import log, quiet_stderr
 from speechssl.text import SentencePieceTokenizer, Tokenizer, normalise
 
 LM_FOLDER = "lm"  # in a model folder
+LOG_PRIOR = "log_prior"  # among its tensors
 MAX_LOST = 0.1  # share of a language model's words that the recogniser may be unable to say
 _IMPOSSIBLE = -1e4  # finite: sums of it are still numbers
 
@@ -34,6 +35,7 @@ class BeamConfig(Settings):
     unit: Literal["words", "tokens"] = Field("words", description="of the language model")
     lm_weight: float = Field(1.0, ge=0, description="of log10 probabilities, beside natural logarithms of CTC's")
     word_score: float = Field(0.0, description="added for each word")
+    prior_scale: float = Field(0.0, ge=0, le=1, description="share of the log of each token's frequency taken away")
     beam_size: int = Field(100, ge=1, description="hypotheses kept after each frame")
     beam_threshold: float = Field(25.0, gt=0, description="hypotheses that far below the best are dropped")
     beam_tokens: int = Field(20, ge=1, description="best tokens of each frame that are tried")
@@ -106,14 +108,21 @@ def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     return set(words) <= names and all(token_name(tokenizer.texts[i]) in words for i in _space(tokenizer))
 
 
-def save_lm(model: Path, lm: Path, words: Sequence[str] | None, config: BeamConfig, about: Mapping[str, Any]) -> None:
+def save_lm(
+    model: Path,
+    lm: Path,
+    words: Sequence[str] | None,
+    config: BeamConfig,
+    about: Mapping[str, Any],
+    log_prior: Tensor | None = None,
+) -> None:
     """Put a language model, its words and its weights into a model folder, where ``load_lm`` finds them."""
     name = "lm.bin" if is_binary(lm) else "lm.arpa"
     files = {name: lm.read_bytes()}
     if words is not None:
         files["words.txt"] = "".join(f"{word}\n" for word in words).encode()
     record = {"kind": "lm", "file": name, "beam": as_table(config), "about": dict(about)}
-    save_folder(model / LM_FOLDER, {}, record, files)
+    save_folder(model / LM_FOLDER, {} if log_prior is None else {LOG_PRIOR: log_prior}, record, files)
 
 
 def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
@@ -126,14 +135,17 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
     folder = stored_folder(model / LM_FOLDER)
     if not folder.exists():
         return None
-    _, record = load_folder(folder)
+    tensors, record = load_folder(folder)
     if record["file"] not in record["files"]:  # checked just now; any other may lie outside the folder
         raise CheckpointError(f"{folder} names the language model {record['file']!r}, which is not a file of it")
     config, path = build(BeamConfig, record["beam"]), folder / record["file"]
+    prior = tensors.get(LOG_PRIOR)
+    if (prior is None and config.prior_scale) or (prior is not None and prior.shape != (tokenizer.size,)):
+        raise CheckpointError(f"{folder} does not hold {LOG_PRIOR} of the {tokenizer.size} tokens of its recogniser")
     if config.unit == "tokens":
-        return BeamSearch(tokenizer, path, None, config)
+        return BeamSearch(tokenizer, path, None, config, log_prior=prior)
     words = (folder / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    return BeamSearch(tokenizer, path, spellings(tokenizer, words), config)
+    return BeamSearch(tokenizer, path, spellings(tokenizer, words), config, log_prior=prior)
 
 
 class _Search(Protocol):
@@ -149,7 +161,9 @@ class BeamSearch:
 
     Source: Collobert et al. 2016 (arXiv 1609.03193), section 2.3, and Hannun et al. 2014 (arXiv 1408.2873), as
     flashlight-text does it: hypotheses alike in what was said, place in the lexicon and last token are one, and their
-    probabilities are added.
+    probabilities are added. A recogniser that is unsure says the blank, the most frequent token, and the language model
+    then has little to choose from: with ``prior_scale`` that much of ``log_prior`` is taken from every frame's
+    log-probabilities first (Miao et al. 2015, arXiv 1507.08240, section 3.3, who take all of it).
 
     Raises:
         ConfigError: the language model is over other words or tokens than the recogniser can spell, or flashlight-text
@@ -163,9 +177,17 @@ class BeamSearch:
         lexicon: dict[str, tuple[int, ...]] | None,
         config: BeamConfig,
         backend: Literal["flashlight", "plain"] | None = None,
+        log_prior: Tensor | None = None,
     ) -> None:
-        """``lexicon``: spellings of words; None = a model over tokens. ``backend``: None = flashlight if installed."""
+        """Read the language model.
+
+        Args:
+            lexicon: spellings of words; None = a model over tokens.
+            backend: None = flashlight if installed.
+            log_prior: (V,) ln of how much of all frames each token has, for ``prior_scale``; None = all have as much.
+        """
         self.tokenizer, self.config, self.lexicon = tokenizer, config, lexicon
+        self._taken = 0.0 if log_prior is None else config.prior_scale * log_prior
         self._separator = _space(tokenizer)
         if lexicon is not None and not self._separator:
             # flashlight lets no token but the separator last for several frames between two words.
@@ -185,7 +207,7 @@ class BeamSearch:
         """
         found = []
         for row, count in zip(log_probs.float().cpu(), num_frames.tolist(), strict=True):
-            frames = row[:count].clone()
+            frames = row[:count] - self._taken
             frames[:, self.tokenizer.unk_id] = _IMPOSSIBLE  # what nobody can read
             if self.lexicon is not None:
                 last = torch.full((1, frames.shape[1]), _IMPOSSIBLE)

@@ -262,19 +262,23 @@ def tune_lm_command(
     lexicon = None if known is None else spellings(recogniser.tokenizer, known)
     config = BeamConfig(unit="tokens" if over_tokens else "words")
     tuned = tune(
-        recogniser, Dataset([Store(store)], [split]), config, lambda c: BeamSearch(recogniser.tokenizer, lm, lexicon, c)
+        recogniser,
+        Dataset([Store(store)], [split]),
+        config,
+        lambda weights, prior: BeamSearch(recogniser.tokenizer, lm, lexicon, weights, log_prior=prior),
     )
     best = tuned.tried[0]
-    rows = [("greedy", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
-    for config, found in tuned.tried:
-        rows.append((f"{config.lm_weight:g}", f"{config.word_score:g}", f"{found.wer:.1%}", f"{found.cer:.1%}"))
-    _out(text_table(("weight", "word score", "WER", "CER"), rows))
+    rows = [("greedy", "", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
+    for weights, found in tuned.tried:
+        weight, prior, score = (f"{w:g}" for w in (weights.lm_weight, weights.prior_scale, weights.word_score))
+        rows.append((weight, prior, score, f"{found.wer:.1%}", f"{found.cer:.1%}"))
+    _out(text_table(("weight", "prior scale", "word score", "WER", "CER"), rows))
     if best.score.wer > tuned.greedy.wer:
         before = "; the one that is there stays" if (folder / LM_FOLDER).exists() else ""
         log(f"no weight makes the language model as good as greedy decoding: it is not kept{before}")
         return
     about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
-    save_lm(folder, lm, known, tuned.best, about)
+    save_lm(folder, lm, known, tuned.best, about, tuned.log_prior)
     log(f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from test_experiments import tuned
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from speechssl.ctc import load_ctc
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.experiments import finetune
 from speechssl.lm import arpa_lines, estimate, read_texts
-from speechssl.recognise import beam_decoder, evaluate
+from speechssl.recognise import beam_decoder, emissions, evaluate
 from speechssl.store import Store
 from speechssl.tune import tune
 
@@ -29,30 +30,36 @@ def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_best_pair_is_found_and_comes_first(
     model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search that says more of the reference the nearer its weights are to (2.5, 1): the tuner must walk there."""
+    """A search that says more of the reference the nearer its weights are to some: the tuner must get to them."""
     recogniser = load_ctc(model_folder(model))
     dataset = Dataset([Store(labelled_store)], ["dev"])
     said = [dataset.id_text(p)[1] or "" for p in range(len(dataset))]
     shortest = min(said, key=len)
+    priors: list[Tensor] = []
 
     class Search:
-        def __init__(self, config: BeamConfig) -> None:
+        def __init__(self, config: BeamConfig, log_prior: Tensor) -> None:
             self.config = config
-            off = abs(config.lm_weight - 2.5) + abs(config.word_score - 1)
+            priors.append(log_prior)
+            off = abs(config.lm_weight - 2.5) + abs(config.prior_scale - 0.6) + abs(config.word_score + 5)
             self.ids = tuple(recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off))))
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
             return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
-    assert (found.tried[0].config.lm_weight, found.tried[0].config.word_score) == (2.5, 1)
+    best = found.tried[0].config
+    assert (best.lm_weight, best.prior_scale, best.word_score) == (2.5, 0.6, -5)
+    shares = torch.cat([rows[k, :n] for _, rows, count in emissions(recogniser, dataset) for k, n in enumerate(count)])
+    torch.testing.assert_close(found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float())
+    assert all(prior is found.log_prior for prior in priors)
     assert [t.score.wer for t in found.tried] == sorted(t.score.wer for t in found.tried)
-    assert len({t.config for t in found.tried}) == len(found.tried) == 12
+    assert len({t.config for t in found.tried}) == len(found.tried) <= 30
     assert found.greedy == evaluate(recogniser, dataset)
     assert found.tried[0].score.calibration is not None
     scaling = found.tried[0].score.calibration.scaling
     assert (found.best.confidence_slope, found.best.confidence_offset) == (scaling.slope, scaling.offset)
-    assert (found.best.lm_weight, found.best.word_score) == (2.5, 1)
+    assert (found.best.lm_weight, found.best.word_score) == (2.5, -5)
 
 
 def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
@@ -76,6 +83,15 @@ def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Pa
     heard = {word for u in result.utterances for word in u.hypothesis.split()}
     assert heard
     assert heard <= set(words)
+    prior = torch.linspace(-9, 0, recogniser.tokenizer.size)
+    save_lm(tmp_path / "prior", moved / "lm/lm.arpa", words, config.model_copy(update={"prior_scale": 0.5}), {}, prior)
+    with_prior, rows = load_lm(tmp_path / "prior", recogniser.tokenizer), torch.randn(1, 30, len(prior)).log_softmax(2)
+    assert with_prior is not None
+    assert with_prior(rows, torch.tensor([30])) == beam(rows - 0.5 * prior, torch.tensor([30]))
+    for wrong in (None, prior[1:]):
+        save_lm(tmp_path / "wrong", moved / "lm/lm.arpa", words, BeamConfig(prior_scale=0.5), {}, wrong)
+        with pytest.raises(CheckpointError, match="does not hold log_prior of the"):
+            load_lm(tmp_path / "wrong", recogniser.tokenizer)
     record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(config)}
     save_folder(tmp_path / "hostile/lm", {}, record, {})
     with pytest.raises(CheckpointError, match="not a file of it"):
