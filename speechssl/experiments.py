@@ -71,8 +71,10 @@ def pretrain(
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     encoder = Encoder(settings.encoder)
     identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
-    batches = Batches(dataset, settings.batch, settings.train.seed)
-    task = make_task(encoder, settings)
+    stage = _stage(init)
+    train = _draws(settings.train, stage)
+    batches = Batches(dataset, settings.batch, train.seed)
+    task = make_task(encoder, settings.model_copy(update={"train": train}))
     say(
         f"pretraining {_millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
@@ -86,16 +88,33 @@ def pretrain(
         if settings.units.teacher is not None:
             about["teacher"] = _origin(Path(settings.units.teacher))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
-    fit(task, batches, settings.optim, settings.train, run, as_table(settings) | about, validation)
+    fit(task, batches, settings.optim, train, run, as_table(settings) | about, validation)
     with ranks.together():
         if ranks.rank() == 0:
-            save_pretrained(task, Path(run, "model"), settings)
+            save_pretrained(task, Path(run, "model"), settings, stage)
     return Path(run, "model")
 
 
 def _origin(folder: Path) -> Table:
     """Which model a run starts from. Another one under the same name is another run, so its checksums are in it."""
     return {"path": str(folder), "files": load_record(model_folder(folder))["files"]}
+
+
+def _stage(init: str | Path | None) -> int:
+    """How many trainings a model comes after: 0 from random weights, else one more than what it starts from."""
+    if init is None:
+        return 0
+    before = load_record(model_folder(Path(init))).get("about", {}).get("stage")
+    return before + 1 if isinstance(before, int) else 1
+
+
+def _draws(train: TrainConfig, stage: int) -> TrainConfig:
+    """With a seed of the stage's own for order, masks, changes of inputs and dropout.
+
+    With the same seed in every stage a second fine-tuning would see the first one's inputs again, changed alike and in
+    the same order (docs/log.md 46).
+    """
+    return train.model_copy(update={"seed": derive_seed(train.seed, "stage", stage)}) if stage else train
 
 
 def _watch(encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig) -> Validation:
@@ -190,9 +209,10 @@ def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Da
     return dataset.subset(keep)
 
 
-def save_pretrained(task: Task, path: Path, settings: PretrainSettings) -> None:
-    """Encoder and all else of the task as a model folder."""
-    record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": as_table(settings)}
+def save_pretrained(task: Task, path: Path, settings: PretrainSettings, stage: int = 0) -> None:
+    """Encoder and all else of the task as a model folder; ``stage``: how many trainings came before."""
+    about = as_table(settings) | {"stage": stage}
+    record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": about}
     save_folder(path, task.state_dict(), record)
 
 
@@ -246,6 +266,8 @@ def finetune(
     tokenizer = train_tokenizer(settings.tokenizer, texts)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     origin: Table | str = "none"
+    stage = 1 if isinstance(init, Encoder) else _stage(init)
+    draws = _draws(settings.train, stage)
     if isinstance(init, Encoder):
         encoder, origin = copy.deepcopy(init), "an encoder in memory"
     elif init is not None:
@@ -253,12 +275,12 @@ def finetune(
     else:
         encoder = Encoder(settings.encoder)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
-    model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, settings.train.seed)
+    model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     train, skipped = _fitting(train, model)
     _warn_unknown(dev, model)
-    batches = Batches(train, settings.batch, settings.train.seed)
+    batches = Batches(train, settings.batch, draws.seed)
     say(
         f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
@@ -280,11 +302,11 @@ def finetune(
 
     def keep_best(measured: Mapping[str, float]) -> None:
         scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
-        save_ctc(model, run / "model", {"preset": settings.preset, **measured}, scaling)
+        save_ctc(model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling)
 
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
-    fit(model, batches, settings.optim, settings.train, run, about, validation, {SKIPPED: skipped})
+    fit(model, batches, settings.optim, draws, run, about, validation, {SKIPPED: skipped})
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         say(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "

@@ -263,3 +263,23 @@ def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(labelled_store: Path, 
     shutil.copytree(tmp_path / "1", tmp_path / "a")
     with pytest.raises(ConfigError, match=r"init\.files"):
         finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")
+
+
+def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path) -> None:
+    """With one seed a second fine-tuning heard the same inputs in the same order, changed alike, as the first one."""
+    settings, runs = tuned(), [tmp_path / name for name in ("first", "second", "third", "third again")]
+    for run, init in zip(runs, (None, runs[0], runs[1], runs[1]), strict=True):
+        finetune([labelled_store], run, settings, init)
+    assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
+    first, second, third, again = (read_metrics(run / "metrics.jsonl") for run in runs)
+    heard = [[(row["audio_s"], row["weight"]) for row in rows] for rows in (first, second, third)]
+    assert heard[0] != heard[1] != heard[2] != heard[0]
+    assert [row["loss"] for row in third] == [row["loss"] for row in again]
+
+    runs = [tmp_path / name for name in ("learned", "on", "words")]
+    pretrain([labelled_store], runs[0], PRETRAIN)
+    pretrain([labelled_store], runs[1], PRETRAIN, init=runs[0])
+    finetune([labelled_store], runs[2], settings, runs[1])
+    assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2]
+    learned, on = (read_metrics(run / "metrics.jsonl") for run in runs[:2])
+    assert [row["masked_share"] for row in learned] != [row["masked_share"] for row in on]
