@@ -1,7 +1,7 @@
 """Audio files to mono float32 at one rate, decoded in blocks under a cap; speech chunks between silences.
 
-The only module that imports soundfile. Headers are not believed: ``containers`` walks the file first, libsndfile then
-decodes to the end of the data, and what came out is compared with what was declared.
+Only ``bench`` imports soundfile beside it. Headers are not believed: ``containers`` walks the file first, libsndfile
+then decodes to the end of the data, and what came out is compared with what was declared.
 """
 
 import math

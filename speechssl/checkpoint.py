@@ -120,7 +120,7 @@ class _Record(dict[str, Any]):
         raise CheckpointError(f"{self.path} has no {name!r}: it is not of a model or checkpoint of this kind")
 
 
-def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and record of a saved folder; every file is checked before anything of it is used.
 
     Raises:
@@ -147,7 +147,7 @@ def load_folder(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
         tensors = safetensors.torch.load(contents[TENSORS])
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path / TENSORS} is not a safetensors file: {error}") from error
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, record
+    return tensors, record
 
 
 def stored_folder(path: Path) -> Path:

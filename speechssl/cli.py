@@ -1,7 +1,8 @@
 """The ``speechssl`` command: verbs in pipeline order, each parses, calls the library, prints. Exit codes live here.
 
-0 done; 1 a problem with input or settings (one line on stderr); 2 wrong usage; 3 some inputs failed, the rest are done;
-4 all inputs failed; 130 interrupted, 143 SIGTERM, in training after a checkpoint.
+0 done; 1 a problem with input or settings (one line on stderr); 2 wrong usage; 3 some inputs failed (of
+prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 130 interrupted, 143 SIGTERM, in training
+after a checkpoint.
 """
 
 import json
@@ -51,7 +52,7 @@ from speechssl.outputs import claim, outcome, plan_outputs
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.probing import as_text as probes_as_text
-from speechssl.recognise import beam_decoder, evaluate, remove_score, write_score
+from speechssl.recognise import BATCH_SECONDS, beam_decoder, evaluate, remove_score, write_score
 from speechssl.report import text_table
 from speechssl.runtime import HoursProgress, log, one_line, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
@@ -64,13 +65,15 @@ SOME_FAILED, ALL_FAILED = 3, 4
 
 HELP = """Learn speech representations without labels, recognise speech with few.
 
-Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs failed, the rest are
-done; 4 all inputs failed; 130 interrupted, 143 SIGTERM, in training after a checkpoint."""
+Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs failed (of
+prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 130 interrupted, 143 SIGTERM, in training
+after a checkpoint."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
 ]
 PROBES_HELP = "What to ask of which store: characters, keyword (first folder), digit (whole transcript) or speaker."
+BatchSecondsOption = Annotated[float, typer.Option(help="Audio recognised at once, seconds: memory, not the texts.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 
 
@@ -161,7 +164,7 @@ def pretrain_command(
     if probe_every and not probes:
         raise ConfigError("--probe-every without a --probe: give one, such as --probe characters=STORE")
     every = [f"train.validate_every={probe_every or 500}"] if probes else []
-    settings = pretrain_settings(init_from, preset, parse_overrides([*(set_ or []), *every]))
+    settings = pretrain_settings(init_from, preset, parse_overrides([*every, *(set_ or [])]))
     measure = watch(_probe_stores(probes), settings.encoder) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
@@ -208,7 +211,9 @@ def lm_command(
     out: Annotated[Path, typer.Option(help="ARPA file to write.")],
     order: Annotated[int, typer.Option(help="Length of the longest n-grams, 2 to 6.")] = 4,
     split: Annotated[str, typer.Option(help="Whose transcripts to take of a store.")] = "train",
-    normaliser: Annotated[str, typer.Option(help="What is done to the text: as the recogniser does.")] = "basic-1",
+    normaliser: Annotated[
+        str | None, typer.Option(help="What is done to the text; else what the model of --tokens-of does, or basic-1.")
+    ] = None,
     tokens_of: Annotated[
         Path | None, typer.Option(help="Run or model folder: n-grams of its tokens instead of words.")
     ] = None,
@@ -217,6 +222,7 @@ def lm_command(
 ) -> None:
     """Text -> an n-gram language model (modified Kneser-Ney), as an ARPA file."""
     tokenizer = load_tokenizer(model_folder(tokens_of)) if tokens_of else None
+    normaliser = normaliser or (load_ctc(model_folder(tokens_of)).normaliser if tokens_of else "basic-1")
 
     def sentences(paths: Sequence[Path], split: str) -> Iterator[list[str]]:
         lost = used = 0
@@ -291,7 +297,7 @@ def evaluate_command(
     normaliser: Annotated[
         str | None, typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; else the recogniser's.")
     ] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
     """Word and character error rate with interval and errors: greedy, and with the model folder's language model.
 
@@ -323,7 +329,7 @@ def transcribe_command(
     output_format: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}.")] = "txt",
     output_dir: Annotated[Path | None, typer.Option(help="Write files here; without it, print to stdout.")] = None,
     report: Annotated[Path | None, typer.Option(help="JSONL file: what became of each input.")] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    batch_seconds: BatchSecondsOption = BATCH_SECONDS,
     max_line_chars: Annotated[
         int, typer.Option(help="Most characters in a line of a subtitle.")
     ] = CueLimits.line_chars,
@@ -345,7 +351,7 @@ def transcribe_command(
         if output_dir:
             remove_leftovers(output_dir)
             claim(output_dir, made_by(job), force)
-        waiting = [path for path in files if force or not outputs.is_done(path)]
+        waiting = list(files) if force else outputs.waiting()
         if len(waiting) < len(files):
             log(f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again")
         rows = {path: outcome(outputs, path, None) for path in files}
@@ -498,7 +504,7 @@ def bench_transcribe_command(
     audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); else synthetic audio.")] = None,
     preset: PresetOption = "tiny",
     seconds: SecondsOption = 600.0,
-    batch_seconds: Annotated[float, typer.Option(help="Audio recognised at once.")] = 120.0,
+    batch_seconds: BatchSecondsOption = BATCH_SECONDS,
     repeats: RepeatsOption = 5,
     json_: JsonOption = None,
 ) -> None:

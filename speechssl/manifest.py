@@ -19,6 +19,7 @@ from typing import Any
 from speechssl.audio import AUDIO_SUFFIXES
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.formats import write_atomic
+from speechssl.runtime import log
 
 # Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
 UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
@@ -94,7 +95,7 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
     if suffix in (".jsonl", ".json"):
         return _manifest(Path(root or path.parent), _read_jsonl(path, Path(root or path.parent)))
     if suffix == ".csv":
-        return _manifest(path.parent, _read_table(path, path.parent))
+        return _manifest(path.parent, _read_whole_table(path, path.parent))
     if suffix == ".tsv":
         return _read_fairseq(path)
     if suffix in AUDIO_SUFFIXES:
@@ -216,7 +217,7 @@ def _read_folder(root: Path) -> list[Record]:
     if transcripts:
         records = _join_librispeech(records, transcripts, root)
     for table in tables:
-        records += _read_table(table, root)
+        records += _read_whole_table(table, root)
     return records
 
 
@@ -241,6 +242,18 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
         split = split if split in ("train", "dev", "test") else None
         joined.append(replace(record, text=texts.get(name), speaker=speaker, split=split))
     return joined
+
+
+def _read_whole_table(path: Path, root: Path) -> list[Record]:
+    """A table's records; how many recordings lie below it and are not in it is logged."""
+    records = list(_read_table(path, root))
+    listed = {record.audio for record in records}
+    below = (Path(folder, name) for folder, _, names in os.walk(path.parent) for name in names)
+    audio = (file for file in below if file.suffix.lower() in UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES))
+    left_out = [file for file in audio if Path(os.path.relpath(file, root)).as_posix() not in listed]
+    if left_out:
+        log(f"{len(left_out)} recordings are not in {path} and are left out, {_printable(str(min(left_out)))} for one")
+    return records
 
 
 def _read_table(path: Path, root: Path) -> Iterator[Record]:

@@ -1,6 +1,7 @@
 """Transcripts on their way out: where those of an input go, which are there already, what became of each input."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -14,7 +15,8 @@ from speechssl.formats import FORMATS, CueLimits, Transcript, common_root, outpu
 from speechssl.transcribing import Failure, find_audio
 
 STDIN = Path("-")
-MADE_BY = ".speechssl.json"  # in a folder of transcripts
+MADE_BY = ".speechssl.json"  # in a folder of transcripts: of which model they are
+DONE = ".speechssl-done.jsonl"  # there: of which recordings, a line each, the last one of a place counts
 _ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
 
 
@@ -25,6 +27,7 @@ class Outputs:
     Attributes:
         formats: keys of ``FORMATS``; one without a folder.
         stdin: file that holds what came from standard input.
+        recordings: what there is to say of each file, as it was before it was read, see ``_recording``.
     """
 
     formats: tuple[str, ...]
@@ -33,6 +36,7 @@ class Outputs:
     root: Path
     files: tuple[Path, ...]
     stdin: Path | None
+    recordings: dict[Path, Table]
 
     def name(self, path: str | Path) -> str:
         """Of an input, as the user gave it."""
@@ -45,30 +49,48 @@ class Outputs:
         place = self.root / "stdin" if path == self.stdin else path
         return [output_path(place, self.root, self.folder, f".{name}") for name in self.formats]
 
-    def is_done(self, path: Path) -> bool:
-        """Whether an input's transcript is there, and older neither than it nor than the note of what made it.
+    def waiting(self) -> list[Path]:
+        """The inputs whose transcripts are not there, or are of what a recording held before it was changed.
 
         Nobody knows what standard input held.
+
+        Raises:
+            ConfigError: a transcript there is of another recording.
         """
-        if self.folder is None or path == self.stdin or not path.exists():  # a broken link is a failure of its own
+        if self.folder is None:
+            return list(self.files)
+        done = _read_done(self.folder)
+        return [path for path in self.files if not self._is_done(path, done, self.folder)]
+
+    def _is_done(self, path: Path, done: dict[str, Table], folder: Path) -> bool:
+        targets, now = self.targets(path), self.recordings.get(path)
+        before = done.get(now["place"]) if now else None
+        if now is None or before is None or not any(target.exists() for target in targets):
             return False
-        note = self.folder / MADE_BY
-        since = max(p.stat().st_mtime_ns for p in (path, note) if p.exists())
-        return all(target.exists() and target.stat().st_mtime_ns >= since for target in self.targets(path))
+        if (before["size"], before["mtime_ns"]) == (now["size"], now["mtime_ns"]):
+            return all(target.exists() for target in targets)
+        other = Path(os.path.normpath(os.path.join(os.path.abspath(folder), before["input"])))
+        if before["input"] != now["input"] and other.exists() and not other.samefile(path):
+            raise ConfigError(
+                f"{targets[0]} would be of {path}, and is of {other}: give another --output-dir, or one folder of both"
+            )
+        return False
 
     def put(self, result: Transcript) -> str:
         """Write a transcript to its files, or return what is to be printed.
 
         With several inputs a line of text starts with its path, line breaks and tabs escaped.
         """
-        named = replace(result, path=self.name(result.path))
-        for name, target in zip(self.formats, self.targets(Path(result.path)), strict=False):
+        named, path = replace(result, path=self.name(result.path)), Path(result.path)
+        for name, target in zip(self.formats, self.targets(path), strict=False):
             write_atomic(target, FORMATS[name](named, self.limits))
         if self.folder:
+            if path in self.recordings:
+                _append(self.folder / DONE, self.recordings[path])
             return ""
         if self.formats == ("txt",) and len(self.files) > 1:
-            path = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], named.path)
-            return f"{path}\t{named.text}\n"
+            shown = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], named.path)
+            return f"{shown}\t{named.text}\n"
         return FORMATS[self.formats[0]](named, self.limits)
 
 
@@ -98,13 +120,15 @@ def plan_outputs(
         raise ConfigError(f"{formats[0]} holds one recording, and these are {len(files)}: give an --output-dir")
     # Of what was given: where a result goes must not depend on what else a folder holds.
     root = common_root([path for path in paths if path != STDIN] or [Path.cwd()])
-    return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin)
+    known = [path for path in files if path != stdin and path.exists()]  # a broken link fails by name, later
+    recordings = {path: _recording(path, root, folder) for path in known} if folder else {}
+    return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin, recordings)
 
 
 def claim(folder: Path, made_by: Table, force: bool) -> None:
     """Note in ``folder`` what its transcripts are made by: those of two models must not get mixed.
 
-    With ``force`` a new note makes all that are there count as not done, also after a kill.
+    With ``force`` none that another made counts as done any more, also after a kill.
 
     Raises:
         ConfigError: something else made those that are there, and ``force`` is not given.
@@ -121,7 +145,39 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
             raise ConfigError(
                 f"{folder} holds transcripts of another model or language model: give another --output-dir, or --force"
             )
+    (folder / DONE).unlink(missing_ok=True)
     write_atomic(note, as_json(made_by))
+
+
+def _recording(path: Path, root: Path, folder: Path) -> Table:
+    """Where a recording's transcript goes, the way to it from ``folder``, and what tells that it was changed."""
+    found, whole = path.stat(), os.path.abspath(path)
+    return {
+        "place": os.path.relpath(whole, root),
+        "input": os.path.relpath(whole, os.path.abspath(folder)),
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+    }
+
+
+def _append(path: Path, line: Table) -> None:
+    """A line at the end of a file, in one piece; what a kill left of another stays a line of its own."""
+    with path.open("ab", buffering=0) as file:
+        file.write(f"\n{json.dumps(line)}\n".encode())
+
+
+def _read_done(folder: Path) -> dict[str, Table]:
+    """Lines by place. One that a kill cut off says nothing: that transcript is made again."""
+    path = folder / DONE
+    done: dict[str, Table] = {}
+    for row in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            line = json.loads(row)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and all(isinstance(line.get(name), str) for name in ("place", "input")):
+            done[line["place"]] = {"size": None, "mtime_ns": None} | line
+    return done
 
 
 def _spooled(folder: Path) -> Path:

@@ -32,7 +32,7 @@ def pick_device(name: Device) -> torch.device:
         ConfigError: ``cuda`` asked for and not there.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda is not available here: use --set train.device=auto or cpu")
+        raise ConfigError("device cuda is not available here: give auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -100,7 +100,7 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError):  # a disk that is full, a folder that is a file, a permission
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     elif isinstance(error, torch.OutOfMemoryError):
-        text = f"out of memory: lower batch.micro_seconds or --batch-seconds, the result stays the same ({error})"
+        text = f"out of memory: lower batch.micro_seconds or --batch-seconds, and give the command again ({error})"
     else:
         text = str(error)
     return " ".join(text.split())

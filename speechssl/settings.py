@@ -8,7 +8,7 @@ from pydantic import Field
 
 from speechssl.batching import BatchConfig
 from speechssl.checkpoint import load_record, model_folder
-from speechssl.config import Settings, Table, as_table, build, merge, read_preset
+from speechssl.config import Settings, Table, as_table, build, merge, preset_names, read_preset
 from speechssl.contrastive import ContrastiveConfig
 from speechssl.ctc import CtcConfig
 from speechssl.encoder import EncoderConfig
@@ -68,7 +68,7 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     """Defaults, then the preset (or the ``encoder`` of a model that is continued), then ``overrides``.
 
     Raises:
-        ConfigError: unknown preset or setting.
+        ConfigError: unknown preset or setting, or the preset among the ``overrides``.
     """
     tables = read_preset(preset)
     known = {"encoder", "pretrain", "finetune"}
@@ -76,7 +76,9 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     if wrong:
         raise ConfigError(f"preset {preset}: {wrong[0]!r} is no table of a preset, allowed are {sorted(known)}")
     own = tables.get("pretrain" if kind is PretrainSettings else "finetune", {})
-    defaults = as_table(kind(preset=Path(preset).stem))
+    if "preset" in overrides:
+        raise ConfigError("preset decides what the other settings start from: give --preset instead of --set preset")
+    defaults = as_table(kind(preset=preset))
     # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
     shape = as_table(build(EncoderConfig, encoder if encoder is not None else tables.get("encoder", {})))
     table = merge(merge(merge(defaults, own), {"encoder": shape}), overrides)
@@ -101,7 +103,19 @@ def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Ma
     if "units" in tables:  # its teacher taught it already, and may be gone
         tables["units"] = {**tables["units"], "teacher": None}
     overrides = merge(tables, overrides)
-    return resolve_settings(PretrainSettings, preset or str(about.get("preset", "tiny")), overrides, record["encoder"])
+    return resolve_settings(PretrainSettings, preset or _made_with(record), overrides, record["encoder"])
+
+
+def _made_with(record: Table) -> str:
+    """The preset of a model.
+
+    Raises:
+        ConfigError: it was a file, and is not there.
+    """
+    name = str(record.get("about", {}).get("preset", "tiny"))
+    if name not in preset_names() and not Path(name).is_file():
+        raise ConfigError(f"the model was made with the preset {name}, which is not there: give one as --preset")
+    return name
 
 
 def finetune_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> FinetuneSettings:
@@ -117,5 +131,5 @@ def finetune_settings(init: str | Path | None, preset: str | None, overrides: Ma
         scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
         return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
     record = load_record(model_folder(Path(init)))
-    name = preset or str(record.get("about", {}).get("preset", "tiny"))
+    name = preset or _made_with(record)
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])

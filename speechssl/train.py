@@ -37,8 +37,9 @@ from speechssl.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.report import plot_errors, plot_training
 from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pick_device
 
-# They change no update: a run may continue with others. Of other models their checksums count, not where they lie.
-_FREE = {"train.log_every", "train.keep", "train.device", "units.teacher", "init.path"}
+# They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
+# their checksums count, not where they lie.
+_FREE = {"train.log_every", "train.keep", "train.device", "units.teacher", "init.path", "batch.micro_seconds"}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
 BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
 

@@ -34,6 +34,7 @@ from speechssl.manifest import UNREADABLE_SUFFIXES
 from speechssl.recognise import BATCH_SECONDS, Decoder, batch_units, greedy_decoder, length_batches
 from speechssl.runtime import trim_memory
 
+LONGEST_S = 7 * 86400.0  # a file that never ends is refused at last
 WHOLE_BELOW_S = 15.0  # as training hears it; longer files are cut at silences
 CHUNK_S = (0.4, 20.0)
 HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
@@ -313,7 +314,7 @@ def _windows(path: Path, rate: int) -> Iterator[tuple[Samples, int, list[Span], 
     def moved(spans: list[Span]) -> list[Span]:
         return [(used + start, used + end) for start, end in spans]
 
-    for block in stream_mono(path, rate):
+    for block in stream_mono(path, rate, max_duration_s=LONGEST_S):
         held = np.concatenate([held, block])
         if len(held) - used >= WINDOW_S * rate:
             speech, chunks, more = settled_chunks(held[used:], rate, *CHUNK_S, last=False)

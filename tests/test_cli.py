@@ -167,6 +167,8 @@ def test_a_language_model_that_does_not_fit_is_an_error(
     assert "list them with --words FILE" in error("tune-lm", model, tmp_path / "lm.bin", labelled_store)
     assert "cannot be read as" in error("tune-lm", model, tmp_path / "missing.arpa", labelled_store)
     assert "allowed are 2 to 6" in error("lm", text, "--out", tmp_path / "x.arpa", "--order", 9)
+    assert call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model).exit_code == 0  # as the model does
+    assert "\ta\t" in (tmp_path / "a.arpa").read_text()
     assert "unknown normaliser" in error("lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing")
     assert not (tmp_path / "x.arpa").exists()
     assert not (model / "model/lm").exists()
@@ -189,7 +191,9 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled
     assert "bad.wav" in result.stderr
     assert result.stdout == ""
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert written == [".speechssl.json", "a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
+    notes, texts = written[:2], written[2:]
+    assert notes == [".speechssl-done.jsonl", ".speechssl.json"]
+    assert texts == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
     assert "2 of 3 files are done already" in call(*command).stderr
     shutil.rmtree(tmp_path / "out")
     assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
@@ -276,6 +280,7 @@ def test_errors_are_one_line(
         return one_line(monkeypatch, capsys, *arguments)
 
     assert "did you mean 'optim.lr'" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1")
+    assert "instead of --set preset" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large")
     assert "give base, large, small, tiny" in error("pretrain", labelled_store, "--run", tmp_path, "--preset", "huge")
     assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
     assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")

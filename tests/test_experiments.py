@@ -283,3 +283,20 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path) -> None:
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2]
     learned, on = (read_metrics(run / "metrics.jsonl") for run in runs[:2])
     assert [row["masked_share"] for row in learned] != [row["masked_share"] for row in on]
+
+
+def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path: Path) -> None:
+    """The name alone was kept: fine-tuning did not find the file, or took the shipped preset of that name."""
+    own = tmp_path / "tiny.toml"
+    shape = [f"{name} = {json.dumps(value)}\n" for name, value in SMALL_ENCODER.items() if name != "features"]
+    own.write_text('[encoder]\nfeatures = { kind = "logmel" }\n' + "".join(shape) + "[finetune.train]\nsteps = 7\n")
+    once = pretrain_settings(None, str(own), {"train": {"steps": 1, "device": "cpu"}})
+    pretrain([labelled_store], tmp_path / "run", once)
+    assert finetune_settings(tmp_path / "run", None, {}).train.steps == 7
+    assert pretrain_settings(tmp_path / "run", None, {}).preset == str(own)
+    own.rename(tmp_path / "other.toml")
+    with pytest.raises(
+        ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"
+    ):
+        finetune_settings(tmp_path / "run", None, {})
+    assert finetune_settings(tmp_path / "run", str(tmp_path / "other.toml"), {}).train.steps == 7

@@ -131,7 +131,9 @@ def test_metadata_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["text", "sentence", "transcription"])
-def test_metadata_csv_below_gives_its_folder_as_split(tmp_path: Path, column: str) -> None:
+def test_metadata_csv_below_gives_its_folder_as_split(
+    tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines(tmp_path / "train" / "metadata.csv", f"file_name,{column}", "x.wav,one")
     lines(tmp_path / "validation" / "metadata.csv", f"file_name,{column}", "x.wav,two")
     touch(tmp_path, "more/y.wav", "train/unlisted.wav")
@@ -140,6 +142,9 @@ def test_metadata_csv_below_gives_its_folder_as_split(tmp_path: Path, column: st
         Record("train/x", "train/x.wav", text="one", split="train"),
         Record("validation/x", "validation/x.wav", text="two", split="dev"),
     )
+    where = tmp_path / "train"
+    said = f"1 recordings are not in {where / 'metadata.csv'} and are left out, {where / 'unlisted.wav'} for one"
+    assert said in capsys.readouterr().err
 
 
 def test_librispeech_tree(tmp_path: Path) -> None:

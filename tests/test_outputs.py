@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from speechssl.errors import ConfigError
 from speechssl.formats import FORMATS, CueLimits, Transcript
-from speechssl.outputs import MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
+from speechssl.outputs import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
 from speechssl.transcribing import Failure
 
 
@@ -36,15 +35,54 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     outputs = plan([inputs, inputs / "a.wav"], "txt,json", tmp_path / "out")
     assert outputs.files == (inputs / "a.wav", inputs / "deep/a.wav")  # each once
     assert [outputs.put(said(path)) for path in outputs.files] == ["", ""]
-    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav.*"))
     assert written == [f"{name}.wav.{kind}" for name in ("a", "deep/a") for kind in ("json", "txt")]
-    assert outputs.is_done(inputs / "a.wav")
-    os.utime(inputs / "deep/a.wav", (2e9, 2e9))
-    assert not outputs.is_done(inputs / "deep/a.wav")  # it was recorded again since
+
+    def waiting() -> list[Path]:
+        return plan([inputs], "txt,json", tmp_path / "out").waiting()
+
+    assert waiting() == []
+    os.utime(inputs / "deep/a.wav", (1e9, 1e9))
+    assert waiting() == [inputs / "deep/a.wav"]  # another recording of this name
     (tmp_path / "out/a.wav.txt").unlink()
-    assert not outputs.is_done(inputs / "a.wav")  # one format is missing
+    assert inputs / "a.wav" in waiting()  # one format is missing
     (inputs / "link.wav").symlink_to("nowhere.wav")
-    assert not outputs.is_done(inputs / "link.wav")
+    assert inputs / "link.wav" in waiting()
+
+
+def test_a_recording_that_changes_while_it_is_read_is_read_again(inputs: Path, tmp_path: Path) -> None:
+    outputs = plan([inputs / "a.wav"], "txt", tmp_path / "out")
+    (inputs / "a.wav").write_bytes(b"longer")
+    outputs.put(said(inputs / "a.wav"))
+    assert plan([inputs / "a.wav"], "txt", tmp_path / "out").waiting() == [inputs / "a.wav"]
+
+
+def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_path: Path) -> None:
+    """A second command with a file of the same name said "done already", and there was the text of the first."""
+    first, second, out = inputs / "a.wav", inputs / "deep/a.wav", tmp_path / "out"
+    outputs = plan([first], "txt", out)
+    assert outputs.waiting() == [first]
+    outputs.put(said(first))
+    assert plan([first], "txt", out).waiting() == []
+    second.write_bytes(b"other")
+    with pytest.raises(ConfigError, match=r"out/a\.wav\.txt would be of .*deep/a\.wav, and is of .*in/a\.wav: give"):
+        plan([second], "txt", out).waiting()
+    assert plan([inputs], "txt", out).waiting() == [second]  # under their common folder they do not meet
+    elsewhere = inputs.rename(tmp_path / "moved")
+    assert plan([elsewhere / "a.wav"], "txt", out).waiting() == []  # nor does a name that is gone stand in the way
+
+
+def test_what_a_kill_cut_off_is_made_again(inputs: Path, tmp_path: Path) -> None:
+    outputs = plan([inputs], "txt", tmp_path / "out")
+    for path in outputs.files:
+        outputs.put(said(path))
+    lines = (tmp_path / "out" / DONE).read_bytes().rstrip()
+    (tmp_path / "out" / DONE).write_bytes(lines[:-9])
+    assert outputs.waiting() == [outputs.files[1]]
+    outputs.put(said(outputs.files[1]))
+    assert outputs.waiting() == []
+    (tmp_path / "out" / DONE).write_bytes(b'[]\n{"place": 1}\n{"place": "a.wav", "input": "x"}\n\xff')
+    assert outputs.waiting() == list(outputs.files)
 
 
 def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(inputs: Path, tmp_path: Path) -> None:
@@ -52,15 +90,12 @@ def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(inputs: Pa
     claim(tmp_path / "out", made[0], force=False)
     for path in outputs.files:
         outputs.put(said(path))
-        for age, file in ((3, path), (1, outputs.targets(path)[0])):
-            os.utime(file, (time.time() - age,) * 2)
-    os.utime(tmp_path / "out" / MADE_BY, (time.time() - 2,) * 2)
     claim(tmp_path / "out", made[0], force=True)  # the same model: what is there is right
-    assert all(map(outputs.is_done, outputs.files))
+    assert outputs.waiting() == []
     claim(tmp_path / "out", made[1], force=True)
     outputs.put(said(outputs.files[0]))
     claim(tmp_path / "out", made[1], force=False)
-    assert [outputs.is_done(path) for path in outputs.files] == [True, False]
+    assert outputs.waiting() == [outputs.files[1]]
 
 
 def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
@@ -82,7 +117,7 @@ def test_lines_on_stdout_say_of_which_file_they_are_where_there_are_several(inpu
     path = inputs / "a.wav"
     assert plan([path]).put(said(path)) == FORMATS["txt"](said(path), CueLimits())
     assert plan([inputs]).put(said(Path("x\ty\n.wav"))) == "x\\ty\\n.wav\ta b\n"
-    assert not plan([path]).is_done(path)
+    assert plan([path]).waiting() == [path]
 
 
 def test_standard_input_is_read_once_and_shown_as_given(
@@ -98,7 +133,7 @@ def test_standard_input_is_read_once_and_shown_as_given(
     assert (spooled.read_bytes(), len(outputs.files)) == (b"sound", 2)
     assert outputs.put(said(spooled)) == ""
     assert (tmp_path / "out/stdin.txt").read_text() == "a b\n"
-    assert not outputs.is_done(spooled)
+    assert spooled in outputs.waiting()
     assert outcome(outputs, spooled, None)["path"] == "-"
 
 

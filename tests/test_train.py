@@ -337,6 +337,14 @@ def test_settings_that_change_no_update_may_differ_when_a_run_continues(tmp_path
         run_toy(Toy(), tmp_path / "run", [12], seed=1)
 
 
+def test_a_run_that_is_out_of_memory_may_go_on_in_smaller_parts(tmp_path: Path) -> None:
+    """The message says to lower batch.micro_seconds, and the run was refused with it."""
+    for micro_seconds in (10.0, 5.0):
+        about = {"batch": {"seconds": 10.0, "micro_seconds": micro_seconds}}
+        config = TrainConfig(steps=1, device="cpu")
+        fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", settings=about)
+
+
 def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) -> None:
     """Decoupled: after one update the weights differ by rate x decay x what they were, whatever the gradient."""
     found = []

@@ -226,9 +226,9 @@ def test_results_come_while_files_are_read_and_a_reader_nobody_wants_stops(
     files = sorted(labelled_folder.glob("train*.wav"))
     opened: list[Path] = []
 
-    def counted(path: Path, rate: int) -> Iterator[Samples]:
+    def counted(path: Path, rate: int, max_duration_s: float) -> Iterator[Samples]:
         opened.append(path)
-        return stream_mono(path, rate)
+        return stream_mono(path, rate, max_duration_s=max_duration_s)
 
     monkeypatch.setattr(transcribing, "stream_mono", counted)
     monkeypatch.setattr(transcribing, "HORIZON_S", 5.0)

@@ -4,7 +4,7 @@
 #     bash recipes/librispeech/run.sh --data LibriSpeech [--exp exp/librispeech] [--preset base] [--minutes 60]
 #
 # FOLDER is the extracted tree: train-clean-100/, train-clean-360/, train-other-500/, dev-clean/, test-clean/, ...
-# What is missing of it is left out and said so; train-clean-100, dev-clean and one test set must be there.
+# What is missing of it is left out and said so; train-clean-100 and dev-clean must be there.
 
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
