@@ -1,7 +1,7 @@
 """Which chunks make up update ``step``, and their padded batch. The order is a function of (seed, step) alone."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from speechssl.config import Settings, build
 from speechssl.errors import ConfigError
 from speechssl.features import INT16_SCALE, FeatureConfig, num_units
 from speechssl.runtime import generator
-from speechssl.store import Store
+from speechssl.store import Chunk, Store
 
 
 class BatchConfig(Settings):
@@ -93,6 +93,7 @@ class Dataset:
         self.index_of = np.concatenate(chosen).astype(np.int64)
         self.num_samples = np.concatenate([s.num_samples[c] for s, c in zip(stores, chosen, strict=True)])
         self.num_units = np.concatenate([s.num_units[c] for s, c in zip(stores, chosen, strict=True)])
+        self.texts: dict[tuple[int, int], str] = {}  # instead of the stores' own, by store and place in it
         if not len(self.index_of):
             wanted = "any split" if splits is None else f"split {', '.join(splits)}"
             there = ", ".join(sorted({name for store in stores for name in store.splits}))
@@ -119,13 +120,28 @@ class Dataset:
         part.features, part.stores = self.features, self.stores
         part.store_of, part.index_of = self.store_of[positions], self.index_of[positions]
         part.num_samples, part.num_units = self.num_samples[positions], self.num_units[positions]
+        part.texts = self.texts
         return part
+
+    def with_texts(self, texts: Mapping[int, str]) -> "Dataset":
+        """The same chunks with other transcripts at some positions."""
+        changed = self.subset(np.arange(len(self)))
+        changed.texts = self.texts | {self._place(position): text for position, text in texts.items()}
+        return changed
+
+    def _place(self, position: int) -> tuple[int, int]:
+        return int(self.store_of[position]), int(self.index_of[position])
+
+    def record(self, position: int) -> Chunk:
+        """What its store says of one chunk."""
+        which, index = self._place(position)
+        return self.stores[which].record(index)
 
     def id_text(self, position: int) -> tuple[str, str | None]:
         """Id and transcript of one chunk; with several stores the id starts with the store's number."""
-        which = int(self.store_of[position])
-        record = self.stores[which].record(int(self.index_of[position]))
-        return (record.id if len(self.stores) == 1 else f"{which}:{record.id}"), record.text
+        place, record = self._place(position), self.record(position)
+        name = record.id if len(self.stores) == 1 else f"{place[0]}:{record.id}"
+        return name, self.texts.get(place, record.text)
 
     def array(self, position: int) -> NDArray[np.generic]:
         """What the store holds of one chunk, its checksum verified."""
@@ -238,7 +254,15 @@ def _even(total: int, parts: int) -> NDArray[np.int64]:
 
 
 def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
-    """A seeded random subset of about ``minutes``: utterances in random order until the next would exceed it.
+    """The utterances that ``choose_positions`` chooses."""
+    return dataset.subset(choose_positions(dataset, minutes, seed))
+
+
+def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.int64]:
+    """A seeded random choice of about ``minutes``: utterances in random order until the next would exceed it.
+
+    Returns:
+        their positions, ascending.
 
     Raises:
         ConfigError: the dataset holds less.
@@ -251,5 +275,5 @@ def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
         )
     order = generator("subset", seed).permutation(len(dataset))
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
-    chosen = order[: max(1, int(np.searchsorted(total, wanted, side="right")))]
-    return dataset.subset(np.sort(chosen))
+    chosen: NDArray[np.int64] = np.sort(order[: max(1, int(np.searchsorted(total, wanted, side="right")))])
+    return chosen

@@ -1,8 +1,9 @@
 """How fast speechssl is on this machine, how much memory it takes, where the time goes, how far from the peak.
 
 Each benchmark makes seeded synthetic speech in a temporary folder and runs what the verb of its name runs (prepare
-without ``jobs`` in this process, so without the verb's limits). It returns a table of JSON values: ``bench`` (the verb), ``about`` and ``machine`` (what ran, and where), the measures that
-``LABELS`` explains (repeated ones as median, low, high), and for training ``parts``: seconds and share of an update.
+without ``jobs`` in this process, so without the verb's limits). It returns a table of JSON values: ``bench`` (the
+verb), ``about`` and ``machine`` (what ran, and where), the measures that ``LABELS`` explains (repeated ones as median,
+low, high), and for training ``parts``: seconds and share of an update.
 """
 
 import math

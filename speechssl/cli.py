@@ -46,6 +46,7 @@ from speechssl.formats import (
     write_atomic,
 )
 from speechssl.jobs import Job, in_order, made_by, transcribe_files
+from speechssl.labels import label, write_labels
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.manifest import scan
 from speechssl.outputs import claim, outcome, plan_outputs
@@ -187,6 +188,9 @@ def finetune_command(
     minutes: Annotated[float | None, typer.Option(help="Labelled minutes to use, a seeded choice; else all.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="chars, bpe:N or unigram:N.")] = None,
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Only the head learns.")] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="What label wrote: transcripts for chunks of train that have none.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Default: what the encoder was pretrained with.")] = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -199,8 +203,8 @@ def finetune_command(
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     ranks.start(pick_device(settings.train.device))
     with ranks.together():
-        _start_anew(run, force, stores, origin)
-    finetune(stores, run, settings, origin)
+        _start_anew(run, force, stores, origin, labels)
+    finetune(stores, run, settings, origin, labels)
     if ranks.rank() == 0:
         _out(f"{run / 'model'}\n")
 
@@ -286,6 +290,32 @@ def tune_lm_command(
     about = {"lm": str(lm), "store": str(store), "split": split, "wer": best.score.wer, "greedy_wer": tuned.greedy.wer}
     save_lm(folder, lm, known, tuned.best, about, tuned.log_prior)
     log(f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights")
+
+
+@app.command("label")
+def label_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder; its language model is used if it has one.")],
+    store: Annotated[Path, typer.Argument(help="Prepared store; its own transcripts are not looked at.")],
+    out: Annotated[Path, typer.Option(help="JSONL file to write, for finetune --labels.")],
+    keep: Annotated[float, typer.Option(min=0, max=1, help="Share of the chunks to keep, the most confident.")] = 0.67,
+    split: Annotated[str, typer.Option(help="Split to listen to.")] = "train",
+    batch_seconds: BatchSecondsOption = BATCH_SECONDS,
+) -> None:
+    """What a recogniser hears in audio without transcripts, for another fine-tuning to learn from (self-training)."""
+    folder = model_folder(model)
+    recogniser = load_ctc(folder).to(pick_device("auto"))
+    beam = load_lm(folder, recogniser.tokenizer)
+    decoder = beam_decoder(beam) if beam else None
+    found = label(recogniser, Dataset([Store(store)], [split]), decoder, batch_seconds)
+    kept = found[: round(keep * len(found))]
+    if not kept:
+        raise ConfigError(
+            f"{model} hears nothing in {store} that could be kept: train it longer, or give a larger --keep"
+        )
+    write_labels(out, kept)
+    right = sum(one.confidence for one in kept) / len(kept)
+    log(f"{len(kept)} of {len(found)} chunks in which something was heard; {right:.0%} of their words should be right")
+    _out(f"{out}\n")
 
 
 @app.command("evaluate")

@@ -1,6 +1,7 @@
 """``pretrain`` and ``finetune``: from stores and settings to a run folder with a model in it."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from speechssl import ranks
-from speechssl.batching import Batches, Dataset, choose_minutes
+from speechssl.batching import Batches, Dataset, choose_minutes, choose_positions
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Table, as_table, build
 from speechssl.contrastive import Contrastive
@@ -20,6 +21,7 @@ from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import num_units
+from speechssl.labels import read_labels, with_labels
 from speechssl.random_projection import RandomProjection
 from speechssl.recognise import evaluate
 from speechssl.reconstruction import Reconstruction
@@ -35,6 +37,7 @@ from speechssl.views import Views
 
 STALE = 3  # measurements in a row without a better one before it is said
 SKIPPED = "skipped.jsonl"  # in the run folder
+TEXTS = "texts.txt"  # there: the transcripts that it learns from, for a language model of no others
 MAX_SKIPPED = 0.05  # of the training utterances; more means that frame rate or transcripts are wrong
 
 
@@ -236,7 +239,11 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
 
 
 def finetune(
-    stores: Sequence[str | Path], run: str | Path, settings: FinetuneSettings, init: str | Path | Encoder | None
+    stores: Sequence[str | Path],
+    run: str | Path,
+    settings: FinetuneSettings,
+    init: str | Path | Encoder | None,
+    labels: str | Path | None = None,
 ) -> CtcModel:
     """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
 
@@ -244,6 +251,8 @@ def finetune(
         settings: as ``finetune_settings`` makes them for ``init``: the weights must fit ``settings.encoder``.
         init: the folder of a run or model, an encoder in memory (copied, with its own settings), or None for random
             weights.
+        labels: what ``labels.write_labels`` wrote: chunks of train that have no transcript, or are none of the
+            ``settings.minutes``, are learned from with these.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -260,9 +269,7 @@ def finetune(
     labelled = [Store(path) for path in stores]
     train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
     _check_features(train, settings.encoder)
-    if settings.minutes:
-        train = choose_minutes(train, settings.minutes, settings.train.seed)
-    texts = [normalise(_text(train, p), settings.normaliser) for p in range(len(train))]
+    train, texts, from_labels = _to_learn(train, settings, None if labels is None else Path(labels))
     tokenizer = train_tokenizer(settings.tokenizer, texts)
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     origin: Table | str = "none"
@@ -284,6 +291,7 @@ def finetune(
     say(
         f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
+        + (f"; {from_labels['count']} of them have a label for a transcript" if from_labels else "")
     )
 
     def measure() -> Mapping[str, float]:
@@ -306,13 +314,31 @@ def finetune(
 
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
-    fit(model, batches, settings.optim, draws, run, about, validation, {SKIPPED: skipped})
+    about |= {"labels": from_labels} if from_labels else {}
+    notes = {SKIPPED: skipped, TEXTS: "".join(f"{text}\n" for text in texts)}
+    fit(model, batches, settings.optim, draws, run, about, validation, notes)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         say(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
             "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
         )
     return load_ctc(run / "model")
+
+
+def _to_learn(train: Dataset, settings: FinetuneSettings, labels: Path | None) -> tuple[Dataset, list[str], Table]:
+    """What fine-tuning learns from, the normalised transcripts in it that are no labels, and what is said of those."""
+    if labels is None:
+        chosen = choose_minutes(train, settings.minutes, settings.train.seed) if settings.minutes else train
+        return chosen, [normalise(_text(chosen, p), settings.normaliser) for p in range(len(chosen))], {}
+    transcribed = np.array([p for p in range(len(train)) if train.id_text(p)[1] is not None], dtype=np.int64)
+    if not len(transcribed):
+        raise ConfigError("no utterance of train has a transcript: labels are learned beside some")
+    if settings.minutes:
+        own = train.subset(transcribed)
+        transcribed = transcribed[choose_positions(own, settings.minutes, settings.train.seed)]
+    texts = [normalise(_text(train, int(p)), settings.normaliser) for p in transcribed]
+    both, count = with_labels(train, transcribed, read_labels(labels))
+    return both, texts, {"count": count, "sha256": hashlib.sha256(labels.read_bytes()).hexdigest()}
 
 
 def _text(dataset: Dataset, position: int) -> str:

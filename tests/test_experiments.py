@@ -295,8 +295,6 @@ def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path
     assert finetune_settings(tmp_path / "run", None, {}).train.steps == 7
     assert pretrain_settings(tmp_path / "run", None, {}).preset == str(own)
     own.rename(tmp_path / "other.toml")
-    with pytest.raises(
-        ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"
-    ):
+    with pytest.raises(ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"):
         finetune_settings(tmp_path / "run", None, {})
     assert finetune_settings(tmp_path / "run", str(tmp_path / "other.toml"), {}).train.steps == 7
