@@ -84,8 +84,8 @@ def test_a_store_without_transcripts_gives_its_labelled_chunks(run: Path, labell
         finetune(both, tmp_path / "none", tuned(), run)
     with pytest.raises(ConfigError, match="the labels are of none of the chunks"):
         finetune([labelled_store], tmp_path / "none", tuned(), run, tmp_path / "labels.jsonl")
+    prepare(make_labelled(tmp_path / "dev", {"dev": 3}), tmp_path / "measured")
     with pytest.raises(ConfigError, match="no utterance of train has a transcript"):
-        prepare(make_labelled(tmp_path / "dev", {"dev": 3}), tmp_path / "measured")
         finetune([tmp_path / "measured", both[1]], tmp_path / "none", tuned(), run, tmp_path / "labels.jsonl")
 
 

@@ -71,6 +71,8 @@ def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Pa
         3,
         "--again-steps",
         3,
+        "--self-steps",
+        3,
         "--few-minutes",
         0.2,
         "--rounds",
@@ -79,9 +81,10 @@ def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Pa
     options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1, "--preset", preset)
     done = run("kathleen", *options)
     assert done.returncode == 0, done.stderr
-    for row, count in (("pretrained + fine-tuned", 8), ("longer from scratch", 8), ("frozen random encoder", 4)):
+    rows = ("pretrained + fine-tuned", 8), ("longer from scratch", 8), ("frozen random encoder", 4)
+    for row, count in (*rows, ("pretrained, self-trained", 4), ("longer, self-trained", 4)):
         assert done.stdout.count(row) == count, done.stdout
-    again = run("kathleen", *options, "--stage", 6)
+    again = run("kathleen", *options, "--stage", 7)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
 

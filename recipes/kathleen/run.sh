@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Real speech: a recogniser of few transcripts names units in the rest, an encoder learns them and starts again.
+# Real speech: a recogniser of few transcripts names units in the rest, an encoder learns them and starts again; at last
+# it writes down what it hears in the rest and learns from that too.
 #
 #     bash recipes/kathleen/run.sh --data FOLDER [--exp exp/kathleen] [--stage N --stop-stage M]
 #
@@ -7,6 +8,7 @@
 # CC0, 1620 files, split so that no sentence is on two sides. Pretraining hears the audio of its train split; the systems
 # are trained on transcripts of the chosen minutes alone, the language model on those of the train split. What pretraining
 # gives is the row "pretrained" beside "longer from scratch": one schedule of as many labelled updates as all its rounds.
+# Both are self-trained alike, with the help of a language model of their labelled minutes and of no other text.
 
 . "$(dirname "$0")/../common.sh"
 option seed 0 "of weights, order and the choice of labelled minutes"
@@ -18,6 +20,7 @@ option all_steps 6400 "the same on all labels"
 option rounds 2 "of pretraining, each on units of the recogniser before it"
 option pretrain_steps 3000 "updates of each, 20 seconds each"
 option again_steps 1600 "updates of fine-tuning after each"
+option self_steps 3200 "updates of self-training, on the labelled minutes and on what was heard in the rest"
 parse_options "$@"
 store=$exp/store
 
@@ -52,31 +55,44 @@ if stage 3 "train on all labels"; then
     systems all "$all_steps"
 fi
 
-if stage 4 "a language model of the train split's transcripts, its weights found on dev"; then
+if stage 4 "learn from what is heard in the audio without labels"; then
+    for system in "finetuned-$rounds" longer; do
+        run=$exp/few/$system
+        speechssl lm "$run/texts.txt" --out "$run/texts.arpa" >&2
+        speechssl tune-lm "$run" "$run/texts.arpa" "$store" >&2
+        speechssl label "$run" "$store" --out "$run/labels.jsonl" >&2
+        speechssl finetune "$store" --preset "$preset" --minutes "$few_minutes" --set "train.seed=$seed" \
+            --set "train.steps=$self_steps" --set optim.lr=7e-4 --init-from "$run" --labels "$run/labels.jsonl" \
+            --run "$run-self" >&2
+    done
+fi
+
+few_systems=("finetuned-$rounds-self" longer-self "finetuned-$rounds" longer)
+all_systems=("finetuned-$rounds" longer)
+
+if stage 5 "a language model of the train split's transcripts, its weights found on dev"; then
     speechssl lm "$store" --out "$exp/lm.arpa" >&2
-    for name in few all; do
-        for system in "finetuned-$rounds" longer; do
-            speechssl tune-lm "$exp/$name/$system" "$exp/lm.arpa" "$store" >&2
-        done
+    for run in "${few_systems[@]/#/$exp/few/}" "${all_systems[@]/#/$exp/all/}"; do
+        speechssl tune-lm "$run" "$exp/lm.arpa" "$store" >&2
     done
 fi
 
-if stage 5 "measure on the test split"; then
-    for name in few all; do
-        for system in "finetuned-$rounds" longer scratch frozen; do
-            speechssl evaluate "$exp/$name/$system" "$store" --split test --out "$exp/$name/$system/test" >&2
-        done
+if stage 6 "measure on the test split"; then
+    for run in "${few_systems[@]/#/$exp/few/}" "${all_systems[@]/#/$exp/all/}" "$exp"/{few,all}/{scratch,frozen}; do
+        speechssl evaluate "$run" "$store" --split test --out "$run/test" >&2
     done
 fi
 
-if stage 6 "tables"; then
-    for name in few all; do
-        if [[ $name == few ]]; then echo "$few_minutes minutes of labels:"; else echo "all labels:"; fi
-        runs=$exp/$name
-        speechssl compare "pretrained + fine-tuned=$runs/finetuned-$rounds/test" "longer from scratch=$runs/longer/test" \
-            "from scratch=$runs/scratch/test" "frozen random encoder=$runs/frozen/test"
+if stage 7 "tables"; then
+    few=$exp/few all=$exp/all
+    self=("pretrained, self-trained=$few/finetuned-$rounds-self/test" "longer, self-trained=$few/longer-self/test")
+    for runs in "$few" "$all"; do
+        if [[ $runs == "$all" ]]; then self=(); echo "all labels:"; else echo "$few_minutes minutes of labels:"; fi
+        trained=("pretrained + fine-tuned=$runs/finetuned-$rounds/test" "longer from scratch=$runs/longer/test")
+        speechssl compare ${self[@]+"${self[@]}"} "${trained[@]}" "from scratch=$runs/scratch/test" \
+            "frozen random encoder=$runs/frozen/test"
         echo "with a language model:"
-        speechssl compare "pretrained + fine-tuned=$runs/finetuned-$rounds/test/lm" \
-            "longer from scratch=$runs/longer/test/lm"
+        trained=(${self[@]+"${self[@]}"} "${trained[@]}")
+        speechssl compare "${trained[@]/%//lm}"
     done
 fi
