@@ -36,6 +36,8 @@ _HOME = {
     "load_encoder": "experiments",
     "import_model": "convert",
     "export_model": "convert",
+    "label": "labels",
+    "write_labels": "labels",
     "evaluate": "recognise",
     "transcribe": "transcribing",
     "SpeechsslError": "errors",
