@@ -297,11 +297,13 @@ def label_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder; its language model is used if it has one.")],
     store: Annotated[Path, typer.Argument(help="Prepared store; its own transcripts are not looked at.")],
     out: Annotated[Path, typer.Option(help="JSONL file to write, for finetune --labels.")],
-    keep: Annotated[float, typer.Option(min=0, max=1, help="Share of the chunks to keep, the most confident.")] = 0.67,
+    keep: Annotated[float, typer.Option(help="Share of the chunks to keep, the most confident.")] = 0.67,
     split: Annotated[str, typer.Option(help="Split to listen to.")] = "train",
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
     """What a recogniser hears in audio without transcripts, for another fine-tuning to learn from (self-training)."""
+    if not 0 < keep <= 1:
+        raise ConfigError(f"--keep {keep} is no share: allowed is above 0 up to 1")
     folder = model_folder(model)
     recogniser = load_ctc(folder).to(pick_device("auto"))
     beam = load_lm(folder, recogniser.tokenizer)

@@ -82,7 +82,7 @@ def pretrain(
         f"pretraining {_millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
-    about: Table = {"data": {"stores": identity, "splits": list(splits)}}
+    about: Table = {"data": {"stores": identity, "splits": list(splits)}} | ({"stage": stage} if stage else {})
     if init is not None:
         about["init"] = _origin(Path(init))
         _start_from(task, settings, Path(init))
@@ -314,7 +314,7 @@ def finetune(
 
     validation = Validation(measure, "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
-    about |= {"labels": from_labels} if from_labels else {}
+    about |= ({"labels": from_labels} if from_labels else {}) | ({"stage": stage} if stage else {})
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{text}\n" for text in texts)}
     fit(model, batches, settings.optim, draws, run, about, validation, notes)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
@@ -337,8 +337,10 @@ def _to_learn(train: Dataset, settings: FinetuneSettings, labels: Path | None) -
         own = train.subset(transcribed)
         transcribed = transcribed[choose_positions(own, settings.minutes, settings.train.seed)]
     texts = [normalise(_text(train, int(p)), settings.normaliser) for p in transcribed]
-    both, count = with_labels(train, transcribed, read_labels(labels))
-    return both, texts, {"count": count, "sha256": hashlib.sha256(labels.read_bytes()).hexdigest()}
+    given = read_labels(labels)
+    both, count = with_labels(train, transcribed, given)
+    digest = hashlib.sha256(json.dumps(sorted([*key, text] for key, text in given.items())).encode()).hexdigest()
+    return both, texts, {"count": count, "digest": digest}
 
 
 def _text(dataset: Dataset, position: int) -> str:

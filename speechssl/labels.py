@@ -12,7 +12,7 @@ from speechssl.batching import Dataset
 from speechssl.ctc import CtcModel
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.formats import write_atomic
-from speechssl.recognise import BATCH_SECONDS, Decoder, emissions, recognised
+from speechssl.recognise import BATCH_SECONDS, Decoder, check_features, emissions, recognised
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,14 @@ def label(
     Raises:
         ConfigError: several stores, or the features are not the model's.
     """
+    if len(dataset.stores) != 1:
+        raise ConfigError(f"{len(dataset.stores)} stores: label one at a time")
+    check_features(model, dataset)
     (store,) = dataset.identity
     heard = recognised(model, emissions(model, dataset, batch_seconds), decoder)
     found = [
-        Label(store, name, " ".join(w.text for w in words), sum(w.probability for w in words) / len(words))
+        # Rounded: the last bits depend on threads and batches, which must not decide the order.
+        Label(store, name, " ".join(w.text for w in words), round(sum(w.probability for w in words) / len(words), 4))
         for name, words in heard.items()
         if words
     ]
@@ -66,7 +70,7 @@ def read_labels(path: Path) -> dict[tuple[str, str], str]:
     """
     texts = {}
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
             row = json.loads(line)
             if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("store", "id", "text")):
                 raise ManifestError(f"{path}:{number}: an object with store, id and text is expected")
@@ -96,7 +100,8 @@ def with_labels(
             found[position] = text
     if not found:
         raise ConfigError(
-            "the labels are of none of the chunks without a transcript: give the store that they are of, as it was then"
+            "the labels are of no chunk that is not learned from already: give the store that they are of, as it was "
+            "then, and --minutes where it has transcripts of its own"
         )
     positions = np.sort(np.array([*own, *found], dtype=np.int64))
     return dataset.with_texts(found).subset(positions), len(found)

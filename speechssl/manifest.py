@@ -424,7 +424,8 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     All records of a speaker fall into one split, and follow the split that another record of theirs has. Without a
     speaker, or with fewer speakers than splits, all parts of a file do; with fewer files than splits, each part is on
     its own. The choice is a hash of the name: it does not depend on order, and hardly on what else there is. Only a
-    split that would stay empty takes one group more.
+    split that would stay empty takes one group more. A record without a transcript, where others have one, is train,
+    whoever speaks: it can measure nothing.
 
     Args:
         dev, test: expected share of groups (speakers, files or parts), 0..1, together below 1.
@@ -439,7 +440,8 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
         if record.speaker is not None and record.split is not None:
             given.setdefault(record.speaker, set()).add(record.split)
     settled = {speaker: splits.pop() for speaker, splits in given.items() if len(splits) == 1}
-    open_records = [r for r in manifest.records if r.split is None and r.speaker not in settled]
+    silent = {r.id for r in manifest.records if r.split is None and r.text is None} if manifest.labelled else set()
+    open_records = [r for r in manifest.records if r.split is None and r.speaker not in settled and r.id not in silent]
     speakers = {record.speaker for record in open_records} - {None}
     wanted = 1 + (dev > 0) + (test > 0)
     parts = Counter(record.audio for record in open_records)
@@ -457,6 +459,8 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
         records=tuple(
             record
             if record.split is not None
+            else replace(record, split="train")
+            if record.id in silent
             else replace(record, split=settled.get(record.speaker or "") or chosen[group(record)])
             for record in manifest.records
         ),

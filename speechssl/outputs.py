@@ -16,7 +16,7 @@ from speechssl.transcribing import Failure, find_audio
 
 STDIN = Path("-")
 MADE_BY = ".speechssl.json"  # in a folder of transcripts: of which model they are
-DONE = ".speechssl-done.jsonl"  # there: of which recordings, a line each, the last one of a place counts
+DONE = ".speechssl-done.jsonl"  # there: of which recording each file is, a line each, the last one counts
 _ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
 
 
@@ -60,21 +60,19 @@ class Outputs:
         if self.folder is None:
             return list(self.files)
         done = _read_done(self.folder)
-        return [path for path in self.files if not self._is_done(path, done, self.folder)]
+        # Every target is looked at: of each it is known whether it is another recording's.
+        return [p for p in self.files if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])]
 
-    def _is_done(self, path: Path, done: dict[str, Table], folder: Path) -> bool:
-        targets, now = self.targets(path), self.recordings.get(path)
-        before = done.get(now["place"]) if now else None
-        if now is None or before is None or not any(target.exists() for target in targets):
+    def _is_done(self, path: Path, target: Path, done: dict[str, Table], folder: Path) -> bool:
+        now, before = self.recordings.get(path), done.get(os.path.relpath(target, folder))
+        if now is None or before is None or not target.exists():
             return False
-        if (before["size"], before["mtime_ns"]) == (now["size"], now["mtime_ns"]):
-            return all(target.exists() for target in targets)
-        other = Path(os.path.normpath(os.path.join(os.path.abspath(folder), before["input"])))
+        other = Path(os.path.normpath(os.path.join(os.path.realpath(folder), before["input"])))
         if before["input"] != now["input"] and other.exists() and not other.samefile(path):
             raise ConfigError(
-                f"{targets[0]} would be of {path}, and is of {other}: give another --output-dir, or one folder of both"
+                f"{target} would be of {path}, and is of {other}: give another --output-dir, or one folder of both"
             )
-        return False
+        return all(before.get(name) == now[name] for name in ("size", "mtime_ns"))
 
     def put(self, result: Transcript) -> str:
         """Write a transcript to its files, or return what is to be printed.
@@ -83,10 +81,13 @@ class Outputs:
         """
         named, path = replace(result, path=self.name(result.path)), Path(result.path)
         for name, target in zip(self.formats, self.targets(path), strict=False):
+            assert self.folder
+            if target.exists():  # whatever stops us between the two: what was known of the old one is not said of this
+                _note(self.folder, target, None)
             write_atomic(target, FORMATS[name](named, self.limits))
-        if self.folder:
             if path in self.recordings:
-                _append(self.folder / DONE, self.recordings[path])
+                _note(self.folder, target, self.recordings[path])
+        if self.folder:
             return ""
         if self.formats == ("txt",) and len(self.files) > 1:
             shown = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], named.path)
@@ -121,7 +122,7 @@ def plan_outputs(
     # Of what was given: where a result goes must not depend on what else a folder holds.
     root = common_root([path for path in paths if path != STDIN] or [Path.cwd()])
     known = [path for path in files if path != stdin and path.exists()]  # a broken link fails by name, later
-    recordings = {path: _recording(path, root, folder) for path in known} if folder else {}
+    recordings = {path: _recording(path, folder) for path in known} if folder else {}
     return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin, recordings)
 
 
@@ -149,25 +150,26 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
     write_atomic(note, as_json(made_by))
 
 
-def _recording(path: Path, root: Path, folder: Path) -> Table:
-    """Where a recording's transcript goes, the way to it from ``folder``, and what tells that it was changed."""
-    found, whole = path.stat(), os.path.abspath(path)
-    return {
-        "place": os.path.relpath(whole, root),
-        "input": os.path.relpath(whole, os.path.abspath(folder)),
-        "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns,
-    }
+def _recording(path: Path, folder: Path) -> Table:
+    """The way to a recording from ``folder``, wherever links to that lie, and what tells that it was changed."""
+    found, way = path.stat(), os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
+    return {"input": way, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def _append(path: Path, line: Table) -> None:
-    """A line at the end of a file, in one piece; what a kill left of another stays a line of its own."""
-    with path.open("ab", buffering=0) as file:
+def _note(folder: Path, target: Path, recording: Table | None) -> None:
+    """A line in ``DONE``, in one piece; what a kill left of another stays a line of its own.
+
+    None = of no recording from now on, which is on the disk when this returns.
+    """
+    line = {"file": os.path.relpath(target, folder)} | (recording or {})
+    with (folder / DONE).open("ab", buffering=0) as file:
         file.write(f"\n{json.dumps(line)}\n".encode())
+        if recording is None:
+            os.fsync(file.fileno())
 
 
 def _read_done(folder: Path) -> dict[str, Table]:
-    """Lines by place. One that a kill cut off says nothing: that transcript is made again."""
+    """Lines by file. One that a kill cut off says nothing: that transcript is made again."""
     path = folder / DONE
     done: dict[str, Table] = {}
     for row in path.read_bytes().split(b"\n") if path.exists() else []:
@@ -175,9 +177,9 @@ def _read_done(folder: Path) -> dict[str, Table]:
             line = json.loads(row)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and all(isinstance(line.get(name), str) for name in ("place", "input")):
-            done[line["place"]] = {"size": None, "mtime_ns": None} | line
-    return done
+        if isinstance(line, dict) and isinstance(line.get("file"), str):
+            done[line["file"]] = line
+    return {name: line for name, line in done.items() if isinstance(line.get("input"), str)}
 
 
 def _spooled(folder: Path) -> Path:

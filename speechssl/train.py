@@ -39,7 +39,15 @@ from speechssl.runtime import Device, Precision, autocast, derive_seed, log, pic
 
 # They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
 # their checksums count, not where they lie.
-_FREE = {"train.log_every", "train.keep", "train.device", "units.teacher", "init.path", "batch.micro_seconds"}
+_FREE = {
+    "preset",  # where settings started from, which are all here themselves
+    "train.log_every",
+    "train.keep",
+    "train.device",
+    "units.teacher",
+    "init.path",
+    "batch.micro_seconds",
+}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
 BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
 

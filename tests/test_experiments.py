@@ -272,6 +272,7 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path) -> None:
         finetune([labelled_store], run, settings, init)
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
     first, second, third, again = (read_metrics(run / "metrics.jsonl") for run in runs)
+    assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [None, 1, 2, 2]
     heard = [[(row["audio_s"], row["weight"]) for row in rows] for rows in (first, second, third)]
     assert heard[0] != heard[1] != heard[2] != heard[0]
     assert [row["loss"] for row in third] == [row["loss"] for row in again]

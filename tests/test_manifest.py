@@ -441,3 +441,13 @@ def test_shares_out_of_range() -> None:
     for dev, test in ((-0.1, 0.1), (0.5, 0.5), (0.1, 2.0)):
         with pytest.raises(ConfigError, match="shares"):
             split_manifest(unsplit(3, lambda k: None), dev, test)
+
+
+def test_a_recording_without_a_transcript_measures_nothing() -> None:
+    """Of a table that was filled in for a third, test was a recording without a text."""
+    records = tuple(Record(f"r{n:03}", f"r{n:03}.wav", text="a" if n % 3 == 0 else None) for n in range(90))
+    split = split_manifest(Manifest(Path(), records)).records
+    assert {record.split for record in split if record.text is None} == {"train"}
+    assert {record.split for record in split if record.text} == {"train", "dev", "test"}
+    silent = tuple(Record(f"r{n:03}", f"r{n:03}.wav") for n in range(90))
+    assert {record.split for record in split_manifest(Manifest(Path(), silent)).records} == {"train", "dev", "test"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from speechssl import outputs as outputs_module
 from speechssl.errors import ConfigError
 from speechssl.formats import FORMATS, CueLimits, Transcript
 from speechssl.outputs import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
@@ -68,8 +69,47 @@ def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_
     with pytest.raises(ConfigError, match=r"out/a\.wav\.txt would be of .*deep/a\.wav, and is of .*in/a\.wav: give"):
         plan([second], "txt", out).waiting()
     assert plan([inputs], "txt", out).waiting() == [second]  # under their common folder they do not meet
+    second.write_bytes(first.read_bytes())  # of one size and time, as an archive's may be, and yet another
+    os.utime(second, ns=(first.stat().st_mtime_ns,) * 2)
+    with pytest.raises(ConfigError, match="would be of"):
+        plan([second], "txt", out).waiting()
+    (tmp_path / "link").symlink_to(out)
+    with pytest.raises(ConfigError, match="would be of"):
+        plan([second], "txt", tmp_path / "link").waiting()
     elsewhere = inputs.rename(tmp_path / "moved")
     assert plan([elsewhere / "a.wav"], "txt", out).waiting() == []  # nor does a name that is gone stand in the way
+
+
+def test_each_format_is_of_a_recording_of_its_own(inputs: Path, tmp_path: Path) -> None:
+    """Text of the first state, JSON of the second: the text said to be of the second too."""
+    path, out = inputs / "a.wav", tmp_path / "out"
+    plan([path], "txt", out).put(said(path))
+    path.write_bytes(b"other")
+    plan([path], "json", out).put(said(path))
+    assert plan([path], "json", out).waiting() == []
+    assert plan([path], "txt", out).waiting() == [path]
+    with pytest.raises(ConfigError, match=r"a\.wav\.txt would be of"):
+        plan([inputs / "deep/a.wav"], "txt,srt", out).waiting()
+
+
+def test_a_write_that_stops_half_way_leaves_no_false_note(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = inputs / "a.wav", tmp_path / "out"
+    plan([path], "txt", out).put(said(path))
+    other = plan([inputs / "deep/a.wav"], "txt", out)
+
+    def note(folder: Path, target: Path, recording: Any) -> None:
+        if recording:
+            raise OSError("no space left")
+        real(folder, target, recording)
+
+    real = outputs_module._note
+    monkeypatch.setattr(outputs_module, "_note", note)
+    with pytest.raises(OSError, match="no space"):
+        other.put(said(inputs / "deep/a.wav", "other words"))  # as with --force
+    assert (out / "a.wav.txt").read_text() == "other words\n"
+    assert plan([path], "txt", out).waiting() == [path]
 
 
 def test_what_a_kill_cut_off_is_made_again(inputs: Path, tmp_path: Path) -> None:
@@ -81,7 +121,7 @@ def test_what_a_kill_cut_off_is_made_again(inputs: Path, tmp_path: Path) -> None
     assert outputs.waiting() == [outputs.files[1]]
     outputs.put(said(outputs.files[1]))
     assert outputs.waiting() == []
-    (tmp_path / "out" / DONE).write_bytes(b'[]\n{"place": 1}\n{"place": "a.wav", "input": "x"}\n\xff')
+    (tmp_path / "out" / DONE).write_bytes(b'[]\n{"file": 1}\n{"file": "a.wav.txt", "input": "x"}\n\xff')
     assert outputs.waiting() == list(outputs.files)
 
 

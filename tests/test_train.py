@@ -339,10 +339,23 @@ def test_settings_that_change_no_update_may_differ_when_a_run_continues(tmp_path
 
 def test_a_run_that_is_out_of_memory_may_go_on_in_smaller_parts(tmp_path: Path) -> None:
     """The message says to lower batch.micro_seconds, and the run was refused with it."""
-    for micro_seconds in (10.0, 5.0):
-        about = {"batch": {"seconds": 10.0, "micro_seconds": micro_seconds}}
-        config = TrainConfig(steps=1, device="cpu")
-        fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", settings=about)
+
+    class TooLarge(ToyBatches):
+        def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
+            if step == 2:
+                raise torch.OutOfMemoryError
+            return super().micro_batches(step, rank, ranks)
+
+    config = TrainConfig(steps=4, save_every=2, device="cpu")
+
+    def go_on(batches: ToyBatches, micro_seconds: float, preset: str) -> None:
+        about = {"preset": preset, "batch": {"seconds": 10.0, "micro_seconds": micro_seconds}}
+        fit(Toy(), batches, OptimConfig(), config, tmp_path / "run", settings=about)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        go_on(TooLarge([12]), 10.0, "mine")
+    go_on(ToyBatches([5, 7]), 5.0, "/from/now/on/mine.toml")
+    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4]
 
 
 def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ if stage 4 "learn from what is heard in the audio without labels"; then
     for system in "finetuned-$rounds" longer; do
         run=$exp/few/$system
         speechssl lm "$run/texts.txt" --out "$run/texts.arpa" >&2
+        rm -rf "$run/model/lm"
         speechssl tune-lm "$run" "$run/texts.arpa" "$store" >&2
         speechssl label "$run" "$store" --out "$run/labels.jsonl" >&2
         speechssl finetune "$store" --preset "$preset" --minutes "$few_minutes" --set "train.seed=$seed" \
@@ -67,30 +68,31 @@ if stage 4 "learn from what is heard in the audio without labels"; then
     done
 fi
 
-few_systems=("finetuned-$rounds-self" longer-self "finetuned-$rounds" longer)
-all_systems=("finetuned-$rounds" longer)
+few=$exp/few all=$exp/all
+runs=("$few/finetuned-$rounds-self" "$few/longer-self")
+for name in few all; do runs+=("$exp/$name/finetuned-$rounds" "$exp/$name/longer"); done
 
 if stage 5 "a language model of the train split's transcripts, its weights found on dev"; then
     speechssl lm "$store" --out "$exp/lm.arpa" >&2
-    for run in "${few_systems[@]/#/$exp/few/}" "${all_systems[@]/#/$exp/all/}"; do
+    for run in "${runs[@]}"; do
+        rm -rf "$run/model/lm"
         speechssl tune-lm "$run" "$exp/lm.arpa" "$store" >&2
     done
 fi
 
 if stage 6 "measure on the test split"; then
-    for run in "${few_systems[@]/#/$exp/few/}" "${all_systems[@]/#/$exp/all/}" "$exp"/{few,all}/{scratch,frozen}; do
+    for run in "${runs[@]}" "$exp"/{few,all}/{scratch,frozen}; do
         speechssl evaluate "$run" "$store" --split test --out "$run/test" >&2
     done
 fi
 
 if stage 7 "tables"; then
-    few=$exp/few all=$exp/all
     self=("pretrained, self-trained=$few/finetuned-$rounds-self/test" "longer, self-trained=$few/longer-self/test")
-    for runs in "$few" "$all"; do
-        if [[ $runs == "$all" ]]; then self=(); echo "all labels:"; else echo "$few_minutes minutes of labels:"; fi
-        trained=("pretrained + fine-tuned=$runs/finetuned-$rounds/test" "longer from scratch=$runs/longer/test")
-        speechssl compare ${self[@]+"${self[@]}"} "${trained[@]}" "from scratch=$runs/scratch/test" \
-            "frozen random encoder=$runs/frozen/test"
+    for home in "$few" "$all"; do
+        if [[ $home == "$all" ]]; then self=(); echo "all labels:"; else echo "$few_minutes minutes of labels:"; fi
+        trained=("pretrained + fine-tuned=$home/finetuned-$rounds/test" "longer from scratch=$home/longer/test")
+        speechssl compare ${self[@]+"${self[@]}"} "${trained[@]}" "from scratch=$home/scratch/test" \
+            "frozen random encoder=$home/frozen/test"
         echo "with a language model:"
         trained=(${self[@]+"${self[@]}"} "${trained[@]}")
         speechssl compare "${trained[@]/%//lm}"

@@ -38,7 +38,9 @@ if stage 1 "prepare a store of each part"; then
 fi
 
 if stage 2 "pretrain on ${present[*]}"; then
-    speechssl pretrain "${present[@]/#/$exp/stores/}" "${common[@]}" --run "$exp/pretrained" \
+    stores=()
+    for part in "${present[@]}"; do stores+=("$exp/stores/$part"); done
+    speechssl pretrain "${stores[@]}" "${common[@]}" --run "$exp/pretrained" \
         ${pretrain_steps:+--set "train.steps=$pretrain_steps"} >&2
 fi
 
@@ -53,5 +55,7 @@ if stage 4 "measure"; then
     for part in "${tests[@]}"; do
         speechssl evaluate "$exp/finetuned" "$exp/stores/$part" --split "${part%%-*}" --out "$exp/scores/$part" >&2
     done
-    speechssl compare "${tests[@]/#/$exp/scores/}"
+    scores=()
+    for part in "${tests[@]}"; do scores+=("$exp/scores/$part"); done
+    speechssl compare "${scores[@]}"
 fi
