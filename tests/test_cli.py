@@ -147,6 +147,30 @@ def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_pat
     assert call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev").exit_code == 0
 
 
+def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    (make_labelled(tmp_path / "radio", {"train": 4}, seed=5) / "metadata.csv").unlink()
+    assert call("prepare", tmp_path / "radio", tmp_path / "store").exit_code == 0
+    assert call("lm", run / "texts.txt", "--out", tmp_path / "own.arpa").exit_code == 0
+    assert call("tune-lm", run, tmp_path / "own.arpa", labelled_store).exit_code == 0
+    heard = tmp_path / "heard.jsonl"
+    done = call("label", run, tmp_path / "store", "--out", heard, "--keep", 1)
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == f"{heard}\n"
+    texts = [json.loads(line)["text"] for line in heard.read_text().splitlines()]
+    assert 0 < len(texts) <= len(Store(tmp_path / "store"))
+    assert call("label", run, tmp_path / "store", "--out", tmp_path / "half.jsonl", "--keep", 0.5).exit_code == 0
+    assert (tmp_path / "half.jsonl").read_text() == "".join(heard.read_text().splitlines(True)[: round(len(texts) / 2)])
+    command = ("finetune", labelled_store, tmp_path / "store", "--labels", heard, "--init-from", run, "--run")
+    few = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
+    done = call(*command, tmp_path / "self", *few)
+    assert done.exit_code == 0, done.exception
+    assert f"{len(texts)} of them have a label" in done.stderr
+    assert (tmp_path / "self/texts.txt").read_text() == (run / "texts.txt").read_text()
+    for keep in (0, 1.5, "nan"):
+        assert "is no share" in str(call("label", run, tmp_path / "store", "--out", heard, "--keep", keep).exception)
+
+
 def test_a_language_model_that_does_not_fit_is_an_error(
     model: Path,
     labelled_store: Path,
