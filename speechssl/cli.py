@@ -283,7 +283,7 @@ def tune_lm_command(
         weight, prior, score = (f"{w:g}" for w in (weights.lm_weight, weights.prior_scale, weights.word_score))
         rows.append((weight, prior, score, f"{found.wer:.1%}", f"{found.cer:.1%}"))
     _out(text_table(("weight", "prior scale", "word score", "WER", "CER"), rows))
-    if best.score.wer > tuned.greedy.wer:
+    if best.score.wer + best.score.cer > tuned.greedy.wer + tuned.greedy.cer:
         before = "; the one that is there stays" if (folder / LM_FOLDER).exists() else ""
         log(f"no weight makes the language model as good as greedy decoding: it is not kept{before}")
         return

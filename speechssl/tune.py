@@ -51,7 +51,8 @@ def tune(
 ) -> Tuned:
     """Try the values of ``GRID`` for each weight in turn with the best of the others, then neighbours of the best.
 
-    The best has the lowest word error rate, then character error rate, then weight. The recogniser runs once.
+    The best has the lowest sum of word and character error rate, then weight: by words alone a poor recogniser with a
+    language model of few words does best to leave most of what was said out (docs/log.md 48). The recogniser runs once.
 
     Args:
         search: a beam search with these weights and this log-prior.
@@ -75,7 +76,7 @@ def tune(
     def look_all(name: str, values: Sequence[float]) -> None:
         for value in values:
             look(**{name: value})
-        tried.sort(key=lambda t: (t.score.wer, t.score.cer, t.config.lm_weight))
+        tried.sort(key=lambda t: (t.score.wer + t.score.cer, t.config.lm_weight))
 
     for _ in range(SWEEPS):
         for name, values in GRID.items():

@@ -53,7 +53,8 @@ def test_the_best_pair_is_found_and_comes_first(
     shares = torch.cat([rows[k, :n] for _, rows, count in emissions(recogniser, dataset) for k, n in enumerate(count)])
     torch.testing.assert_close(found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float())
     assert all(prior is found.log_prior for prior in priors)
-    assert [t.score.wer for t in found.tried] == sorted(t.score.wer for t in found.tried)
+    both = [t.score.wer + t.score.cer for t in found.tried]
+    assert both == sorted(both)
     assert len({t.config for t in found.tried}) == len(found.tried) <= 30
     assert found.greedy == evaluate(recogniser, dataset)
     assert found.tried[0].score.calibration is not None
