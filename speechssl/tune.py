@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -14,13 +15,9 @@ from speechssl.recognise import Emissions, beam_decoder, emissions, recognised, 
 from speechssl.runtime import log
 from speechssl.score import Scaling, Score
 
-GRID = {
-    "lm_weight": (0.5, 1.0, 2.0, 3.0, 4.5),
-    "prior_scale": (0.0, 0.3, 0.6, 0.9),
-    "word_score": (-6.0, -4.0, -2.0, 0.0, 2.0),
-}
-SWEEPS = 2  # through the grid: the best of one depends on the others
-STEPS = {"lm_weight": 0.5, "word_score": 1.0}  # to the neighbours that are looked at last
+GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}
+STEPS = {"lm_weight": 0.5, "prior_scale": 0.15, "word_score": 1.0}  # from the best, for as long as that gets better
+MOST = 50  # looks in all
 MIN_PRIOR = 1e-4  # of a token that the recogniser hardly ever says
 
 
@@ -49,7 +46,7 @@ class Tuned(NamedTuple):
 def tune(
     model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable[[BeamConfig, Tensor], BeamSearch]
 ) -> Tuned:
-    """Try the values of ``GRID`` for each weight in turn with the best of the others, then neighbours of the best.
+    """Try all of ``GRID``, since the best value of one depends on the others, then go on from the best step by step.
 
     The best has the lowest sum of word and character error rate, then weight: by words alone a poor recogniser with a
     language model of few words does best to leave most of what was said out (docs/log.md 48). The recogniser runs once.
@@ -73,17 +70,20 @@ def tune(
             tried.append(Tried(given, score_words(said, found, model.normaliser)))
             log(", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in GRID) + _rates(tried[-1]))
 
-    def look_all(name: str, values: Sequence[float]) -> None:
-        for value in values:
-            look(**{name: value})
+    def best() -> BeamConfig:
         tried.sort(key=lambda t: (t.score.wer + t.score.cer, t.config.lm_weight))
+        return tried[0].config
 
-    for _ in range(SWEEPS):
-        for name, values in GRID.items():
-            look_all(name, values)
-    for name, step in STEPS.items():
-        middle = getattr(tried[0].config, name)
-        look_all(name, [v for v in (middle - step, middle + step) if v > 0 or name == "word_score"])
+    for values in product(*GRID.values()):
+        look(**dict(zip(GRID, values, strict=True)))
+    here: BeamConfig | None = None
+    while here != best() and len(tried) < MOST:
+        here = best()
+        for name, step in STEPS.items():
+            middle = getattr(here, name)
+            for value in (round(middle - step, 2), round(middle + step, 2)):
+                if name == "word_score" or 0 <= value <= (1 if name == "prior_scale" else value):
+                    look(**{name: value})
     return Tuned(greedy, tried, log_prior)
 
 

@@ -41,7 +41,7 @@ def test_the_best_pair_is_found_and_comes_first(
         def __init__(self, config: BeamConfig, log_prior: Tensor) -> None:
             self.config = config
             priors.append(log_prior)
-            off = abs(config.lm_weight - 2.5) + abs(config.prior_scale - 0.6) + abs(config.word_score + 5)
+            off = abs(config.lm_weight - 3.5) + abs(config.prior_scale - 0.6) + abs(config.word_score + 6)
             self.ids = tuple(recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off))))
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
@@ -49,18 +49,18 @@ def test_the_best_pair_is_found_and_comes_first(
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     best = found.tried[0].config
-    assert (best.lm_weight, best.prior_scale, best.word_score) == (2.5, 0.6, -5)
+    assert (best.lm_weight, best.prior_scale, best.word_score) == (3.5, 0.6, -6)
     shares = torch.cat([rows[k, :n] for _, rows, count in emissions(recogniser, dataset) for k, n in enumerate(count)])
     torch.testing.assert_close(found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float())
     assert all(prior is found.log_prior for prior in priors)
     both = [t.score.wer + t.score.cer for t in found.tried]
     assert both == sorted(both)
-    assert len({t.config for t in found.tried}) == len(found.tried) <= 30
+    assert len({t.config for t in found.tried}) == len(found.tried) <= 56
     assert found.greedy == evaluate(recogniser, dataset)
     assert found.tried[0].score.calibration is not None
     scaling = found.tried[0].score.calibration.scaling
     assert (found.best.confidence_slope, found.best.confidence_offset) == (scaling.slope, scaling.offset)
-    assert (found.best.lm_weight, found.best.word_score) == (2.5, -5)
+    assert (found.best.lm_weight, found.best.word_score) == (3.5, -6)
 
 
 def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
