@@ -193,7 +193,11 @@ def bench_training(
             parts = watch.parts(runs.run(WARM_UP + updates), WARM_UP)
         counted = {"needed": runs.flops_needed(), "run": runs.flops_run(updates)}
     rate, best = spread([a / t for a, t in zip(audio, took, strict=True)]), matmul_peak(device, precision)
-    about = {"preset": settings.preset, "updates": updates, "seconds in each": round(statistics.mean(audio), 1)}
+    about = {
+        "preset": Path(settings.preset).stem,
+        "updates": updates,
+        "seconds in each": round(statistics.mean(audio), 1),
+    }
     table: Table = {"bench": verb, "about": about, "machine": _machine(device, precision), "parts": parts}
     table |= {"audio_s_per_s": asdict(rate), "update_s": asdict(spread(took))}
     table |= {"peak_memory_gb": peak_gb, "matmul_peak": best}

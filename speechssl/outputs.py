@@ -59,7 +59,7 @@ class Outputs:
         """
         if self.folder is None:
             return list(self.files)
-        done = _read_done(self.folder)
+        done = read_done(self.folder)
         # Every target is looked at: of each it is known whether it is another recording's.
         return [p for p in self.files if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])]
 
@@ -168,7 +168,7 @@ def _note(folder: Path, target: Path, recording: Table | None) -> None:
             os.fsync(file.fileno())
 
 
-def _read_done(folder: Path) -> dict[str, Table]:
+def read_done(folder: Path) -> dict[str, Table]:
     """Lines by file. One that a kill cut off says nothing: that transcript is made again."""
     path = folder / DONE
     done: dict[str, Table] = {}

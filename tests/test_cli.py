@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from speechssl import cli, probing
 from speechssl.errors import ConfigError
 from speechssl.experiments import finetune, pretrain
+from speechssl.outputs import DONE, read_done
 from speechssl.report import read_metrics
 from speechssl.store import Store
 
@@ -282,13 +283,14 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     for renames in (1, 5, 4):
         options = [sys.executable, "-c", KILLED, str(renames), *map(str, command), str(tmp_path / "killed")]
         assert subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
-    assert list((tmp_path / "killed").rglob(".speechssl-*"))
+    assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
     assert call(*command, tmp_path / "killed").exit_code == 0
     assert call(*command, tmp_path / "whole").exit_code == 0
 
     def tree(folder: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != DONE}
 
+    assert read_done(tmp_path / "killed") == read_done(tmp_path / "whole")  # whatever lines it took
     assert len(tree(tmp_path / "whole")) == 19
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 

@@ -26,7 +26,7 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="cuda is not available here: use --set"):
+    with pytest.raises(ConfigError, match="cuda is not available here: give auto or cpu"):
         pick_device("cuda")
 
 
