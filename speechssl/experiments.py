@@ -271,16 +271,8 @@ def finetune(
     _check_features(train, settings.encoder)
     train, texts, from_labels = _to_learn(train, settings, None if labels is None else Path(labels))
     tokenizer = train_tokenizer(settings.tokenizer, texts)
-    torch.manual_seed(derive_seed(settings.train.seed, "weights"))
-    origin: Table | str = "none"
-    stage = 1 if isinstance(init, Encoder) else _stage(init)
+    encoder, origin, stage = _initial(init, settings)
     draws = _draws(settings.train, stage)
-    if isinstance(init, Encoder):
-        encoder, origin = copy.deepcopy(init), "an encoder in memory"
-    elif init is not None:
-        encoder, origin = load_encoder(init, settings.encoder), _origin(Path(init))
-    else:
-        encoder = Encoder(settings.encoder)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
     run = Path(run)
@@ -294,25 +286,11 @@ def finetune(
         + (f"; {from_labels['count']} of them have a label for a transcript" if from_labels else "")
     )
 
-    def measure() -> Mapping[str, float]:
-        result = evaluate(model, dev)
-        # Words first: characters only separate models of equal WER, as all are at the start.
-        empty = sum(not u.hypothesis for u in result.utterances) / len(result.utterances)
-        score = result.wer + 1e-3 * result.cer
-        scaling = result.calibration.scaling if result.calibration else Scaling()
-        return {
-            "dev_wer": result.wer,
-            "dev_cer": result.cer,
-            "dev_empty": empty,
-            "dev_score": score,
-            **{f"confidence_{name}": value for name, value in asdict(scaling).items()},
-        }
-
     def keep_best(measured: Mapping[str, float]) -> None:
         scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
         save_ctc(model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling)
 
-    validation = Validation(measure, "dev_score", keep_best)
+    validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
     about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
     about |= ({"labels": from_labels} if from_labels else {}) | ({"stage": stage} if stage else {})
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{text}\n" for text in texts)}
@@ -323,6 +301,30 @@ def finetune(
             "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
         )
     return load_ctc(run / "model")
+
+
+def _initial(init: str | Path | Encoder | None, settings: FinetuneSettings) -> tuple[Encoder, Table | str, int]:
+    """The encoder that fine-tuning begins with, where it came from, and which stage of training this is."""
+    torch.manual_seed(derive_seed(settings.train.seed, "weights"))
+    if init is None:
+        return Encoder(settings.encoder), "none", 0
+    if isinstance(init, Encoder):
+        return copy.deepcopy(init), "an encoder in memory", 1
+    return load_encoder(init, settings.encoder), _origin(Path(init)), _stage(init)
+
+
+def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
+    """Scores on dev, and what makes confidences probabilities there."""
+    result = evaluate(model, dev)
+    scaling = result.calibration.scaling if result.calibration else Scaling()
+    return {
+        "dev_wer": result.wer,
+        "dev_cer": result.cer,
+        "dev_empty": sum(not u.hypothesis for u in result.utterances) / len(result.utterances),
+        # Words first: characters only separate models of equal WER, as all are at the start.
+        "dev_score": result.wer + 1e-3 * result.cer,
+        **{f"confidence_{name}": value for name, value in asdict(scaling).items()},
+    }
 
 
 def _to_learn(train: Dataset, settings: FinetuneSettings, labels: Path | None) -> tuple[Dataset, list[str], Table]:

@@ -92,10 +92,10 @@ def with_labels(
         ConfigError: no other chunk has one.
     """
     own = set(transcribed.tolist())
+    stores = dataset.identity
     found = {}
     for position in range(len(dataset)):
-        which, record_id = int(dataset.store_of[position]), dataset.record(position).id
-        text = texts.get((dataset.identity[which], record_id))
+        text = texts.get((stores[int(dataset.store_of[position])], dataset.record(position).id))
         if position not in own and text is not None:
             found[position] = text
     if not found:
