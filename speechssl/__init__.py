@@ -37,7 +37,6 @@ _HOME = {
     "import_model": "convert",
     "export_model": "convert",
     "label": "labels",
-    "write_labels": "labels",
     "evaluate": "recognise",
     "transcribe": "transcribing",
     "SpeechsslError": "errors",

@@ -137,6 +137,11 @@ class Dataset:
         which, index = self._place(position)
         return self.stores[which].record(index)
 
+    def key(self, position: int) -> tuple[str, int]:
+        """Its store's name of one chunk, and the CRC-32 of what the store holds of it."""
+        which, index = self._place(position)
+        return self.stores[which].record(index).id, self.stores[which].checksum(index)
+
     def id_text(self, position: int) -> tuple[str, str | None]:
         """Id and transcript of one chunk; with several stores the id starts with the store's number."""
         place, record = self._place(position), self.record(position)
@@ -270,8 +275,8 @@ def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.
     wanted = minutes * 60
     if dataset.seconds < wanted:
         raise ConfigError(
-            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of split train: give fewer, or "
-            "leave --minutes out to use them all"
+            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of train with transcripts: "
+            "give fewer, or leave --minutes out to use them all"
         )
     order = generator("subset", seed).permutation(len(dataset))
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz

@@ -5,6 +5,7 @@ prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 1
 after a checkpoint.
 """
 
+import hashlib
 import json
 import signal
 import sys
@@ -46,7 +47,7 @@ from speechssl.formats import (
     write_atomic,
 )
 from speechssl.jobs import Job, in_order, made_by, transcribe_files
-from speechssl.labels import label, write_labels
+from speechssl.labels import KEEP, label, read_labels
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.manifest import scan
 from speechssl.outputs import claim, outcome, plan_outputs
@@ -191,6 +192,7 @@ def finetune_command(
     labels: Annotated[
         Path | None, typer.Option(help="What label wrote: transcripts for chunks of train that have none.")
     ] = None,
+    keep: Annotated[float, typer.Option(help="Share of the labels to learn from, the most confident.")] = KEEP,
     preset: Annotated[str | None, typer.Option(help="Default: what the encoder was pretrained with.")] = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -203,8 +205,10 @@ def finetune_command(
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     ranks.start(pick_device(settings.train.device))
     with ranks.together():
+        if labels:
+            read_labels(labels)
         _start_anew(run, force, stores, origin, labels)
-    finetune(stores, run, settings, origin, labels)
+    finetune(stores, run, settings, origin, labels, keep)
     if ranks.rank() == 0:
         _out(f"{run / 'model'}\n")
 
@@ -296,27 +300,22 @@ def tune_lm_command(
 def label_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder; its language model is used if it has one.")],
     store: Annotated[Path, typer.Argument(help="Prepared store; its own transcripts are not looked at.")],
-    out: Annotated[Path, typer.Option(help="JSONL file to write, for finetune --labels.")],
-    keep: Annotated[float, typer.Option(help="Share of the chunks to keep, the most confident.")] = 0.67,
+    out: Annotated[Path, typer.Option(help="JSONL file for finetune --labels; the same command continues it.")],
     split: Annotated[str, typer.Option(help="Split to listen to.")] = "train",
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
     """What a recogniser hears in audio without transcripts, for another fine-tuning to learn from (self-training)."""
-    if not 0 < keep <= 1:
-        raise ConfigError(f"--keep {keep} is no share: allowed is above 0 up to 1")
     folder = model_folder(model)
     recogniser = load_ctc(folder).to(pick_device("auto"))
     beam = load_lm(folder, recogniser.tokenizer)
-    decoder = beam_decoder(beam) if beam else None
-    found = label(recogniser, Dataset([Store(store)], [split]), decoder, batch_seconds)
-    kept = found[: round(keep * len(found))]
-    if not kept:
-        raise ConfigError(
-            f"{model} hears nothing in {store} that could be kept: train it longer, or give a larger --keep"
-        )
-    write_labels(out, kept)
-    right = sum(one.confidence for one in kept) / len(kept)
-    log(f"{len(kept)} of {len(found)} chunks in which something was heard; {right:.0%} of their words should be right")
+    decoder, dataset = beam_decoder(beam) if beam else None, Dataset([Store(store)], [split])
+    heard_by = hashlib.sha256(as_json(made_by(Job(model, batch_seconds))).encode()).hexdigest()[:16]
+    with HoursProgress() as progress:
+        found = label(recogniser, dataset, out, heard_by, decoder, batch_seconds, progress)
+    heard = sum(one.text != "" for one in found)
+    if not heard:
+        raise ConfigError(f"{model} hears nothing in {store}: train it longer")
+    log(f"{out} holds the words of {heard} chunks; in {len(found) - heard} nothing was heard")
     _out(f"{out}\n")
 
 

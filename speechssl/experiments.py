@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from speechssl import ranks
-from speechssl.batching import Batches, Dataset, choose_minutes, choose_positions
+from speechssl.batching import Batches, Dataset, choose_positions
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Table, as_table, build
 from speechssl.contrastive import Contrastive
@@ -21,7 +22,7 @@ from speechssl.decode import min_ctc_frames
 from speechssl.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.features import num_units
-from speechssl.labels import read_labels, with_labels
+from speechssl.labels import KEEP, read_labels, with_labels
 from speechssl.random_projection import RandomProjection
 from speechssl.recognise import evaluate
 from speechssl.reconstruction import Reconstruction
@@ -30,7 +31,7 @@ from speechssl.runtime import derive_seed, peak_memory_gb, pick_device
 from speechssl.score import Scaling
 from speechssl.settings import FinetuneSettings, PretrainSettings
 from speechssl.store import Store
-from speechssl.text import normalise, train_tokenizer
+from speechssl.text import Tokenizer, normalise, train_tokenizer
 from speechssl.train import TrainConfig, Validation, fit, say
 from speechssl.units import Units
 from speechssl.views import Views
@@ -244,6 +245,7 @@ def finetune(
     settings: FinetuneSettings,
     init: str | Path | Encoder | None,
     labels: str | Path | None = None,
+    keep: float = KEEP,
 ) -> CtcModel:
     """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
 
@@ -251,8 +253,9 @@ def finetune(
         settings: as ``finetune_settings`` makes them for ``init``: the weights must fit ``settings.encoder``.
         init: the folder of a run or model, an encoder in memory (copied, with its own settings), or None for random
             weights.
-        labels: what ``labels.write_labels`` wrote: chunks of train that have no transcript, or are none of the
-            ``settings.minutes``, are learned from with these.
+        labels: what ``label`` wrote: chunks of train that have no transcript, or are none of the ``settings.minutes``,
+            are learned from with these.
+        keep: share of the labels that can be used, the most confident.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -269,8 +272,14 @@ def finetune(
     labelled = [Store(path) for path in stores]
     train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
     _check_features(train, settings.encoder)
-    train, texts, from_labels = _to_learn(train, settings, None if labels is None else Path(labels))
+    own = _transcribed(train, settings, labels is not None)
+    texts = [normalise(_text(train, position), settings.normaliser) for position in own]
     tokenizer = train_tokenizer(settings.tokenizer, texts)
+    about = as_table(settings)
+    if labels is None:
+        train = train.subset(own)
+    else:
+        train, about["labels"] = _labelled(train, own, Path(labels), keep, settings.normaliser, tokenizer)
     encoder, origin, stage = _initial(init, settings)
     draws = _draws(settings.train, stage)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
@@ -283,7 +292,6 @@ def finetune(
     say(
         f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
-        + (f"; {from_labels['count']} of them have a label for a transcript" if from_labels else "")
     )
 
     def keep_best(measured: Mapping[str, float]) -> None:
@@ -291,8 +299,7 @@ def finetune(
         save_ctc(model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling)
 
     validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
-    about = as_table(settings) | {"init": origin, "data": {"stores": train.identity}}
-    about |= ({"labels": from_labels} if from_labels else {}) | ({"stage": stage} if stage else {})
+    about |= {"init": origin, "data": {"stores": train.identity}} | ({"stage": stage} if stage else {})
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{text}\n" for text in texts)}
     fit(model, batches, settings.optim, draws, run, about, validation, notes)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
@@ -327,22 +334,32 @@ def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
     }
 
 
-def _to_learn(train: Dataset, settings: FinetuneSettings, labels: Path | None) -> tuple[Dataset, list[str], Table]:
-    """What fine-tuning learns from, the normalised transcripts in it that are no labels, and what is said of those."""
-    if labels is None:
-        chosen = choose_minutes(train, settings.minutes, settings.train.seed) if settings.minutes else train
-        return chosen, [normalise(_text(chosen, p), settings.normaliser) for p in range(len(chosen))], {}
-    transcribed = np.array([p for p in range(len(train)) if train.id_text(p)[1] is not None], dtype=np.int64)
-    if not len(transcribed):
-        raise ConfigError("no utterance of train has a transcript: labels are learned beside some")
+def _transcribed(train: Dataset, settings: FinetuneSettings, labels: bool) -> NDArray[np.int64]:
+    """Positions of the chunks with a transcript, the chosen ones of them."""
+    own = np.array([p for p in range(len(train)) if train.id_text(p)[1] is not None], dtype=np.int64)
+    if not len(own):
+        raise ConfigError("no chunk of train has a transcript: give a store with some")
+    if len(own) < len(train) and not labels:
+        say(f"{len(train) - len(own)} of {len(train)} chunks have no transcript: without --labels they teach nothing")
     if settings.minutes:
-        own = train.subset(transcribed)
-        transcribed = transcribed[choose_positions(own, settings.minutes, settings.train.seed)]
-    texts = [normalise(_text(train, int(p)), settings.normaliser) for p in transcribed]
-    given = read_labels(labels)
-    both, count = with_labels(train, transcribed, given)
-    digest = hashlib.sha256(json.dumps(sorted([*key, text] for key, text in given.items())).encode()).hexdigest()
-    return both, texts, {"count": count, "digest": digest}
+        own = own[choose_positions(train.subset(own), settings.minutes, settings.train.seed)]
+    return own
+
+
+def _labelled(
+    train: Dataset, own: NDArray[np.int64], path: Path, keep: float, normaliser: str, tokenizer: Tokenizer
+) -> tuple[Dataset, Table]:
+    """Chunks with a transcript and chunks with a label, and what is noted of the labels."""
+
+    def usable(text: str) -> bool:
+        normalised = normalise(text, normaliser)
+        return bool(normalised) and not tokenizer.has_unknown(normalised)
+
+    both, used, unused = with_labels(train, own, read_labels(path), usable, keep)
+    left = ", ".join(f"{count} {reason}" for reason, count in unused.items())
+    say(f"{len(used)} labels are learned from" + (f"; not from {left}" if left else ""))
+    heard = json.dumps(sorted((one.id, one.crc32, one.text) for one in used))
+    return both, {"count": len(used), "digest": hashlib.sha256(heard.encode()).hexdigest()}
 
 
 def _text(dataset: Dataset, position: int) -> str:

@@ -23,6 +23,7 @@ from speechssl.runtime import log
 
 # Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
 UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
+UNUSED = "unused"  # a split that no verb takes unasked
 _SPLITS = {"valid": "dev", "validation": "dev", "val": "dev", "development": "dev", "eval": "test"}
 _TEXT_COLUMNS = ("transcription", "text", "sentence")
 _TIME_COLUMNS = ("start", "end", "offset", "begin", "start_time", "end_time")  # never passed over: texts of parts
@@ -424,8 +425,8 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     All records of a speaker fall into one split, and follow the split that another record of theirs has. Without a
     speaker, or with fewer speakers than splits, all parts of a file do; with fewer files than splits, each part is on
     its own. The choice is a hash of the name: it does not depend on order, and hardly on what else there is. Only a
-    split that would stay empty takes one group more. A record without a transcript, where others have one, is train,
-    whoever speaks: it can measure nothing.
+    split that would stay empty takes one group more. A record without a transcript, where others have one, can measure
+    nothing: it is train, or ``UNUSED`` where its speaker or file is in dev or test alone, or a part of it is.
 
     Args:
         dev, test: expected share of groups (speakers, files or parts), 0..1, together below 1.
@@ -454,17 +455,37 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
 
     taken = {record.split for record in manifest.records}
     chosen = _choose({group(record) for record in open_records}, dev, test, taken)
+
+    def split_of(record: Record) -> str:
+        return record.split or settled.get(record.speaker or "") or chosen[group(record)]
+
+    divided = {r.id: replace(r, split=split_of(r)) for r in manifest.records if r.id not in silent}
+    learned = _learned(divided.values())
     return replace(
         manifest,
         records=tuple(
-            record
-            if record.split is not None
-            else replace(record, split="train")
-            if record.id in silent
-            else replace(record, split=settled.get(record.speaker or "") or chosen[group(record)])
+            divided.get(record.id) or replace(record, split="train" if learned(record) else UNUSED)
             for record in manifest.records
         ),
     )
+
+
+def _learned(divided: Iterable[Record]) -> Callable[[Record], bool]:
+    """Whether a record may be learned from: nobody is heard in it whom dev or test measure, and no recording."""
+    splits: dict[tuple[str, str | None], set[str | None]] = {}
+    for record in divided:
+        for key in (("audio", record.audio), ("speaker", record.speaker)):
+            splits.setdefault(key, set()).add(record.split)
+    splits.pop(("speaker", None), None)
+
+    def learned(record: Record) -> bool:
+        audio, speaker = splits.get(("audio", record.audio)), splits.get(("speaker", record.speaker))
+        whole = record.offset_s == 0 and record.duration_s is None
+        return all(not found or "train" in found for found in (audio, speaker)) and not (
+            whole and audio and audio - {"train"}
+        )
+
+    return learned
 
 
 def _choose(groups: set[str], dev: float, test: float, taken: set[str | None]) -> dict[str, str]:

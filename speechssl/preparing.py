@@ -27,7 +27,7 @@ import torch
 from speechssl.config import as_table
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.formats import write_atomic
-from speechssl.manifest import Manifest, Record, scan, split_manifest
+from speechssl.manifest import UNUSED, Manifest, Record, scan, split_manifest
 from speechssl.report import text_table
 from speechssl.runtime import deaf_to_interrupts, end_with_parent, limit_memory, log
 from speechssl.shards import (
@@ -218,6 +218,8 @@ def _tell_splits(given: Manifest, split: Manifest) -> None:
     if any(record.split is None for record in given.records):
         counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
         log(f"split by speaker where known, else by file ({counts} recordings); a column `split` decides instead")
+    if UNUSED in texts:
+        log(f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them")
     known = set(texts["train"])
     for name in ("dev", "test"):
         both = sum(text in known for text in texts[name])

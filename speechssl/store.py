@@ -158,6 +158,10 @@ class Store:
             raise self._damaged(shard_name(shard), f"the array of chunk {self._name(i)} fails its checksum")
         return data.view(self._dtype).reshape(shape)
 
+    def checksum(self, i: int) -> int:
+        """CRC-32 of the array of chunk ``i``."""
+        return int(self._index[i]["crc32"])
+
     def record(self, i: int) -> Chunk:
         """What is known of chunk ``i`` beside its array.
 

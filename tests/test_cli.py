@@ -155,21 +155,30 @@ def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, t
     assert call("lm", run / "texts.txt", "--out", tmp_path / "own.arpa").exit_code == 0
     assert call("tune-lm", run, tmp_path / "own.arpa", labelled_store).exit_code == 0
     heard = tmp_path / "heard.jsonl"
-    done = call("label", run, tmp_path / "store", "--out", heard, "--keep", 1)
+    done = call("label", run, tmp_path / "store", "--out", heard)
     assert done.exit_code == 0, done.exception
     assert done.stdout == f"{heard}\n"
     texts = [json.loads(line)["text"] for line in heard.read_text().splitlines()]
-    assert 0 < len(texts) <= len(Store(tmp_path / "store"))
-    assert call("label", run, tmp_path / "store", "--out", tmp_path / "half.jsonl", "--keep", 0.5).exit_code == 0
-    assert (tmp_path / "half.jsonl").read_text() == "".join(heard.read_text().splitlines(True)[: round(len(texts) / 2)])
+    assert len(texts) == len(Store(tmp_path / "store"))
+    assert any(texts)
+    before = heard.read_bytes()
+    assert call("label", run, tmp_path / "store", "--out", heard).exit_code == 0
+    assert heard.read_bytes() == before
     command = ("finetune", labelled_store, tmp_path / "store", "--labels", heard, "--init-from", run, "--run")
     few = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
-    done = call(*command, tmp_path / "self", *few)
+    done = call(*command, tmp_path / "self", *few, "--keep", 1)
     assert done.exit_code == 0, done.exception
-    assert f"{len(texts)} of them have a label" in done.stderr
+    assert f"{sum(map(bool, texts))} labels are learned from" in done.stderr
     assert (tmp_path / "self/texts.txt").read_text() == (run / "texts.txt").read_text()
-    for keep in (0, 1.5, "nan"):
-        assert "is no share" in str(call("label", run, tmp_path / "store", "--out", heard, "--keep", keep).exception)
+    assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5).exception)
+
+    # Of another model no label joins them, and one that cannot be read costs no run.
+    (run / "model/lm").rename(tmp_path / "lm")
+    assert "holds labels of another model" in str(call("label", run, tmp_path / "store", "--out", heard).exception)
+    for wrong in (tmp_path / "typo.jsonl", tmp_path / "own.arpa"):
+        command = ("finetune", labelled_store, "--labels", wrong, "--init-from", run, "--run", tmp_path / "self")
+        assert "label" in str(call(*command, *few, "--force").exception)
+        assert (tmp_path / "self/model").exists()
 
 
 def test_a_language_model_that_does_not_fit_is_an_error(

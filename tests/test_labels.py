@@ -1,6 +1,8 @@
 """Self-training: labels of chunks, and a fine-tuning that learns from them beside transcripts."""
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,14 @@ import pytest
 from conftest import make_labelled
 from test_experiments import tuned
 
+from speechssl import labels as labels_module
+from speechssl.align import WordSpan
 from speechssl.batching import Dataset, choose_minutes
-from speechssl.ctc import load_ctc
+from speechssl.ctc import CtcModel, load_ctc
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.experiments import TEXTS, finetune
 from speechssl.features import FeatureConfig
-from speechssl.labels import Label, label, read_labels, with_labels, write_labels
+from speechssl.labels import Label, label, read_labels, with_labels
 from speechssl.preparing import PrepareConfig, prepare
 from speechssl.recognise import emissions, recognised
 from speechssl.report import read_metrics
@@ -28,18 +32,56 @@ def run(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_labels_are_what_is_heard_the_most_confident_first(run: Path, labelled_store: Path, tmp_path: Path) -> None:
-    model, dataset = load_ctc(run / "model"), Dataset([Store(labelled_store)], ["train"])
+@pytest.fixture
+def heard(run: Path) -> CtcModel:
+    model = load_ctc(run / "model")
     model.head.bias.data[model.tokenizer.blank_id] -= 3  # it has hardly learned: without this it says nothing
-    found = label(model, dataset)
-    heard = recognised(model, emissions(model, dataset))
-    assert {one.id: one.text for one in found} == {k: " ".join(w.text for w in ws) for k, ws in heard.items() if ws}
-    assert found
+    return model
+
+
+def made(path: Path, dataset: Dataset, texts: dict[str, str], confidence: dict[str, float] | None = None) -> Path:
+    """A file of labels with these texts, by id."""
+    sums = dict(dataset.key(position) for position in range(len(dataset)))
+    lines = [asdict(Label(name, sums[name], text, (confidence or {}).get(name, 0.5))) for name, text in texts.items()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    found = label(heard, dataset, tmp_path / "new/labels.jsonl", "me")
+    assert read_labels(tmp_path / "new/labels.jsonl") == found
+    assert sorted((one.id, one.crc32) for one in found) == sorted(dataset.key(p) for p in range(len(dataset)))
+    words = recognised(heard, emissions(heard, dataset))
+    assert {one.id: one.text for one in found} == {k: " ".join(w.text for w in ws) for k, ws in words.items()}
+    assert any(one.text for one in found)
     for one in found:
-        assert one.confidence == pytest.approx(np.mean([word.probability for word in heard[one.id]]), abs=1e-4)
-    assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
-    write_labels(tmp_path / "labels.jsonl", found)
-    assert read_labels(tmp_path / "labels.jsonl") == {(dataset.identity[0], one.id): one.text for one in found}
+        probabilities = [word.probability for word in words[one.id]]
+        letters = sum(len(word.text) for word in words[one.id])
+        expected = np.prod(probabilities) ** (1 / letters) if letters else 0
+        assert one.confidence == pytest.approx(expected, abs=1e-4)
+        assert one.made_by == "me"
+
+
+def test_labelling_goes_on_where_it_was_killed(heard: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
+    dataset, path, hours = Dataset([Store(labelled_store)], ["train"]), tmp_path / "labels.jsonl", list[float]()
+    whole = label(heard, dataset, path, "me", batch_seconds=5, progress=lambda done, total: hours.append(done / total))
+    assert len(hours) > 2
+    assert hours == sorted(hours)
+    assert hours[-1] == pytest.approx(1)
+    content = path.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1, len(content)):
+        path.write_bytes(content[:length])
+        again = label(heard, dataset, path, "me", batch_seconds=5)
+        assert sorted(again, key=lambda one: one.id) == sorted(whole, key=lambda one: one.id)
+        assert sorted(path.read_bytes().splitlines()) == sorted(content.splitlines())
+        assert path.read_bytes().startswith(content[: content[:length].rfind(b"\n") + 1])
+    with pytest.raises(ConfigError, match="holds labels of another model"):
+        label(heard, dataset, path, "you")
+    path.write_text("notes\nof mine")
+    with pytest.raises(ManifestError, match=r"labels\.jsonl:1 is no label"):
+        label(heard, dataset, path, "me")
+    assert path.read_text() == "notes\nof mine"
 
 
 def test_fine_tuning_learns_transcripts_and_labels(run: Path, labelled_store: Path, tmp_path: Path) -> None:
@@ -48,46 +90,83 @@ def test_fine_tuning_learns_transcripts_and_labels(run: Path, labelled_store: Pa
     chosen = choose_minutes(dataset, 0.3, seed=0)
     own = {chosen.id_text(p)[0] for p in range(len(chosen))}
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
-    labelled = [*sorted(own)[:2], *(name for name in names if name not in own)][:-1]
-    file = tmp_path / "labels.jsonl"
-    write_labels(file, [Label(dataset.identity[0], name, "abba", 0.5) for name in labelled])
-    finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file)
+    others = [name for name in names if name not in own][:-1]
+    file = made(tmp_path / "labels.jsonl", dataset, dict.fromkeys([*sorted(own)[:2], *others], "abba"))
+    finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
 
     truth = sorted(normalise(chosen.id_text(p)[1] or "", "basic-1") for p in range(len(chosen)))
     for folder in (run, tmp_path / "self"):
         assert sorted((folder / TEXTS).read_text().splitlines()) == truth
     settings = json.loads((tmp_path / "self/settings.json").read_text())
-    assert settings["labels"]["count"] == len(labelled) - 2
-    both, count = with_labels(dataset, np.flatnonzero([name in own for name in names]), read_labels(file))
-    assert (len(both), count) == (len(names) - 1, len(labelled) - 2)
+    assert settings["labels"]["count"] == len(others)
+    transcribed = np.flatnonzero([name in own for name in names])
+    both, used, unused = with_labels(dataset, transcribed, read_labels(file), bool, 1)
+    assert (len(both), len(used)) == (len(names) - 1, len(others))
+    assert unused == {"of chunks with a transcript": 2}
     texts = dict(both.id_text(p) for p in range(len(both)))
     original = dict(dataset.id_text(p) for p in range(len(dataset)))
     assert texts == {name: original[name] if name in own else "abba" for name in texts}
     assert both.batch([0]).texts == (both.id_text(0)[1],)
     assert len(read_metrics(tmp_path / "self/metrics.jsonl")) == 6
 
-    # Other labels are another run.
-    write_labels(file, [Label(dataset.identity[0], name, "dad", 0.5) for name in labelled])
+    # Other labels are another run; what is not learned from is none of it.
+    made(tmp_path / "labels.jsonl", dataset, dict.fromkeys(others, "abba"))
+    finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
+    made(tmp_path / "labels.jsonl", dataset, dict.fromkeys(others, "dad"))
     with pytest.raises(ConfigError, match=r"labels\.digest"):
-        finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file)
+        finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
 
 
-def test_a_store_without_transcripts_gives_its_labelled_chunks(run: Path, labelled_store: Path, tmp_path: Path) -> None:
+def test_the_most_confident_labels_of_use_are_kept(labelled_store: Path, tmp_path: Path, run: Path) -> None:
+    """Of the chunks that are learned from already a model is surest: they must not take the places of others."""
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    names = [dataset.id_text(p)[0] for p in range(len(dataset))]
+    own, silent, strange, rest = names[:3], names[3], names[4], names[5:]
+    surest = dict(zip(names, np.linspace(0.9, 0.1, len(names)).tolist(), strict=True))
+    texts = dict.fromkeys(names, "abba") | {silent: "", strange: "abba 7"}
+    given = read_labels(made(tmp_path / "labels.jsonl", dataset, texts, surest))
+    given.append(Label(names[-1], 1, "another recording of that name", 0.99))
+    for keep in (0.5, 1.0, 1e-9):
+        _, used, unused = with_labels(dataset, np.arange(3), given, lambda text: "7" not in text, keep)
+        assert [one.id for one in used] == rest[: math.ceil(keep * len(rest))]
+        assert unused.pop("less sure", 0) == len(rest) - len(used)
+        assert unused == {
+            "of chunks with a transcript": len(own),
+            "empty": 1,
+            "with characters that no transcript has": 1,
+            "of chunks that are not here": 1,
+        }
+    for share in (0, 1.5, math.nan):
+        with pytest.raises(ConfigError, match="is no share"):
+            with_labels(dataset, np.arange(3), given, bool, share)
+
+    # What the tokenizer lacks would be learned as its unknown token.
+    made(tmp_path / "labels.jsonl", dataset, dict.fromkeys(names, "abba 7"))
+    with pytest.raises(ConfigError, match=r"no label is of use \(.* with characters that no transcript has\)"):
+        finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, tmp_path / "labels.jsonl")
+
+
+def test_a_store_without_transcripts_gives_its_labelled_chunks(
+    run: Path, labelled_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (make_labelled(tmp_path / "radio", {"train": 3}) / "metadata.csv").unlink()
     prepare(tmp_path / "radio", tmp_path / "store")
-    radio = Store(tmp_path / "store")
-    record = radio.record(1)
-    write_labels(tmp_path / "labels.jsonl", [Label(radio.plan[:16], record.id, "bad face", 0.5)])
+    radio = Dataset([Store(tmp_path / "store")])
+    labels = made(tmp_path / "labels.jsonl", radio, {radio.id_text(1)[0]: "bad face"})
     both = [labelled_store, tmp_path / "store"]
-    finetune(both, tmp_path / "self", tuned(), run, tmp_path / "labels.jsonl")
+    finetune(both, tmp_path / "self", tuned(), run, labels)
     assert json.loads((tmp_path / "self/settings.json").read_text())["labels"]["count"] == 1
-    with pytest.raises(ConfigError, match="has no transcript: fine-tune on a labelled store"):
-        finetune(both, tmp_path / "none", tuned(), run)
-    with pytest.raises(ConfigError, match="the labels are of no chunk that is not learned from"):
-        finetune([labelled_store], tmp_path / "none", tuned(), run, tmp_path / "labels.jsonl")
+    assert "no transcript" not in capfd.readouterr().err
+    # Without labels the rest teaches nothing, as in a table that was filled in for half.
+    finetune(both, tmp_path / "none", tuned(), run)
+    assert f"{len(radio)} of " in (said := capfd.readouterr().err)
+    assert "have no transcript: without --labels they teach nothing" in said
+    assert (tmp_path / "none/texts.txt").read_text() == (tmp_path / "self/texts.txt").read_text()
+    with pytest.raises(ConfigError, match=r"no label is of use \(1 of chunks that are not here\)"):
+        finetune([labelled_store], tmp_path / "other", tuned(), run, labels)
     prepare(make_labelled(tmp_path / "dev", {"dev": 3}), tmp_path / "measured")
-    with pytest.raises(ConfigError, match="no utterance of train has a transcript"):
-        finetune([tmp_path / "measured", both[1]], tmp_path / "none", tuned(), run, tmp_path / "labels.jsonl")
+    with pytest.raises(ConfigError, match="no chunk of train has a transcript"):
+        finetune([tmp_path / "measured", both[1]], tmp_path / "other", tuned(), run, labels)
 
 
 def test_only_one_store_that_the_model_reads_is_labelled(
@@ -95,22 +174,44 @@ def test_only_one_store_that_the_model_reads_is_labelled(
 ) -> None:
     model, store = load_ctc(run / "model"), Store(labelled_store)
     with pytest.raises(ConfigError, match="2 stores: label one at a time"):
-        label(model, Dataset([store, store]))
+        label(model, Dataset([store, store]), tmp_path / "labels.jsonl")
     prepare(labelled_folder, tmp_path / "store", PrepareConfig(features=FeatureConfig(kind="waveform")))
     with pytest.raises(ConfigError, match="prepare it with --features logmel"):
-        label(model, Dataset([Store(tmp_path / "store")]))
+        label(model, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")
 
 
-def test_any_id_and_text_come_back(tmp_path: Path) -> None:
-    given = [Label("a", "x\u2028y", "l\x85r", 0.25), Label("a", "\x0b\x1c", "", 0.0)]
-    write_labels(tmp_path / "labels.jsonl", given)
-    assert read_labels(tmp_path / "labels.jsonl") == {("a", one.id): one.text for one in given}
+def test_any_id_and_text_come_back(heard: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file name may hold line breaks, and bytes that are not UTF-8."""
+    folder = make_labelled(tmp_path / "odd", {"train": 2})
+    (folder / "metadata.csv").unlink()
+    for path, name in zip(sorted(folder.rglob("*.wav")), ("x\u2028y\x85.wav", "\udcff\n.wav"), strict=True):
+        path.rename(folder / name)
+    prepare(folder, tmp_path / "store")
+    words = [WordSpan("l\x85r\u2028", 0, 1, 0.25)]
+    monkeypatch.setattr(labels_module, "recognised", lambda model, batches, decoder: {n: words for n in batches[0][0]})
+    found = label(heard, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")
+    assert len(found) == 2
+    assert read_labels(tmp_path / "labels.jsonl") == found
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"store": "a", "id": 1, "text": "b"}', "[" * 100_000, '"\\ud800"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"id": "a", "crc32": 1, "text": "b"}',
+        '{"id": 1, "crc32": 1, "text": "b", "confidence": 0.5}',
+        '{"id": "a", "crc32": true, "text": "b", "confidence": 0.5}',
+        '{"id": "a", "crc32": 1, "text": "b", "confidence": 0.5, "more": 1}',
+        "[" * 100_000,
+        '"\\ud800"',
+        "",
+    ],
+)
 def test_what_is_no_label_is_refused(tmp_path: Path, line: str) -> None:
-    (tmp_path / "labels.jsonl").write_text(line)
-    with pytest.raises(ManifestError, match=r"labels\.jsonl"):
+    good = json.dumps(asdict(Label("a", 1, "b", 0.5)))
+    (tmp_path / "labels.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    with pytest.raises(ManifestError, match=r"labels\.jsonl:2 is no label"):
         read_labels(tmp_path / "labels.jsonl")
     with pytest.raises(ManifestError, match="cannot be read as labels"):
         read_labels(tmp_path / "missing")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speechssl.audio import write_wav
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.exports import write_fairseq, write_kaldi
-from speechssl.manifest import Manifest, Record, scan, split_manifest, write_jsonl
+from speechssl.manifest import UNUSED, Manifest, Record, scan, split_manifest, write_jsonl
 
 
 def touch(root: Path, *names: str) -> None:
@@ -451,3 +451,32 @@ def test_a_recording_without_a_transcript_measures_nothing() -> None:
     assert {record.split for record in split if record.text} == {"train", "dev", "test"}
     silent = tuple(Record(f"r{n:03}", f"r{n:03}.wav") for n in range(90))
     assert {record.split for record in split_manifest(Manifest(Path(), silent)).records} == {"train", "dev", "test"}
+
+
+def test_no_silent_recording_of_who_is_measured_is_learned_from() -> None:
+    """Of a table that was filled in for half, recordings of the test speakers went to train."""
+    speakers = "abcdefghijklmnopqrst"
+    half = [Record(f"{s}{k}", f"{s}{k}.wav", speaker=s, text="a" if k else None) for s in speakers for k in range(2)]
+    # A table's own split counts as much, and so does a whole file of which parts are in test.
+    given = [
+        Record("x0", "x0.wav", speaker="x", text="a", split="test"),
+        Record("x1", "x1.wav", speaker="x"),
+        Record("y0", "y0.wav", speaker="y", text="a", split="test"),
+        Record("y1", "y1.wav", speaker="y", text="a", split="train"),
+        Record("y2", "y2.wav", speaker="y"),
+        Record("long", "long.wav"),
+        Record("long@0", "long.wav", 0.0, 5.0, text="a", split="test"),
+        Record("long@5", "long.wav", 5.0, 5.0, text="a", split="train"),
+        Record("long@10", "long.wav", 10.0, 5.0),
+        Record("prog@0", "prog.wav", 0.0, 5.0, text="a", split="dev"),
+        Record("prog@5", "prog.wav", 5.0, 5.0),
+    ]
+    split = {r.id: r for r in split_manifest(Manifest(Path(), tuple(half + given))).records}
+    measured = {r.speaker for r in split.values() if r.split in ("dev", "test")} - {"y", None}
+    assert len(measured) >= 3
+    for s in speakers:
+        assert split[f"{s}0"].split == (UNUSED if s in measured else "train")
+        assert split[f"{s}1"].split in (("dev", "test") if s in measured else ("train",))
+    assert {name: split[name].split for name in ("x1", "y2", "long", "long@10", "prog@5")} == {
+        "x1": UNUSED, "y2": "train", "long": UNUSED, "long@10": "train", "prog@5": UNUSED
+    }  # fmt: skip
