@@ -44,7 +44,7 @@ class BeamConfig(Settings):
 
 
 class Hypothesis(NamedTuple):
-    """What may have been said, and its score: CTC's ln probability, weighted language model and word scores.
+    """What may have been said, and its score: CTC's ln probability over the prior's, language model and words weighted.
 
     ``ids``: the tokens of ``text``, as CTC emits them: without blanks, repeats meant.
     """
@@ -56,7 +56,7 @@ class Hypothesis(NamedTuple):
 
 def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Token ids of each word that can be spelled, with the space behind it where that is a token."""
-    space = _space(tokenizer)
+    space = separator(tokenizer)
     found = {}
     for word in words:
         if word not in SPECIAL and not tokenizer.has_unknown(word):
@@ -66,7 +66,7 @@ def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, tuple[int
     return found
 
 
-def _space(tokenizer: Tokenizer) -> tuple[int, ...]:
+def separator(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The id of the token that separates words, if one does; SentencePiece's pieces begin words themselves."""
     if isinstance(tokenizer, SentencePieceTokenizer):
         return ()
@@ -105,7 +105,7 @@ def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     Without the space, single letters are words too, such as digits.
     """
     names = {token_name(text) for text in tokenizer.texts}
-    return set(words) <= names and all(token_name(tokenizer.texts[i]) in words for i in _space(tokenizer))
+    return set(words) <= names and all(token_name(tokenizer.texts[i]) in words for i in separator(tokenizer))
 
 
 def save_lm(
@@ -188,7 +188,7 @@ class BeamSearch:
         """
         self.tokenizer, self.config, self.lexicon = tokenizer, config, lexicon
         self._taken = 0.0 if log_prior is None else config.prior_scale * log_prior
-        self._separator = _space(tokenizer)
+        self._separator = separator(tokenizer)
         if lexicon is not None and not self._separator:
             # flashlight lets no token but the separator last for several frames between two words.
             raise ConfigError(
@@ -250,7 +250,7 @@ class _Flashlight:
     ) -> None:
         from torchaudio.models.decoder import ctc_decoder
 
-        separator = _space(tokenizer) or (tokenizer.unk_id,)
+        between = separator(tokenizer) or (tokenizer.unk_id,)
         # With a lexicon, names of our own: a token may be any character, also one that a file of them could not hold.
         texts = [token_name(text) for text in tokenizer.texts]
         names = texts if lexicon is None else [f"t{i}" for i in range(tokenizer.size)]
@@ -276,7 +276,7 @@ class _Flashlight:
                     sil_score=config.word_score if lexicon is None else 0.0,
                     log_add=True,
                     blank_token=names[tokenizer.blank_id],
-                    sil_token=names[separator[0]],
+                    sil_token=names[between[0]],
                     unk_word=UNKNOWN,
                 )
 
@@ -348,7 +348,7 @@ class _Plain:
             raise ConfigError(f"{lm} is a KenLM binary: to read it, pip install flashlight-text; or give an ARPA file")
         self._lm: NgramModel = read_arpa(lm)
         self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
-        self._separator = (_space(tokenizer) or (tokenizer.unk_id,))[0]
+        self._separator = (separator(tokenizer) or (tokenizer.unk_id,))[0]
         self._root = _Node()
         names = {token_name(t): (i,) for i, t in enumerate(tokenizer.texts) if i != self._blank}
         for word, ids in (names if lexicon is None else lexicon).items():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from speechssl import ranks
 from speechssl.batching import Batches, Dataset, choose_positions
+from speechssl.beam import LM_FOLDER
 from speechssl.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.config import Table, as_table, build
 from speechssl.contrastive import Contrastive
@@ -296,11 +297,13 @@ def finetune(
 
     def keep_best(measured: Mapping[str, float]) -> None:
         scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
+        if (run / "model" / LM_FOLDER).exists():
+            say("a better model takes the place of one with a language model, which goes with it: tune-lm anew")
         save_ctc(model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling)
 
     validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
     about |= {"init": origin, "data": {"stores": train.identity}} | ({"stage": stage} if stage else {})
-    notes = {SKIPPED: skipped, TEXTS: "".join(f"{text}\n" for text in texts)}
+    notes = {SKIPPED: skipped, TEXTS: "".join(f"{' '.join(text.split())}\n" for text in texts)}
     fit(model, batches, settings.optim, draws, run, about, validation, notes)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         say(

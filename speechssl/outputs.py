@@ -60,6 +60,9 @@ class Outputs:
         if self.folder is None:
             return list(self.files)
         done = read_done(self.folder)
+        for name in done:  # of what is written there next, and a kill keeps from being noted, it would be said too
+            if not (self.folder / name).exists():
+                _note(self.folder, self.folder / name, None)
         # Every target is looked at: of each it is known whether it is another recording's.
         return [p for p in self.files if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechssl.batching import Dataset
-from speechssl.beam import BeamConfig, BeamSearch
+from speechssl.beam import BeamConfig, BeamSearch, separator
 from speechssl.ctc import CtcModel
 from speechssl.recognise import Emissions, beam_decoder, emissions, recognised, references, score_words
 from speechssl.runtime import log
@@ -17,7 +17,7 @@ from speechssl.score import Scaling, Score
 
 GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}
 STEPS = {"lm_weight": 0.5, "prior_scale": 0.15, "word_score": 1.0}  # from the best, for as long as that gets better
-MOST = 50  # looks in all
+MOST = 50  # looks, after which no further round of steps begins
 MIN_PRIOR = 1e-4  # of a token that the recogniser hardly ever says
 
 
@@ -50,6 +50,7 @@ def tune(
 
     The best has the lowest sum of word and character error rate, then weight: by words alone a poor recogniser with a
     language model of few words does best to leave most of what was said out (docs/log.md 48). The recogniser runs once.
+    With a language model over pieces that begin words themselves there is no score for each word.
 
     Args:
         search: a beam search with these weights and this log-prior.
@@ -62,25 +63,27 @@ def tune(
     greedy = score_words(said, recognised(model, heard), model.normaliser)
     log_prior = _log_prior(heard)
     tried: list[Tried] = []
+    has_words = config.unit == "words" or separator(model.tokenizer)
+    grid = {name: values for name, values in GRID.items() if name != "word_score" or has_words}
 
     def look(**changes: float) -> None:
         given = (tried[0].config if tried else config).model_copy(update=changes)
         if given not in [t.config for t in tried]:
             found = recognised(model, heard, beam_decoder(search(given, log_prior)))
             tried.append(Tried(given, score_words(said, found, model.normaliser)))
-            log(", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in GRID) + _rates(tried[-1]))
+            log(", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in grid) + _rates(tried[-1]))
 
     def best() -> BeamConfig:
         tried.sort(key=lambda t: (t.score.wer + t.score.cer, t.config.lm_weight))
         return tried[0].config
 
-    for values in product(*GRID.values()):
-        look(**dict(zip(GRID, values, strict=True)))
+    for values in product(*grid.values()):
+        look(**dict(zip(grid, values, strict=True)))
     here: BeamConfig | None = None
     while here != best() and len(tried) < MOST:
         here = best()
-        for name, step in STEPS.items():
-            middle = getattr(here, name)
+        for name in grid:
+            middle, step = getattr(here, name), STEPS[name]
             for value in (round(middle - step, 2), round(middle + step, 2)):
                 if name == "word_score" or 0 <= value <= (1 if name == "prior_scale" else value):
                     look(**{name: value})

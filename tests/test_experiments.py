@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,9 +266,17 @@ def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(labelled_store: Path, 
         finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")
 
 
-def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path) -> None:
+def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one seed a second fine-tuning heard the same inputs in the same order, changed alike, as the first one."""
     settings, runs = tuned(), [tmp_path / name for name in ("first", "second", "third", "third again")]
+    seeds = list[int]()  # of masks and changed inputs
+
+    class Model(CtcModel):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            seeds.append(self.seed)
+
+    monkeypatch.setattr("speechssl.experiments.CtcModel", Model)
     for run, init in zip(runs, (None, runs[0], runs[1], runs[1]), strict=True):
         finetune([labelled_store], run, settings, init)
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
@@ -275,6 +284,8 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path) -> None:
     assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [None, 1, 2, 2]
     heard = [[(row["audio_s"], row["weight"]) for row in rows] for rows in (first, second, third)]
     assert heard[0] != heard[1] != heard[2] != heard[0]
+    assert len(set(seeds[:3])) == 3
+    assert seeds[3:] == seeds[2:3]
     assert [row["loss"] for row in third] == [row["loss"] for row in again]
 
     runs = [tmp_path / name for name in ("learned", "on", "words")]

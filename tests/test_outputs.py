@@ -111,6 +111,16 @@ def test_a_write_that_stops_half_way_leaves_no_false_note(
     assert (out / "a.wav.txt").read_text() == "other words\n"
     assert plan([path], "txt", out).waiting() == [path]
 
+    # Nor where the old one was deleted.
+    monkeypatch.setattr(outputs_module, "_note", real)
+    plan([path], "txt", out).put(said(path))
+    (out / "a.wav.txt").unlink()
+    assert other.waiting() == [inputs / "deep/a.wav"]
+    monkeypatch.setattr(outputs_module, "_note", note)
+    with pytest.raises(OSError, match="no space"):
+        other.put(said(inputs / "deep/a.wav", "other words"))
+    assert plan([path], "txt", out).waiting() == [path]
+
 
 def test_what_a_kill_cut_off_is_made_again(inputs: Path, tmp_path: Path) -> None:
     outputs = plan([inputs], "txt", tmp_path / "out")

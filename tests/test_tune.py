@@ -63,6 +63,54 @@ def test_the_best_pair_is_found_and_comes_first(
     assert (found.best.lm_weight, found.best.word_score) == (3.5, -6)
 
 
+def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) -> None:
+    """By words alone a search that says one right word and no more beats one that spells each a bit wrong."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    texts = dict(dataset.id_text(p) for p in range(len(dataset)))
+    order = [texts[name] or "" for names, _, _ in emissions(recogniser, dataset) for name in names]
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config, self.left, self.brief = config, iter(order), config.lm_weight == 2
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            words = [next(self.left).split() for _ in log_probs]
+            said = [w[0] if self.brief else " ".join(x + x[-1] for x in w) for w in words]
+            return [[Hypothesis("", 0.0, tuple(recogniser.tokenizer.encode(text)))] for text in said]
+
+    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    brief = next(t for t in found.tried if t.config.lm_weight == 2)
+    assert brief.score.wer < found.tried[0].score.wer
+    assert brief.score.cer > found.tried[0].score.cer
+    assert found.best.lm_weight != 2
+
+
+@pytest.mark.parametrize(("unit", "looks"), [("words", 18), ("tokens", 9)])
+def test_no_look_is_wasted_on_a_score_that_changes_nothing(
+    model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch, unit: str, looks: int
+) -> None:
+    """Pieces begin words themselves: over them a search has no separator to give a score to."""
+    recogniser = load_ctc(model_folder(model))
+    monkeypatch.setattr("speechssl.tune.separator", lambda tokenizer: ())
+    tried: list[BeamConfig] = []
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config = config
+            tried.append(config)
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            return [[Hypothesis("", 0.0, ())] for _ in log_probs]
+
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    tune(recogniser, dataset, BeamConfig.model_validate({"unit": unit}), Search)  # type: ignore[arg-type]
+    assert len(set(tried[:looks])) == looks
+    assert (len({config.word_score for config in tried}) > 1) == (unit == "words")
+    assert {config.lm_weight for config in tried[:looks]} == {1.0, 2.0, 3.0}
+    assert len({config.prior_scale for config in tried[:looks]}) == 3
+
+
 def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
     recogniser = load_ctc(model_folder(model))
     texts = [text.split() for text in read_texts([labelled_store], "train")]

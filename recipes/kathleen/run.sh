@@ -59,9 +59,11 @@ if stage 4 "learn from what is heard in the audio without labels"; then
     for system in "finetuned-$rounds" longer; do
         run=$exp/few/$system
         speechssl lm "$run/texts.txt" --out "$run/texts.arpa" >&2
-        rm -rf "$run/model/lm"
-        speechssl tune-lm "$run" "$run/texts.arpa" "$store" >&2
-        speechssl label "$run" "$store" --out "$run/labels.jsonl" >&2
+        rm -rf "$run/teacher"
+        cp -r "$run/model" "$run/teacher"
+        rm -rf "$run/teacher/lm"  # stage 5's, which knows what is to be labelled
+        speechssl tune-lm "$run/teacher" "$run/texts.arpa" "$store" >&2
+        speechssl label "$run/teacher" "$store" --out "$run/labels.jsonl" >&2
         speechssl finetune "$store" --preset "$preset" --minutes "$few_minutes" --set "train.seed=$seed" \
             --set "train.steps=$self_steps" --set optim.lr=7e-4 --init-from "$run" --labels "$run/labels.jsonl" \
             --run "$run-self" >&2
@@ -93,8 +95,13 @@ if stage 7 "tables"; then
         trained=("pretrained + fine-tuned=$home/finetuned-$rounds/test" "longer from scratch=$home/longer/test")
         speechssl compare ${self[@]+"${self[@]}"} "${trained[@]}" "from scratch=$home/scratch/test" \
             "frozen random encoder=$home/frozen/test"
-        echo "with a language model:"
-        trained=(${self[@]+"${self[@]}"} "${trained[@]}")
-        speechssl compare "${trained[@]/%//lm}"
+        tuned=()  # tune-lm keeps no language model that makes a recogniser worse
+        for row in ${self[@]+"${self[@]}"} "${trained[@]}"; do
+            if [[ -e ${row#*=}/lm ]]; then tuned+=("$row/lm"); fi
+        done
+        if ((${#tuned[@]})); then
+            echo "with a language model:"
+            speechssl compare "${tuned[@]}"
+        fi
     done
 fi
