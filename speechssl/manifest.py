@@ -252,6 +252,9 @@ def _read_whole_table(path: Path, root: Path) -> list[Record]:
     below = (Path(folder, name) for folder, _, names in os.walk(path.parent) for name in names)
     audio = (file for file in below if file.suffix.lower() in UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES))
     left_out = [file for file in audio if Path(os.path.relpath(file, root)).as_posix() not in listed]
+    if left_out:  # by the names of the table; one may lead to a file by way of a linked folder
+        used = {os.path.realpath(root / name) for name in listed}
+        left_out = [file for file in left_out if os.path.realpath(file) not in used]
     if left_out:
         log(f"{len(left_out)} recordings are not in {path} and are left out, {_printable(str(min(left_out)))} for one")
     return records

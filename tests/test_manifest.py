@@ -146,6 +146,13 @@ def test_metadata_csv_below_gives_its_folder_as_split(
     said = f"1 recordings are not in {where / 'metadata.csv'} and are left out, {where / 'unlisted.wav'} for one"
     assert said in capsys.readouterr().err
 
+    # What a table names by way of a link is not left out.
+    (tmp_path / "train/link").symlink_to("real")
+    touch(tmp_path, "train/real/z.wav")
+    lines(tmp_path / "train" / "metadata.csv", f"file_name,{column}", "link/z.wav,one", "unlisted.wav,two")
+    assert len(scan(tmp_path).records) == 4
+    assert "left out" not in capsys.readouterr().err
+
 
 def test_librispeech_tree(tmp_path: Path) -> None:
     lines(tmp_path / "train-clean-100/19/198/19-198.trans.txt", "19-198-0000 NORTHANGER ABBEY", "19-198-0001 GONE")
