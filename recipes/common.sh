@@ -83,3 +83,15 @@ stage() {
     if ((10#$stage > $1 || 10#$stop_stage < $1)); then return 1; fi
     log "stage $1: $2"
 }
+
+# compare_tuned NAME=FOLDER...: the rows whose recogniser has a language model, which tune-lm keeps where it helps.
+compare_tuned() {
+    local row tuned=()
+    for row in "$@"; do
+        if [[ -e ${row#*=}/lm ]]; then tuned+=("$row/lm"); fi
+    done
+    if ((${#tuned[@]})); then
+        echo "with a language model:"
+        speechssl compare "${tuned[@]}"
+    fi
+}

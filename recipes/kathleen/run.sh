@@ -95,13 +95,6 @@ if stage 7 "tables"; then
         trained=("pretrained + fine-tuned=$home/finetuned-$rounds/test" "longer from scratch=$home/longer/test")
         speechssl compare ${self[@]+"${self[@]}"} "${trained[@]}" "from scratch=$home/scratch/test" \
             "frozen random encoder=$home/frozen/test"
-        tuned=()  # tune-lm keeps no language model that makes a recogniser worse
-        for row in ${self[@]+"${self[@]}"} "${trained[@]}"; do
-            if [[ -e ${row#*=}/lm ]]; then tuned+=("$row/lm"); fi
-        done
-        if ((${#tuned[@]})); then
-            echo "with a language model:"
-            speechssl compare "${tuned[@]}"
-        fi
+        compare_tuned ${self[@]+"${self[@]}"} "${trained[@]}"
     done
 fi

@@ -67,14 +67,24 @@ if stage 5 "fine-tune as often, without pretraining"; then
     done
 fi
 
-if stage 6 "measure on unseen voices"; then
-    for system in "finetuned-$rounds" "again-$rounds" scratch frozen; do
-        speechssl evaluate "$exp/$system" "$exp/labelled" --split test --out "$exp/$system/test" >&2
+systems=("$exp/finetuned-$rounds" "$exp/again-$rounds" "$exp/scratch")
+
+if stage 6 "a language model of the labelled part's transcripts, its weights found on dev"; then
+    speechssl lm "$exp/scratch/texts.txt" --out "$exp/lm.arpa" >&2
+    for system in "${systems[@]}"; do
+        speechssl tune-lm "$system" "$exp/lm.arpa" "$exp/labelled" >&2
     done
 fi
 
-if stage 7 "table"; then
-    speechssl compare "pretrained + fine-tuned=$exp/finetuned-$rounds/test" \
-        "fine-tuned as often=$exp/again-$rounds/test" "from scratch=$exp/scratch/test" \
-        "frozen random encoder=$exp/frozen/test"
+if stage 7 "measure on unseen voices"; then
+    for system in "${systems[@]}" "$exp/frozen"; do
+        speechssl evaluate "$system" "$exp/labelled" --split test --out "$system/test" >&2
+    done
+fi
+
+if stage 8 "tables"; then
+    rows=("pretrained + fine-tuned=$exp/finetuned-$rounds/test" "fine-tuned as often=$exp/again-$rounds/test"
+        "from scratch=$exp/scratch/test")
+    speechssl compare "${rows[@]}" "frozen random encoder=$exp/frozen/test"
+    compare_tuned "${rows[@]}"
 fi
