@@ -67,12 +67,11 @@ def label(
         raise ConfigError(f"{len(dataset.stores)} stores: label one at a time")
     check_features(model, dataset)
     labels = _begun(path, made_by)
-    known, keys = {(one.id, one.crc32) for one in labels}, [dataset.key(position) for position in range(len(dataset))]
+    known = {(one.id, one.crc32) for one in labels}
+    keys = [dataset.key(position) for position in range(len(dataset))]
     rest = dataset.subset(np.array([p for p, key in enumerate(keys) if key not in known], dtype=np.int64))
-    checksums = dict(keys)
-    seconds = dict(
-        zip((rest.key(p)[0] for p in range(len(rest))), rest.num_samples / rest.features.sample_rate_hz, strict=True)
-    )
+    checksums, samples_an_hour = dict(keys), 3600 * dataset.features.sample_rate_hz
+    hours = dict(zip(checksums, (dataset.num_samples / samples_an_hour).tolist(), strict=True))
     done, total = (dataset.seconds - rest.seconds) / 3600, dataset.seconds / 3600
     with path.open("ab") as file:
         for batch in emissions(model, rest, batch_seconds):
@@ -82,7 +81,7 @@ def label(
                 # A lone surrogate, of a file name that is not UTF-8, becomes JSON's escape of it.
                 line = json.dumps(asdict(labels[-1]), ensure_ascii=False)
                 file.write(f"{line}\n".encode(errors="backslashreplace"))
-                done += float(seconds[name]) / 3600
+                done += hours[name]
             file.flush()
             if progress:
                 progress(done, total)
