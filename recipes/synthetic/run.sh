@@ -11,7 +11,7 @@
 . "$(dirname "$0")/../common.sh"
 recipe=$(dirname "$0")
 option seed 0 "of corpus, weights and order"
-option jobs 2 "processes for making and preparing audio"
+option jobs 2 "processes for audio, and systems that are tuned and measured at once"
 option rounds 2 "of pretraining, each on units of the recogniser before it"
 option pretrain_steps 600 "updates of each"
 option between_steps 300 "updates of fine-tuning between two rounds"
@@ -69,17 +69,19 @@ fi
 
 systems=("$exp/finetuned-$rounds" "$exp/again-$rounds" "$exp/scratch")
 
+# each COMMAND...: for each system, {} its folder, --jobs of them at once.
+each() {
+    printf '%s\0' "${systems[@]}" | xargs -0 -P "$jobs" -I{} "$@" >&2
+}
+
 if stage 6 "a language model of the labelled part's transcripts, its weights found on dev"; then
     speechssl lm "$exp/scratch/texts.txt" --out "$exp/lm.arpa" >&2
-    for system in "${systems[@]}"; do
-        speechssl tune-lm "$system" "$exp/lm.arpa" "$exp/labelled" >&2
-    done
+    each speechssl tune-lm {} "$exp/lm.arpa" "$exp/labelled"
 fi
 
 if stage 7 "measure on unseen voices"; then
-    for system in "${systems[@]}" "$exp/frozen"; do
-        speechssl evaluate "$system" "$exp/labelled" --split test --out "$system/test" >&2
-    done
+    systems+=("$exp/frozen")
+    each speechssl evaluate {} "$exp/labelled" --split test --out {}/test
 fi
 
 if stage 8 "tables"; then
