@@ -77,6 +77,16 @@ parse_options() {
     done
 }
 
+# whole NAME...: see that these options are whole numbers of at least 1; after parse_options, before arithmetic.
+whole() {
+    local name_
+    for name_ in "$@"; do
+        if [[ ! ${!name_} =~ ^[1-9][0-9]{0,8}$ ]]; then
+            wrong_usage "option '--${name_//_/-}' takes a whole number above 0, not '${!name_}'"
+        fi
+    done
+}
+
 # stage NUMBER TEXT: true, and logged, if this stage is among those asked for. Use it with `if`: after
 # `stage 3 ... && { ... }` at the end of a recipe, a stage not asked for would look like a failure.
 stage() {
@@ -94,4 +104,19 @@ compare_tuned() {
         echo "with a language model:"
         speechssl compare "${tuned[@]}"
     fi
+}
+
+# each COMMAND...: for each of the array systems, {} its folder, all at once; what they say comes one after another.
+each() {
+    local system process processes=() failed=0
+    for system in "${systems[@]}"; do
+        "${@//\{\}/$system}" >"$system.log" 2>&1 &
+        processes+=($!)
+    done
+    for process in "${processes[@]}"; do wait "$process" || failed=$?; done
+    for system in "${systems[@]}"; do
+        log "${system##*/}:"
+        cat "$system.log" >&2
+    done
+    return "$failed"
 }

@@ -47,7 +47,7 @@ from speechssl.formats import (
     write_atomic,
 )
 from speechssl.jobs import Job, in_order, made_by, transcribe_files
-from speechssl.labels import KEEP, label, read_labels
+from speechssl.labels import KEEP, label
 from speechssl.lm import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
 from speechssl.manifest import scan
 from speechssl.outputs import claim, outcome, plan_outputs
@@ -192,7 +192,9 @@ def finetune_command(
     labels: Annotated[
         Path | None, typer.Option(help="What label wrote: transcripts for chunks of train that have none.")
     ] = None,
-    keep: Annotated[float, typer.Option(help="Share of the labels to learn from, the most confident.")] = KEEP,
+    keep: Annotated[
+        float | None, typer.Option(help=f"Share of the labels to learn from, the most confident; else {KEEP}.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Default: what the encoder was pretrained with.")] = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -204,11 +206,14 @@ def finetune_command(
     origin = None if init_from == "none" else Path(init_from)
     settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
     ranks.start(pick_device(settings.train.device))
-    with ranks.together():
-        if labels:
-            read_labels(labels)
-        _start_anew(run, force, stores, origin, labels)
-    finetune(stores, run, settings, origin, labels, keep)
+    if keep is not None and labels is None:
+        raise ConfigError("--keep is of the labels: give these as --labels, or leave --keep out")
+
+    def begin() -> None:
+        with ranks.together():
+            _start_anew(run, force, stores, origin, labels)
+
+    finetune(stores, run, settings, origin, labels, KEEP if keep is None else keep, begin)
     if ranks.rank() == 0:
         _out(f"{run / 'model'}\n")
 

@@ -247,6 +247,7 @@ def finetune(
     init: str | Path | Encoder | None,
     labels: str | Path | None = None,
     keep: float = KEEP,
+    begin: Callable[[], None] = lambda: None,
 ) -> CtcModel:
     """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
 
@@ -257,6 +258,7 @@ def finetune(
         labels: what ``label`` wrote: chunks of train that have no transcript, or are none of the ``settings.minutes``,
             are learned from with these.
         keep: share of the labels that can be used, the most confident.
+        begin: called once all input is known to be usable, before anything is written.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -285,10 +287,11 @@ def finetune(
     draws = _draws(settings.train, stage)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
-    run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
     train, skipped = _fitting(train, model)
     _warn_unknown(dev, model)
+    run = Path(run)
+    begin()
+    run.mkdir(parents=True, exist_ok=True)
     batches = Batches(train, settings.batch, draws.seed)
     say(
         f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "

@@ -172,13 +172,23 @@ def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, t
     assert (tmp_path / "self/texts.txt").read_text() == (run / "texts.txt").read_text()
     assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5).exception)
 
-    # Of another model no label joins them, and one that cannot be read costs no run.
+    assert "--keep is of the labels" in str(
+        call("finetune", labelled_store, "--init-from", run, "--run", tmp_path / "self", *few, "--keep", 0.5).exception
+    )
+
+    # Of another model no label joins them, and what cannot be used costs no run.
     (run / "model/lm").rename(tmp_path / "lm")
     assert "holds labels of another model" in str(call("label", run, tmp_path / "store", "--out", heard).exception)
-    for wrong in (tmp_path / "typo.jsonl", tmp_path / "own.arpa"):
-        command = ("finetune", labelled_store, "--labels", wrong, "--init-from", run, "--run", tmp_path / "self")
-        assert "label" in str(call(*command, *few, "--force").exception)
-        assert (tmp_path / "self/model").exists()
+    unusable = {
+        tmp_path / "typo.jsonl": "cannot be read as labels",
+        tmp_path / "own.arpa": "is no label",
+        heard: "no label is of use",  # of another store
+    }
+    for labels, problem in unusable.items():
+        wrong = ("finetune", labelled_store, "--labels", labels, "--init-from", run, "--run", tmp_path / "self", *few)
+        assert problem in str(call(*wrong, "--force").exception)
+    assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5, "--force").exception)
+    assert (tmp_path / "self/model").exists()
 
 
 def test_a_language_model_that_does_not_fit_is_an_error(

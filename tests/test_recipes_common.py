@@ -100,6 +100,28 @@ def test_a_stage_is_a_whole_number(tmp_path: Path, option: str, value: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
 
 
+@pytest.mark.parametrize("value", ["a[$(touch x)]", "0", "two", "", "-1", "1.5", "1 + 1", "1\ntouch x"])
+def test_what_is_counted_with_is_a_whole_number(tmp_path: Path, value: str) -> None:
+    recipe = RECIPE.replace('parse_options "$@"', 'parse_options "$@"\nwhole max_steps\necho $((max_steps + 1))')
+    done = run(tmp_path, "--max-steps", value, recipe=recipe)
+    assert done.returncode == 2
+    assert "'--max-steps' takes a whole number above 0" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
+    assert run(tmp_path, "--max-steps", "41", recipe=recipe).stdout.startswith("42\n")
+
+
+def test_each_system_is_told_of_by_itself_and_none_fails_unseen(tmp_path: Path) -> None:
+    (tmp_path / "say").write_text('echo "$1 begins"; sleep "0.$2"; echo "$1 ends"; [[ $1 != *b* || $3 == all ]]\n')
+    head = f". '{COMMON}'\nparse_options\nsystems=('a a' b '{{}}$(touch x)')\n"
+    for which, code in (("all", 0), ("but b", 1)):
+        done = run(tmp_path, recipe=f"{head}each bash say {{}} 2 '{which}'\necho after\n")
+        assert done.returncode == code, done.stderr
+        assert done.stdout == ("" if code else "after\n")
+        said = [line for line in done.stderr.splitlines() if "begins" in line or "ends" in line]
+        assert said == [f"{name} {what}" for name in ("a a", "b", "{}$(touch x)") for what in ("begins", "ends")]
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "stages"),
     [

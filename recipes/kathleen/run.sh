@@ -22,6 +22,7 @@ option pretrain_steps 3000 "updates of each, 20 seconds each"
 option again_steps 1600 "updates of fine-tuning after each"
 option self_steps 3200 "updates of self-training, on the labelled minutes and on what was heard in the rest"
 parse_options "$@"
+whole rounds few_steps all_steps again_steps
 store=$exp/store
 
 # systems NAME STEPS [OPTION...]: all with the same labels.

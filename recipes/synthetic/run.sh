@@ -11,7 +11,7 @@
 . "$(dirname "$0")/../common.sh"
 recipe=$(dirname "$0")
 option seed 0 "of corpus, weights and order"
-option jobs 2 "processes for audio, and systems that are tuned and measured at once"
+option jobs 2 "processes for making and preparing audio"
 option rounds 2 "of pretraining, each on units of the recogniser before it"
 option pretrain_steps 600 "updates of each"
 option between_steps 300 "updates of fine-tuning between two rounds"
@@ -19,6 +19,7 @@ option finetune_steps 500 "updates of fine-tuning from random weights, and of th
 option unlabelled_minutes 90 "minutes without labels"
 option minutes 5 "labelled minutes"
 parse_options "$@"
+whole rounds
 corpus=$exp/corpus
 # So few updates are too few for changed inputs and two outputs a frame to pay (docs/log.md 20).
 tuned=("$exp/labelled" --preset tiny --set "train.seed=$seed"
@@ -69,14 +70,13 @@ fi
 
 systems=("$exp/finetuned-$rounds" "$exp/again-$rounds" "$exp/scratch")
 
-# each COMMAND...: for each system, {} its folder, --jobs of them at once.
-each() {
-    printf '%s\0' "${systems[@]}" | xargs -0 -P "$jobs" -I{} "$@" >&2
-}
-
 if stage 6 "a language model of the labelled part's transcripts, its weights found on dev"; then
     speechssl lm "$exp/scratch/texts.txt" --out "$exp/lm.arpa" >&2
-    each speechssl tune-lm {} "$exp/lm.arpa" "$exp/labelled"
+    if python -c "import flashlight.lib.text" 2>/dev/null; then
+        each speechssl tune-lm {} "$exp/lm.arpa" "$exp/labelled"
+    else
+        log "without flashlight-text this takes an hour: greedy decoding only"
+    fi
 fi
 
 if stage 7 "measure on unseen voices"; then
