@@ -157,7 +157,7 @@ def test_minutes_choose_a_seeded_subset(labelled_store: Path) -> None:
     assert 60 - longest <= subset.seconds <= 60
     assert choose_minutes(dataset, 1.0, seed=3).index_of.tolist() == subset.index_of.tolist()
     assert choose_minutes(dataset, 1.0, seed=4).index_of.tolist() != subset.index_of.tolist()
-    with pytest.raises(ConfigError, match=r"more than the .* minutes of split train"):
+    with pytest.raises(ConfigError, match=r"more than the .* minutes of train with transcripts"):
         choose_minutes(dataset, 1e6, seed=0)
 
 

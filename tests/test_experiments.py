@@ -187,7 +187,7 @@ def test_sentencepiece_and_minutes(labelled_store: Path, tmp_path: Path) -> None
     settings = tuned(tokenizer="bpe:20", minutes=0.7)
     model = finetune([labelled_store], tmp_path / "run", settings, init=None)
     assert model.tokenizer.size == 21
-    with pytest.raises(ConfigError, match="minutes of split train"):
+    with pytest.raises(ConfigError, match="minutes of train with transcripts"):
         finetune([labelled_store], tmp_path / "other", tuned(minutes=600), init=None)
 
 
