@@ -106,11 +106,12 @@ compare_tuned() {
     fi
 }
 
-# each COMMAND...: for each of the array systems, {} its folder, all at once; what they say comes one after another.
+# each COMMAND...: for each of the array systems, {} its folder, all at once, each with one thread; what they say comes
+# one after another.
 each() {
     local system process processes=() failed=0
     for system in "${systems[@]}"; do
-        "${@//\{\}/$system}" >"$system.log" 2>&1 &
+        OMP_NUM_THREADS=1 "${@//\{\}/$system}" >"$system.log" 2>&1 &
         processes+=($!)
     done
     for process in "${processes[@]}"; do wait "$process" || failed=$?; done
