@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from speechssl.config import Settings
+from speechssl.padding import zero_padding
 
 
 class AugmentConfig(Settings):
@@ -45,36 +46,43 @@ def augment(
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch as VTLP (Jaitly and
     Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the bin, which the front end makes 0.
     """
-    changed = [
-        _augment_one(rows[:count], least, config, rng)
-        for rows, count, least, rng in zip(inputs, num_units.tolist(), least_units, rngs, strict=True)
-    ]
-    lengths = torch.tensor([len(rows) for rows in changed])
-    return torch.nn.utils.rnn.pad_sequence(changed, batch_first=True), lengths
-
-
-def _augment_one(rows: Tensor, least: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """(U, F) -> (U', F)."""
-    if config.tempo:
-        length = max(least, round(len(rows) / (1 + config.tempo * rng.uniform(-1, 1))))
-        rows = _interpolate(rows, torch.linspace(0, len(rows) - 1, length))
-    if config.mel_stretch:
-        factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
-        bins = torch.arange(rows.shape[1]) * factor
-        rows = _interpolate(rows.T, bins.clamp_max(rows.shape[1] - 1)).T
-    if config.mel_masks:
-        rows = rows.clone()
+    width = inputs.shape[2]
+    rows, bins, keep = list[Tensor](), list[Tensor](), torch.ones(len(rngs), width)
+    for index, (count, least, rng) in enumerate(zip(num_units.tolist(), least_units, rngs, strict=True)):
+        rows.append(_tempo(count, least, config, rng))
+        if config.mel_stretch:
+            factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
+            bins.append((torch.arange(width) * factor).clamp_max(width - 1))
         for _ in range(config.mel_masks):
-            width = int(rng.integers(0, config.mel_mask_bins + 1))
-            start = int(rng.integers(0, rows.shape[1] - min(width, rows.shape[1]) + 1))
-            rows[:, start : start + width] = 0.0
-    return rows
+            hidden = int(rng.integers(0, config.mel_mask_bins + 1))
+            start = int(rng.integers(0, width - min(hidden, width) + 1))
+            keep[index, start : start + hidden] = 0.0
+    lengths = torch.tensor([len(places) for places in rows])
+    changed = _interpolate(inputs, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), num_units)
+    if bins:
+        widths = torch.full_like(num_units, width)
+        changed = _interpolate(changed.transpose(1, 2), torch.stack(bins), widths).transpose(1, 2)
+    if config.mel_masks:
+        changed = changed * keep.to(changed.device, non_blocking=True)[:, None]
+    return zero_padding(changed, lengths), lengths
 
 
-def _interpolate(rows: Tensor, places: Tensor) -> Tensor:
-    """(N, C) at ``places`` between 0 and N - 1, linearly."""
-    below = places.long().clamp_max(max(0, len(rows) - 2))
-    above = (below + 1).clamp_max(len(rows) - 1)
-    share = (places - below).to(rows.device)[:, None]
-    mixed: Tensor = torch.lerp(rows[below], rows[above], share)
-    return mixed
+def _tempo(count: int, least: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """Places among ``count`` rows that the new ones are taken from."""
+    if not config.tempo:
+        return torch.arange(float(count))
+    length = max(least, round(count / (1 + config.tempo * rng.uniform(-1, 1))))
+    return torch.linspace(0, count - 1, length)
+
+
+def _interpolate(rows: Tensor, places: Tensor, counts: Tensor) -> Tensor:
+    """(B, N, C) of ``counts`` valid rows, linearly, at ``places`` (B, M) between 0 and the last one, on the host."""
+    below = torch.minimum(places.long(), (counts - 2).clamp_min(0)[:, None])
+    above = torch.minimum(below + 1, (counts - 1)[:, None])
+    first = torch.arange(len(rows))[:, None] * rows.shape[1]  # of each utterance, when all rows are one table
+    # All utterances at once: to copy what is drawn for each by itself has a GPU wait for each.
+    drawn = (places - below, (first + below).flatten(), (first + above).flatten())
+    share, below, above = (x.to(rows.device, non_blocking=True) for x in drawn)
+    table, shape = rows.flatten(0, 1), (*places.shape, rows.shape[2])
+    lower, upper = (table.index_select(0, index).view(shape) for index in (below, above))
+    return lower.lerp_(upper, share[..., None])

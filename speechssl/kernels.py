@@ -1,15 +1,17 @@
-"""The operations that take most of a step's time on a CPU, written for its caches; each equals a plain one.
+"""The operations that take most of a step's time, made for a CPU's caches or a GPU's library; each equals a plain one.
 
-On other devices, in an exported graph and under autocast the plain ones run: ``on_cpu`` decides.
+``on_cpu`` decides what applies to a CPU; in an exported graph and under autocast there the plain ones run.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 
@@ -111,6 +113,10 @@ class _GeluLinear(Function):
 # ---- attention ----------------------------------------------------------------------------------------------------
 
 
+# cuDNN's plans each shape that it has not seen, 10 ms in each direction, and every batch has a shape of its own.
+WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
 def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, attend: Tensor | None, p: float) -> Tensor:
     """Scaled dot-product attention over the valid frames of each utterance.
 
@@ -127,7 +133,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, att
     if p and on_cpu(query):
         out: Tensor = _DroppedAttention.apply(query, key, value, num_frames.tolist(), p)
         return out
-    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
+    with sdpa_kernel(WITHOUT_PLANS) if query.is_cuda else nullcontext():
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
     return heads.transpose(1, 2).flatten(2)
 
 
@@ -181,7 +188,8 @@ def _weights(query: Tensor, key: Tensor) -> Tensor:
 def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """``F.conv1d`` of frames-last ``inputs``, padded by half the kernel, one output a frame.
 
-    On a CPU through the FFT, block by block (overlap-save): a kernel of 128 takes a tenth of the multiplications.
+    On a CPU through the FFT, block by block (overlap-save): a kernel of 128 takes a tenth of the multiplications. On a
+    GPU as one long row.
 
     Args:
         inputs: (B, T, D).
@@ -191,6 +199,8 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
         (B, T, D); an even kernel looks one frame further back than ahead.
     """
     length, kernel = inputs.shape[1], weight.shape[2]
+    if inputs.is_cuda:
+        return in_one_row(inputs, weight, bias, groups)
     if not on_cpu(inputs):
         full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
         return full[..., :length].transpose(1, 2)
@@ -199,6 +209,20 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
     # Spectra are larger than what they are made of: made again in the backward pass, not kept.
     convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False)
     return convolved + bias
+
+
+def in_one_row(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """``grouped_conv`` of a batch as one row, with zeros between the utterances and at the end, for few lengths.
+
+    cuDNN makes a plan for each shape that it has not seen, which takes longer than the convolution itself.
+    """
+    (batch, length, width), kernel = inputs.shape, weight.shape[2]
+    count = batch * (length + kernel // 2)
+    step = 1 << max(0, count.bit_length() - 3)  # four lengths from one power of two to the next
+    row = F.pad(inputs, (0, 0, 0, kernel // 2)).view(1, count, width)
+    row = F.pad(row, (0, 0, 0, -count % step)).transpose(1, 2).contiguous()
+    found = F.conv1d(row, weight, bias, padding=kernel // 2, groups=groups)[0, :, :count].T
+    return found.reshape(batch, -1, width)[:, :length]
 
 
 def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:

@@ -1,16 +1,19 @@
-"""Dropout, attention and convolution for CPUs against torch's own."""
+"""Dropout, attention and convolution for CPUs and GPUs against torch's own."""
 
 import math
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from speechssl import kernels
-from speechssl.kernels import Dropout, attention, gelu_linear, grouped_conv
+from speechssl.kernels import Dropout, attention, gelu_linear, grouped_conv, in_one_row
 
 
 def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
@@ -151,6 +154,34 @@ print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 70), st.integers(1, 33), st.sampled_from([1, 2, 8]), st.integers(0, 99))
+def test_a_batch_in_one_row_is_convolved_utterance_by_utterance(
+    batch: int, length: int, kernel: int, groups: int, seed: int
+) -> None:
+    """What a GPU does: one utterance must not be heard in the next."""
+    torch.manual_seed(seed)
+    inputs, weight, bias = torch.randn(batch, length, 8), torch.randn(8, 8 // groups, kernel), torch.randn(8)
+    found = in_one_row(inputs, weight, bias, groups)
+    for row, expected in zip(found, inputs, strict=True):
+        alone = F.conv1d(expected.T[None], weight, bias, padding=kernel // 2, groups=groups)[0, :, :length].T
+        torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_has_few_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new one costs a GPU's library a plan."""
+    seen = set()
+
+    def conv(row: Tensor, *_: Tensor, **__: int) -> Tensor:
+        seen.add(row.shape)
+        return row
+
+    monkeypatch.setattr(F, "conv1d", conv)
+    for batch, length in product(range(3, 12), range(100, 400, 7)):
+        in_one_row(torch.zeros(batch, length, 2), torch.zeros(2, 1, 3), torch.zeros(2), 2)
+    assert len(seen) <= 4 * 5  # from 303 to 4400 frames
 
 
 def test_the_plain_operations_run_under_autocast() -> None:
