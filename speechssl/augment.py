@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from speechssl.config import Settings
 from speechssl.padding import zero_padding
@@ -46,39 +47,36 @@ def augment(
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch as VTLP (Jaitly and
     Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the bin, which the front end makes 0.
     """
-    width = inputs.shape[2]
-    rows, bins, keep = list[Tensor](), list[Tensor](), torch.ones(len(rngs), width)
-    for index, (count, least, rng) in enumerate(zip(num_units.tolist(), least_units, rngs, strict=True)):
-        rows.append(_tempo(count, least, config, rng))
+    width, counts = inputs.shape[2], num_units.tolist()
+    assert all(0 < count <= inputs.shape[1] for count in counts), "beyond its rows are those of another utterance"
+    rows, bins, hide = list[Tensor](), list[Tensor](), torch.zeros(len(rngs), width, dtype=torch.bool)
+    for index, (count, least, rng) in enumerate(zip(counts, least_units, rngs, strict=True)):
+        if config.tempo:
+            length = max(least, round(count / (1 + config.tempo * rng.uniform(-1, 1))))
+            rows.append(torch.linspace(0, count - 1, length))
         if config.mel_stretch:
             factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
             bins.append((torch.arange(width) * factor).clamp_max(width - 1))
         for _ in range(config.mel_masks):
             hidden = int(rng.integers(0, config.mel_mask_bins + 1))
             start = int(rng.integers(0, width - min(hidden, width) + 1))
-            keep[index, start : start + hidden] = 0.0
-    lengths = torch.tensor([len(places) for places in rows])
-    changed = _interpolate(inputs, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), num_units)
+            hide[index, start : start + hidden] = True
+    changed, lengths = inputs[:, : max(counts)], torch.tensor(counts)
+    if rows:
+        changed = _interpolate(changed, pad_sequence(rows, batch_first=True), counts)
+        lengths = torch.tensor([len(places) for places in rows])
     if bins:
-        widths = torch.full_like(num_units, width)
-        changed = _interpolate(changed.transpose(1, 2), torch.stack(bins), widths).transpose(1, 2)
+        changed = _interpolate(changed.transpose(1, 2), torch.stack(bins), [width] * len(bins)).transpose(1, 2)
     if config.mel_masks:
-        changed = changed * keep.to(changed.device, non_blocking=True)[:, None]
+        changed = changed.masked_fill(hide.to(changed.device, non_blocking=True)[:, None], 0.0)
     return zero_padding(changed, lengths), lengths
 
 
-def _tempo(count: int, least: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Places among ``count`` rows that the new ones are taken from."""
-    if not config.tempo:
-        return torch.arange(float(count))
-    length = max(least, round(count / (1 + config.tempo * rng.uniform(-1, 1))))
-    return torch.linspace(0, count - 1, length)
-
-
-def _interpolate(rows: Tensor, places: Tensor, counts: Tensor) -> Tensor:
+def _interpolate(rows: Tensor, places: Tensor, counts: Sequence[int]) -> Tensor:
     """(B, N, C) of ``counts`` valid rows, linearly, at ``places`` (B, M) between 0 and the last one, on the host."""
-    below = torch.minimum(places.long(), (counts - 2).clamp_min(0)[:, None])
-    above = torch.minimum(below + 1, (counts - 1)[:, None])
+    last = torch.tensor(counts)[:, None] - 1
+    below = torch.minimum(places.long(), (last - 1).clamp_min(0))
+    above = torch.minimum(below + 1, last)
     first = torch.arange(len(rows))[:, None] * rows.shape[1]  # of each utterance, when all rows are one table
     # All utterances at once: to copy what is drawn for each by itself has a GPU wait for each.
     drawn = (places - below, (first + below).flatten(), (first + above).flatten())

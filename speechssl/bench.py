@@ -229,12 +229,16 @@ class _Runs:
         (folder / "audio").mkdir()
         prepare(_corpus(folder / "audio", seconds), self.store, PrepareConfig(features=settings.encoder.features))
 
-    def run(self, steps: int, precision: Precision | None = None, most_s: float = math.inf) -> list[dict[str, Any]]:
-        """So many updates, of at most ``most_s`` seconds of audio each; returns their rows of ``metrics.jsonl``."""
+    def run(self, steps: int, most_s: float = math.inf, **others: Any) -> list[dict[str, Any]]:
+        """So many updates, of at most ``most_s`` seconds of audio each; returns their rows of ``metrics.jsonl``.
+
+        Args:
+            others: settings of ``train`` that differ.
+        """
         run, train, batch = self.folder / "run", self.settings.train, self.settings.batch
         length = {"steps": steps, "save_every": steps, "validate_every": steps, "log_every": steps}
         changes = {
-            "train": train.model_copy(update=length | {"precision": precision or train.precision}),
+            "train": train.model_copy(update=length | others),
             "batch": batch.model_copy(update={"seconds": min(batch.seconds, most_s)}),
         }
         # Losses and error rates of random weights are not what was asked for.
@@ -256,19 +260,19 @@ class _Runs:
     def flops_needed(self) -> float:
         """Operations that the architecture needs, forward and backward, per second of audio.
 
-        Under bfloat16 the plain operations run on every device: nothing is computed twice to save memory, nothing in
-        another way to save time. An utterance alone in its update has no padding.
+        Under bfloat16 a CPU runs the plain operations: nothing is computed twice to save memory, nothing in another way
+        to save time. An utterance alone in its update has no padding.
         """
-        return self._count(COUNTED, "bfloat16", 1.0)
+        return self._count(COUNTED, 1.0, precision="bfloat16", device="cpu")
 
-    def _count(self, updates: int, precision: Precision | None = None, most_s: float = math.inf) -> float:
+    def _count(self, updates: int, most_s: float = math.inf, **others: Any) -> float:
         steps = count(1)
         with ExitStack() as counting:
             counter = counting.enter_context(flop_counter())
             # It ends with the last step of the optimiser: fine-tuning then goes on to recognise the development set.
             hook = register_optimizer_step_post_hook(lambda *_: counting.close() if next(steps) == updates else None)
             try:
-                rows = self.run(updates, precision, most_s)
+                rows = self.run(updates, most_s, **others)
             finally:
                 hook.remove()
         return float(counter.get_total_flops() / sum(row["audio_s"] for row in rows))

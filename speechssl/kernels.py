@@ -1,6 +1,7 @@
 """The operations that take most of a step's time, made for a CPU's caches or a GPU's library; each equals a plain one.
 
-``on_cpu`` decides what applies to a CPU; in an exported graph and under autocast there the plain ones run.
+``on_cpu`` decides about those for a CPU, ``is_cuda`` about those for a GPU. Elsewhere, in an exported graph and under a
+CPU's autocast the plain ones run.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def on_cpu(inputs: Tensor) -> bool:
-    """Whether the operations below apply: float32 on a CPU, outside autocast and graph export."""
+    """Whether the operations for a CPU apply: float32 there, outside autocast and graph export."""
     plain = torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu")
     return inputs.device.type == "cpu" and inputs.dtype == torch.float32 and not plain
 
@@ -113,7 +114,7 @@ class _GeluLinear(Function):
 # ---- attention ----------------------------------------------------------------------------------------------------
 
 
-# cuDNN's plans each shape that it has not seen, 10 ms in each direction, and every batch has a shape of its own.
+# cuDNN's attention makes a plan for each new shape, 10 ms in each direction, and every batch has a shape of its own.
 WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -212,14 +213,14 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
 
 
 def in_one_row(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """``grouped_conv`` of a batch as one row, with zeros between the utterances and at the end, for few lengths.
+    """``grouped_conv``, (B, T, D) -> (B, T, D), of the utterances behind each other, zeros between them and at the end.
 
-    cuDNN makes a plan for each shape that it has not seen, which takes longer than the convolution itself.
+    cuDNN makes a plan for each new shape, which takes longer than the convolution: the row has few different lengths.
     """
     (batch, length, width), kernel = inputs.shape, weight.shape[2]
     count = batch * (length + kernel // 2)
     step = 1 << max(0, count.bit_length() - 3)  # four lengths from one power of two to the next
-    row = F.pad(inputs, (0, 0, 0, kernel // 2)).view(1, count, width)
+    row = F.pad(inputs, (0, 0, 0, kernel // 2)).reshape(1, count, width)
     row = F.pad(row, (0, 0, 0, -count % step)).transpose(1, 2).contiguous()
     found = F.conv1d(row, weight, bias, padding=kernel // 2, groups=groups)[0, :, :count].T
     return found.reshape(batch, -1, width)[:, :length]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SMALL_ENCODER, random_recogniser
 from test_experiments import FEW, PRETRAIN, tuned
+from torch.profiler import ProfilerActivity, profile
 
 from speechssl.batching import Dataset
 from speechssl.beam import BeamConfig, load_lm, save_lm
@@ -19,9 +20,13 @@ from speechssl.checkpoint import checkpoints, load_folder
 from speechssl.config import as_table, build, merge
 from speechssl.ctc import CtcModel
 from speechssl.experiments import finetune, pretrain
+from speechssl.features import FeatureConfig
 from speechssl.formats import Transcript
+from speechssl.kernels import attention, grouped_conv
 from speechssl.labels import label
 from speechssl.lm import arpa_lines, estimate, read_texts
+from speechssl.padding import valid_mask
+from speechssl.preparing import PrepareConfig, prepare
 from speechssl.probing import probe
 from speechssl.recognise import beam_decoder, emissions, evaluate
 from speechssl.report import read_metrics
@@ -49,6 +54,7 @@ def pretraining(task: dict[str, Any], device: Device, precision: str = "float32"
 
 TASKS: dict[str, dict[str, Any]] = {
     "contrastive": {},
+    "contrastive, convolutions in the layers": {"encoder": {"conv_kernel": 15, "pos_kernel": 16}},
     "contrastive, log-mel targets": {"objective": {"targets": "logmel"}},
     "random_projection": {"task": "random_projection"},
     "reconstruction": {"task": "reconstruction"},
@@ -70,6 +76,39 @@ def test_pretraining_is_the_same(name: str, labelled_store: Path, tmp_path: Path
     assert losses(tmp_path / "cuda")[0] == pytest.approx(losses(tmp_path / "cpu")[0], rel=2e-3)
     pretrain([labelled_store], tmp_path / "half", pretraining(task, "cuda", "bfloat16"))
     assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "cpu"), rel=0.05)
+
+
+def test_waveforms_are_the_same(labelled_folder: Path, tmp_path: Path) -> None:
+    waveform = FeatureConfig(kind="waveform")
+    prepare(labelled_folder, tmp_path / "store", PrepareConfig(features=waveform))
+    encoder = {**STILL, "features": as_table(waveform), "conv_layers": [[16, 10, 5], [16, 8, 8], [16, 8, 8]]}
+    for name, settings in (
+        ("cpu", pretraining({"encoder": encoder}, "cpu")),
+        ("cuda", pretraining({"encoder": encoder}, "cuda")),
+        ("half", pretraining({"encoder": encoder}, "cuda", "bfloat16")),
+    ):
+        pretrain([tmp_path / "store"], tmp_path / name, settings)
+    assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=0.02)
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "cpu"), rel=0.05)
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_no_attention_makes_plans_for_shapes(ragged: bool) -> None:
+    query, key, value = torch.randn(3, 2, 4, 50, 32, device="cuda", dtype=torch.bfloat16)
+    counts = torch.tensor([50, 31 if ragged else 50])
+    attend = valid_mask(counts, 50, query.device)[:, None, None] if ragged else None
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        attention(query, key, value, counts, attend, 0.1)
+    ran = {event.key for event in profiled.key_averages()}
+    assert any("attention" in name for name in ran)
+    assert not any("cudnn_attention" in name for name in ran)
+
+
+def test_positions_are_the_cpus() -> None:
+    inputs, weight, bias = torch.randn(3, 70, 32), torch.randn(32, 8, 16), torch.randn(32)
+    expected = grouped_conv(inputs, weight, bias, 4)
+    found = grouped_conv(inputs.cuda(), weight.cuda(), bias.cuda(), 4).cpu()
+    assert float((found - expected).norm() / expected.norm()) < 2e-3
 
 
 def fine_tuning(device: Device, precision: str = "float32") -> Any:
