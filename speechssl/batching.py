@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +40,6 @@ class Batch:
     texts: tuple[str | None, ...]
     audio_s: float
     """Seconds of audio in all utterances together."""
-    draws: Any = None
-    """What a pretext task drew for it before its turn (``Contrastive.prepare``)."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its inputs on ``device``, copied from pinned memory while the device computes."""
@@ -162,17 +159,6 @@ class Dataset:
         return collate([i for i, _ in pairs], [self.array(p) for p in positions], [t for _, t in pairs], self.features)
 
 
-@dataclass(frozen=True)
-class _Shuffled:
-    """What one epoch drew."""
-
-    epoch: int
-    places: NDArray[np.int64]
-    """Chunks of all its batches, one batch after another."""
-    order: NDArray[np.int64]
-    """Which batch comes when."""
-
-
 class Batches:
     """Updates over a dataset: ``micro_batches(step)`` is the whole interface, and the resume state is ``step``.
 
@@ -198,26 +184,27 @@ class Batches:
         # Of all updates of an epoch as the buckets give them, one after another: the first place of each, then the end.
         sizes = np.concatenate([_even(len(b), count) for b, count in zip(self.buckets, batches_of, strict=True)])
         self._bounds = np.concatenate([[0], np.cumsum(sizes)])
-        self._shuffled = self._shuffle(0)
+        self._epoch = -1
+        self._places = self._order = np.zeros(0, np.int64)
 
     def positions(self, step: int) -> NDArray[np.int64]:
         """Positions in the dataset that update ``step`` uses."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        shuffled = self._shuffled  # one object: two threads may ask on both sides of an epoch's end
-        if shuffled.epoch != epoch:
-            self._shuffled = shuffled = self._shuffle(epoch)
-        batch = shuffled.order[index]
-        return shuffled.places[self._bounds[batch] : self._bounds[batch + 1]]
+        if self._epoch != epoch:
+            self._shuffle(epoch)
+        batch = self._order[index]
+        return self._places[self._bounds[batch] : self._bounds[batch + 1]]
 
-    def _shuffle(self, epoch: int) -> "_Shuffled":
+    def _shuffle(self, epoch: int) -> None:
+        """Draw the chunks of an epoch's batches (``_places``, cut at ``_bounds``) and which batch comes when."""
         rng = generator("order", self.seed, epoch)
-        places = np.concatenate([rng.permutation(bucket) for bucket in self.buckets])
-        order = rng.permutation(self.steps_per_epoch)
+        self._places = np.concatenate([rng.permutation(bucket) for bucket in self.buckets])
+        self._order = rng.permutation(self.steps_per_epoch)
         if epoch == 0:
-            longest = np.maximum.reduceat(self.lengths[places], self._bounds[:-1])
-            largest = int(np.argmax((np.diff(self._bounds) * longest)[order]))
-            order[: largest + 1] = np.roll(order[: largest + 1], 1)
-        return _Shuffled(epoch, places, order)
+            longest = np.maximum.reduceat(self.lengths[self._places], self._bounds[:-1])
+            largest = int(np.argmax((np.diff(self._bounds) * longest)[self._order]))
+            self._order[: largest + 1] = np.roll(self._order[: largest + 1], 1)
+        self._epoch = epoch
 
     def share(self, step: int, rank: int, ranks: int) -> NDArray[np.int64]:
         """Positions of update ``step`` that process ``rank`` of ``ranks`` works on; none where there are too few.

@@ -1,6 +1,6 @@
 """The contrastive objective of wav2vec 2.0 over an encoder: masks, quantised targets, negatives, loss."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -119,18 +119,12 @@ class Contrastive(nn.Module):
         joined = np.concatenate(noise) if noise else None
         return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
 
-    def prepare(self, batch: Batch, step: int) -> Batch:
-        """The batch with what training will draw for it at update ``step``: ready before a GPU asks for it."""
-        lengths = self.encoder.num_frames(batch.num_units).tolist()
-        width = int(self.encoder.num_frames(torch.tensor(batch.inputs.shape[1])))
-        return replace(batch, draws=self.draw(batch, lengths, width, step, noisy=True))
-
     @torch.no_grad()
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
         """This batch's share of the update's statistics, for updates of more than one micro-batch."""
         frames, num_frames = self.encoder.extract(batch.inputs, batch.num_units)
         lengths = num_frames.tolist()
-        draws: Draws = batch.draws or self.draw(batch, lengths, frames.shape[1], step, noisy=False)
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
         slots = torch.from_numpy(draws.slots).to(frames.device)
         probs = self.quantizer.class_probs(self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots])
         return StepStatistics(probs.sum(0), len(slots), sum(lengths))
@@ -148,7 +142,7 @@ class Contrastive(nn.Module):
         raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
         frames = ScaleGradient.apply(raw, config.front_end_gradient)
         lengths = num_frames.tolist()
-        draws: Draws = batch.draws or self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
         device = frames.device
         slots = torch.from_numpy(draws.slots).to(device)
         normed = encoder.norm(frames)

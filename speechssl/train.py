@@ -7,10 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -115,8 +114,7 @@ def fit(
 
     Args:
         model: moved to ``train.device``; parameters that do not require a gradient stay as they are.
-        batches: where the data of an update comes from; asked in another thread, for the step that comes after the
-            one that computes.
+        batches: where the data of an update comes from; only asked for the step that is due.
         run: a run folder of these very settings, or one that is empty or not there.
         settings: all resolved settings, JSON values (default: ``optim`` and ``train``); a run folder made with
             others is refused.
@@ -141,9 +139,9 @@ def fit(
     _start_alike(model, progress, run)
     with ranks.together():
         journal = _Journal(run, train, progress.step) if first else None
-    with _stop_flag() as stopping, _Ahead(partial(_load, model, batches), train.steps) as ahead:
+    with _stop_flag() as stopping:
         while progress.step < train.steps:
-            row = _update(model, batches, ahead, optimizer, optim, train, progress, run)
+            row = _update(model, batches, optimizer, optim, train, progress, run)
             progress.step = done = progress.step + 1
             last = done == train.steps
             if validation and (last or done % train.validate_every == 0):
@@ -177,39 +175,9 @@ def say(message: str) -> None:
         log(message)
 
 
-def _load(model: nn.Module, batches: StepBatches, step: int) -> list[Batch]:
-    """This process's share of update ``step``, with what its model draws for it: nothing here depends on weights."""
-    prepare = getattr(model, "prepare", None)
-    parts = batches.micro_batches(step, ranks.rank(), ranks.count())
-    return [prepare(batch, step) for batch in parts] if prepare else parts
-
-
-class _Ahead:
-    """Loads the data of the next update while this one computes, so that a GPU need not wait for the host."""
-
-    def __init__(self, load: Callable[[int], list[Batch]], steps: int) -> None:
-        self.load, self.steps, self.pool = load, steps, ThreadPoolExecutor(1)
-        self.loading = dict[int, Future[list[Batch]]]()
-
-    def __enter__(self) -> "_Ahead":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-    def take(self, step: int) -> list[Batch]:
-        """The data of update ``step``; what loading it raises is raised here. That of the one after is begun."""
-        future = self.loading.pop(step, None) or self.pool.submit(self.load, step)
-        batches = future.result()
-        if step + 1 < self.steps:
-            self.loading[step + 1] = self.pool.submit(self.load, step + 1)
-        return batches
-
-
 def _update(
     model: nn.Module,
     batches: StepBatches,
-    ahead: _Ahead,
     optimizer: torch.optim.Optimizer,
     optim: OptimConfig,
     train: TrainConfig,
@@ -220,7 +188,7 @@ def _update(
     step, started = progress.step, time.perf_counter()
     device = next(model.parameters()).device
     with ranks.together():
-        micro_batches = [batch.to(device) for batch in ahead.take(step)]
+        micro_batches = [batch.to(device) for batch in batches.micro_batches(step, ranks.rank(), ranks.count())]
     loaded = time.perf_counter()
     model.train()
     optimizer.zero_grad(set_to_none=True)

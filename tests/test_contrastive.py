@@ -62,21 +62,6 @@ def test_every_term_equals_a_float64_reference(kind: str, training: bool) -> Non
         assert metrics["live_codes"] / count == pytest.approx(live)
 
 
-@pytest.mark.parametrize("kind", LENGTHS)
-def test_what_is_drawn_before_its_turn_is_what_would_be_drawn_in_it(kind: str) -> None:
-    model = make(kind).train()
-    batch = batch_of(utterances_of(kind))
-    ahead = model.prepare(batch, 3)
-    with torch.no_grad():
-        frames, num_frames = model.encoder.extract(batch.inputs, batch.num_units)
-    now = model.draw(batch, num_frames.tolist(), frames.shape[1], 3, noisy=True)
-    for name, value in vars(now).items():
-        assert np.array_equal(getattr(ahead.draws, name), value)
-    assert torch.equal(model(ahead, 3).total, model(batch, 3).total)
-    assert not torch.equal(model(ahead, 3).total, model(batch, 4).total)
-    assert torch.equal(model.statistics(ahead, 3).probs, model.statistics(batch, 3).probs)
-
-
 def test_the_loss_of_an_ignorant_model_is_chance() -> None:
     """Equal predictions for all: ln(1 + K) less what duplicates take away, as the reference sees it."""
     model = make().eval()

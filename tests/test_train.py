@@ -21,7 +21,7 @@ from speechssl.batching import Batch
 from speechssl.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.config import build
 from speechssl.diagnostics import Health, LossOutput
-from speechssl.errors import CheckpointError, ConfigError, ManifestError, TrainingError
+from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.experiments import pretrain
 from speechssl.optim import OptimConfig
 from speechssl.preparing import prepare
@@ -310,42 +310,6 @@ def test_checkpoints_that_were_passed_over_do_not_crowd_out_new_ones(
     assert steps == [0, 1, 2, 3, 4, 5, 4, 5]
     run_toy(Toy(), tmp_path / "run", [12], keep=1)
     assert [path.name for path in checkpoints(tmp_path / "run")] == [last.name]
-
-
-def test_the_next_update_is_loaded_while_this_one_computes(tmp_path: Path) -> None:
-    """An update waits here until the data after it has been asked for, once, and the last one for nothing."""
-    asked = [threading.Event() for _ in range(8)]
-    order: list[int] = []
-
-    class Announcing(ToyBatches):
-        def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
-            order.append(step)
-            asked[step].set()
-            return super().micro_batches(step, rank, ranks)
-
-    class Waiting(Toy):
-        def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
-            assert step == 7 or asked[step + 1].wait(20)
-            return super().forward(batch, step, statistics)
-
-    config = TrainConfig(steps=8, save_every=4, device="cpu")
-    fit(Waiting(), Announcing([12]), OptimConfig(lr=0.01), config, tmp_path / "run")
-    assert order == list(range(8))
-    run_toy(Toy(), tmp_path / "plain", [12])
-    assert losses(tmp_path / "run") == losses(tmp_path / "plain")
-
-
-def test_data_that_cannot_be_loaded_costs_no_update_before_it(tmp_path: Path) -> None:
-    class Broken(ToyBatches):
-        def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
-            if step == 5:
-                raise ManifestError("the array of chunk 7 fails its checksum")
-            return super().micro_batches(step, rank, ranks)
-
-    config = TrainConfig(steps=8, save_every=1, device="cpu")
-    with pytest.raises(ManifestError, match="chunk 7"):
-        fit(Toy(), Broken([12]), OptimConfig(), config, tmp_path / "run")
-    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4, 5]
 
 
 def test_a_run_at_chance_stops_with_its_cause(tmp_path: Path) -> None:
