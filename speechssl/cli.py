@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +61,7 @@ from speechssl.runtime import HoursProgress, log, one_line, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import NORMALISERS, load_tokenizer, normalise
+from speechssl.train import only_process
 from speechssl.transcribing import Failure
 from speechssl.tune import tune
 
@@ -573,7 +575,8 @@ def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Pa
             raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
     for path in stores:
         Store(path)
-    remove_folder(run)
+    with only_process(run) if run.exists() else nullcontext():
+        remove_folder(run)
 
 
 def _version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """The one loop, for pretraining and fine-tuning: update, log, validate, save; resumed by calling it again."""
 
+import fcntl
 import json
 import math
 import operator
@@ -7,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -49,6 +50,7 @@ _FREE = {
     "batch.micro_seconds",
 }
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
+LOCK = ".lock"  # of the process that trains in a run folder, and gone with it however it ends: the file says nothing
 BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
 
 
@@ -122,17 +124,32 @@ def fit(
         notes: texts by file name to keep in the run folder, once it is known to be this run's.
 
     Raises:
-        ConfigError: the folder holds another run, or something else.
+        ConfigError: the folder holds another run, or something else, or another process trains in it.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
         SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written.
     """
-    run, device, first = Path(run), pick_device(train.device), ranks.rank() == 0
+    run, device = Path(run), pick_device(train.device)
     ranks.start(device)
-    with ranks.together():
-        if first:
-            _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)})
-            for name, text in (notes or {}).items():
-                write_atomic(run / name, text)
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.rank() == 0:
+                _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)}, held)
+                for name, text in (notes or {}).items():
+                    write_atomic(run / name, text)
+        _fit(model, batches, optim, train, run, device, validation)
+
+
+def _fit(
+    model: nn.Module,
+    batches: StepBatches,
+    optim: OptimConfig,
+    train: TrainConfig,
+    run: Path,
+    device: torch.device,
+    validation: Validation | None,
+) -> None:
+    """``fit`` in a folder that is this run's, and nobody else's meanwhile."""
+    first = ranks.rank() == 0
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = _resume(model, optimizer, run)
@@ -306,22 +323,44 @@ def _validate(model: nn.Module, validation: Validation, progress: Progress) -> M
     return measured
 
 
-def _claim(run: Path, settings: Table) -> None:
-    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes."""
+def _claim(run: Path, settings: Table, held: ExitStack) -> None:
+    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes.
+
+    Nobody else can claim it until ``held`` is closed.
+    """
     path = run / "settings.json"
-    if path.exists():
-        _check_settings(path, settings)
-    else:
+    if not path.exists():
         if run.exists() and not run.is_dir():
             raise ConfigError(f"{run} is a file: give another --run")
         run.mkdir(parents=True, exist_ok=True)
         foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith("."))
         if foreign:
             raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
+    held.enter_context(only_process(run))
+    if path.exists():
+        _check_settings(path, settings)
+    else:
         write_atomic(path, as_json(settings))
     remove_leftovers(run)
     remove_partial(run)
     remove_partial(run / "checkpoints")
+
+
+@contextmanager
+def only_process(run: Path) -> Iterator[None]:
+    """Keep the run folder ``run`` to this process: two that train in it would write over each other's checkpoints.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    with (run / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process trains in {run}: wait for its end, or give another --run") from error
+        except OSError:  # a file system without locks: nothing can be known
+            log(f"{run} lies where files cannot be locked: see to it that one process alone trains there")
+        yield
 
 
 def _check_settings(path: Path, settings: Table) -> None:

@@ -437,6 +437,8 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
             cli._start_anew(precious, True, stores, *models)
     with pytest.raises(cli.SpeechsslError, match="no finished store"):
         cli._start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+    with cli.only_process(precious), pytest.raises(cli.ConfigError, match="another process trains in"):
+        cli._start_anew(precious, force=True)
     assert precious.exists()
     cli._start_anew(precious, force=True)
     assert not precious.exists()

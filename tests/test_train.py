@@ -96,6 +96,8 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(labelled_store: Path, undis
     for step in (5, 10):
         process = start(labelled_store, run)
         wait_for(run, step, process)
+        with pytest.raises(ConfigError, match="another process trains in"):
+            pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.communicate()
