@@ -44,6 +44,10 @@ _HOME = {
 __all__ = sorted([*_HOME, "__version__"])
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'speechssl' has no attribute {name!r}")

@@ -96,9 +96,11 @@ class Dataset:
         self.texts: dict[tuple[int, int], str] = {}  # instead of the stores' own, by store and place in it
         if not len(self.index_of):
             wanted = "any split" if splits is None else f"split {', '.join(splits)}"
-            there = ", ".join(sorted({name for store in stores for name in store.splits}))
+            there = ", ".join(sorted({name for s in stores for name in s.splits if len(s.indices([name]))}))
             paths = ", ".join(str(store.path) for store in stores)
             advice = "" if "dev" in there or "test" in there else " (recordings without transcripts are all train)"
+            if not there:
+                raise ConfigError(f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why")
             raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}{advice}")
 
     def __len__(self) -> int:

@@ -132,8 +132,9 @@ def prepare_command(
         given = source if root is None else scan(source, root)
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
     _out(report.table() + "\n")
-    if report.num_rejected:
-        log(f"{report.num_rejected} of {report.num_files} files rejected, see {store / 'rejects.jsonl'}")
+    if report.num_reject_lines:
+        whole = f"{report.num_rejected} of {report.num_files} files rejected"
+        log(f"{whole}, {report.num_reject_lines} recordings in all (a part of a file is one): see {store / 'rejects.jsonl'}")
     if report.all_bad:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
@@ -354,7 +355,10 @@ def evaluate_command(
         raise ConfigError(f"{out} holds a model: give another --out for the scores")
     if out.exists() and not (out / "score.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already and holds no scores: give a new folder as --out")
-    _out(write_score(evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser), out, about))
+    result = evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser)
+    if empty := sum(not utterance.reference for utterance in result.utterances):
+        log(f"{empty} transcripts hold nothing that {normaliser} keeps: whatever is heard there counts as inserted")
+    _out(write_score(result, out, about))
     remove_score(out / LM_FOLDER)  # of an evaluation before this one: the two must not be mixed
     if beam:
         result = evaluate(recogniser, dataset, batch_seconds, beam_decoder(beam), normaliser)

@@ -127,7 +127,12 @@ def comparison(systems: Sequence[System]) -> str:
         rows.append((system.name, *cells, str(len(system.ids)), str(system.num_runs)))
     text = text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs"), rows)
     against = [(s.name, differences(s, systems[0])) for s in systems[1:]]
-    other = "".join(f"{name}: other utterances than {systems[0].name}, no difference\n" for name, d in against if not d)
+    other = "".join(
+        f"{s.name}: other {'reference texts' if s.ids == systems[0].ids else 'utterances'} than {systems[0].name}, "
+        "so their difference says nothing\n"
+        for s, (_, found) in zip(systems[1:], against, strict=True)
+        if not found
+    )
     if other:
         text += "\n" + other
     rows = [(name, *(cell for d in found for cell in _cells(d))) for name, found in against if found]

@@ -342,11 +342,19 @@ def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
 
 def _transcribed(train: Dataset, settings: FinetuneSettings, labels: bool) -> NDArray[np.int64]:
     """Positions of the chunks with a transcript, the chosen ones of them."""
-    own = np.array([p for p in range(len(train)) if train.id_text(p)[1] is not None], dtype=np.int64)
+    texts = [train.id_text(position)[1] for position in range(len(train))]
+    empty = [p for p, text in enumerate(texts) if text is not None and not normalise(text, settings.normaliser)]
+    if empty:
+        say(
+            f"{len(empty)} transcripts hold nothing that {settings.normaliser} keeps (first: {texts[empty[0]]!r} of "
+            f"{train.id_text(empty[0])[0]}): they teach nothing"
+        )
+    learned = set(range(len(train))) - set(empty)
+    own = np.array([p for p in sorted(learned) if texts[p] is not None], dtype=np.int64)
     if not len(own):
         raise ConfigError("no chunk of train has a transcript: give a store with some")
-    if len(own) < len(train) and not labels:
-        say(f"{len(train) - len(own)} of {len(train)} chunks have no transcript: without --labels they teach nothing")
+    if (silent := texts.count(None)) and not labels:
+        say(f"{silent} of {len(train)} chunks have no transcript: without --labels they teach nothing")
     if settings.minutes:
         own = own[choose_positions(train.subset(own), settings.minutes, settings.train.seed)]
     return own

@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +133,10 @@ def _parse(path: Path, content: bytes) -> list[Label]:
             if [type(value) for value in asdict(one).values()] != [str, int, str, float, str]:
                 raise TypeError("a value is of another kind")
         except (ValueError, TypeError, RecursionError) as error:
-            raise ManifestError(f"{path}:{number} is no label as speechssl label writes them: {error}") from error
+            wanted = ", ".join(field.name for field in fields(Label))
+            raise ManifestError(
+                f"{path}:{number} is no label, JSON of {wanted} as speechssl label writes it"
+            ) from error
         labels.append(one)
     return labels
 

@@ -262,7 +262,7 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
     """The lines of text files, and the transcripts of one split of stores.
 
     Raises:
-        ConfigError: a file cannot be read as UTF-8 text, or a store has no transcript there.
+        ConfigError: a file cannot be read as UTF-8 text, or is a table, or a store has no transcript there.
     """
     for path in paths:
         if is_store(path):
@@ -275,6 +275,10 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
                 )
                 raise ConfigError(f"{path} has no transcripts in split {split}; {has}")
             yield from (text for text in texts if text)
+        elif path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+            raise ConfigError(
+                f"{path} is a table, not text: prepare it and give the store, or a file of one text a line"
+            )
         else:
             with _opened(path, "text") as file:
                 yield from file

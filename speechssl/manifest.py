@@ -110,7 +110,8 @@ def _manifest(root: Path, records: Iterable[Record]) -> Manifest:
         raise ManifestError(f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}")
     for a, b in pairwise(ordered):
         if a.id == b.id:
-            raise ManifestError(f"{root}: id {a.id!r} stands for both {a.audio!r} and {b.audio!r}")
+            same = "is listed twice" if a.audio == b.audio else f"stands for both {a.audio!r} and {b.audio!r}"
+            raise ManifestError(f"{root}: id {a.id!r} {same}")
     return Manifest(root, ordered)
 
 

@@ -150,11 +150,15 @@ def prepare(
         )
     if jobs < 0:
         raise ConfigError(f"jobs is {jobs}, allowed are 0 (all in this process) and more")
-    manifest = _with_splits(source if isinstance(source, Manifest) else scan(source), config)
+    given = source if isinstance(source, Manifest) else scan(source)
+    manifest = _with_splits(given, config)
     tasks = _plan(manifest, Path(out), config)
     plan = _digest([RECIPE, *(task.plan for task in tasks)])
     folder = Path(out)
-    if _claim(folder, plan, force):
+    finished = _claim(folder, plan, force)
+    if manifest.labelled:
+        _tell_splits(given, manifest)
+    if finished:
         return _report(Store(folder).account, config)
     done = 0.0
 
@@ -204,10 +208,7 @@ def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
 def _with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
     share = 0.1 if manifest.labelled else 0.0
     dev, test = (share if given is None else given for given in (config.dev, config.test))
-    split = split_manifest(manifest, dev, test)
-    if split.labelled:
-        _tell_splits(manifest, split)
-    return split
+    return split_manifest(manifest, dev, test)
 
 
 def _tell_splits(given: Manifest, split: Manifest) -> None:
@@ -215,9 +216,12 @@ def _tell_splits(given: Manifest, split: Manifest) -> None:
     texts: dict[str | None, list[str]] = defaultdict(list)
     for record in split.records:
         texts[record.split].append(normalise(record.text or "", "basic-1"))
+    counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
     if any(record.split is None for record in given.records):
-        counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
-        log(f"split by speaker where known, else by file ({counts} recordings); a column `split` decides instead")
+        by = "by speaker where known, else by file, or by part of fewer files than splits"
+        log(f"split {by} ({counts} recordings); a column `split` decides instead")
+    else:
+        log(f"split as given ({counts} recordings)")
     if UNUSED in texts:
         log(f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them")
     known = set(texts["train"])

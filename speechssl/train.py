@@ -153,6 +153,8 @@ def _fit(
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = _resume(model, optimizer, run)
+    if progress.step >= train.steps:
+        say(f"all {train.steps} updates of {run} are done already; --force starts anew")
     _start_alike(model, progress, run)
     with ranks.together():
         journal = _Journal(run, train, progress.step) if first else None

@@ -114,9 +114,9 @@ def check_portable(config: EncoderConfig, tokens_per_frame: int) -> None:
         ConfigError: a log-mel front end, convolutions in the layers, or several outputs a frame.
     """
     if config.features.kind != "waveform":
-        raise ConfigError(f"{config.features.kind} front ends exist in no other library: export --to onnx")
+        raise ConfigError(f"{config.features.kind} front ends exist in no other library; recognisers: export --to onnx")
     if config.conv_kernel or tokens_per_frame > 1:
-        raise ConfigError("conv_kernel and tokens_per_frame exist in no other library: export --to onnx")
+        raise ConfigError("conv_kernel and tokens_per_frame exist in no other library; recognisers: export --to onnx")
 
 
 def from_dialect(

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODER, make_labelled
+from conftest import RATE, SMALL_ENCODER, make_labelled, write_wav
 from test_experiments import PRETRAIN, tuned
 from test_train import _toml
 from typer.testing import CliRunner, Result
@@ -69,13 +70,24 @@ def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> N
     (folder / "train001.wav").write_bytes(b"no audio")
     result = call("prepare", folder, tmp_path / "second")
     assert result.exit_code == 3
-    assert "1 of 5 files rejected" in result.stderr
+    assert "1 of 5 files rejected, 1 recordings in all" in result.stderr
+    assert "split as given (dev 1, test 1, train 3 recordings)" in result.stderr
     assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
     for path in folder.glob("*.wav"):
         path.write_bytes(b"")
     assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
+    assert "no chunk at all in" in str(call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception)
     rejects = [json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()]
     assert len(rejects) == 5
+
+
+def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> None:
+    write_wav(tmp_path / "news.wav", np.full(3 * RATE, 0.1, np.float32), RATE)
+    parts = [{"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"} for start in (0, 1, 99)]
+    (tmp_path / "news.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in parts))
+    result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
+    assert result.exit_code == 0
+    assert "0 of 1 files rejected, 1 recordings in all (a part of a file is one): see" in result.stderr
 
 
 def test_pretrain_dry_run_prints_settings_and_trains_nothing(labelled_store: Path, tmp_path: Path) -> None:

@@ -119,9 +119,12 @@ def test_other_utterances_are_not_subtracted_nor_pooled(tmp_path: Path) -> None:
     systems = [read_system(name, [tmp_path / name]) for name in "ab"]
     assert differences(*systems) is None
     assert "minus" not in comparison(systems)
-    assert "b: other utterances than a, no difference" in comparison(systems)
+    assert "b: other reference texts than a, so their difference says nothing" in comparison(systems)
     with pytest.raises(ConfigError, match="not of the same utterances and references"):
         read_system("a", [tmp_path / "a", tmp_path / "b"])
+    evaluated(tmp_path / "c", *[{f"c{name}": text for name, text in texts(0).items()}] * 2)
+    other = comparison([systems[0], read_system("c", [tmp_path / "c"])])
+    assert "c: other utterances than a, so their difference says nothing" in other
 
 
 def test_the_table_says_which_way_a_difference_points(tmp_path: Path) -> None:

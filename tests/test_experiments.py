@@ -145,6 +145,22 @@ def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> Non
         finetune([tmp_path / "worse"], tmp_path / "refused", tuned(), init=None)
 
 
+def test_transcripts_that_hold_nothing_teach_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Speech was trained to be silence: of "---" nothing is left when punctuation goes."""
+    folder = make_labelled(tmp_path / "corpus", {"train": 8, "dev": 2, "test": 1})
+    rows = (folder / "metadata.csv").read_text().splitlines()
+    for line, text in ((2, "---"), (3, "...!?"), (4, "")):
+        name, _, *rest = rows[line].split(",")
+        rows[line] = ",".join([name, text, *rest])
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    prepare(folder, tmp_path / "store")
+    finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
+    said = capsys.readouterr().err
+    assert "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): they teach nothing" in said
+    assert "1 of 8 chunks have no transcript" in said
+    assert len((tmp_path / "run/texts.txt").read_text().splitlines()) == 5
+
+
 def test_chunks_without_a_frame_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of 80 ms there are mel rows, but no encoder frame."""
     folder = make_labelled(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 1})

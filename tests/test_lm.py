@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechssl.errors import ConfigError
-from speechssl.lm import BEGIN, END, UNKNOWN, NgramModel, arpa_lines, estimate, perplexity, read_arpa
+from speechssl.lm import BEGIN, END, UNKNOWN, NgramModel, arpa_lines, estimate, perplexity, read_arpa, read_texts
 
 Sentences = list[list[str]]
 
@@ -218,6 +218,9 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, content: str, m
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,one two\n")
+    with pytest.raises(ConfigError, match=r"metadata\.csv is a table, not text"):
+        list(read_texts([tmp_path / "metadata.csv"], "train"))
     (tmp_path / "lm.arpa").write_bytes(b"\xff\xfe\x00")
     for name in ("lm.arpa", "missing.arpa"):
         with pytest.raises(ConfigError, match="cannot be read as an ARPA file"):

@@ -128,6 +128,9 @@ def test_metadata_csv(tmp_path: Path) -> None:
     )
     assert scan(tmp_path).records == expected
     assert scan(tmp_path / "metadata.csv").records == expected
+    lines(tmp_path / "metadata.csv", "file_name,text", "x.wav,one", "x.wav,two")
+    with pytest.raises(ManifestError, match=r"id 'x\.wav' is listed twice"):
+        scan(tmp_path / "metadata.csv")
 
 
 @pytest.mark.parametrize("column", ["text", "sentence", "transcription"])

@@ -376,7 +376,7 @@ def test_an_invented_split_and_sentences_on_both_sides_are_told(
     (folder / "metadata.csv").write_text(same + "\n")
     prepare(folder, tmp_path / "s", SMALL)
     told = capsys.readouterr().err
-    assert "split by speaker where known, else by file (dev 2, test 1, train 5 recordings)" in told
+    assert "else by file, or by part of fewer files than splits (dev 2, test 1, train 5 recordings)" in told
     assert "2 of 2 transcripts of dev are in train too" in told
     assert "1 of 1 transcripts of test are in train too" in told
 

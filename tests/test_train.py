@@ -106,6 +106,7 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(labelled_store: Path, undis
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "continuing after update" in errors
+    assert "are done already" not in errors
     assert losses(run) == losses(undisturbed)
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(run)[name]), name
@@ -150,7 +151,9 @@ def test_another_runs_folder_is_refused(labelled_store: Path, undisturbed: Path)
         pretrain([labelled_store], undisturbed, other)
 
 
-def test_a_run_on_other_stores_is_refused(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_run_on_other_stores_is_refused(
+    labelled_store: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     prepare(make_labelled(tmp_path / "corpus", {"train": 4}, seed=1), tmp_path / "other")
     with pytest.raises(ConfigError, match=r"data\.stores: "):
         pretrain([tmp_path / "other"], undisturbed, build(PretrainSettings, SETTINGS))
@@ -159,6 +162,7 @@ def test_a_run_on_other_stores_is_refused(labelled_store: Path, undisturbed: Pat
     moved = tmp_path / "moved"
     shutil.copytree(labelled_store, moved)
     pretrain([moved], undisturbed, build(PretrainSettings, SETTINGS))  # where a store lies does not matter
+    assert f"all 24 updates of {undisturbed} are done already" in capsys.readouterr().err
 
 
 class Toy(nn.Module):
