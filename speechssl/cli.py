@@ -133,8 +133,8 @@ def prepare_command(
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
     _out(report.table() + "\n")
     if report.num_reject_lines:
-        whole = f"{report.num_rejected} of {report.num_files} files rejected"
-        log(f"{whole}, {report.num_reject_lines} recordings in all (a part of a file is one): see {store / 'rejects.jsonl'}")
+        whole, lines = f"{report.num_rejected} of {report.num_files} files rejected", report.num_reject_lines
+        log(f"{whole}, {lines} recordings in all (a part of a file is one): see {store / 'rejects.jsonl'}")
     if report.all_bad:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
