@@ -65,12 +65,19 @@ def save_folder(
 
 def remove_folder(path: Path) -> None:
     """Delete a folder, if it is there; killed on the way nothing has that name, and the same call goes on."""
+    doomed = set_aside(path)
+    if doomed.exists():
+        shutil.rmtree(doomed)
+
+
+def set_aside(path: Path) -> Path:
+    """Take its name from a folder, if it is there, for ``remove_folder`` to delete; returns what it is called now."""
     doomed = path.parent / f".{path.name}.removed"
     if doomed.exists():
         shutil.rmtree(doomed)
     if path.exists():
         path.rename(doomed)
-        shutil.rmtree(doomed)
+    return doomed
 
 
 def remove_partial(parent: Path) -> None:

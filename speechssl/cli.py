@@ -11,7 +11,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +33,7 @@ from speechssl.beam import (
     token_name,
 )
 from speechssl.bench import as_text, bench_prepare, bench_training, bench_transcribe
-from speechssl.checkpoint import RECORD, model_folder, remove_folder
+from speechssl.checkpoint import RECORD, model_folder, remove_folder, set_aside
 from speechssl.compare import comparison, read_system
 from speechssl.config import Table, as_json, as_table, build, parse_overrides
 from speechssl.convert import Conversion, export_model, import_model
@@ -61,7 +60,7 @@ from speechssl.runtime import HoursProgress, log, one_line, pick_device
 from speechssl.settings import finetune_settings, pretrain_settings
 from speechssl.store import Store
 from speechssl.text import NORMALISERS, load_tokenizer, normalise
-from speechssl.train import only_process
+from speechssl.train import LOCK, only_process
 from speechssl.transcribing import Failure
 from speechssl.tune import tune
 
@@ -134,7 +133,7 @@ def prepare_command(
     _out(report.table() + "\n")
     if report.num_reject_lines:
         whole, lines = f"{report.num_rejected} of {report.num_files} files rejected", report.num_reject_lines
-        log(f"{whole}, {lines} recordings in all (a part of a file is one): see {store / 'rejects.jsonl'}")
+        log(f"{whole}, {lines} lines in {store / 'rejects.jsonl'} (one for each part of a file)")
     if report.all_bad:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
@@ -572,15 +571,17 @@ def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Pa
         return
     if run.is_symlink() or (run.exists() and not run.is_dir()):
         raise ConfigError(f"--force deletes run folders only, and {run} is none: remove it by hand")
-    if run.exists() and any(run.iterdir()) and not (run / "settings.json").exists():
+    if run.exists() and {p.name for p in run.iterdir()} - {LOCK} and not (run / "settings.json").exists():
         raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
     for path in (*stores, *filter(None, models)):
         if path.resolve().is_relative_to(run.resolve()):
             raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
     for path in stores:
         Store(path)
-    with only_process(run) if run.exists() else nullcontext():
-        remove_folder(run)
+    if run.exists():
+        with only_process(run):
+            set_aside(run)
+    remove_folder(run)  # once the lock's file is closed: NFS keeps an open one in its folder
 
 
 def _version(wanted: bool) -> None:

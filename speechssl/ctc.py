@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from speechssl.augment import AugmentConfig, augment
 from speechssl.batching import Batch
-from speechssl.checkpoint import load_folder, load_into, save_folder, stored_folder
+from speechssl.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.config import Settings, as_table, build
 from speechssl.decode import min_ctc_frames
 from speechssl.diagnostics import LossOutput
@@ -168,13 +168,13 @@ def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any], scaling: Sca
     save_folder(path, model.state_dict(), record, model.tokenizer.files())
 
 
-def load_ctc(path: Path) -> CtcModel:
-    """A recogniser from its model folder, ready to use, on the CPU.
+def load_ctc(path: str | Path) -> CtcModel:
+    """A recogniser from its model folder or finished run, ready to use, on the CPU.
 
     Raises:
         CheckpointError: no model folder, damaged, or an encoder without a CTC head.
     """
-    path = stored_folder(path)
+    path = model_folder(Path(path))
     tensors, record = load_folder(path)
     if record.get("kind") != "ctc":
         raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")

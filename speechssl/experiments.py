@@ -93,10 +93,11 @@ def pretrain(
         if settings.units.teacher is not None:
             about["teacher"] = _origin(Path(settings.units.teacher))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
-    fit(task, batches, settings.optim, train, run, as_table(settings) | about, validation)
-    with ranks.together():
-        if ranks.rank() == 0:
-            save_pretrained(task, Path(run, "model"), settings, stage)
+
+    def finish() -> None:
+        save_pretrained(task, Path(run, "model"), settings, stage)
+
+    fit(task, batches, settings.optim, train, run, as_table(settings) | about, validation, finish=finish)
     return Path(run, "model")
 
 
@@ -288,7 +289,7 @@ def finetune(
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
     train, skipped = _fitting(train, model)
-    _warn_unknown(dev, model)
+    _warn_of(dev, model)
     run = Path(run)
     begin()
     run.mkdir(parents=True, exist_ok=True)
@@ -352,7 +353,7 @@ def _transcribed(train: Dataset, settings: FinetuneSettings, labels: bool) -> ND
     learned = set(range(len(train))) - set(empty)
     own = np.array([p for p in sorted(learned) if texts[p] is not None], dtype=np.int64)
     if not len(own):
-        raise ConfigError("no chunk of train has a transcript: give a store with some")
+        raise ConfigError("no chunk of train has a transcript that says anything: give a store with some")
     if (silent := texts.count(None)) and not labels:
         say(f"{silent} of {len(train)} chunks have no transcript: without --labels they teach nothing")
     if settings.minutes:
@@ -408,10 +409,14 @@ def _fitting(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
     return train.subset(np.array(keep, dtype=np.int64)), "".join(lines)
 
 
-def _warn_unknown(dev: Dataset, model: CtcModel) -> None:
+def _warn_of(dev: Dataset, model: CtcModel) -> None:
+    """Say which transcripts of dev cannot be met."""
+    texts = [normalise(_text(dev, position), model.normaliser) for position in range(len(dev))]
+    if empty := texts.count(""):
+        say(f"{empty} of {len(texts)} transcripts of dev hold nothing: whatever is heard there counts as inserted")
     unknown: set[str] = set()
-    for position in range(len(dev)):
-        unknown |= model.tokenizer.unknown(normalise(_text(dev, position), model.normaliser))
+    for text in texts:
+        unknown |= model.tokenizer.unknown(text)
     if unknown:
         shown = " ".join(sorted(unknown)[:20])
         say(f"the training transcripts never hold these characters of dev: {shown}; they cannot be recognised")

@@ -275,7 +275,7 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
                 )
                 raise ConfigError(f"{path} has no transcripts in split {split}; {has}")
             yield from (text for text in texts if text)
-        elif path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+        elif path.exists() and path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
             raise ConfigError(
                 f"{path} is a table, not text: prepare it and give the store, or a file of one text a line"
             )

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import operator
+import os
 import signal
 import threading
 import time
@@ -104,6 +105,7 @@ def fit(
     settings: Table | None = None,
     validation: Validation | None = None,
     notes: Mapping[str, str] | None = None,
+    finish: Callable[[], None] = lambda: None,
 ) -> None:
     """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
 
@@ -122,6 +124,7 @@ def fit(
             others is refused.
         validation: measured every ``train.validate_every`` updates and after the last.
         notes: texts by file name to keep in the run folder, once it is known to be this run's.
+        finish: called by rank 0 after the last update, while the run folder is still this process's alone.
 
     Raises:
         ConfigError: the folder holds another run, or something else, or another process trains in it.
@@ -137,6 +140,9 @@ def fit(
                 for name, text in (notes or {}).items():
                     write_atomic(run / name, text)
         _fit(model, batches, optim, train, run, device, validation)
+        with ranks.together():
+            if ranks.rank() == 0:
+                finish()
 
 
 def _fit(
@@ -154,7 +160,7 @@ def _fit(
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = _resume(model, optimizer, run)
     if progress.step >= train.steps:
-        say(f"all {train.steps} updates of {run} are done already; --force starts anew")
+        say(f"all {train.steps} updates of {run} are done already: give another run folder for more (or --force)")
     _start_alike(model, progress, run)
     with ranks.together():
         journal = _Journal(run, train, progress.step) if first else None
@@ -331,7 +337,9 @@ def _claim(run: Path, settings: Table, held: ExitStack) -> None:
     Nobody else can claim it until ``held`` is closed.
     """
     path = run / "settings.json"
-    if not path.exists():
+    if path.exists():
+        _check_settings(path, settings)
+    else:
         if run.exists() and not run.is_dir():
             raise ConfigError(f"{run} is a file: give another --run")
         run.mkdir(parents=True, exist_ok=True)
@@ -339,7 +347,7 @@ def _claim(run: Path, settings: Table, held: ExitStack) -> None:
         if foreign:
             raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
     held.enter_context(only_process(run))
-    if path.exists():
+    if path.exists():  # perhaps another process's, which has ended since
         _check_settings(path, settings)
     else:
         write_atomic(path, as_json(settings))
@@ -355,13 +363,16 @@ def only_process(run: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process has it.
     """
-    with (run / LOCK).open("w") as file:
+    path = run / LOCK
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"another process trains in {run}: wait for its end, or give another --run") from error
         except OSError:  # a file system without locks: nothing can be known
             log(f"{run} lies where files cannot be locked: see to it that one process alone trains there")
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise ConfigError(f"{run} was deleted just now: give the command again")
         yield
 
 

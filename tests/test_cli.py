@@ -70,7 +70,7 @@ def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> N
     (folder / "train001.wav").write_bytes(b"no audio")
     result = call("prepare", folder, tmp_path / "second")
     assert result.exit_code == 3
-    assert "1 of 5 files rejected, 1 recordings in all" in result.stderr
+    assert "1 of 5 files rejected, 1 lines in " in result.stderr
     assert "split as given (dev 1, test 1, train 3 recordings)" in result.stderr
     assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
     for path in folder.glob("*.wav"):
@@ -87,7 +87,7 @@ def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> 
     (tmp_path / "news.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in parts))
     result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
     assert result.exit_code == 0
-    assert "0 of 1 files rejected, 1 recordings in all (a part of a file is one): see" in result.stderr
+    assert "0 of 1 files rejected, 1 lines in " in result.stderr
 
 
 def test_pretrain_dry_run_prints_settings_and_trains_nothing(labelled_store: Path, tmp_path: Path) -> None:
@@ -451,6 +451,11 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
         cli._start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
     with cli.only_process(precious), pytest.raises(cli.ConfigError, match="another process trains in"):
         cli._start_anew(precious, force=True)
+    assert precious.exists()
+    (tmp_path / "killed at once").mkdir()
+    (tmp_path / "killed at once" / cli.LOCK).touch()
+    cli._start_anew(tmp_path / "killed at once", force=True)
+    assert not (tmp_path / "killed at once").exists()
     assert precious.exists()
     cli._start_anew(precious, force=True)
     assert not precious.exists()

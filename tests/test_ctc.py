@@ -331,7 +331,7 @@ def test_a_saved_model_loads_to_equal_log_probabilities(tmp_path: Path, kind: st
     tokenizer = train_tokenizer(spec, ["ab a ab ba", "ba ab", "b a b", "abab"])
     model = make(kind, tokenizer, MASKED).eval()
     save_ctc(model, tmp_path / "model", {"preset": "tiny", "dev_wer": 0.25}, Scaling(0.5, -1.0))
-    loaded = load_ctc(tmp_path / "model")
+    loaded = load_ctc(str(tmp_path))  # a run folder, and as text
     assert (model.scaling, loaded.scaling) == (Scaling(), Scaling(0.5, -1.0))
     assert not loaded.training
     assert loaded.encoder.config == model.encoder.config

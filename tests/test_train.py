@@ -1,5 +1,6 @@
 """The loop: resumes bit for bit after any kill, divides once, refuses non-finite updates, stops lost runs."""
 
+import fcntl
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +29,7 @@ from speechssl.optim import OptimConfig
 from speechssl.preparing import prepare
 from speechssl.report import read_metrics
 from speechssl.settings import PretrainSettings
-from speechssl.train import BAD_STEPS, TrainConfig, Validation, _Journal, fit
+from speechssl.train import BAD_STEPS, TrainConfig, Validation, _Journal, fit, only_process
 
 SETTINGS = {
     "encoder": SMALL_ENCODER,
@@ -143,6 +145,44 @@ def test_a_damaged_checkpoint_is_passed_over(labelled_store: Path, undisturbed: 
     assert losses(run) == losses(undisturbed)
     assert older.name < newest.name
     assert all(torch.equal(v, weights(run)[n]) for n, v in weights(undisturbed).items())
+
+
+def test_a_lock_is_on_the_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking the file another process may have deleted the run: its lock would keep nobody out."""
+    (tmp_path / "run").mkdir()
+    with only_process(tmp_path / "run"):
+        pass
+    inner = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        (tmp_path / "run").rename(tmp_path / "gone")
+        inner(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(ConfigError, match="was deleted just now"), only_process(tmp_path / "run"):
+        pytest.fail("it was held")
+
+
+def test_a_refused_folder_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"theirs": 1}')
+    (tmp_path / ".lock").write_text("pid 42")
+    with pytest.raises(ConfigError, match="other settings"):
+        run_toy(Toy(), tmp_path, [12])
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"settings.json": '{"theirs": 1}', ".lock": "pid 42"}
+
+
+def test_a_run_is_held_until_its_model_is_saved(labelled_store: Path, tmp_path: Path) -> None:
+    """Another process with the same command would delete what is half written of it."""
+    config = build(TrainConfig, {"steps": 2, "device": "cpu"})
+    held: list[bool] = []
+
+    def finish() -> None:
+        with pytest.raises(ConfigError, match="another process trains in"):
+            run_toy(Toy(), tmp_path / "run", [12], steps=2, save_every=200, log_every=25)
+        held.append(True)
+
+    fit(Toy(), ToyBatches([12]), OptimConfig(lr=0.01), config, tmp_path / "run", finish=finish)
+    assert held
 
 
 def test_another_runs_folder_is_refused(labelled_store: Path, undisturbed: Path) -> None:
