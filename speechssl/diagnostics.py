@@ -76,12 +76,17 @@ class Health:
             pass
         elif mean["code_perplexity"] <= config.collapse_perplexity or mean["chance"] <= config.collapse_chance:
             self._collapsed(step, mean)
-        if step + 1 >= self.patience and mean["loss"] > mean["chance"] - self.config.chance_margin:
+        if step + 1 >= self.patience and self.at_chance():
             raise TrainingError(
                 f"stuck at chance after {step + 1} updates: loss {mean['loss']:.3f} nats, chance {mean['chance']:.3f}; "
                 "the model predicts nothing. Try a lower optim.lr, a longer optim.warmup, more batch.seconds, "
                 "or check that the audio is speech"
             )
+
+    def at_chance(self) -> bool:
+        """Whether the last updates' mean loss is no better than chance; False of a task without chance."""
+        gain = sum(row["chance"] - row["loss"] for row in self.recent)
+        return bool(self.recent) and gain < self.config.chance_margin * len(self.recent)
 
     def _collapsed(self, step: int, mean: Mapping[str, float]) -> None:
         raise TrainingError(

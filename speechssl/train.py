@@ -185,6 +185,8 @@ def _fit(
                     if saves:
                         _save(model, optimizer, progress, run, train.keep)
                         journal.draw(last or stop, validation.picture if validation else None)
+                    if last and journal.health.at_chance():
+                        say("the run ends at chance: its model predicts nothing yet. Give more train.steps")
             if stop:
                 number = stopping[0] if stopping else signal.SIGTERM
                 say(

@@ -365,6 +365,15 @@ def test_a_run_at_chance_stops_with_its_cause(tmp_path: Path) -> None:
     assert checkpoints(tmp_path / "run")  # the last one before the verdict stays
 
 
+@pytest.mark.parametrize("chance", [True, False])
+def test_a_short_run_that_ends_at_chance_says_so(
+    chance: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is too young for the verdict above, and its model is kept."""
+    run_toy(Toy(chance=chance), tmp_path / "run", [12])
+    assert ("the run ends at chance" in capsys.readouterr().err) is chance
+
+
 def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None:
     scores, kept = iter([0.5, 0.3, 0.4, 0.3]), list[float]()
     validation = Validation(lambda: {"dev_wer": next(scores)}, "dev_wer", lambda m: kept.append(m["dev_wer"]))
