@@ -1,6 +1,7 @@
 """The bench of learning: equal work for all systems, nothing done twice, a table and a picture of what was found."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,22 @@ def test_results_become_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert learn.main(["show", "--out", str(tmp_path), "--png", str(tmp_path / "curve.png")]) == 0
     assert capsys.readouterr().out == learn.as_text(ROWS)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_trials_of_one_amount_stand_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(learn, "save_figure", lambda figure, _: figures.append(figure))
+    rows = [row(name, "pretrained", None, seed, 40.0 + seed) for name in ("a", "b", "c") for seed in (0, 2)]
+    learn.plot(rows, tmp_path / "x.png")
+    learn.plot([], tmp_path / "x.png")  # before the first result
+    (axes,) = figures[0].axes
+    drawn = axes.get_legend_handles_labels()
+    assert drawn[1] == ["a, pretrained", "b, pretrained", "c, pretrained"]
+    places = [bars[0].get_xdata()[0] for bars in drawn[0]]
+    assert min(b - a for a, b in pairwise(places)) > 0.1
+    assert [bars[0].get_ydata()[0] for bars in drawn[0]] == [41.0] * 3
+    assert [[y for _, y in bars[2][0].get_segments()[0]] for bars in drawn[0]] == [[40.0, 42.0]] * 3
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["all"]
 
 
 def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(

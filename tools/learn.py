@@ -35,7 +35,7 @@ from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
 from speechssl.experiments import finetune, pretrain
 from speechssl.formats import write_atomic
-from speechssl.report import draw_line, finish_panel, new_figure, read_metrics, save_figure, text_table
+from speechssl.report import finish_panel, new_figure, read_metrics, save_figure, text_table
 from speechssl.settings import PretrainSettings, finetune_settings, pretrain_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -236,17 +236,20 @@ def amount(minutes: float | None) -> str:
 
 
 def plot(rows: Sequence[Table], out_png: Path) -> None:
-    """Character error rate against labelled minutes, a line for each trial and system; bars: range of the seeds."""
+    """Character error rate by labelled minutes, a line for each trial and system; bars: range of the seeds."""
     figure, (axes,) = new_figure(1)
-    lines: dict[str, list[tuple[float, list[float]]]] = {}
+    lines: dict[str, dict[float, list[float]]] = {}
     for (name, system, minutes), found in grouped(rows):
-        lines.setdefault(f"{name}, {system}", []).append((minutes, [row["cer"] for row in found]))
-    most = max((minutes for points in lines.values() for minutes, _ in points if minutes < ALL), default=1.0)
-    for label, points in lines.items():
-        placed = [(min(minutes, 2 * most), values) for minutes, values in points]  # all labels stand at the right
-        draw_line(axes, [(x, statistics.mean(values)) for x, values in placed], label, marker="o")
-        axes.vlines([x for x, _ in placed], *zip(*((min(v), max(v)) for _, v in placed), strict=True), linewidth=0.7)
-    axes.set_xscale("log")
+        lines.setdefault(f"{name}, {system}", {})[minutes] = [row["cer"] for row in found]
+    amounts = sorted({minutes for points in lines.values() for minutes in points})
+    for number, (label, points) in enumerate(lines.items()):
+        beside = 0.6 * ((number + 0.5) / len(lines) - 0.5)  # bars that stood on each other would hide each other
+        means = [statistics.mean(values) for values in points.values()]
+        below = [mean - min(values) for mean, values in zip(means, points.values(), strict=True)]
+        above = [max(values) - mean for mean, values in zip(means, points.values(), strict=True)]
+        places = [amounts.index(minutes) + beside for minutes in points]
+        axes.errorbar(places, means, (below, above), marker="o", linewidth=1, label=label)
+    axes.set_xticks(range(len(amounts)), [amount(minutes) for minutes in amounts])
     finish_panel(axes, "character error rate on dev (%)", "labelled minutes")
     save_figure(figure, out_png)
 
