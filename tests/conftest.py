@@ -17,12 +17,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from speechssl.audio import write_wav
+from speechssl.audio.reader import write_wav
 from speechssl.config import build
-from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.preparing import prepare
-from speechssl.text import CharTokenizer
+from speechssl.data.prepare import prepare
+from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.text.tokenizers import CharTokenizer
 
 # A shell that starts the tests in its background has them ignore it, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

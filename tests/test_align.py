@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechssl.align import align, words_of
-from speechssl.decode import TokenSpan, greedy_with_frames
-from speechssl.score import Scaling
-from speechssl.text import CharTokenizer, SentencePieceTokenizer, Tokenizer, VocabularyTokenizer
+from speechssl.decoding.align import align, words_of
+from speechssl.decoding.greedy import TokenSpan, greedy_with_frames
+from speechssl.scoring.score import Scaling
+from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer, VocabularyTokenizer
 
 TEXTS = ["ab a ba", "b aab", "a"]
 

@@ -18,8 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from speechssl import containers
-from speechssl.audio import (
+from speechssl.audio import containers
+from speechssl.audio.reader import (
     AUDIO_SUFFIXES,
     _Resampler,
     declared_seconds,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechssl.augment import AugmentConfig, augment
+from speechssl.encoder.augment import AugmentConfig, augment
 
 
 def rngs(*seeds: int) -> list[np.random.Generator]:

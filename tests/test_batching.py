@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from speechssl.batching import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
+from speechssl.audio.features import FeatureConfig
+from speechssl.data.batches import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
+from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.features import FeatureConfig
-from speechssl.runtime import generator
-from speechssl.store import Store
+from speechssl.runtime.device import generator
 
 
 class Lengths:

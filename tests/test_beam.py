@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechssl.beam import BeamConfig, BeamSearch, is_over_tokens, spellings, token_name
+from speechssl.decoding.beam import BeamConfig, BeamSearch, is_over_tokens, spellings, token_name
+from speechssl.decoding.ngram import BEGIN, END, arpa_lines, estimate, read_arpa
 from speechssl.errors import ConfigError
-from speechssl.lm import BEGIN, END, arpa_lines, estimate, read_arpa
-from speechssl.text import CharTokenizer, SentencePieceTokenizer, Tokenizer
+from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 SENTENCES = ["ab a ba", "ba ab ab", "a a ba", "ab ba a b", "b", "aa ba"]
 WIDE = {"beam_size": 5000, "beam_threshold": 1e3, "beam_tokens": 50}

@@ -11,12 +11,12 @@ from conftest import SMALL_ENCODER
 from test_cli import call, one_line
 from test_train import _toml
 
-from speechssl import bench
-from speechssl.bench import LABELS, as_text, bench_prepare, bench_training, bench_transcribe, write_speech
+from speechssl.analysis import benchmark as bench
+from speechssl.analysis.benchmark import LABELS, as_text, bench_prepare, bench_training, bench_transcribe, write_speech
+from speechssl.analysis.profiler import PARTS
+from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
-from speechssl.gauges import PARTS
-from speechssl.preparing import prepare
-from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
 
 BEST = 1e11
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from speechssl.checkpoint import (
+from speechssl.errors import CheckpointError
+from speechssl.storage.checkpoint import (
     RECORD,
     TENSORS,
     checkpoints,
@@ -26,7 +27,6 @@ from speechssl.checkpoint import (
     step_folder,
     stored_folder,
 )
-from speechssl.errors import CheckpointError
 
 TENSOR = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 

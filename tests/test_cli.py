@@ -17,12 +17,13 @@ from test_experiments import PRETRAIN, tuned
 from test_train import _toml
 from typer.testing import CliRunner, Result
 
-from speechssl import cli, probing
+from speechssl.analysis import probing
+from speechssl.cli import app as cli
+from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.experiments import finetune, pretrain
-from speechssl.outputs import DONE, read_done
-from speechssl.report import read_metrics
-from speechssl.store import Store
+from speechssl.pictures import read_metrics
+from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.transcription.output_folder import DONE, read_done
 
 
 def call(*arguments: object) -> Result:
@@ -298,7 +299,7 @@ def replace(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 Path.replace = replace
-from speechssl.cli import main
+from speechssl.cli.app import main
 main()
 """
 

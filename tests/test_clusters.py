@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.clusters import k_means, nearest
+from speechssl.pretraining.kmeans import k_means, nearest
 
 
 def test_k_means_lowers_the_distance_and_ends_at_means() -> None:

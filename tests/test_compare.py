@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechssl.compare import System, comparison, differences, intervals, read_system
 from speechssl.errors import ConfigError
-from speechssl.recognise import write_score
-from speechssl.score import Score, score
+from speechssl.recognition.evaluate import write_score
+from speechssl.scoring.compare import System, comparison, differences, intervals, read_system
+from speechssl.scoring.score import Score, score
 
 WORDS = ["red", "green", "blue", "black", "white", "brown"]
 

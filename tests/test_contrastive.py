@@ -14,9 +14,9 @@ from reference.objective import LENGTHS, QUANTIZER, drawn, make, masked_frames, 
 from reference.twins import objective_twin, their_negatives, their_training
 from torch import Tensor
 
-from speechssl.batching import Batch
-from speechssl.contrastive import Contrastive, Draws, ScaleGradient
-from speechssl.quantizer import QuantizerConfig
+from speechssl.data.batches import Batch
+from speechssl.pretraining.contrastive import Contrastive, Draws, ScaleGradient
+from speechssl.pretraining.quantizer import QuantizerConfig
 
 
 def reference(model: Contrastive, batch: Batch, step: int) -> Terms:

@@ -12,15 +12,16 @@ from reference.models import tiny_encoder
 from test_cli import call
 from test_huggingface import recogniser
 
-from speechssl import fairseq, huggingface, torchaudio_models
-from speechssl.checkpoint import load_record
-from speechssl.contrastive import Contrastive
-from speechssl.convert import difference, export_model, import_model, load_model, outputs
-from speechssl.ctc import CtcModel, load_ctc, save_ctc
+from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import finetune, load_encoder, pretrain
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.settings import finetune_settings, pretrain_settings
+from speechssl.interop import fairseq, huggingface
+from speechssl.interop import torchaudio as torchaudio_models
+from speechssl.interop.convert import difference, export_model, import_model, load_model, outputs
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.recognition.finetune import finetune, load_encoder, pretrain
+from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
+from speechssl.storage.checkpoint import load_record
+from speechssl.training.presets import finetune_settings, pretrain_settings
 
 FEW: dict[str, Any] = {"steps": 2, "validate_every": 2, "save_every": 2, "log_every": 1, "device": "cpu"}
 BATCH: dict[str, Any] = {"seconds": 3, "micro_seconds": None}

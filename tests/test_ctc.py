@@ -12,17 +12,17 @@ from reference.twins import ctc_twin, their_inputs
 from torch import Tensor
 from transformers import Wav2Vec2CTCTokenizer
 
-from speechssl.augment import AugmentConfig
-from speechssl.batching import Batch
-from speechssl.checkpoint import RECORD, load_record, save_folder
 from speechssl.config import as_table
-from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
-from speechssl.decode import greedy
+from speechssl.data.batches import Batch
+from speechssl.decoding.greedy import greedy
+from speechssl.encoder.augment import AugmentConfig
+from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.masking import MaskConfig
-from speechssl.optim import OptimConfig, make_optimizer
-from speechssl.score import Scaling
-from speechssl.text import CharTokenizer, Tokenizer, train_tokenizer
+from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.scoring.score import Scaling
+from speechssl.storage.checkpoint import RECORD, load_record, save_folder
+from speechssl.text.tokenizers import CharTokenizer, Tokenizer, train_tokenizer
+from speechssl.training.optim import OptimConfig, make_optimizer
 
 LENGTHS = {"base": [700, 431, 250], "large": [700, 431, 250], "logmel-2": [60, 41, 33], "logmel-4": [60, 41, 33]}
 TEXTS = ["ab a", "Ba!", "b"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import ctc
 from torch import Tensor
 
-from speechssl.decode import TokenSpan, greedy, greedy_with_frames, min_ctc_frames
+from speechssl.decoding.greedy import TokenSpan, greedy, greedy_with_frames, min_ctc_frames
 
 VOCABULARY = 4
 PATHS = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=12), min_size=1, max_size=5)

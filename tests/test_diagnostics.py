@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from speechssl.diagnostics import Health, HealthConfig
 from speechssl.errors import TrainingError
+from speechssl.training.health import Health, HealthConfig
 
 CHANCE = math.log(101)
 Row = dict[str, float]

@@ -22,15 +22,15 @@ from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from speechssl.config import build, read_preset
-from speechssl.encoder import (
+from speechssl.encoder.encoder import (
     WAV2VEC2_CONVS,
     ContextNetwork,
     ConvModule,
     Encoder,
     EncoderConfig,
 )
+from speechssl.encoder.padding import valid_mask
 from speechssl.errors import ConfigError
-from speechssl.padding import valid_mask
 
 LENGTHS = {"waveform": [700, 431, 30, 250], "logmel": [60, 41, 7, 33]}
 

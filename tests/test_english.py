@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.english import HESITATIONS, WORDS, cardinal, ordinal, year
-from speechssl.text import normalise
+from speechssl.text.english import HESITATIONS, WORDS, cardinal, ordinal, year
+from speechssl.text.tokenizers import normalise
 
 THEIRS = inflect.engine()
 

@@ -10,21 +10,21 @@ import pytest
 import torch
 from conftest import SMALL_ENCODER, make_labelled
 
-from speechssl.audio import write_wav
-from speechssl.batching import Dataset
-from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.audio.reader import write_wav
 from speechssl.config import as_table, build
-from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.encoder import Encoder
+from speechssl.data.batches import Dataset
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import finetune, load_encoder, pretrain
-from speechssl.preparing import prepare
-from speechssl.recognise import evaluate
-from speechssl.report import read_metrics
-from speechssl.score import Scaling
-from speechssl.settings import FinetuneSettings, PretrainSettings, finetune_settings, pretrain_settings
-from speechssl.store import Store
-from speechssl.text import CharTokenizer
+from speechssl.pictures import read_metrics
+from speechssl.recognition.evaluate import evaluate
+from speechssl.recognition.finetune import finetune, load_encoder, pretrain
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.scoring.score import Scaling
+from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.text.tokenizers import CharTokenizer
+from speechssl.training.presets import FinetuneSettings, PretrainSettings, finetune_settings, pretrain_settings
 
 FEW = {"steps": 6, "validate_every": 3, "save_every": 3, "log_every": 3, "device": "cpu"}
 PRETRAIN = build(
@@ -191,8 +191,8 @@ def test_crops_are_refused_in_fine_tuning(labelled_store: Path, tmp_path: Path) 
 
 
 def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:
-    from speechssl.features import FeatureConfig
-    from speechssl.preparing import PrepareConfig
+    from speechssl.audio.features import FeatureConfig
+    from speechssl.data.prepare import PrepareConfig
 
     prepare(labelled_folder, tmp_path / "wave", PrepareConfig(features=FeatureConfig(kind="waveform")))
     with pytest.raises(ConfigError, match="--features logmel"):
@@ -292,7 +292,7 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path, monkeypatc
             super().__init__(*given)
             seeds.append(self.seed)
 
-    monkeypatch.setattr("speechssl.experiments.CtcModel", Model)
+    monkeypatch.setattr("speechssl.recognition.finetune.CtcModel", Model)
     for run, init in zip(runs, (None, runs[0], runs[1], runs[1]), strict=True):
         finetune([labelled_store], run, settings, init)
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]

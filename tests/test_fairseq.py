@@ -10,12 +10,12 @@ from reference.models import tiny_encoder
 from reference.objective import make
 from test_huggingface import recogniser
 
-from speechssl.contrastive import Contrastive
-from speechssl.convert import import_model, load_model
-from speechssl.ctc import CtcModel, load_ctc
-from speechssl.encoder import WAV2VEC2_CONVS
+from speechssl.encoder.encoder import WAV2VEC2_CONVS
 from speechssl.errors import CheckpointError
-from speechssl.fairseq import conv_layers
+from speechssl.interop.convert import import_model, load_model
+from speechssl.interop.fairseq import conv_layers
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.recognition.model import CtcModel, load_ctc
 
 
 @pytest.mark.parametrize("flat", [True, False])

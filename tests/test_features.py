@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, log_mel, mel_filters, num_units
 from speechssl.config import build
 from speechssl.errors import AudioError, ConfigError
-from speechssl.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, log_mel, mel_filters, num_units
 
 LOGMEL = FeatureConfig()
 WAVEFORM = FeatureConfig(kind="waveform")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechssl import front_end
-from speechssl.front_end import ValidGroupNorm, WaveformFrontEnd
+from speechssl.encoder import front_end
+from speechssl.encoder.front_end import ValidGroupNorm, WaveformFrontEnd
 
 PUBLISHED = [(6, 10, 5), (6, 3, 2), (6, 3, 2), (4, 2, 2)]
 ODD = [(7, 3, 3), (6, 5, 1), (5, 1, 1), (8, 4, 3), (6, 2, 3)]

@@ -13,14 +13,14 @@ from test_experiments import PRETRAIN
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from speechssl import gauges
-from speechssl.batching import BatchConfig, Batches, Dataset
+from speechssl.analysis import profiler as gauges
+from speechssl.analysis.profiler import PARTS, Spread, Stopwatch, flop_counter, matmul_peak, spread
 from speechssl.config import build
-from speechssl.contrastive import Contrastive
-from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.gauges import PARTS, Spread, Stopwatch, flop_counter, matmul_peak, spread
-from speechssl.store import Store
-from speechssl.train import TrainConfig, fit
+from speechssl.data.batches import BatchConfig, Batches, Dataset
+from speechssl.data.store import Store
+from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.training.loop import TrainConfig, fit
 
 CPU = torch.device("cpu")
 

@@ -13,26 +13,26 @@ from conftest import SMALL_ENCODER, random_recogniser
 from test_experiments import FEW, PRETRAIN, tuned
 from torch.profiler import ProfilerActivity, profile
 
-from speechssl.batching import Dataset
-from speechssl.beam import BeamConfig, load_lm, save_lm
-from speechssl.bench import bench_training
-from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.analysis.benchmark import bench_training
+from speechssl.analysis.probing import probe
+from speechssl.audio.features import FeatureConfig
 from speechssl.config import as_table, build, merge
-from speechssl.ctc import CtcModel
-from speechssl.experiments import finetune, pretrain
-from speechssl.features import FeatureConfig
-from speechssl.formats import Transcript
-from speechssl.kernels import attention, grouped_conv
-from speechssl.labels import label
-from speechssl.lm import arpa_lines, estimate, read_texts
-from speechssl.padding import valid_mask
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.probing import probe
-from speechssl.recognise import beam_decoder, emissions, evaluate
-from speechssl.report import read_metrics
-from speechssl.settings import FinetuneSettings, PretrainSettings
-from speechssl.store import Store
-from speechssl.transcribing import transcribe
+from speechssl.data.batches import Dataset
+from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.data.store import Store
+from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
+from speechssl.decoding.ngram import arpa_lines, estimate, read_texts
+from speechssl.encoder.kernels import attention, grouped_conv
+from speechssl.encoder.padding import valid_mask
+from speechssl.pictures import read_metrics
+from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
+from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.recognition.model import CtcModel
+from speechssl.recognition.pseudo_labels import label
+from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.training.presets import FinetuneSettings, PretrainSettings
+from speechssl.transcription.formats import Transcript
+from speechssl.transcription.transcribe import transcribe
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,13 +12,13 @@ from reference.folders import STYLES, VOCABULARY, old_weight_norm, save_tokenize
 from reference.models import batch_of, noise, tiny_encoder
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Processor, pipeline
 
-from speechssl.audio import write_wav
-from speechssl.convert import export_model, import_model
-from speechssl.ctc import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.audio.reader import write_wav
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.huggingface import encoder_config, read_huggingface, their_settings
-from speechssl.text import CharTokenizer, SentencePieceTokenizer, VocabularyTokenizer
-from speechssl.transcribing import transcribe
+from speechssl.interop.convert import export_model, import_model
+from speechssl.interop.huggingface import encoder_config, read_huggingface, their_settings
+from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, VocabularyTokenizer
+from speechssl.transcription.transcribe import transcribe
 
 KINDS = {"Wav2Vec2Model": "encoder", "Wav2Vec2ForPreTraining": "pretraining", "Wav2Vec2ForCTC": "ctc"}
 

@@ -27,18 +27,18 @@ from reference.objective import (
 )
 from torch import Tensor
 
-from speechssl.batching import Batch
 from speechssl.config import build
-from speechssl.contrastive import Contrastive, Draws
-from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.decode import greedy, min_ctc_frames
-from speechssl.diagnostics import LossOutput
-from speechssl.masking import MaskConfig
-from speechssl.optim import OptimConfig
-from speechssl.quantizer import QuantizerConfig
-from speechssl.report import read_metrics
-from speechssl.text import CharTokenizer
-from speechssl.train import TrainConfig, fit
+from speechssl.data.batches import Batch
+from speechssl.decoding.greedy import greedy, min_ctc_frames
+from speechssl.encoder.masking import MaskConfig
+from speechssl.pictures import read_metrics
+from speechssl.pretraining.contrastive import Contrastive, Draws
+from speechssl.pretraining.quantizer import QuantizerConfig
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.text.tokenizers import CharTokenizer
+from speechssl.training.health import LossOutput
+from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.optim import OptimConfig
 
 FIRST_AND_STEP = {"base": (30, 20), "large": (30, 20), "logmel-2": (3, 2), "logmel-4": (7, 4)}  # units for a frame
 KINDS = pytest.mark.parametrize("kind", list(FIRST_AND_STEP))

@@ -16,15 +16,15 @@ from conftest import random_recogniser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl import jobs
-from speechssl.beam import LM_FOLDER
-from speechssl.checkpoint import model_folder, save_folder
-from speechssl.ctc import save_ctc
+from speechssl.decoding.beam import LM_FOLDER
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.formats import FORMATS, CueLimits
-from speechssl.jobs import Job, Result, in_order, made_by, transcribe_files
-from speechssl.runtime import HoursProgress
-from speechssl.transcribing import Failure
+from speechssl.recognition.model import save_ctc
+from speechssl.runtime.device import HoursProgress
+from speechssl.storage.checkpoint import model_folder, save_folder
+from speechssl.transcription import workers as jobs
+from speechssl.transcription.formats import FORMATS, CueLimits
+from speechssl.transcription.transcribe import Failure
+from speechssl.transcription.workers import Job, Result, in_order, made_by, transcribe_files
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechssl import kernels
-from speechssl.kernels import Dropout, attention, gelu_linear, grouped_conv, in_one_row
+from speechssl.encoder import kernels
+from speechssl.encoder.kernels import Dropout, attention, gelu_linear, grouped_conv, in_one_row
 
 
 def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
@@ -147,7 +147,7 @@ def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> 
 def test_recognition_starts_without_the_compiler_of_torch() -> None:
     code = """
 import sys, torch
-from speechssl.kernels import grouped_conv
+from speechssl.encoder.kernels import grouped_conv
 with torch.inference_mode():
     grouped_conv(torch.zeros(1, 9, 4), torch.zeros(4, 2, 3), torch.zeros(4), 2)
 print("torch._dynamo" in sys.modules)

@@ -10,19 +10,19 @@ import pytest
 from conftest import make_labelled
 from test_experiments import tuned
 
-from speechssl import labels as labels_module
-from speechssl.align import WordSpan
-from speechssl.batching import Dataset, choose_minutes
-from speechssl.ctc import CtcModel, load_ctc
+from speechssl.audio.features import FeatureConfig
+from speechssl.data.batches import Dataset, choose_minutes
+from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.data.store import Store
+from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.experiments import TEXTS, finetune
-from speechssl.features import FeatureConfig
-from speechssl.labels import Label, label, read_labels, with_labels
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.recognise import emissions, recognised
-from speechssl.report import read_metrics
-from speechssl.store import Store
-from speechssl.text import normalise
+from speechssl.pictures import read_metrics
+from speechssl.recognition import pseudo_labels as labels_module
+from speechssl.recognition.evaluate import emissions, recognised
+from speechssl.recognition.finetune import TEXTS, finetune
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
+from speechssl.text.tokenizers import normalise
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import SMALL_ENCODER, load_script
 
-from speechssl.checkpoint import load_record
 from speechssl.errors import TrainingError
+from speechssl.storage.checkpoint import load_record
 
 ROOT = Path(__file__).parents[1]
 learn = load_script(ROOT / "tools" / "learn.py")

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechssl.decoding.ngram import (
+    BEGIN,
+    END,
+    UNKNOWN,
+    NgramModel,
+    arpa_lines,
+    estimate,
+    perplexity,
+    read_arpa,
+    read_texts,
+)
 from speechssl.errors import ConfigError
-from speechssl.lm import BEGIN, END, UNKNOWN, NgramModel, arpa_lines, estimate, perplexity, read_arpa, read_texts
 
 Sentences = list[list[str]]
 

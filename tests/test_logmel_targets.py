@@ -4,11 +4,11 @@ import pytest
 import torch
 from reference.models import batch_of, noise, tiny_encoder
 
-from speechssl.contrastive import Contrastive, ContrastiveConfig
+from speechssl.encoder.masking import MaskConfig
+from speechssl.encoder.padding import normalise_valid
 from speechssl.errors import ConfigError
-from speechssl.masking import MaskConfig
-from speechssl.padding import normalise_valid
-from speechssl.quantizer import QuantizerConfig
+from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
+from speechssl.pretraining.quantizer import QuantizerConfig
 
 LENGTHS = [190, 90, 60, 140, 99]
 

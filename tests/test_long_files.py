@@ -10,9 +10,9 @@ import soundfile
 from conftest import RATE, load_script
 from test_experiments import tuned
 
-from speechssl import transcribing
-from speechssl.experiments import finetune
-from speechssl.formats import Segment, Transcript, Word
+from speechssl.recognition.finetune import finetune
+from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription.formats import Segment, Transcript, Word
 
 tool = load_script(Path(__file__).parents[1] / "tools" / "long_files.py")
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechssl.audio import write_wav
+from speechssl.audio.reader import write_wav
+from speechssl.corpus.export import write_fairseq, write_kaldi
+from speechssl.corpus.layouts import UNUSED, Manifest, Record, scan, split_manifest, write_jsonl
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.exports import write_fairseq, write_kaldi
-from speechssl.manifest import UNUSED, Manifest, Record, scan, split_manifest, write_jsonl
 
 
 def touch(root: Path, *names: str) -> None:

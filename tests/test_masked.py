@@ -7,10 +7,17 @@ from reference.models import noise, tiny_encoder
 from torch import Tensor
 
 from speechssl.config import build
-from speechssl.encoder import Visible
+from speechssl.encoder.encoder import Visible
+from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.errors import ConfigError
-from speechssl.masked import Decoder, DecoderConfig, MaskedFrames, draw_masks, make_decoder, masked_context
-from speechssl.masking import MaskConfig, span_mask
+from speechssl.pretraining.masked_prediction import (
+    Decoder,
+    DecoderConfig,
+    MaskedFrames,
+    draw_masks,
+    make_decoder,
+    masked_context,
+)
 
 MASK = MaskConfig(prob=0.6, length=3)
 COUNTS = [20, 12, 1, 16]

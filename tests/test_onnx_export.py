@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from reference.models import tiny_encoder
 
-from speechssl import onnx_export
-from speechssl.batching import Batch, collate
-from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.decode import greedy
-from speechssl.encoder import EncoderOutput
+from speechssl.audio.features import LOG_FLOOR, FeatureConfig, featurise, mel_filters
+from speechssl.data.batches import Batch, collate
+from speechssl.decoding.greedy import greedy
+from speechssl.encoder.encoder import EncoderOutput
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.features import LOG_FLOOR, FeatureConfig, featurise, mel_filters
-from speechssl.onnx_export import (
+from speechssl.interop import onnx as onnx_export
+from speechssl.interop.onnx import (
     TOLERANCE,
     export_onnx,
     min_samples,
@@ -26,7 +25,8 @@ from speechssl.onnx_export import (
     onnx_session,
     output_difference,
 )
-from speechssl.text import CharTokenizer, Tokenizer, VocabularyTokenizer, load_tokenizer, train_tokenizer
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.text.tokenizers import CharTokenizer, Tokenizer, VocabularyTokenizer, load_tokenizer, train_tokenizer
 
 # Low rates: frames are few, and rounding to int16 and float16 matters as much.
 WAVEFORM = {"features": {"kind": "waveform", "sample_rate_hz": 2000}}

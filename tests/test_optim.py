@@ -12,7 +12,7 @@ from torch import nn
 
 from speechssl.config import build
 from speechssl.errors import ConfigError
-from speechssl.optim import OptimConfig, learning_rate, make_optimizer
+from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
 
 LINEAR = OptimConfig(lr=1.0, schedule="linear", warmup=0.08)
 TRI_STAGE = OptimConfig(lr=1.0, schedule="tri_stage", warmup=0.1, hold=0.4, final_scale=0.05)

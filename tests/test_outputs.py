@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from speechssl import outputs as outputs_module
 from speechssl.errors import ConfigError
-from speechssl.formats import FORMATS, CueLimits, Transcript
-from speechssl.outputs import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
-from speechssl.transcribing import Failure
+from speechssl.transcription import output_folder as outputs_module
+from speechssl.transcription.formats import FORMATS, CueLimits, Transcript
+from speechssl.transcription.output_folder import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
+from speechssl.transcription.transcribe import Failure
 
 
 @pytest.fixture

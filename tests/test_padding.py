@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.padding import after_window, normalise_valid, valid_mask, zero_padding
+from speechssl.encoder.padding import after_window, normalise_valid, valid_mask, zero_padding
 
 
 @given(st.integers(0, 60), st.integers(1, 12), st.integers(1, 8))

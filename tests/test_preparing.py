@@ -18,14 +18,14 @@ import soundfile
 from conftest import make_labelled
 from numpy.typing import NDArray
 
-from speechssl.audio import load_audio, write_wav
+from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.reader import load_audio, write_wav
 from speechssl.config import build
+from speechssl.corpus.layouts import Manifest, Record, scan, write_jsonl
+from speechssl.data.prepare import PrepareConfig, PrepareReport, prepare
+from speechssl.data.shards import Piece, Task, join_pieces
+from speechssl.data.store import Store
 from speechssl.errors import AudioError, ConfigError, ManifestError
-from speechssl.features import FeatureConfig, featurise
-from speechssl.manifest import Manifest, Record, scan, write_jsonl
-from speechssl.preparing import PrepareConfig, PrepareReport, prepare
-from speechssl.shards import Piece, Task, join_pieces
-from speechssl.store import Store
 
 RATE = 16_000
 WAVEFORM = PrepareConfig(features=FeatureConfig(kind="waveform"))
@@ -99,7 +99,7 @@ def test_a_long_file_goes_window_by_window(tmp_path: Path, monkeypatch: pytest.M
     write_wav(tmp_path / "a" / "x.wav", talk(pattern), RATE)
     config = PrepareConfig(features=FeatureConfig(kind="waveform"), max_chunk_s=10)
     whole = prepare(tmp_path / "a", tmp_path / "whole", config)
-    monkeypatch.setattr("speechssl.shards.WINDOW_S", 40.0)
+    monkeypatch.setattr("speechssl.data.shards.WINDOW_S", 40.0)
     pieces = prepare(tmp_path / "a", tmp_path / "pieces", config)
     adds_up(pieces)
     assert pieces.total == whole.total or pieces.total.samples == whole.total.samples
@@ -282,14 +282,14 @@ def test_a_shard_divided_among_processes_has_the_same_bytes(tmp_path: Path, monk
     for k in range(20):
         write_wav(corpus / f"good{k:02d}.wav", talk([(0.1, 2.5)], seed=k), RATE)
     first = prepare(corpus, tmp_path / "one", config)
-    monkeypatch.setattr("speechssl.shards.PIECE_FILES", 5)
+    monkeypatch.setattr("speechssl.data.shards.PIECE_FILES", 5)
     joined: list[int] = []
 
     def counted(task: Task, pieces: list[Piece]) -> None:
         joined.append(len(pieces))
         join_pieces(task, pieces)
 
-    monkeypatch.setattr("speechssl.preparing.join_pieces", counted)
+    monkeypatch.setattr("speechssl.data.prepare.join_pieces", counted)
     hours: list[float] = []
     second = prepare(corpus, tmp_path / "two", config, jobs=2, progress=lambda done, total: hours.append(done))
     assert joined == [6]  # 32 files
@@ -301,7 +301,7 @@ def test_a_shard_divided_among_processes_has_the_same_bytes(tmp_path: Path, monk
 
 RUN = """
 import sys
-from speechssl.preparing import PrepareConfig, prepare
+from speechssl.data.prepare import PrepareConfig, prepare
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
 """

@@ -9,15 +9,15 @@ import torch
 from conftest import RATE, SMALL_ENCODER, speak
 from reference.models import batch_of, noise, tiny_encoder
 
-from speechssl import probing
-from speechssl.audio import write_wav
-from speechssl.batching import Dataset
+from speechssl.analysis import probing
+from speechssl.analysis.probing import MIX, Probed, log_mel_frames, probe, watch, write_probes
+from speechssl.audio.reader import write_wav
 from speechssl.config import build
-from speechssl.encoder import Encoder, EncoderConfig, layer_outputs
+from speechssl.data.batches import Dataset
+from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.data.store import Store
+from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs
 from speechssl.errors import ConfigError
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.probing import MIX, Probed, log_mel_frames, probe, watch, write_probes
-from speechssl.store import Store
 
 
 def small_encoder(seed: int = 0) -> Encoder:

@@ -10,7 +10,7 @@ from reference import quantizer as reference
 
 from speechssl.config import build
 from speechssl.errors import ConfigError
-from speechssl.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
+from speechssl.pretraining.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
 
 CONFIG = QuantizerConfig(num_codebooks=2, num_codes=5, width=6)
 Array = NDArray[np.float64]

@@ -7,10 +7,10 @@ import torch
 from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
+from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
-from speechssl.masked import DecoderConfig
-from speechssl.masking import MaskConfig
-from speechssl.random_projection import RandomProjection, RandomProjectionConfig
+from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.random_projection import RandomProjection, RandomProjectionConfig
 
 CONFIG = RandomProjectionConfig(num_codebooks=3, num_codes=11, width=4)
 MASK = MaskConfig(prob=0.5, length=3)

@@ -20,22 +20,24 @@ from safetensors.torch import load_file, save_file
 from test_cli import call
 from torch import Tensor, nn
 
-from speechssl import cli, ranks, train
-from speechssl.batching import Batch, BatchConfig, Batches, Dataset
-from speechssl.checkpoint import checkpoints, load_folder
+from speechssl.cli import app as cli
 from speechssl.config import build
-from speechssl.contrastive import Contrastive, ContrastiveConfig
-from speechssl.ctc import CtcConfig, CtcModel
+from speechssl.data.batches import Batch, BatchConfig, Batches, Dataset
+from speechssl.data.store import Store
+from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.experiments import finetune, pretrain, pretrain_cost
-from speechssl.masking import MaskConfig
-from speechssl.optim import OptimConfig
-from speechssl.quantizer import QuantizerConfig
-from speechssl.report import read_metrics
-from speechssl.settings import FinetuneSettings, PretrainSettings
-from speechssl.store import Store
-from speechssl.text import train_tokenizer
-from speechssl.train import TrainConfig, Validation, fit
+from speechssl.pictures import read_metrics
+from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
+from speechssl.pretraining.quantizer import QuantizerConfig
+from speechssl.recognition.finetune import finetune, pretrain, pretrain_cost
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.runtime import distributed as ranks
+from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.text.tokenizers import train_tokenizer
+from speechssl.training import loop as train
+from speechssl.training.loop import TrainConfig, Validation, fit
+from speechssl.training.optim import OptimConfig
+from speechssl.training.presets import FinetuneSettings, PretrainSettings
 
 KINDS = "contrastive", "ctc"
 STEPS = 5

@@ -40,7 +40,7 @@ def test_the_python_lines_run(
 def test_what_it_names_exists() -> None:
     for name in set(re.findall(r"`((?:recipes|docs)/[\w./]+)`", README)):
         assert (ROOT / name).exists(), name
-    from speechssl import cli
+    from speechssl.cli import app as cli
 
     verbs = {command.name for command in cli.app.registered_commands}
     assert set(re.findall(r"^speechssl ([\w-]+)", README, re.MULTILINE)) <= verbs

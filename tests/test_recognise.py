@@ -9,13 +9,13 @@ from conftest import random_recogniser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.align import WordSpan
-from speechssl.batching import Dataset
-from speechssl.ctc import CtcModel
-from speechssl.decode import greedy
+from speechssl.audio.features import FeatureConfig
+from speechssl.data.batches import Dataset
+from speechssl.data.store import Store
+from speechssl.decoding.align import WordSpan
+from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.features import FeatureConfig
-from speechssl.recognise import (
+from speechssl.recognition.evaluate import (
     SCORE_FILES,
     _confidences,
     emissions,
@@ -25,8 +25,8 @@ from speechssl.recognise import (
     score_words,
     write_score,
 )
-from speechssl.store import Store
-from speechssl.text import NORMALISERS, normalise
+from speechssl.recognition.model import CtcModel
+from speechssl.text.tokenizers import NORMALISERS, normalise
 
 
 @pytest.fixture(scope="module")

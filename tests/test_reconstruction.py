@@ -5,11 +5,11 @@ import torch
 from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
-from speechssl.masked import DecoderConfig
-from speechssl.masking import MaskConfig, span_mask
-from speechssl.padding import normalise_valid
-from speechssl.reconstruction import Reconstruction, ReconstructionConfig
-from speechssl.runtime import generator
+from speechssl.encoder.masking import MaskConfig, span_mask
+from speechssl.encoder.padding import normalise_valid
+from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.reconstruction import Reconstruction, ReconstructionConfig
+from speechssl.runtime.device import generator
 
 MASK = MaskConfig(prob=0.5, length=3)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.report import plot_errors, plot_training, read_metrics, text_table
+from speechssl.pictures import plot_errors, plot_training, read_metrics, text_table
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -94,7 +94,7 @@ def test_empty_or_odd_metrics_do_not_crash(content: bytes | None, tmp_path: Path
 
 
 def test_importing_stays_light() -> None:
-    modules = "speechssl.report, speechssl.text, speechssl.score, speechssl.formats"
+    modules = "speechssl.pictures, speechssl.text.tokenizers, speechssl.scoring.score, speechssl.transcription.formats"
     heavy = ("matplotlib", "sentencepiece", "jiwer", "torch")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechssl import runtime
 from speechssl.errors import ConfigError
-from speechssl.runtime import HoursProgress, autocast, derive_seed, generator, log, pick_device, trim_memory
+from speechssl.runtime import device as runtime
+from speechssl.runtime.device import HoursProgress, autocast, derive_seed, generator, log, pick_device, trim_memory
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

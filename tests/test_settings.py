@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from speechssl.config import preset_names
-from speechssl.contrastive import Contrastive
-from speechssl.encoder import Encoder
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError
-from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
 
 
 def test_presets_resolve_and_have_their_sizes() -> None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from speechssl.data.store import INDEX, Chunk, ShardWriter, Store, TableWriter, is_store, shard_name
 from speechssl.errors import ManifestError
-from speechssl.store import INDEX, Chunk, ShardWriter, Store, TableWriter, is_store, shard_name
 
 RNG = np.random.default_rng(0)
 

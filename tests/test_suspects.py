@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from test_preparing import SMALL, corpus, files_of
 
-from speechssl import suspects
-from speechssl.preparing import prepare
-from speechssl.store import Store
+from speechssl.data import sandbox as suspects
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
 
 pytestmark = pytest.mark.slow
 __all__ = ["corpus"]  # a fixture
@@ -24,7 +24,7 @@ import os, signal, sys, time
 from speechssl import suspects
 suspects.CPU_S, suspects.CPU_PER_S, suspects.MEMORY_BYTES = 1, 0.0, 2 << 30  # 3 s less than libraries take to load
 from speechssl import shards
-from speechssl.preparing import PrepareConfig, prepare
+from speechssl.data.prepare import PrepareConfig, prepare
 stream, finish = shards.stream_mono, shards._Cutter.finish
 def deadly(path, *args, **kwargs):
     if "deadly" in path.name:
@@ -129,8 +129,8 @@ SMALLER = """
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, (500, 1000))
 resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, -1))
-from speechssl.runtime import limit_cpu, limit_memory
-from speechssl.suspects import MEMORY_BYTES, as_reject
+from speechssl.runtime.device import limit_cpu, limit_memory
+from speechssl.data.sandbox import MEMORY_BYTES, as_reject
 for seconds in (60, 9000, 70):
     limit_cpu(seconds)
     print(resource.getrlimit(resource.RLIMIT_CPU))

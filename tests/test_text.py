@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.text import (
+from speechssl.text.tokenizers import (
     NORMALISERS,
     CharTokenizer,
     SentencePieceTokenizer,

@@ -13,7 +13,7 @@ from conftest import load_script
 from reference import twins
 from safetensors.torch import load_file
 
-from speechssl.audio import load_audio, write_wav
+from speechssl.audio.reader import load_audio, write_wav
 from speechssl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

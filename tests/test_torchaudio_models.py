@@ -12,13 +12,13 @@ from reference.folders import old_weight_norm, randomise
 from reference.models import batch_of, noise, tiny_encoder
 from test_huggingface import recogniser
 
-from speechssl.checkpoint import save_folder
 from speechssl.config import as_table
-from speechssl.convert import export_model, import_model, load_model
-from speechssl.ctc import load_ctc, save_ctc
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import load_encoder
-from speechssl.torchaudio_models import _published, encoder_config, their_settings
+from speechssl.interop.convert import export_model, import_model, load_model
+from speechssl.interop.torchaudio import _published, encoder_config, their_settings
+from speechssl.recognition.finetune import load_encoder
+from speechssl.recognition.model import load_ctc, save_ctc
+from speechssl.storage.checkpoint import save_folder
 
 LABELS = ["-", "|", "E", "T", "'"]
 

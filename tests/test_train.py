@@ -19,17 +19,17 @@ import torch
 from conftest import SMALL_ENCODER, make_labelled
 from torch import Tensor, nn
 
-from speechssl.batching import Batch
-from speechssl.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.config import build
-from speechssl.diagnostics import Health, LossOutput
+from speechssl.data.batches import Batch
+from speechssl.data.prepare import prepare
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
-from speechssl.experiments import pretrain
-from speechssl.optim import OptimConfig
-from speechssl.preparing import prepare
-from speechssl.report import read_metrics
-from speechssl.settings import PretrainSettings
-from speechssl.train import BAD_STEPS, TrainConfig, Validation, _Journal, fit, only_process
+from speechssl.pictures import read_metrics
+from speechssl.recognition.finetune import pretrain
+from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
+from speechssl.training.health import Health, LossOutput
+from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit, only_process
+from speechssl.training.optim import OptimConfig
+from speechssl.training.presets import PretrainSettings
 
 SETTINGS = {
     "encoder": SMALL_ENCODER,

@@ -14,18 +14,18 @@ from conftest import RATE, random_recogniser, sentence, speak
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechssl import transcribing
-from speechssl.audio import Samples, split_at_silence, stream_mono, write_wav
-from speechssl.batching import Batch, Dataset, collate
-from speechssl.ctc import CtcModel
-from speechssl.decode import greedy
+from speechssl.audio.features import featurise
+from speechssl.audio.reader import Samples, split_at_silence, stream_mono, write_wav
+from speechssl.data.batches import Batch, Dataset, collate
+from speechssl.data.store import Store
+from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.features import featurise
-from speechssl.formats import Transcript
-from speechssl.recognise import BATCH_SECONDS, Decoder, emissions, recognised
-from speechssl.score import Scaling
-from speechssl.store import Store
-from speechssl.transcribing import Failure, find_audio, transcribe
+from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, recognised
+from speechssl.recognition.model import CtcModel
+from speechssl.scoring.score import Scaling
+from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription.formats import Transcript
+from speechssl.transcription.transcribe import Failure, find_audio, transcribe
 
 
 @pytest.fixture(scope="module")

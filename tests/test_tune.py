@@ -7,17 +7,17 @@ import torch
 from test_experiments import tuned
 from torch import Tensor
 
-from speechssl.batching import Dataset
-from speechssl.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
-from speechssl.checkpoint import model_folder, save_folder
 from speechssl.config import as_table
-from speechssl.ctc import load_ctc
+from speechssl.data.batches import Dataset
+from speechssl.data.store import Store
+from speechssl.decoding.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
+from speechssl.decoding.ngram import arpa_lines, estimate, read_texts
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.experiments import finetune
-from speechssl.lm import arpa_lines, estimate, read_texts
-from speechssl.recognise import beam_decoder, emissions, evaluate
-from speechssl.store import Store
-from speechssl.tune import tune
+from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
+from speechssl.recognition.finetune import finetune
+from speechssl.recognition.language_model import tune
+from speechssl.recognition.model import load_ctc
+from speechssl.storage.checkpoint import model_folder, save_folder
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
 ) -> None:
     """Pieces begin words themselves: over them a search has no separator to give a score to."""
     recogniser = load_ctc(model_folder(model))
-    monkeypatch.setattr("speechssl.tune.separator", lambda tokenizer: ())
+    monkeypatch.setattr("speechssl.recognition.language_model.separator", lambda tokenizer: ())
     tried: list[BeamConfig] = []
 
     class Search:

@@ -9,13 +9,13 @@ import torch
 from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
-from speechssl.augment import AugmentConfig
-from speechssl.batching import Batch
-from speechssl.clusters import NEIGHBOURS, NUM_CEPSTRA
+from speechssl.data.batches import Batch
+from speechssl.encoder.augment import AugmentConfig
+from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
-from speechssl.masked import DecoderConfig
-from speechssl.masking import MaskConfig
-from speechssl.units import Units, UnitsConfig
+from speechssl.pretraining.hidden_units import Units, UnitsConfig
+from speechssl.pretraining.kmeans import NEIGHBOURS, NUM_CEPSTRA
+from speechssl.pretraining.masked_prediction import DecoderConfig
 
 MASK = MaskConfig(prob=0.5, length=3)
 PLAIN = AugmentConfig()

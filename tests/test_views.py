@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
-from speechssl.augment import AugmentConfig
+from speechssl.encoder.augment import AugmentConfig
+from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
-from speechssl.masked import DecoderConfig
-from speechssl.masking import MaskConfig
-from speechssl.views import Views, ViewsConfig
+from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.two_views import Views, ViewsConfig
 
 MASK = MaskConfig(prob=0.5, length=3)
 

@@ -13,11 +13,11 @@ from reference.objective import make
 from test_huggingface import recogniser
 from torch import nn
 
-from speechssl.encoder import Encoder, EncoderConfig
+from speechssl.encoder.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError
-from speechssl.huggingface import their_settings
-from speechssl.torchaudio_models import their_settings as torchaudio_settings
-from speechssl.weights import Dialect, from_dialect, to_dialect
+from speechssl.interop.huggingface import their_settings
+from speechssl.interop.torchaudio import their_settings as torchaudio_settings
+from speechssl.interop.weight_names import Dialect, from_dialect, to_dialect
 
 WAVEFORM = [kind for kind, table in KINDS.items() if table["features"] == {"kind": "waveform"}]
 DIALECTS: tuple[Dialect, ...] = ("transformers", "torchaudio", "fairseq")

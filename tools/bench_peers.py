@@ -38,23 +38,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # one oracle for the tests and for this lies beside them
 from turns import OURS, Side, Turns, alternate, best_peer, compared, machine, measures
 
-from speechssl.audio import load_audio
-from speechssl.batching import Batch, collate
-from speechssl.checkpoint import model_folder
+from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak
+from speechssl.audio.features import num_units
+from speechssl.audio.reader import load_audio
 from speechssl.config import Table, as_json
-from speechssl.contrastive import Contrastive
-from speechssl.ctc import CtcModel, load_ctc, save_ctc
-from speechssl.encoder import WAV2VEC2_CONVS, Encoder
+from speechssl.data.batches import Batch, collate
+from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
-from speechssl.features import num_units
-from speechssl.gauges import Spread, flop_counter, matmul_peak
-from speechssl.huggingface import quiet_transformers
-from speechssl.report import text_table
-from speechssl.runtime import generator
-from speechssl.settings import FinetuneSettings, PretrainSettings, resolve_settings
-from speechssl.text import CharTokenizer
-from speechssl.train import fit
-from speechssl.transcribing import Failure, find_audio, transcribe
+from speechssl.interop.huggingface import quiet_transformers
+from speechssl.pictures import text_table
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
+from speechssl.runtime.device import generator
+from speechssl.storage.checkpoint import model_folder
+from speechssl.text.tokenizers import CharTokenizer
+from speechssl.training.loop import fit
+from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.transcription.transcribe import Failure, find_audio, transcribe
 
 # transformers is only imported where it is used: our process must not hold it, nor theirs what it does not need.
 WARM_UP = 2  # turns that do not count: they allocate, and fill caches
@@ -248,7 +248,7 @@ def bench_pretrain(options: argparse.Namespace) -> Table:
 
 def make_recognisers(task: Table, turns: Turns) -> None:
     """A recogniser of ours, of random weights unless one is given, and its export, which is refused if it differs."""
-    from speechssl.convert import export_model
+    from speechssl.interop.convert import export_model
 
     folder, source = Path(task["folder"]), task["model"]
     for _ in turns:

@@ -22,13 +22,13 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine
 
-from speechssl.bench import write_speech
+from speechssl.analysis.benchmark import write_speech
+from speechssl.analysis.profiler import Spread, spread
 from speechssl.config import Table, as_json
+from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
-from speechssl.gauges import Spread, spread
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.report import read_metrics, text_table
-from speechssl.settings import PretrainSettings, resolve_settings
+from speechssl.pictures import read_metrics, text_table
+from speechssl.training.presets import PretrainSettings, resolve_settings
 
 WARM_UP = 2  # updates
 ALLOWED = 1e-3

@@ -29,18 +29,18 @@ from reference.ctc import collapse
 from reference.models import batch_of, gradients, noise, objective_as_theirs
 from reference.twins import ctc_twin, their_inputs, their_training
 
-from speechssl.batching import Batch
 from speechssl.config import Table, build, read_preset
-from speechssl.contrastive import Contrastive, ContrastiveConfig
-from speechssl.ctc import CtcConfig, CtcModel
-from speechssl.decode import greedy
-from speechssl.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
-from speechssl.masking import MaskConfig
-from speechssl.quantizer import QuantizerConfig
-from speechssl.report import text_table
-from speechssl.text import CharTokenizer
-from speechssl.torchaudio_models import their_model, their_settings
-from speechssl.weights import to_dialect
+from speechssl.data.batches import Batch
+from speechssl.decoding.greedy import greedy
+from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
+from speechssl.encoder.masking import MaskConfig
+from speechssl.interop.torchaudio import their_model, their_settings
+from speechssl.interop.weight_names import to_dialect
+from speechssl.pictures import text_table
+from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
+from speechssl.pretraining.quantizer import QuantizerConfig
+from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.text.tokenizers import CharTokenizer
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 STEP = 1000

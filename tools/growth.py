@@ -26,13 +26,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from speechssl import report
-from speechssl.audio import write_wav
-from speechssl.batching import BatchConfig, Batches, Dataset
+from speechssl import pictures as report
+from speechssl.audio.reader import write_wav
 from speechssl.config import Table, as_json
-from speechssl.preparing import prepare
-from speechssl.runtime import peak_memory_gb
-from speechssl.store import Store
+from speechssl.data.batches import BatchConfig, Batches, Dataset
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
+from speechssl.runtime.device import peak_memory_gb
 
 RATE_HZ = 16_000
 PART_S = 0.05

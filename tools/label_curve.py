@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from speechssl.compare import System, intervals, read_system
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.report import draw_line, finish_panel, new_figure, save_figure, text_table
+from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
+from speechssl.scoring.compare import System, intervals, read_system
 
 Runs = dict[str, dict[float, list[System]]]  # by system and minutes
 

@@ -24,16 +24,16 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from speechssl import transcribing
-from speechssl.audio import MARGIN_S, load_audio, speech_intervals
-from speechssl.beam import load_lm
-from speechssl.checkpoint import model_folder
-from speechssl.ctc import CtcModel, load_ctc
-from speechssl.formats import Transcript
-from speechssl.recognise import Decoder, beam_decoder
-from speechssl.report import text_table
-from speechssl.runtime import peak_memory_gb
-from speechssl.transcribing import find_audio, transcribe
+from speechssl.audio.reader import MARGIN_S, load_audio, speech_intervals
+from speechssl.decoding.beam import load_lm
+from speechssl.pictures import text_table
+from speechssl.recognition.evaluate import Decoder, beam_decoder
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.runtime.device import peak_memory_gb
+from speechssl.storage.checkpoint import model_folder
+from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription.formats import Transcript
+from speechssl.transcription.transcribe import find_audio, transcribe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine

@@ -18,13 +18,11 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from speechssl.audio import load_audio
-from speechssl.checkpoint import model_folder
-from speechssl.ctc import CtcModel, load_ctc
-from speechssl.decode import greedy
-from speechssl.encoder import EncoderOutput
+from speechssl.audio.reader import load_audio
+from speechssl.decoding.greedy import greedy
+from speechssl.encoder.encoder import EncoderOutput
 from speechssl.errors import AudioError, SpeechsslError
-from speechssl.onnx_export import (
+from speechssl.interop.onnx import (
     Recordings,
     export_onnx,
     min_samples,
@@ -33,8 +31,10 @@ from speechssl.onnx_export import (
     onnx_session,
     output_difference,
 )
-from speechssl.report import text_table
-from speechssl.transcribing import WHOLE_BELOW_S, find_audio
+from speechssl.pictures import text_table
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.storage.checkpoint import model_folder
+from speechssl.transcription.transcribe import WHOLE_BELOW_S, find_audio
 
 Recognise = Callable[[Recordings], EncoderOutput]
 BATCH_SIZES = (1, 8)

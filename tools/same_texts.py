@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechssl.audio import load_audio, write_wav
-from speechssl.checkpoint import model_folder
-from speechssl.convert import import_model
-from speechssl.ctc import CtcModel, load_ctc
+from speechssl.audio.features import INT16_SCALE, featurise
+from speechssl.audio.reader import load_audio, write_wav
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
-from speechssl.features import INT16_SCALE, featurise
-from speechssl.formats import Transcript
-from speechssl.huggingface import quiet_transformers
-from speechssl.transcribing import WHOLE_BELOW_S, find_audio, transcribe
+from speechssl.interop.convert import import_model
+from speechssl.interop.huggingface import quiet_transformers
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.storage.checkpoint import model_folder
+from speechssl.transcription.formats import Transcript
+from speechssl.transcription.transcribe import WHOLE_BELOW_S, find_audio, transcribe
 
 Recordings = dict[str, NDArray[np.float32]]
 STYLES: dict[str, dict[str, Any]] = {

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from speechssl import __version__
+from speechssl.analysis.profiler import processor, spread
 from speechssl.config import Table
-from speechssl.gauges import processor, spread
-from speechssl.runtime import peak_memory_gb
+from speechssl.runtime.device import peak_memory_gb
 
 ROOT = Path(__file__).parents[1]
 PAUSE_S = 0.3  # before each turn: the threads of the side that just worked go to sleep

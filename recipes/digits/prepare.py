@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speechssl.audio import load_audio, write_wav
+from speechssl.audio.reader import load_audio, write_wav
+from speechssl.corpus.layouts import Record, scan
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.manifest import Record, scan
 
 DIGITS_IN_A_STRING = 3, 7
 QUIET_S = 0.05, 0.3

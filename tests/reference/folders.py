@@ -9,10 +9,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from speechssl.contrastive import Contrastive
-from speechssl.ctc import CtcModel
-from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.weights import to_dialect
+from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.interop.weight_names import to_dialect
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.recognition.model import CtcModel
 
 SMALL: dict[str, Any] = {
     "conv_dim": [8, 8, 8],

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from transformers import Wav2Vec2Config
 
-from speechssl.batching import Batch, utterance_key
 from speechssl.config import build
-from speechssl.contrastive import Contrastive
-from speechssl.ctc import CtcModel
-from speechssl.encoder import Encoder, EncoderConfig
-from speechssl.huggingface import their_settings
-from speechssl.weights import to_dialect
+from speechssl.data.batches import Batch, utterance_key
+from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.interop.huggingface import their_settings
+from speechssl.interop.weight_names import to_dialect
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.recognition.model import CtcModel
 
 TINY = {
     "conv_layers": ((8, 10, 5), (8, 3, 2), (8, 2, 2)),  # 20 samples a frame

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from reference.models import gradients, noise, tiny_encoder
-from speechssl.batching import Batch
-from speechssl.contrastive import Contrastive, ContrastiveConfig, Draws
-from speechssl.ctc import CtcModel
-from speechssl.diagnostics import LossOutput
-from speechssl.masking import MaskConfig
-from speechssl.quantizer import QuantizerConfig
+from speechssl.data.batches import Batch
+from speechssl.encoder.masking import MaskConfig
+from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig, Draws
+from speechssl.pretraining.quantizer import QuantizerConfig
+from speechssl.recognition.model import CtcModel
+from speechssl.training.health import LossOutput
 
 QUANTIZER = QuantizerConfig(num_codebooks=2, num_codes=5, width=8)
 OBJECTIVE = ContrastiveConfig(num_negatives=10, width=6)

@@ -11,9 +11,9 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2ForPreTraining
 
 from reference.models import as_theirs, batch_of, objective_as_theirs, their_config
 from reference.objective import drawn
-from speechssl.batching import Batch
-from speechssl.contrastive import Contrastive, Draws
-from speechssl.ctc import CtcModel
+from speechssl.data.batches import Batch
+from speechssl.pretraining.contrastive import Contrastive, Draws
+from speechssl.recognition.model import CtcModel
 
 
 def ctc_twin(model: CtcModel) -> Wav2Vec2ForCTC:

@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["speechssl.cli", "children"])
+_CONTEXT.set_forkserver_preload(["speechssl.cli.app", "children"])
 
 
 def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:
@@ -24,7 +24,7 @@ def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> B
 
 
 def _run(arguments: list[str], log: str, fault: int | None) -> None:
-    from speechssl import cli
+    from speechssl.cli import app as cli
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for own in (1, 2):
@@ -41,7 +41,8 @@ def _run(arguments: list[str], log: str, fault: int | None) -> None:
 
 def plant(fault: int) -> None:
     """Die before the given operation of a save: making a folder, half a file, flushing, renaming, deleting."""
-    from speechssl import checkpoint, train
+    from speechssl.storage import checkpoint
+    from speechssl.training import loop as train
 
     left = fault
     saving = False

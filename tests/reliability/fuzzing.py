@@ -20,11 +20,27 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["speechssl"]):
-        from speechssl import audio, batching, checkpoint, ctc, foreign, lm, manifest, settings, store
+        from speechssl.audio import reader as audio
         from speechssl.config import read_preset
+        from speechssl.corpus import layouts as manifest
+        from speechssl.data import batches as batching
+        from speechssl.data import store
+        from speechssl.decoding import ngram as lm
+        from speechssl.interop import foreign_model as foreign
+        from speechssl.recognition import model as ctc
+        from speechssl.storage import checkpoint
+        from speechssl.training import presets as settings
 else:
-    from speechssl import audio, batching, checkpoint, ctc, foreign, lm, manifest, settings, store
+    from speechssl.audio import reader as audio
     from speechssl.config import read_preset
+    from speechssl.corpus import layouts as manifest
+    from speechssl.data import batches as batching
+    from speechssl.data import store
+    from speechssl.decoding import ngram as lm
+    from speechssl.interop import foreign_model as foreign
+    from speechssl.recognition import model as ctc
+    from speechssl.storage import checkpoint
+    from speechssl.training import presets as settings
 
 import numpy as np
 import safetensors.numpy
@@ -32,10 +48,10 @@ import soundfile
 import torch
 from conftest import random_recogniser
 
-from speechssl.audio import write_wav
+from speechssl.audio.reader import write_wav
+from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
-from speechssl.preparing import PrepareConfig, prepare
-from speechssl.score import Scaling
+from speechssl.scoring.score import Scaling
 
 MOST_BYTES = 4096  # of an input: small ones are tried often
 JSON_MANIFEST = (

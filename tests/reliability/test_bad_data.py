@@ -15,8 +15,8 @@ import soundfile
 from conftest import RATE
 from test_preparing import damage, files_of, talk
 
-from speechssl.audio import write_wav
-from speechssl.store import Store
+from speechssl.audio.reader import write_wav
+from speechssl.data.store import Store
 
 KEPT = 24
 

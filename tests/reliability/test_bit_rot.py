@@ -9,17 +9,17 @@ import pytest
 from conftest import random_recogniser
 from test_train import SETTINGS
 
-from speechssl.beam import BeamConfig, load_lm, save_lm
-from speechssl.checkpoint import checkpoints, load_folder
 from speechssl.config import build
-from speechssl.ctc import load_ctc, save_ctc
+from speechssl.data.store import Store
+from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
+from speechssl.decoding.ngram import arpa_lines, estimate
 from speechssl.errors import SpeechsslError
-from speechssl.experiments import pretrain
-from speechssl.formats import write_atomic
-from speechssl.lm import arpa_lines, estimate
-from speechssl.settings import PretrainSettings
-from speechssl.store import Store
-from speechssl.text import CharTokenizer
+from speechssl.recognition.finetune import pretrain
+from speechssl.recognition.model import load_ctc, save_ctc
+from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.text.tokenizers import CharTokenizer
+from speechssl.training.presets import PretrainSettings
+from speechssl.transcription.formats import write_atomic
 
 
 def use_store(folder: Path) -> None:

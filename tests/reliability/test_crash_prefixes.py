@@ -14,17 +14,18 @@ from crashes import Fate, attempt
 from test_preparing import SMALL, files_of
 from test_train import SETTINGS
 
-from speechssl import checkpoint, cli
-from speechssl.audio import write_wav
-from speechssl.checkpoint import load_folder, save_folder, step_folder
+from speechssl.audio.reader import write_wav
+from speechssl.cli import app as cli
 from speechssl.config import build
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
 from speechssl.errors import CheckpointError
-from speechssl.experiments import pretrain
-from speechssl.formats import remove_leftovers, write_atomic
-from speechssl.preparing import prepare
-from speechssl.report import read_metrics
-from speechssl.settings import PretrainSettings
-from speechssl.store import Store
+from speechssl.pictures import read_metrics
+from speechssl.recognition.finetune import pretrain
+from speechssl.storage import checkpoint
+from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
+from speechssl.training.presets import PretrainSettings
+from speechssl.transcription.formats import remove_leftovers, write_atomic
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 

@@ -12,15 +12,15 @@ import torch
 from conftest import RATE
 from test_train import SETTINGS
 
-from speechssl import train
-from speechssl.audio import write_wav
-from speechssl.batching import Batch, Batches
+from speechssl.audio.reader import write_wav
 from speechssl.config import build, merge
+from speechssl.data.batches import Batch, Batches
+from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
-from speechssl.experiments import pretrain
-from speechssl.preparing import prepare
-from speechssl.report import read_metrics
-from speechssl.settings import PretrainSettings
+from speechssl.pictures import read_metrics
+from speechssl.recognition.finetune import pretrain
+from speechssl.training import loop as train
+from speechssl.training.presets import PretrainSettings
 
 STEPS = 300  # the watch gives its verdict from update 250 on
 

@@ -20,7 +20,7 @@ from conftest import RATE, SMALL_ENCODER, make_labelled
 from test_checkpoint import seal
 from test_train import SETTINGS, _toml
 
-from speechssl.checkpoint import checkpoints, load_record, save_folder
+from speechssl.storage.checkpoint import checkpoints, load_record, save_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 WATCHED = Path(__file__).parent / "watched.py"

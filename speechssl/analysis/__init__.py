@@ -1,0 +1,1 @@
+"""What an encoder knows, and how fast everything is here."""

@@ -1,0 +1,1 @@
+"""The speechssl command: arguments, printing and exit codes."""

@@ -1,0 +1,384 @@
+"""A feature store: chunks of recordings as arrays in a few large files, memory-mapped, every byte under a checksum.
+
+::
+
+    store.json        format, feature settings, splits, totals, account, bytes and SHA-256 of all files below
+    index.npy         one row of fixed size a chunk (INDEX): where its array and its record lie, their CRC-32
+    chunks.jsonl      one record a chunk (Chunk), ASCII
+    rejects.jsonl     one line a record that could not be used: id, audio, reason, detail
+    shard-00000.bin   the arrays, end to end, little-endian
+
+Opening reads the index once to check it; arrays and records are read, and checked, when they are asked for.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from speechssl.config import Settings, as_json, build
+from speechssl.errors import ConfigError, ManifestError
+from speechssl.transcription.formats import write_atomic
+
+FORMAT, VERSION = "speechssl store", 1
+INDEX = np.dtype(
+    [
+        ("shard", "<u4"),
+        ("offset", "<u8"),  # of the array in its shard, bytes
+        ("num_units", "<u4"),  # samples (waveform) or frames (logmel)
+        ("num_samples", "<u4"),
+        ("split", "u1"),  # position in the store's list of splits
+        ("crc32", "<u4"),  # of the array
+        ("record_offset", "<u8"),  # in chunks.jsonl, bytes
+        ("record_bytes", "<u4"),
+        ("record_crc32", "<u4"),
+    ]
+)
+_DTYPES = {"int16": np.dtype("<i2"), "float16": np.dtype("<f2")}
+_TABLES = ("index.npy", "chunks.jsonl", "rejects.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is known of one chunk beside its array.
+
+    Attributes:
+        id: unique in the store; the record's, with ``@`` and the first sample behind it for a piece of a recording.
+        audio: path below the root that the store was prepared from.
+        offset_s, duration_s: where in the recording, seconds.
+        num_samples: length at the store's sample rate.
+        text, speaker: None = unknown.
+        split: such as train, dev, test.
+    """
+
+    id: str
+    audio: str
+    offset_s: float
+    duration_s: float
+    num_samples: int
+    text: str | None
+    speaker: str | None
+    split: str
+
+
+class FileSums(Settings):
+    """What a file of a store must be."""
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class StoreMeta(Settings):
+    """``store.json`` without its checksum."""
+
+    format: str
+    version: int
+    features: dict[str, Any]
+    dtype: Literal["int16", "float16"]
+    width: int | None = Field(ge=1, le=65_536, description="values of a frame; None: samples")
+    splits: tuple[str, ...]
+    totals: dict[str, int]
+    account: dict[str, Any]
+    plan: str = Field(description="digest of the recordings and settings that it was made from")
+    shards: tuple[FileSums, ...]
+    files: dict[str, FileSums]
+
+
+_CHUNK_FIELDS = tuple(field.name for field in fields(Chunk))
+
+
+class Store:
+    """A prepared store, opened for reading. Pickles as its path, so workers map the files themselves."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the store in folder ``path``.
+
+        Raises:
+            ManifestError: there is none, or its tables are damaged (``verify`` checks the arrays too).
+        """
+        self.path = Path(path)
+        meta = _read_meta(self.path)
+        self.features, self.account, self.plan, self.splits = meta.features, meta.account, meta.plan, meta.splits
+        self._dtype, self.width = _DTYPES[meta.dtype], meta.width
+        self._shard_bytes = [shard.bytes for shard in meta.shards]
+        self._files = {name: meta.files[name] for name in _TABLES}
+        self._files |= {shard_name(k): shard for k, shard in enumerate(meta.shards)}
+        for name, sums in self._files.items():
+            self._check_size(name, sums.bytes)
+        if _sha256(self.path / "index.npy") != self._files["index.npy"].sha256:
+            raise self._damaged("index.npy", "its checksum differs")
+        self._index = self._read_index(mapped=meta.totals.get("chunks") != 0)  # nothing cannot be mapped
+        self._maps: dict[str, NDArray[np.uint8]] = {}
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
+        return Store, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @cached_property
+    def num_samples(self) -> NDArray[np.int64]:
+        """(len,) samples of each chunk."""
+        return self._index["num_samples"].astype(np.int64)
+
+    @cached_property
+    def num_units(self) -> NDArray[np.int64]:
+        """(len,) rows of each chunk's array: samples or frames."""
+        return self._index["num_units"].astype(np.int64)
+
+    def indices(self, splits: Collection[str] | None = None) -> NDArray[np.int64]:
+        """Positions of the chunks of some splits, ascending; None takes all."""
+        if splits is None:
+            return np.arange(len(self), dtype=np.int64)
+        codes = [code for code, name in enumerate(self.splits) if name in splits]
+        return np.flatnonzero(np.isin(self._index["split"], codes)).astype(np.int64)
+
+    def array(self, i: int) -> NDArray[Any]:
+        """What the store holds of chunk ``i``: (S,) int16 or (T, F) float16, a copy.
+
+        Raises:
+            ManifestError: the chunk is damaged; names the store and the chunk.
+        """
+        row = self._index[i]
+        shape = (int(row["num_units"]),) if self.width is None else (int(row["num_units"]), self.width)
+        size, offset, shard = int(np.prod(shape)) * self._dtype.itemsize, int(row["offset"]), int(row["shard"])
+        if shard >= len(self._shard_bytes) or offset + size > self._shard_bytes[shard]:
+            raise self._damaged("index.npy", f"the array of chunk {i} lies outside its shard")
+        data = np.array(self._map(shard_name(shard))[offset : offset + size])
+        if zlib.crc32(data.data) != row["crc32"]:
+            raise self._damaged(shard_name(shard), f"the array of chunk {self._name(i)} fails its checksum")
+        return data.view(self._dtype).reshape(shape)
+
+    def checksum(self, i: int) -> int:
+        """CRC-32 of the array of chunk ``i``."""
+        return int(self._index[i]["crc32"])
+
+    def record(self, i: int) -> Chunk:
+        """What is known of chunk ``i`` beside its array.
+
+        Raises:
+            ManifestError: the record is damaged.
+        """
+        row = self._index[i]
+        offset, size = int(row["record_offset"]), int(row["record_bytes"])
+        data = self._map("chunks.jsonl")[offset : offset + size].tobytes()
+        if len(data) != size or zlib.crc32(data) != row["record_crc32"]:
+            raise self._damaged("chunks.jsonl", f"the record of chunk {i} fails its checksum")
+        try:
+            return Chunk(**json.loads(data))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged("chunks.jsonl", f"the record of chunk {i} is malformed: {error}") from error
+
+    def verify(self) -> None:
+        """Read every file and compare it with its SHA-256.
+
+        Raises:
+            ManifestError: names the first file that differs.
+        """
+        for name, sums in self._files.items():
+            if not (self.path / name).is_file() or _sha256(self.path / name) != sums.sha256:
+                raise self._damaged(name, "its checksum differs")
+
+    def _damaged(self, name: str, what: str) -> ManifestError:
+        return ManifestError(f"store {self.path} is damaged: {name}: {what}; prepare it anew with --force")
+
+    def _name(self, i: int) -> str:
+        try:
+            return self.record(i).id
+        except ManifestError:
+            return str(i)
+
+    def _check_size(self, name: str, size: int) -> None:
+        try:
+            held = (self.path / name).stat().st_size
+        except OSError as error:
+            raise self._damaged(name, "is missing") from error
+        if held != size:
+            raise self._damaged(name, f"{held} bytes, not {size}")
+
+    def _read_index(self, mapped: bool) -> NDArray[Any]:
+        try:
+            index = np.load(self.path / "index.npy", mmap_mode="r" if mapped else None)
+        except (OSError, ValueError, SyntaxError, KeyError, TypeError) as error:
+            raise self._damaged("index.npy", str(error)) from error
+        if index.dtype != INDEX or index.ndim != 1:
+            raise self._damaged("index.npy", f"holds {index.ndim} axes of {index.dtype}")
+        rows: NDArray[Any] = index
+        return rows
+
+    def _map(self, name: str) -> NDArray[np.uint8]:
+        if name not in self._maps:
+            empty = (self.path / name).stat().st_size == 0
+            self._maps[name] = np.zeros(0, np.uint8) if empty else np.memmap(self.path / name, np.uint8, "r")
+        return self._maps[name]
+
+
+def is_store(path: Path) -> bool:
+    """Whether folder ``path`` holds a finished store."""
+    return (path / "store.json").is_file()
+
+
+def _read_meta(path: Path) -> StoreMeta:
+    file = path / "store.json"
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path} is no finished store: {file.name}: {error.strerror}; run prepare") from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"store {path} is damaged: {file.name}: {error}; prepare it anew with --force") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise ManifestError(f"{file} does not describe a store")
+    if meta.get("version") != VERSION:
+        raise ManifestError(f"{path} has store format {meta.get('version')!r}, this speechssl reads {VERSION}")
+    if meta.pop("checksum", None) != _checksum(meta):
+        raise ManifestError(f"store {path} is damaged: {file.name}: its checksum differs; prepare it anew with --force")
+    try:
+        found = build(StoreMeta, meta)
+    except ConfigError as error:
+        raise ManifestError(f"{file} describes no store: {error}; prepare it anew") from error
+    missing = [name for name in _TABLES if name not in found.files]
+    if missing:
+        raise ManifestError(f"{file} has no checksum of {missing[0]}; prepare the store anew")
+    return found
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(as_json(meta).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+
+def shard_name(number: int) -> str:
+    """File of one shard."""
+    return f"shard-{number:05d}.bin"
+
+
+def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Lines of ASCII JSON: any text and any file name fits."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+
+
+class ShardWriter:
+    """Arrays of one shard, written as they come and put in place at the end; what a bad file gave can be taken back."""
+
+    def __init__(self, folder: Path, number: int, splits: Sequence[str]) -> None:
+        self._target = folder / shard_name(number)
+        self._temporary = folder / f"{shard_name(number)}.tmp"
+        self._file: BinaryIO = self._temporary.open("wb")
+        self._number, self._splits = number, {name: code for code, name in enumerate(splits)}
+        self._rows: list[tuple[int, ...]] = []
+        self._lines: list[bytes] = []
+        self._bytes = self._line_bytes = 0
+        self._hash = hashlib.sha256()
+        self.mark()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file.close()
+
+    def mark(self) -> None:
+        """From here on ``rollback`` takes back."""
+        self._marked = (len(self._rows), self._bytes, self._line_bytes, self._hash.copy())
+
+    def rollback(self) -> None:
+        """Forget every chunk since ``mark``."""
+        count, self._bytes, self._line_bytes, kept = self._marked
+        self._hash = kept.copy()
+        del self._rows[count:], self._lines[count:]
+        self._file.seek(self._bytes)
+        self._file.truncate()
+
+    def add(self, array: NDArray[Any], chunk: Chunk) -> None:
+        """Append one chunk: (S,) int16 or (T, F) float16."""
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        line = jsonl([{name: getattr(chunk, name) for name in _CHUNK_FIELDS}])
+        place = (self._number, self._bytes, len(array), chunk.num_samples, self._splits[chunk.split], zlib.crc32(data))
+        self._rows.append((*place, self._line_bytes, len(line), zlib.crc32(line)))
+        self._lines.append(line)
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+        self._line_bytes += len(line)
+
+    def append(self, path: Path, index: NDArray[Any], lines: bytes) -> None:
+        """Append what another writer made: its file, and what its ``close`` gave."""
+        moved = index.copy()
+        moved["shard"] = self._number
+        moved["offset"] += np.uint64(self._bytes)
+        moved["record_offset"] += np.uint64(self._line_bytes)
+        self._rows += moved.tolist()
+        self._lines.append(lines)
+        with path.open("rb") as file:
+            while data := file.read(1 << 20):
+                self._file.write(data)
+                self._hash.update(data)
+                self._bytes += len(data)
+        self._line_bytes += len(lines)
+
+    def close(self) -> tuple[NDArray[Any], bytes, dict[str, Any]]:
+        """Put the shard in place. Returns its index rows, its lines of ``chunks.jsonl``, its bytes and SHA-256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.replace(self._target)
+        about = {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
+        return np.array(self._rows, INDEX), b"".join(self._lines), about
+
+
+class TableWriter:
+    """Joins the parts of the shards, in order, to the tables of a store; ``finish`` writes ``store.json`` last."""
+
+    def __init__(self, folder: Path, num_chunks: int) -> None:
+        self._folder = folder
+        self._files = {name: (folder / f"{name}.tmp").open("wb") for name in _TABLES}
+        header = {"descr": np.lib.format.dtype_to_descr(INDEX), "fortran_order": False, "shape": (num_chunks,)}
+        np.lib.format.write_array_header_1_0(self._files["index.npy"], header)
+        self._missing, self._line_bytes = num_chunks, 0
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, index: NDArray[Any], lines: bytes, rejects: bytes) -> None:
+        """Append one shard's part; its record offsets count from the shard's first line."""
+        moved = index.copy()
+        moved["record_offset"] += np.uint64(self._line_bytes)
+        self._files["index.npy"].write(moved.tobytes())
+        self._files["chunks.jsonl"].write(lines)
+        self._files["rejects.jsonl"].write(rejects)
+        self._missing -= len(index)
+        self._line_bytes += len(lines)
+
+    def finish(self, meta: dict[str, Any]) -> None:
+        """Put all in place. ``meta``: features, dtype, width, splits, shards, totals, account and what else to keep."""
+        assert self._missing == 0, "the header of index.npy counts every row"
+        files = {}
+        for name, file in self._files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            temporary = self._folder / f"{name}.tmp"
+            files[name] = {"bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+            temporary.replace(self._folder / name)
+        whole = {**meta, "format": FORMAT, "version": VERSION, "files": files}
+        write_atomic(self._folder / "store.json", as_json({**whole, "checksum": _checksum(whole)}))

@@ -1,0 +1,1 @@
+"""From log-probabilities to tokens, words and times: greedy, or beam search with a language model."""

@@ -1,0 +1,240 @@
+"""A fine-tuned model at work: batches -> log-probabilities -> words, and stored chunks -> score."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speechssl.config import as_json
+from speechssl.data.batches import Dataset
+from speechssl.decoding.align import WordSpan, align, words_of
+from speechssl.decoding.beam import BeamSearch
+from speechssl.decoding.greedy import greedy
+from speechssl.errors import ConfigError
+from speechssl.pictures import plot_reliability, text_table
+from speechssl.recognition.model import CtcModel
+from speechssl.scoring.score import Calibration, Scaling, Score, score
+from speechssl.text.tokenizers import normalise
+from speechssl.transcription.formats import write_atomic
+
+SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
+BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
+
+
+Emissions = tuple[tuple[str, ...], Tensor, Tensor]  # of a batch: utterance ids, log-probabilities, valid frames
+
+
+class Decoder(NamedTuple):
+    """How log-probabilities become words.
+
+    Attributes:
+        search: (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them.
+        scaling: of the confidences of the words.
+    """
+
+    search: Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
+    scaling: Scaling
+
+
+def greedy_decoder(model: CtcModel) -> Decoder:
+    """The best token of each frame, repeats and blanks dropped."""
+    return Decoder(lambda log_probs, frames: greedy(log_probs, frames, model.tokenizer.blank_id), model.scaling)
+
+
+def beam_decoder(beam: BeamSearch) -> Decoder:
+    """The best hypothesis of a beam search."""
+    scaling = Scaling(beam.config.confidence_slope, beam.config.confidence_offset)
+    return Decoder(lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)], scaling)
+
+
+def batch_units(batch_seconds: float, rate: float) -> int:
+    """Units, of ``rate`` a second, that a batch may hold.
+
+    Raises:
+        ConfigError: no number of seconds above 0.
+    """
+    if not 0 < batch_seconds < math.inf:
+        raise ConfigError(f"batch_seconds must be a number above 0, not {batch_seconds}")
+    return round(batch_seconds * rate)
+
+
+def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
+    """Positions sorted by length, the longest first, in groups whose padded size stays within ``limit``."""
+    group: list[int] = []
+    for position in np.argsort(-lengths, kind="stable").tolist():
+        if group and (len(group) + 1) * int(lengths[group[0]]) > limit:
+            yield group
+            group = []
+        group.append(position)
+    if group:
+        yield group
+
+
+@torch.inference_mode()
+def emissions(model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS) -> Iterator[Emissions]:
+    """Utterance ids, (B, T, V) log-probabilities and (B,) valid frames, in batches of like length, the longest first.
+
+    Those too short for a frame come last, with 0 frames. Batching never changes what an utterance gets.
+    """
+    model.eval()
+    limit = batch_units(batch_seconds, dataset.features.sample_rate_hz)
+    heard = model.encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
+    rest, device = dataset.subset(np.flatnonzero(heard)), next(model.parameters()).device
+    for positions in length_batches(np.asarray(rest.num_samples, dtype=np.int64), limit):
+        batch = rest.batch(positions)
+        yield (tuple(batch.ids), *model.log_probs(batch.to(device)))
+    ids = tuple(dataset.id_text(p)[0] for p in np.flatnonzero(~heard).tolist())
+    if ids:
+        yield ids, torch.zeros(len(ids), 0, model.tokenizer.size), torch.zeros(len(ids), dtype=torch.long)
+
+
+def recognised(
+    model: CtcModel, heard: Iterable[Emissions], decoder: Decoder | None = None
+) -> dict[str, list[WordSpan]]:
+    """Words of what ``emissions`` gave, with frames and confidence, by utterance id; greedy if not said otherwise."""
+    found: dict[str, list[WordSpan]] = {}
+    search, scaling = decoder or greedy_decoder(model)
+    for names, log_probs, frames in heard:
+        said = search(log_probs, frames)
+        for name, rows, count, ids in zip(names, log_probs.cpu(), frames.tolist(), said, strict=True):
+            found[name] = words_of(align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer, scaling)
+    return found
+
+
+def check_features(model: CtcModel, dataset: Dataset) -> None:
+    """See that a dataset is what the model reads.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    expected = model.encoder.config.features
+    if dataset.features != expected:
+        paths = ", ".join(str(store.path) for store in dataset.stores)
+        how = "the store anew" if dataset.features.kind == expected.kind else f"it with --features {expected.kind}"
+        raise ConfigError(f"{paths} holds {dataset.features}, the model reads {expected}: prepare {how}")
+
+
+def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
+    """The transcripts as they were given.
+
+    Raises:
+        ConfigError: a chunk has no transcript, or the features are not the model's.
+    """
+    check_features(model, dataset)
+    found = dict(dataset.id_text(p) for p in range(len(dataset)))
+    missing = [i for i, text in found.items() if text is None]
+    if missing:
+        raise ConfigError(f"{len(missing)} utterances have no transcript (first: {missing[0]}): they cannot be scored")
+    return {i: text or "" for i, text in found.items()}
+
+
+def evaluate(
+    model: CtcModel,
+    dataset: Dataset,
+    batch_seconds: float = BATCH_SECONDS,
+    decoder: Decoder | None = None,
+    normaliser: str | None = None,
+) -> Score:
+    """Word and character error rate against the transcripts, of greedy decoding if not said otherwise.
+
+    Both sides are normalised, by the model's normaliser if no other is named; what they give as they stand is in
+    ``raw``. How far the confidences of the words can be trusted is in it too, see ``score``.
+
+    Raises:
+        ConfigError: a chunk has no transcript, the features are not the model's, or there is no such normaliser.
+    """
+    normalise("", normaliser or model.normaliser)  # better refused now than after hours
+    said = references(model, dataset)
+    found = recognised(model, emissions(model, dataset, batch_seconds), decoder)
+    return score_words(said, found, normaliser or model.normaliser)
+
+
+def score_words(said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]], normaliser: str) -> Score:
+    """Recognised words against references, both normalised, since a vocabulary from elsewhere may be upper case."""
+    confidences = {name: _confidences(spans, normaliser) for name, spans in found.items()}
+    raw_texts = {name: " ".join(span.text for span in spans) for name, spans in found.items()}
+    reference, hypothesis = (
+        {name: normalise(text, normaliser) for name, text in texts.items()} for texts in (said, raw_texts)
+    )
+    return replace(score(reference, hypothesis, confidences), raw=score(said, raw_texts))
+
+
+def _confidences(spans: Sequence[WordSpan], normaliser: str) -> list[float]:
+    """Of each word of the normalised text: a recognised word may vanish there, or become several."""
+    alone = iter([(word, span.probability) for span in spans for word in normalise(span.text, normaliser).split()])
+    words = normalise(" ".join(span.text for span in spans), normaliser).split()
+    # What surrounds a word can make it vanish, as "and" in a number; it never makes one.
+    return [next(probability for own, probability in alone if own == word) for word in words]
+
+
+def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
+    """Write ``score.json``, ``utterances.jsonl``, ``report.txt`` and ``trn`` files into ``out``; returns the report.
+
+    ``ref.trn`` and ``hyp.trn`` are what NIST's sclite reads: a text a line, its utterance in brackets. Where there are
+    confidences, ``confidence.png`` shows how far they can be trusted.
+    """
+    kinds = [(str(about.get("normaliser", "")), result), *([("raw", result.raw)] if result.raw else [])]
+    rows = [
+        (text, name, f"{rate:.2%}", "{:.2%} .. {:.2%}".format(*interval), *_counts(counts))
+        for text, kind in kinds
+        for name, rate, interval, counts in (
+            ("WER", kind.wer, kind.wer_interval, kind.words),
+            ("CER", kind.cer, kind.cer_interval, kind.characters),
+        )
+    ]
+    parts = [
+        text_table(("text", "", "rate", "95 % interval", "reference", "sub", "ins", "del"), rows),
+        f"{len(result.utterances)} utterances, {result.sentence_error_rate:.1%} with an error",
+        *([_trust(result.calibration)] if result.calibration else []),
+        "Worst utterances:",
+        *(f"  {u.utterance_id}\n    ref: {u.reference}\n    hyp: {u.hypothesis}" for u in result.worst(10)),
+        "Top confusions (reference -> hypothesis):",
+        *(
+            f"  {c.count:5d}  {c.reference or '(nothing)'} -> {c.hypothesis or '(nothing)'}"
+            for c in result.confusions()
+        ),
+    ]
+    text = "\n".join(parts) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(u.as_dict(), ensure_ascii=False) for u in result.utterances]
+    write_atomic(out / "utterances.jsonl", "\n".join(lines) + "\n")
+    for name, side in (("ref.trn", "reference"), ("hyp.trn", "hypothesis")):
+        names = (re.sub(r"[()\s]", "_", u.utterance_id) for u in result.utterances)
+        write_atomic(out / name, (f"{getattr(u, side)} ({i})\n" for u, i in zip(result.utterances, names, strict=True)))
+    if result.calibration:
+        bins = result.calibration.bins
+        plot_reliability([(b.confidence, b.right, b.count) for b in bins], out / "confidence.png")
+    write_atomic(out / "report.txt", text)
+    write_atomic(out / "score.json", as_json(about | result.as_dict()))
+    return text
+
+
+def remove_score(out: Path) -> None:
+    """Delete what ``write_score`` wrote into a folder, and the folder if nothing else is in it."""
+    for name in SCORE_FILES:
+        (out / name).unlink(missing_ok=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+
+
+def _trust(calibration: Calibration) -> str:
+    words = calibration.num_words
+    confidence, right = (
+        sum(b.count * getattr(b, k) for b in calibration.bins) / words for k in ("confidence", "right")
+    )
+    return (
+        f"Of {words} recognised words {right:.1%} are right; their mean confidence is {confidence:.1%}, "
+        f"the expected calibration error {calibration.ece:.1%}"
+    )
+
+
+def _counts(counts: Any) -> tuple[int, int, int, int]:
+    return counts.reference_length, counts.substitutions, counts.insertions, counts.deletions

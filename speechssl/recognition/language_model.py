@@ -1,0 +1,100 @@
+"""Weights of a language model, found on a development set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from speechssl.data.batches import Dataset
+from speechssl.decoding.beam import BeamConfig, BeamSearch, separator
+from speechssl.recognition.evaluate import Emissions, beam_decoder, emissions, recognised, references, score_words
+from speechssl.recognition.model import CtcModel
+from speechssl.runtime.device import log
+from speechssl.scoring.score import Scaling, Score
+
+GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}
+STEPS = {"lm_weight": 0.5, "prior_scale": 0.15, "word_score": 1.0}  # from the best, for as long as that gets better
+MOST = 50  # looks, after which no further round of steps begins
+MIN_PRIOR = 1e-4  # of a token that the recogniser hardly ever says
+
+
+class Tried(NamedTuple):
+    """Weights and the errors they made."""
+
+    config: BeamConfig
+    score: Score
+
+
+class Tuned(NamedTuple):
+    """All that was tried, the best first, greedy decoding beside it, and (V,) ln of the share of each token."""
+
+    greedy: Score
+    tried: list[Tried]
+    log_prior: Tensor
+
+    @property
+    def best(self) -> BeamConfig:
+        """The best weights, with the scaling that made the confidences of their words probabilities."""
+        config, score = self.tried[0]
+        scaling = score.calibration.scaling if score.calibration else Scaling()
+        return config.model_copy(update={f"confidence_{name}": value for name, value in asdict(scaling).items()})
+
+
+def tune(
+    model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable[[BeamConfig, Tensor], BeamSearch]
+) -> Tuned:
+    """Try all of ``GRID``, since the best value of one depends on the others, then go on from the best step by step.
+
+    The best has the lowest sum of word and character error rate, then weight: by words alone a poor recogniser with a
+    language model of few words does best to leave most of what was said out (docs/log.md 48). The recogniser runs once.
+    With a language model over pieces that begin words themselves there is no score for each word.
+
+    Args:
+        search: a beam search with these weights and this log-prior.
+
+    Raises:
+        ConfigError: a chunk has no transcript, or the features are not the model's.
+    """
+    said = references(model, dataset)
+    heard = [(ids, rows.cpu(), frames.cpu()) for ids, rows, frames in emissions(model, dataset)]
+    greedy = score_words(said, recognised(model, heard), model.normaliser)
+    log_prior = _log_prior(heard)
+    tried: list[Tried] = []
+    has_words = config.unit == "words" or separator(model.tokenizer)
+    grid = {name: values for name, values in GRID.items() if name != "word_score" or has_words}
+
+    def look(**changes: float) -> None:
+        given = (tried[0].config if tried else config).model_copy(update=changes)
+        if given not in [t.config for t in tried]:
+            found = recognised(model, heard, beam_decoder(search(given, log_prior)))
+            tried.append(Tried(given, score_words(said, found, model.normaliser)))
+            log(", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in grid) + _rates(tried[-1]))
+
+    def best() -> BeamConfig:
+        tried.sort(key=lambda t: (t.score.wer + t.score.cer, t.config.lm_weight))
+        return tried[0].config
+
+    for values in product(*grid.values()):
+        look(**dict(zip(grid, values, strict=True)))
+    here: BeamConfig | None = None
+    while here != best() and len(tried) < MOST:
+        here = best()
+        for name in grid:
+            middle, step = getattr(here, name), STEPS[name]
+            for value in (round(middle - step, 2), round(middle + step, 2)):
+                if name == "word_score" or 0 <= value <= (1 if name == "prior_scale" else value):
+                    look(**{name: value})
+    return Tuned(greedy, tried, log_prior)
+
+
+def _log_prior(heard: Sequence[Emissions]) -> Tensor:
+    """(V,) ln of the mean probability of each token over all frames, none below ``MIN_PRIOR``."""
+    rows = [row[:n].float() for _, batch, frames in heard for row, n in zip(batch, frames.tolist(), strict=True)]
+    return torch.cat(rows).exp().mean(0).clamp(min=MIN_PRIOR).log()
+
+
+def _rates(tried: Tried) -> str:
+    return f": WER {tried.score.wer:.1%}, CER {tried.score.cer:.1%}"

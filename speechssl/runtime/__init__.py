@@ -1,0 +1,1 @@
+"""The machine under a run: device, seeds, log lines, processes, several machines."""

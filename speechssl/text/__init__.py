@@ -1,0 +1,1 @@
+"""Transcripts: normalised, and as tokens."""

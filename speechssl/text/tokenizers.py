@@ -1,0 +1,344 @@
+"""Text on its way to and from the recogniser: versioned normalisers, and tokenizers whose id 0 is the CTC blank."""
+
+import io
+import json
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.text.english import numbers_as_words, plain_words
+
+BLANK_ID = 0
+UNK_ID = 1
+BLANK_TEXT = "<pad>"  # its name in lists of tokens; it decodes to nothing
+UNK_TEXT = "⁇"  # what an unknown token decodes to: visible, and never part of normalised text
+
+TOKENIZER_FILE = "tokenizer.json"
+SENTENCEPIECE_FILE = "tokenizer.model"
+
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ＇`´", "'"))
+# Zero-width joiner and non-joiner are spelling in Persian and in Indic scripts: like the apostrophe they stay inside
+# words.
+_INNER = "'\u200c\u200d"
+_ZERO_WIDTH_SPACE = "\u200b"
+
+
+def normalise(text: str, name: str) -> str:
+    """``text`` under the normaliser called ``name``: a key of ``NORMALISERS``.
+
+    A name ends in a version. What a name does never changes, so scores stay comparable; a better rule gets a new name.
+
+    Raises:
+        ConfigError: no such normaliser.
+    """
+    if name not in NORMALISERS:
+        raise ConfigError(f"unknown normaliser {name!r}: choose one of {', '.join(NORMALISERS)}")
+    return NORMALISERS[name](text)
+
+
+def _none_1(text: str) -> str:
+    return text
+
+
+def _basic_1(text: str) -> str:
+    """Lower-case words separated by single spaces; letters, marks, numbers and inner apostrophes stay.
+
+    Lower case and not case folding, which would respell words (``ß`` to ``ss``). Unicode NFC, so that one spelling has
+    one form. Punctuation and symbols separate words. Applying it twice changes nothing.
+    """
+    text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+    text = re.sub("''+", " ", "".join(map(_basic_1_character, text)))
+    words = (word.strip(_INNER) for word in text.split())
+    # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that would count as an error.
+    return unicodedata.normalize(
+        "NFC", " ".join(w for w in words if any(unicodedata.category(c)[0] in "LN" for c in w))
+    )
+
+
+def _basic_1_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if "\ufe00" <= character <= "\ufe0f":  # variation selectors choose a picture, though Unicode calls them marks
+        return ""
+    if category[0] in "LMN" or character in _INNER:
+        return character
+    if category == "Cf" and character != _ZERO_WIDTH_SPACE:  # soft hyphen, byte order mark, direction: not a boundary
+        return ""
+    return " "
+
+
+def _english_1(text: str) -> str:
+    """``basic-1`` of English with one spelling for one reading: numbers, contractions, titles; no hesitations.
+
+    For measuring, where the transcripts' spelling of numbers and the like is nobody's error. British and American
+    spellings stay as they are. Applying it twice changes nothing.
+    """
+    before = None
+    while text != before:  # what is written out or left out can bring words together
+        before = text
+        text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+        text = " ".join(plain_words(_basic_1(numbers_as_words(text)).split()))
+    return text
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {"none-1": _none_1, "basic-1": _basic_1, "english-1": _english_1}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. Id 0 is the CTC blank, id 1 the unknown token.
+
+    Runs of white space count as one space, and there is none at either end, before encoding and after decoding.
+
+    Attributes:
+        size: number of ids, blank and unknown included: the width of the CTC head.
+        alphabet: the characters that can be encoded without the unknown token.
+        texts: by id, what each token stands for; the blank has a name.
+    """
+
+    blank_id: ClassVar[int] = BLANK_ID
+    unk_id: ClassVar[int] = UNK_ID
+    size: int
+    alphabet: frozenset[str]
+    texts: tuple[str, ...]
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``, never the blank; what lies outside the alphabet becomes ``unk_id``."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``, each in 0..size-1. Repeats are taken as meant (collapse first), blanks are ignored."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """File names and contents that ``load_tokenizer`` needs in a model folder."""
+
+    def unknown(self, text: str) -> set[str]:
+        """Characters of ``text`` that no token can spell."""
+        return set(_one_line(text)) - self.alphabet
+
+    def has_unknown(self, text: str) -> bool:
+        """Whether encoding ``text`` loses a character."""
+        return bool(self.unknown(text))
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        assert all(0 <= i < self.size for i in ids), f"token ids must be in 0..{self.size - 1}"
+        return [i for i in ids if i != BLANK_ID]
+
+
+class CharTokenizer(Tokenizer):
+    """One token per character (Unicode code point); the space is the word boundary."""
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        """``characters``: distinct single characters in the order of their ids, which start at 2."""
+        if len(set(characters)) != len(characters) or any(len(c) != 1 for c in characters):
+            raise ConfigError("a character tokenizer takes distinct single characters")
+        self.characters = tuple(characters)
+        self.alphabet = frozenset(characters)
+        self.texts = (BLANK_TEXT, UNK_TEXT, *self.characters)
+        self.size = len(self.texts)
+        self._ids = {character: i for i, character in enumerate(self.characters, start=2)}
+
+    @classmethod
+    def train(cls, texts: Iterable[str]) -> "CharTokenizer":
+        """The characters of ``texts``, sorted, and always the space.
+
+        Raises:
+            ConfigError: the texts hold no character.
+        """
+        return cls(sorted({" "}.union(*_training_lines(texts))))
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(character, UNK_ID) for character in _one_line(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
+
+    def files(self) -> dict[str, bytes]:
+        return {TOKENIZER_FILE: _as_json({"kind": "chars", "characters": list(self.characters)})}
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Subword pieces of a SentencePiece model; its ids shifted by one to make room for the blank."""
+
+    def __init__(self, model: bytes) -> None:
+        """``model``: a serialised SentencePiece model whose unknown piece has id 0.
+
+        Raises:
+            CheckpointError: not such a model.
+        """
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            self._processor = SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise CheckpointError("not a SentencePiece model: write the tokenizer again") from error
+        num_pieces = self._processor.get_piece_size()
+        if self._processor.unk_id() != UNK_ID - 1:
+            raise CheckpointError(f"the SentencePiece model has its unknown piece at {self._processor.unk_id()}, not 0")
+        self.model = model
+        self.size = num_pieces + 1
+        pieces = [self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces)]
+        self.texts = (BLANK_TEXT, UNK_TEXT, *pieces)
+        self.alphabet = frozenset(piece for piece in pieces if len(piece) == 1)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, model_type: str) -> "SentencePieceTokenizer":
+        """A model of the words in ``texts``; the same texts give the same bytes.
+
+        Args:
+            vocab_size: number of pieces, the unknown piece included and the blank not (``size`` is one more).
+            model_type: "bpe" or "unigram".
+
+        Raises:
+            ConfigError: ``vocab_size`` is too small or too large for these texts (the limit is named), the texts are
+                empty, or they hold a character that SentencePiece reserves.
+        """
+        from sentencepiece import SentencePieceTrainer
+
+        if model_type not in ("bpe", "unigram"):
+            raise ConfigError(f"unknown SentencePiece model type {model_type!r}: choose bpe or unigram")
+        lines = _training_lines(texts)
+        model = io.BytesIO()
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                model_type=model_type,
+                vocab_size=vocab_size,
+                character_coverage=1.0,
+                normalization_rule_name="identity",  # normalising is ``normalise``'s work, and only once
+                # Longer lines it drops silently; below 10 it refuses to train.
+                max_sentence_length=max(10, max(len(line.encode()) for line in lines) + 1),
+                num_threads=1,  # the sums of unigram training depend on the number of threads
+                unk_id=UNK_ID - 1,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ConfigError(_vocabulary_advice(str(error), f"{model_type}:{vocab_size}")) from error
+        tokenizer = cls(model.getvalue())
+        lost = sorted(set().union(*map(tokenizer.unknown, lines)))
+        if lost:
+            raise ConfigError(
+                f"SentencePiece cannot spell {lost[:3]}: remove these characters, or use basic-1 or chars"
+            )
+        return tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        return [i + 1 for i in self._processor.encode(_one_line(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _one_line(self._processor.decode([i - 1 for i in self._checked(ids)]))
+
+    def files(self) -> dict[str, bytes]:
+        table = {"kind": "sentencepiece", "size": self.size}
+        return {TOKENIZER_FILE: _as_json(table), SENTENCEPIECE_FILE: self.model}
+
+
+class VocabularyTokenizer(Tokenizer):
+    """A list of tokens that another library made: letters of either case, digraphs, markers such as ``<s>``.
+
+    A token decodes to what it is, markers and the unknown token too, as transformers' pipeline prints them.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        """``tokens``: by id, the blank first and the unknown token second; a space where words meet."""
+        if len(tokens) < 3 or not all(isinstance(token, str) and token for token in tokens):
+            raise ConfigError("a vocabulary holds the blank, the unknown token and at least one more, each with a text")
+        self.texts = tuple(tokens)
+        self.size = len(self.texts)
+        self._ids = {token: i for i, token in reversed([*enumerate(self.texts)][2:])}
+        # A transcript in the other case is meant, where a letter is there in one case only.
+        for token, i in list(self._ids.items()):
+            for other in (token.lower(), token.upper()):
+                if len(other) == len(token):  # not SS for ß
+                    self._ids.setdefault(other, i)
+        self.alphabet = frozenset(token for token in self._ids if len(token) == 1)
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._pattern = re.compile("|".join([*map(re.escape, longest_first), "."]), re.DOTALL)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(token, UNK_ID) for token in self._pattern.findall(_one_line(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
+
+    def files(self) -> dict[str, bytes]:
+        return {TOKENIZER_FILE: _as_json({"kind": "vocabulary", "tokens": list(self.texts)})}
+
+
+def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
+    """A tokenizer for ``texts``, which are normalised already.
+
+    Args:
+        spec: "chars", or a SentencePiece type with its number of pieces: "bpe:500", "unigram:500".
+
+    Raises:
+        ConfigError: another ``spec``, or one that does not suit the texts.
+    """
+    if spec == "chars":
+        return CharTokenizer.train(texts)
+    match = re.fullmatch(r"(bpe|unigram):([1-9][0-9]{0,6})", spec)
+    if match is None:
+        raise ConfigError(f"unknown tokenizer {spec!r}: choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500")
+    return SentencePieceTokenizer.train(texts, int(match[2]), match[1])
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer whose ``files()`` lie in ``folder``.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the kind is unknown.
+    """
+    path = Path(folder) / TOKENIZER_FILE
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        kind = table["kind"]
+        if kind == "chars":
+            return CharTokenizer(table["characters"])
+        if kind == "vocabulary":
+            return VocabularyTokenizer(table["tokens"])
+        if kind == "sentencepiece":
+            tokenizer = SentencePieceTokenizer((Path(folder) / SENTENCEPIECE_FILE).read_bytes())
+            if tokenizer.size != table["size"]:
+                raise CheckpointError(f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}")
+            return tokenizer
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no tokenizer: {error.filename} is missing") from error
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # not UTF-8, not JSON, or JSON of another shape
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    raise CheckpointError(f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary")
+
+
+def _training_lines(texts: Iterable[str]) -> list[str]:
+    lines = [line for line in map(_one_line, texts) if line]
+    if not lines:
+        raise ConfigError("no text to make a tokenizer from: every transcript is empty")
+    return lines
+
+
+def _vocabulary_advice(message: str, spec: str) -> str:
+    """SentencePiece's reason, which it gives only as prose with its source line, as one line of ours."""
+    if largest := re.search(r"too high.*<= (\d+)", message):
+        return f"tokenizer {spec} has more pieces than these texts support: use at most {largest[1]}, or chars"
+    if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return (
+            f"tokenizer {spec} has fewer pieces than these texts have characters: use at least {smallest[1]}, or chars"
+        )
+    return f"tokenizer {spec} cannot be trained on these texts: {message}"
+
+
+def _as_json(table: object) -> bytes:
+    return (json.dumps(table, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,465 @@
+"""The one loop, for pretraining and fine-tuning: update, log, validate, save; resumed by calling it again."""
+
+import fcntl
+import json
+import math
+import operator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechssl.config import Settings, Table, as_json, as_table
+from speechssl.data.batches import Batch
+from speechssl.errors import CheckpointError, ConfigError, TrainingError
+from speechssl.pictures import plot_errors, plot_training
+from speechssl.runtime import distributed as ranks
+from speechssl.runtime.device import Device, Precision, autocast, derive_seed, log, pick_device
+from speechssl.storage.checkpoint import (
+    checkpoints,
+    load_folder,
+    load_into,
+    remove_folder,
+    remove_partial,
+    save_folder,
+    step_folder,
+)
+from speechssl.training.health import Health, HealthConfig
+from speechssl.training.metrics import Console, MetricsFile, cut_back
+from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
+from speechssl.transcription.formats import remove_leftovers, write_atomic
+
+# They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
+# their checksums count, not where they lie.
+_FREE = {
+    "preset",  # where settings started from, which are all here themselves
+    "train.log_every",
+    "train.keep",
+    "train.device",
+    "units.teacher",
+    "init.path",
+    "batch.micro_seconds",
+}
+PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
+LOCK = ".lock"  # of the process that trains in a run folder, and gone with it however it ends: the file says nothing
+BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
+
+
+class TrainConfig(Settings):
+    """Length, cadence and safety of a run."""
+
+    steps: int = Field(1000, ge=1, description="updates in all")
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(25, ge=1, description="updates between progress lines")
+    save_every: int = Field(200, ge=1, description="updates between checkpoints")
+    validate_every: int = Field(200, ge=1, description="updates between measurements on the development set")
+    keep: int = Field(2, ge=1, description="checkpoints kept")
+    max_bad_steps: int = Field(5, ge=1, description="non-finite updates in a row that stop the run")
+    device: Device = Field("auto")
+    precision: Precision = Field("float32", description="bfloat16: autocast of the matrix products")
+    health: HealthConfig = Field(HealthConfig())
+
+
+class StepBatches(Protocol):
+    """Where the data of an update comes from; process ``rank`` of ``ranks`` gets its share, which may be empty."""
+
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a run measures itself while it trains, and keeps its best model."""
+
+    measure: Callable[[], Mapping[str, float]]
+    best_by: str
+    """Key of ``measure``'s result; lower is better."""
+    keep_best: Callable[[Mapping[str, float]], None]
+    picture: str = "wer.png"
+
+
+@dataclass
+class Progress:
+    """Everything a resumed run needs beside weights and optimiser: the step, and what has been seen."""
+
+    step: int = 0
+    best: float = math.inf
+    bad_in_a_row: int = 0
+
+
+def fit(
+    model: nn.Module,
+    batches: StepBatches,
+    optim: OptimConfig,
+    train: TrainConfig,
+    run: str | Path,
+    settings: Table | None = None,
+    validation: Validation | None = None,
+    notes: Mapping[str, str] | None = None,
+    finish: Callable[[], None] = lambda: None,
+) -> None:
+    """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
+
+    The same call continues a run that was stopped in any way, and gives the same weights as one that never was: update
+    ``step`` depends on nothing but the seed, the step and the weights. ``model(batch, step, statistics)`` returns a
+    ``LossOutput`` of sums; gradients of all micro-batches are added and divided once by the update's whole weight.
+    Under torchrun all processes call it alike and share every update (``ranks``); rank 0 alone validates and writes.
+
+    Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
+
+    Args:
+        model: moved to ``train.device``; parameters that do not require a gradient stay as they are.
+        batches: where the data of an update comes from; only asked for the step that is due.
+        run: a run folder of these very settings, or one that is empty or not there.
+        settings: all resolved settings, JSON values (default: ``optim`` and ``train``); a run folder made with
+            others is refused.
+        validation: measured every ``train.validate_every`` updates and after the last.
+        notes: texts by file name to keep in the run folder, once it is known to be this run's.
+        finish: called by rank 0 after the last update, while the run folder is still this process's alone.
+
+    Raises:
+        ConfigError: the folder holds another run, or something else, or another process trains in it.
+        TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written.
+    """
+    run, device = Path(run), pick_device(train.device)
+    ranks.start(device)
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.rank() == 0:
+                _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)}, held)
+                for name, text in (notes or {}).items():
+                    write_atomic(run / name, text)
+        _fit(model, batches, optim, train, run, device, validation)
+        with ranks.together():
+            if ranks.rank() == 0:
+                finish()
+
+
+def _fit(
+    model: nn.Module,
+    batches: StepBatches,
+    optim: OptimConfig,
+    train: TrainConfig,
+    run: Path,
+    device: torch.device,
+    validation: Validation | None,
+) -> None:
+    """``fit`` in a folder that is this run's, and nobody else's meanwhile."""
+    first = ranks.rank() == 0
+    model.to(device)
+    optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
+    progress = _resume(model, optimizer, run)
+    if progress.step >= train.steps:
+        say(f"all {train.steps} updates of {run} are done already: give another run folder for more (or --force)")
+    _start_alike(model, progress, run)
+    with ranks.together():
+        journal = _Journal(run, train, progress.step) if first else None
+    with _stop_flag() as stopping:
+        while progress.step < train.steps:
+            row = _update(model, batches, optimizer, optim, train, progress, run)
+            progress.step = done = progress.step + 1
+            last = done == train.steps
+            if validation and (last or done % train.validate_every == 0):
+                with ranks.together():
+                    if first:
+                        row |= _validate(model, validation, progress)
+            # Asked once: a signal must not arrive between saving and leaving.
+            stop = ranks.anywhere(bool(stopping))
+            saves = last or done % train.save_every == 0 or stop
+            with ranks.together():
+                if journal:
+                    journal.metrics.add(row)
+                    if saves or done % train.log_every == 0:
+                        # Before saving: a checkpoint must never be ahead of the file that a resumed run continues.
+                        journal.write()
+                    if saves:
+                        _save(model, optimizer, progress, run, train.keep)
+                        journal.draw(last or stop, validation.picture if validation else None)
+                    if last and journal.health.at_chance():
+                        say("the run ends at chance: its model predicts nothing yet. Give more train.steps")
+            if stop:
+                number = stopping[0] if stopping else signal.SIGTERM
+                say(
+                    f"{signal.Signals(number).name}: saved {step_folder(run, done)}; the same command, without "
+                    "--force, goes on from here"
+                )
+                raise SystemExit(128 + number)
+
+
+def say(message: str) -> None:
+    """A line of the log, once however many processes run."""
+    if ranks.rank() == 0:
+        log(message)
+
+
+def _update(
+    model: nn.Module,
+    batches: StepBatches,
+    optimizer: torch.optim.Optimizer,
+    optim: OptimConfig,
+    train: TrainConfig,
+    progress: Progress,
+    run: Path,
+) -> dict[str, Any]:
+    """One update; returns its metrics, still on the device."""
+    step, started = progress.step, time.perf_counter()
+    device = next(model.parameters()).device
+    with ranks.together():
+        micro_batches = [batch.to(device) for batch in batches.micro_batches(step, ranks.rank(), ranks.count())]
+    loaded = time.perf_counter()
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(device, train.precision):
+        statistics = _whole_statistics(model, micro_batches, step)
+    counts, sums = _add_gradients(model, micro_batches, statistics, step, train)
+    ranks.sum_gradients(p for p in model.parameters() if p.requires_grad)
+    counts, sums = ranks.total(counts, torch.device("cpu")), ranks.total(sums, device)
+    weight = max(1, counts["weight"])
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    for parameter in parameters:
+        assert parameter.grad is not None
+        parameter.grad.div_(weight)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+    rate = learning_rate(step, train.steps, optim)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if bool(torch.isfinite(norm)):
+        optimizer.step()
+        progress.bad_in_a_row = 0
+    else:
+        _report_bad(batches, step, progress, train, run)
+    row: dict[str, Any] = {"step": step + 1} | {name: value / weight for name, value in sums.items()}
+    now = time.perf_counter()
+    return row | {"grad_norm": norm, "lr": rate} | counts | {"data_s": loaded - started, "time_s": now - started}
+
+
+def _add_gradients(
+    model: nn.Module, micro_batches: list[Batch], statistics: Any, step: int, train: TrainConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave the summed gradients of this process's ``micro_batches``; returns sums: weight and audio, and metrics."""
+    device, rank = next(model.parameters()).device, ranks.rank()
+    weight, sums = 0, dict[str, Tensor | float]()
+    for index, batch in enumerate(micro_batches):
+        # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
+        torch.manual_seed(derive_seed(train.seed, step, index, *([rank] if rank else [])))
+        with autocast(device, train.precision):
+            output = model(batch, step, statistics)
+        output.total.backward()
+        weight += output.weight
+        for name, value in output.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return {"weight": weight, "audio_s": sum(batch.audio_s for batch in micro_batches)}, sums
+
+
+def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -> Any:
+    """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
+    if (len(micro_batches) == 1 and ranks.count() == 1) or not hasattr(model, "statistics"):
+        return None
+    measure = cast(Callable[[Batch, int], Any], model.statistics)
+    parts = [measure(batch, step) for batch in micro_batches]
+    own: Any = reduce(operator.add, parts) if parts else None
+    whole = ranks.total(vars(own) if parts else {}, next(model.parameters()).device)
+    return replace(own, **whole) if parts else None
+
+
+def _report_bad(batches: StepBatches, step: int, progress: Progress, train: TrainConfig, run: Path) -> None:
+    """A non-finite gradient changed nothing; say which utterances, and stop when it goes on."""
+    progress.bad_in_a_row += 1
+    with ranks.together():
+        if ranks.rank() == 0:
+            # Asked for again as one process would: those of all ranks, without a message.
+            ids = [i for batch in batches.micro_batches(step) for i in batch.ids]
+            with (run / BAD_STEPS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
+            log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
+    if progress.bad_in_a_row >= train.max_bad_steps:
+        raise TrainingError(
+            f"{progress.bad_in_a_row} updates in a row were not finite (last: {step + 1}); their utterances are in "
+            f"{run / BAD_STEPS}. Lower optim.lr, or remove those utterances"
+        )
+
+
+class _Journal:
+    """What rank 0 writes of a run: metrics, its health, progress lines, pictures."""
+
+    def __init__(self, run: Path, train: TrainConfig, step: int) -> None:
+        self.run, self.plotted = run, -math.inf
+        self.console = Console(train.log_every, train.steps)
+        self.health = Health(train.health, train.steps)
+        for row in cut_back(run / "metrics.jsonl", step):
+            self.health.remember(row)
+        if (run / BAD_STEPS).exists():
+            cut_back(run / BAD_STEPS, step)
+        self.metrics = MetricsFile(run / "metrics.jsonl")
+
+    def write(self) -> None:
+        for new in self.metrics.flush():
+            self.health.check(int(new["step"]) - 1, new)
+            self.console.line(new)
+
+    def draw(self, at_once: bool, errors: str | None) -> None:
+        """Pictures, when ``at_once`` or when the last ones are old."""
+        if at_once or time.monotonic() - self.plotted > PLOT_EVERY_S:
+            self.plotted = time.monotonic()
+            plot_training(self.run / "metrics.jsonl", self.run / "loss.png")
+            if errors:
+                plot_errors(self.run / "metrics.jsonl", self.run / errors)
+
+
+def _start_alike(model: nn.Module, progress: Progress, run: Path) -> None:
+    """The weights of rank 0 for all, who must have found the same checkpoint."""
+    step = torch.tensor(progress.step)
+    ranks.copy_from_first([step, *model.state_dict().values()])
+    if ranks.anywhere(int(step) != progress.step):
+        raise ConfigError(f"{run} is not one folder for all processes: give a --run on a disk that they share")
+
+
+def _validate(model: nn.Module, validation: Validation, progress: Progress) -> Mapping[str, float]:
+    model.eval()
+    measured = validation.measure()
+    if measured[validation.best_by] < progress.best:
+        progress.best = measured[validation.best_by]
+        validation.keep_best(measured)
+    return measured
+
+
+def _claim(run: Path, settings: Table, held: ExitStack) -> None:
+    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes.
+
+    Nobody else can claim it until ``held`` is closed.
+    """
+    path = run / "settings.json"
+    if path.exists():
+        _check_settings(path, settings)
+    else:
+        if run.exists() and not run.is_dir():
+            raise ConfigError(f"{run} is a file: give another --run")
+        run.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith("."))
+        if foreign:
+            raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
+    held.enter_context(only_process(run))
+    if path.exists():  # perhaps another process's, which has ended since
+        _check_settings(path, settings)
+    else:
+        write_atomic(path, as_json(settings))
+    remove_leftovers(run)
+    remove_partial(run)
+    remove_partial(run / "checkpoints")
+
+
+@contextmanager
+def only_process(run: Path) -> Iterator[None]:
+    """Keep the run folder ``run`` to this process: two that train in it would write over each other's checkpoints.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    path = run / LOCK
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process trains in {run}: wait for its end, or give another --run") from error
+        except OSError:  # a file system without locks: nothing can be known
+            log(f"{run} lies where files cannot be locked: see to it that one process alone trains there")
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise ConfigError(f"{run} was deleted just now: give the command again")
+        yield
+
+
+def _check_settings(path: Path, settings: Table) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
+    old, new = _flat(before), _flat(settings)
+    changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
+    if changed:
+        shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
+        raise ConfigError(
+            f"{path.parent} was started with other settings ({shown}): give another --run, or use --force"
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, run: Path, keep: int) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    best = None if math.isinf(progress.best) else progress.best
+    record = {"kind": "checkpoint", "step": progress.step, "best": best, "bad_in_a_row": progress.bad_in_a_row}
+    save_folder(step_folder(run, progress.step), tensors, record)
+    # Those of later updates were passed over as damaged: they must not crowd out what can be read.
+    mine = step_folder(run, progress.step).name
+    for old in [path for path in checkpoints(run) if path.name <= mine][keep:]:
+        remove_folder(old)
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Progress:
+    """State of the newest checkpoint that can be read; a damaged one is reported and passed over."""
+    for path in checkpoints(run):
+        try:
+            tensors, record = load_folder(path)
+        except CheckpointError as error:
+            say(f"passing over a checkpoint: {error}")
+            continue
+        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        load_into(model, weights, str(path))
+        for name, parameter in model.named_parameters():
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"optimizer.{key}.{name}")
+                if value is not None:
+                    state[key] = value.to(parameter.device)  # the step too: fused AdamW counts on the device
+            if state:
+                optimizer.state[parameter] = state
+        best = record["best"]
+        say(f"continuing after update {record['step']} from {path}")
+        return Progress(int(record["step"]), math.inf if best is None else float(best), int(record["bad_in_a_row"]))
+    if checkpoints(run):
+        say("no checkpoint can be read: starting from the first update")
+    return Progress()
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """An empty list that SIGTERM or SIGINT fills: the loop finishes its update, saves and leaves.
+
+    A second SIGINT ends it at once.
+    """
+    received: list[int] = []
+
+    def receive(number: int, _frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
+        yield received
+        return
+    # Ignored since the start, it stays so: a terminal's Ctrl-C is not meant for a script's job in the background.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
