@@ -1,7 +1,6 @@
 """Settings: frozen pydantic models, read from TOML presets and ``--set a.b=v``; unknown names are refused."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -123,10 +122,3 @@ def _known_names(kind: type[BaseModel], prefix: str) -> list[str]:
 def as_table(settings: BaseModel) -> Table:
     """Plain JSON-ready values, for run folders and checkpoints."""
     return settings.model_dump(mode="json")
-
-
-def as_json(table: Any) -> str:
-    """JSON with sorted keys: the same settings give the same bytes, always valid UTF-8."""
-    text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    # A path that is not UTF-8 holds lone surrogates; ``\udcff`` is how JSON writes one, and it reads back equal.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,42 +1,14 @@
 """Pictures and tables of a run: loss and code use while it trains, error rates on the development set."""
 
-import json
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechssl.storage.json_text import Row, read_metrics
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Row = dict[str, Any]
-_LOG = logging.getLogger(__name__)
-
-
-def read_metrics(path: Path) -> list[Row]:
-    """Rows of a JSONL file, in order; a missing file has none.
-
-    A last line that is not whole is ignored: a run is writing it, or was killed while it did. Any other line that is
-    not a JSON object is skipped with a warning that names it.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        elif number < len(lines):
-            _LOG.warning("%s line %d is not a JSON object: skipped", path, number)
-    return rows
 
 
 def plot_training(metrics_path: Path, out_png: Path) -> None:

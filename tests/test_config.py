@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from speechssl.config import (
-    Settings,
-    as_json,
-    as_table,
-    build,
-    merge,
-    parse_overrides,
-    preset_names,
-    read_preset,
-)
+from speechssl.config import Settings, as_table, build, merge, parse_overrides, preset_names, read_preset
 from speechssl.errors import ConfigError
+from speechssl.storage.json_text import as_json
 
 
 class Inner(Settings):

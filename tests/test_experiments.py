@@ -17,12 +17,12 @@ from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.pictures import read_metrics
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune, load_encoder, pretrain
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import FinetuneSettings, PretrainSettings, finetune_settings, pretrain_settings
 

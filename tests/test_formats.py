@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.errors import ConfigError
+from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.transcription.formats import (
     FORMATS,
     CueLimits,
@@ -25,7 +26,6 @@ from speechssl.transcription.formats import (
     common_root,
     cues,
     output_path,
-    remove_leftovers,
     to_ctm,
     to_json,
     to_jsonl,
@@ -33,7 +33,6 @@ from speechssl.transcription.formats import (
     to_tsv,
     to_txt,
     to_vtt,
-    write_atomic,
 )
 
 WORDS = (Word(0.0, 0.4, "hello", 0.9), Word(0.5, 1.25, "wörld", 0.12345))

@@ -31,10 +31,10 @@ from speechssl.config import build
 from speechssl.data.batches import Batch
 from speechssl.decoding.greedy import greedy, min_ctc_frames
 from speechssl.encoder.masking import MaskConfig
-from speechssl.pictures import read_metrics
 from speechssl.pretraining.contrastive import Contrastive, Draws
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.health import LossOutput
 from speechssl.training.loop import TrainConfig, fit

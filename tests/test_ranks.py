@@ -26,13 +26,13 @@ from speechssl.data.batches import Batch, BatchConfig, Batches, Dataset
 from speechssl.data.store import Store
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.pictures import read_metrics
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.finetune import finetune, pretrain, pretrain_cost
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.runtime import distributed as ranks
 from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training import loop as train
 from speechssl.training.loop import TrainConfig, Validation, fit

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.pictures import plot_errors, plot_training, read_metrics, text_table
+from speechssl.pictures import plot_errors, plot_training, text_table
+from speechssl.storage.json_text import read_metrics
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:

@@ -23,9 +23,9 @@ from speechssl.config import build
 from speechssl.data.batches import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
-from speechssl.pictures import read_metrics
 from speechssl.recognition.finetune import pretrain
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.training.health import Health, LossOutput
 from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit, only_process
 from speechssl.training.optim import OptimConfig

@@ -41,7 +41,7 @@ from turns import OURS, Side, Turns, alternate, best_peer, compared, machine, me
 from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak
 from speechssl.audio.features import num_units
 from speechssl.audio.reader import load_audio
-from speechssl.config import Table, as_json
+from speechssl.config import Table
 from speechssl.data.batches import Batch, collate
 from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
@@ -51,6 +51,7 @@ from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.runtime.device import generator
 from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.loop import fit
 from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings

@@ -24,10 +24,11 @@ from turns import machine
 
 from speechssl.analysis.benchmark import write_speech
 from speechssl.analysis.profiler import Spread, spread
-from speechssl.config import Table, as_json
+from speechssl.config import Table
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
-from speechssl.pictures import read_metrics, text_table
+from speechssl.pictures import text_table
+from speechssl.storage.json_text import as_json, read_metrics
 from speechssl.training.presets import PretrainSettings, resolve_settings
 
 WARM_UP = 2  # updates

@@ -28,11 +28,12 @@ import numpy as np
 
 from speechssl import pictures as report
 from speechssl.audio.reader import write_wav
-from speechssl.config import Table, as_json
+from speechssl.config import Table
 from speechssl.data.batches import BatchConfig, Batches, Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.runtime.device import peak_memory_gb
+from speechssl.storage.json_text import as_json
 
 RATE_HZ = 16_000
 PART_S = 0.05

@@ -33,10 +33,11 @@ from scipy.stats import spearmanr
 
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
-from speechssl.pictures import finish_panel, new_figure, read_metrics, save_figure, text_table
+from speechssl.pictures import finish_panel, new_figure, save_figure, text_table
 from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import read_metrics
 from speechssl.training.presets import PretrainSettings, finetune_settings, pretrain_settings
-from speechssl.transcription.formats import write_atomic
 
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine

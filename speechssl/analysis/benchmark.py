@@ -35,13 +35,14 @@ from speechssl.corpus.layouts import Manifest, Record, scan
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.pictures import read_metrics, text_table
+from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import BATCH_SECONDS
 from speechssl.recognition.finetune import finetune, pretrain
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import Precision, derive_seed, generator, log, peak_memory_gb, pick_device
 from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
 from speechssl.transcription.transcribe import Failure, find_audio, transcribe

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechssl.audio.features import FeatureConfig, featurise
-from speechssl.config import as_json
 from speechssl.data.batches import Batch, Dataset, choose_minutes
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy, min_ctc_frames
@@ -21,8 +20,9 @@ from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure,
 from speechssl.recognition.evaluate import length_batches
 from speechssl.runtime.device import derive_seed, generator
 from speechssl.scoring.score import score
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import CharTokenizer, normalise, train_tokenizer
-from speechssl.transcription.formats import write_atomic
 
 Target = Literal["characters", "keyword", "digit", "speaker"]
 TARGETS: Mapping[Target, str] = {

@@ -23,7 +23,7 @@ from speechssl import __version__
 from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.analysis.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.analysis.probing import as_text as probes_as_text
-from speechssl.config import Table, as_json, as_table, build, parse_overrides
+from speechssl.config import Table, as_table, build, parse_overrides
 from speechssl.corpus.layouts import scan
 from speechssl.data.batches import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
@@ -51,16 +51,13 @@ from speechssl.recognition.pseudo_labels import KEEP, label
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import HoursProgress, log, one_line, pick_device
 from speechssl.scoring.compare import comparison, read_system
+from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder, remove_folder, set_aside
+from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import NORMALISERS, load_tokenizer, normalise
 from speechssl.training.loop import LOCK, only_process
 from speechssl.training.presets import finetune_settings, pretrain_settings
-from speechssl.transcription.formats import (
-    FORMATS,
-    CueLimits,
-    remove_leftovers,
-    write_atomic,
-)
+from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import claim, outcome, plan_outputs
 from speechssl.transcription.transcribe import Failure
 from speechssl.transcription.workers import Job, in_order, made_by, transcribe_files

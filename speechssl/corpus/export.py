@@ -8,7 +8,7 @@ from urllib.parse import quote
 from speechssl.audio.reader import stream_mono
 from speechssl.corpus.layouts import Manifest, Record
 from speechssl.errors import ManifestError
-from speechssl.transcription.formats import write_atomic
+from speechssl.storage.atomic import write_atomic
 
 
 def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 from speechssl.audio.reader import AUDIO_SUFFIXES
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.device import log
-from speechssl.transcription.formats import write_atomic
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import json_line
 
 # Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
 UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
@@ -537,13 +538,3 @@ def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
         }
         lines.append(json_line({name: value for name, value in row.items() if value is not None}))
     write_atomic(target, "".join(lines))
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """One line of JSON that is valid UTF-8: readable where it can be, escaped where a path is not UTF-8."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return line + "\n"

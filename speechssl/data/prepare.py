@@ -45,8 +45,8 @@ from speechssl.data.store import Store, TableWriter, is_store, shard_name
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.pictures import text_table
 from speechssl.runtime.device import deaf_to_interrupts, end_with_parent, limit_memory, log
+from speechssl.storage.atomic import write_atomic
 from speechssl.text.tokenizers import normalise
-from speechssl.transcription.formats import write_atomic
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 

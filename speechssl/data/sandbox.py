@@ -11,7 +11,7 @@ from pathlib import Path
 
 from speechssl.errors import AudioError, SpeechsslError
 from speechssl.runtime.device import deaf_to_interrupts, end_with_parent, limit_memory, log, memory_limit
-from speechssl.transcription.formats import write_atomic
+from speechssl.storage.atomic import write_atomic
 
 READING = ".reading"  # suffix of what names the file that is being read
 CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:

@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from speechssl.config import Settings, as_json, build
+from speechssl.config import Settings, build
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.transcription.formats import write_atomic
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import as_json
 
 FORMAT, VERSION = "speechssl store", 1
 INDEX = np.dtype(

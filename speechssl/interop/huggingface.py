@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechssl.config import Table, as_json, build
+from speechssl.config import Table, build
 from speechssl.encoder.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.interop.foreign_model import (
@@ -26,6 +26,7 @@ from speechssl.interop.foreign_model import (
 from speechssl.interop.weight_names import check_portable, from_dialect, to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel
+from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import SentencePieceTokenizer
 
 # Settings of theirs that we do not have, and the only value under which the model is one of ours.

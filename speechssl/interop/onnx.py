@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
-from speechssl.config import as_json
 from speechssl.data.batches import Batch, collate
 from speechssl.encoder.encoder import EncoderConfig, EncoderOutput
 from speechssl.encoder.padding import after_window, zero_padding
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import generator
+from speechssl.storage.json_text import as_json
 
 GRAPH = "model.onnx"
 ABOUT = "about.json"

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from speechssl.config import Table, as_json, build
+from speechssl.config import Table, build
 from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.foreign_model import (
@@ -25,6 +25,7 @@ from speechssl.interop.foreign_model import (
 from speechssl.interop.weight_names import check_portable, from_dialect, to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel
+from speechssl.storage.json_text import as_json
 
 WEIGHTS, SETTINGS, LABELS = "model.safetensors", "config.json", "labels.json"
 # Heads of the models in torchaudio.pipelines, by width, layers and feed-forward width: no shape tells them.

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechssl.config import as_json
 from speechssl.data.batches import Dataset
 from speechssl.decoding.align import WordSpan, align, words_of
 from speechssl.decoding.beam import BeamSearch
@@ -22,8 +21,9 @@ from speechssl.errors import ConfigError
 from speechssl.pictures import plot_reliability, text_table
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score import Calibration, Scaling, Score, score
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import normalise
-from speechssl.transcription.formats import write_atomic
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores

@@ -20,7 +20,6 @@ from speechssl.decoding.beam import LM_FOLDER
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.encoder.encoder import Encoder, EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.pictures import read_metrics
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.pretraining.hidden_units import Units
 from speechssl.pretraining.random_projection import RandomProjection
@@ -33,6 +32,7 @@ from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import derive_seed, peak_memory_gb, pick_device
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import Tokenizer, normalise, train_tokenizer
 from speechssl.training.loop import TrainConfig, Validation, fit, say
 from speechssl.training.presets import FinetuneSettings, PretrainSettings

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from speechssl.errors import CheckpointError
-from speechssl.transcription.formats import sync_folder
+from speechssl.storage.atomic import sync_folder
 
 TENSORS = "tensors.safetensors"
 RECORD = "record.json"

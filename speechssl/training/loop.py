@@ -19,12 +19,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speechssl.config import Settings, Table, as_json, as_table
+from speechssl.config import Settings, Table, as_table
 from speechssl.data.batches import Batch
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.pictures import plot_errors, plot_training
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import Device, Precision, autocast, derive_seed, log, pick_device
+from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import (
     checkpoints,
     load_folder,
@@ -34,10 +35,10 @@ from speechssl.storage.checkpoint import (
     save_folder,
     step_folder,
 )
+from speechssl.storage.json_text import as_json
 from speechssl.training.health import Health, HealthConfig
 from speechssl.training.metrics import Console, MetricsFile, cut_back
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
-from speechssl.transcription.formats import remove_leftovers, write_atomic
 
 # They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
 # their checksums count, not where they lie.

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from speechssl.pictures import read_metrics
 from speechssl.runtime.device import log
-from speechssl.transcription.formats import write_atomic
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import read_metrics
 
 MEASURED, PROBE = ("dev_wer", "dev_cer"), "probe_"  # error rates among the metrics: of a recogniser, of linear probes
 

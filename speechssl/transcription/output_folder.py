@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from speechssl.config import Table, as_json
+from speechssl.config import Table
 from speechssl.errors import ConfigError
-from speechssl.transcription.formats import FORMATS, CueLimits, Transcript, common_root, output_path, write_atomic
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import as_json
+from speechssl.transcription.formats import FORMATS, CueLimits, Transcript, common_root, output_path
 from speechssl.transcription.transcribe import Failure, find_audio
 
 STDIN = Path("-")

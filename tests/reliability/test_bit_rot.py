@@ -16,10 +16,10 @@ from speechssl.decoding.ngram import arpa_lines, estimate
 from speechssl.errors import SpeechsslError
 from speechssl.recognition.finetune import pretrain
 from speechssl.recognition.model import load_ctc, save_ctc
+from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import PretrainSettings
-from speechssl.transcription.formats import write_atomic
 
 
 def use_store(folder: Path) -> None:

@@ -20,12 +20,12 @@ from speechssl.config import build
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.errors import CheckpointError
-from speechssl.pictures import read_metrics
 from speechssl.recognition.finetune import pretrain
 from speechssl.storage import checkpoint
+from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
+from speechssl.storage.json_text import read_metrics
 from speechssl.training.presets import PretrainSettings
-from speechssl.transcription.formats import remove_leftovers, write_atomic
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 

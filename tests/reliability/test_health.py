@@ -17,8 +17,8 @@ from speechssl.config import build, merge
 from speechssl.data.batches import Batch, Batches
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
-from speechssl.pictures import read_metrics
 from speechssl.recognition.finetune import pretrain
+from speechssl.storage.json_text import read_metrics
 from speechssl.training import loop as train
 from speechssl.training.presets import PretrainSettings
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import SMALL_ENCODER
 from test_train import SETTINGS, _toml
 
-from speechssl.pictures import read_metrics
 from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.json_text import read_metrics
 
 SAVE_EVERY = 4
 STEPS = 40

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_kills import STEPS, learned, num_logged, write_preset
 
-from speechssl.pictures import read_metrics
+from speechssl.storage.json_text import read_metrics
 
 
 def start(count: int, store: Path, preset: Path, run: Path) -> "subprocess.Popen[bytes]":

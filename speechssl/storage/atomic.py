@@ -1,0 +1,58 @@
+"""Files that are either whole or not there: written beside the old one, flushed, renamed."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes left in a folder, at any depth, that were killed inside ``write_atomic``.
+
+    A process that is still alive on this machine keeps its files.
+    """
+    for path in folder.rglob(".speechssl-*-*.tmp"):
+        process = path.name.split("-")[1]
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, whole or in parts, so that ``path`` holds what it held before or all of it, even after a power cut.
+
+    UTF-8. Missing folders are made. A process killed inside leaves a hidden file beside it, see ``remove_leftovers``.
+    """
+    parts = [text] if isinstance(text, str) else text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of our own, not one made from the target's, which may be as long as names can be.
+    temporary = path.parent / f".speechssl-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk: a file that was renamed into it is there after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
