@@ -12,7 +12,7 @@ from speechssl.audio.features import FeatureConfig
 from speechssl.data.batches import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 
 
 class Lengths:

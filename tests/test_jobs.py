@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from speechssl.decoding.beam import LM_FOLDER
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.model import save_ctc
-from speechssl.runtime.device import HoursProgress
+from speechssl.runtime.log import HoursProgress
 from speechssl.storage.checkpoint import model_folder, save_folder
 from speechssl.transcription import workers as jobs
 from speechssl.transcription.formats import FORMATS, CueLimits

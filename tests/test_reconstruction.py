@@ -9,7 +9,7 @@ from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import normalise_valid
 from speechssl.pretraining.masked_prediction import DecoderConfig
 from speechssl.pretraining.reconstruction import Reconstruction, ReconstructionConfig
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 
 MASK = MaskConfig(prob=0.5, length=3)
 

@@ -14,7 +14,9 @@ import torch
 
 from speechssl.errors import ConfigError
 from speechssl.runtime import device as runtime
-from speechssl.runtime.device import HoursProgress, autocast, derive_seed, generator, log, pick_device, trim_memory
+from speechssl.runtime.device import autocast, pick_device, trim_memory
+from speechssl.runtime.log import HoursProgress, log
+from speechssl.runtime.seeds import derive_seed, generator
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ from speechssl.interop.huggingface import quiet_transformers
 from speechssl.pictures import text_table
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import CharTokenizer

@@ -40,7 +40,9 @@ from speechssl.recognition.evaluate import BATCH_SECONDS
 from speechssl.recognition.finetune import finetune, pretrain
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime import distributed as ranks
-from speechssl.runtime.device import Precision, derive_seed, generator, log, peak_memory_gb, pick_device
+from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
+from speechssl.runtime.log import log
+from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer

@@ -18,7 +18,7 @@ from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
 from speechssl.recognition.evaluate import length_batches
-from speechssl.runtime.device import derive_seed, generator
+from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.scoring.score import score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json

@@ -49,7 +49,8 @@ from speechssl.recognition.language_model import tune
 from speechssl.recognition.model import load_ctc
 from speechssl.recognition.pseudo_labels import KEEP, label
 from speechssl.runtime import distributed as ranks
-from speechssl.runtime.device import HoursProgress, log, one_line, pick_device
+from speechssl.runtime.device import pick_device
+from speechssl.runtime.log import HoursProgress, log, one_line
 from speechssl.scoring.compare import comparison, read_system
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder, remove_folder, set_aside

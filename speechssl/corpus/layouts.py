@@ -18,7 +18,7 @@ from typing import Any
 
 from speechssl.audio.reader import AUDIO_SUFFIXES
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.runtime.device import log
+from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import json_line
 

@@ -14,7 +14,7 @@ from speechssl.audio.features import INT16_SCALE, FeatureConfig, num_units
 from speechssl.config import Settings, build
 from speechssl.data.store import Chunk, Store
 from speechssl.errors import ConfigError
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 
 
 class BatchConfig(Settings):

@@ -44,7 +44,8 @@ from speechssl.data.shards import (
 from speechssl.data.store import Store, TableWriter, is_store, shard_name
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.pictures import text_table
-from speechssl.runtime.device import deaf_to_interrupts, end_with_parent, limit_memory, log
+from speechssl.runtime.log import log
+from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory
 from speechssl.storage.atomic import write_atomic
 from speechssl.text.tokenizers import normalise
 

@@ -10,7 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from speechssl.errors import AudioError, SpeechsslError
-from speechssl.runtime.device import deaf_to_interrupts, end_with_parent, limit_memory, log, memory_limit
+from speechssl.runtime.log import log
+from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory, memory_limit
 from speechssl.storage.atomic import write_atomic
 
 READING = ".reading"  # suffix of what names the file that is being read

@@ -26,7 +26,7 @@ from speechssl.corpus.layouts import Record
 from speechssl.data.sandbox import READING, as_reject, cpu_limit_s, reading
 from speechssl.data.store import Chunk, ShardWriter, jsonl, shard_name
 from speechssl.errors import AudioError
-from speechssl.runtime.device import limit_cpu
+from speechssl.runtime.processes import limit_cpu
 from speechssl.storage.atomic import write_atomic
 
 PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more

@@ -19,7 +19,7 @@ from speechssl.config import Settings, as_table, build
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.decoding.ngram import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, is_binary, read_arpa
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.runtime.device import log, quiet_stderr
+from speechssl.runtime.log import log, quiet_stderr
 from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.text.tokenizers import SentencePieceTokenizer, Tokenizer, normalise
 

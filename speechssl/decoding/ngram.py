@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speechssl.data.store import Store, is_store
 from speechssl.errors import ConfigError
-from speechssl.runtime.device import log
+from speechssl.runtime.log import log
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPECIAL = (UNKNOWN, BEGIN, END)  # ids 0, 1, 2

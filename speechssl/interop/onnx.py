@@ -21,7 +21,7 @@ from speechssl.encoder.encoder import EncoderConfig, EncoderOutput
 from speechssl.encoder.padding import after_window, zero_padding
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcModel
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.storage.json_text import as_json
 
 GRAPH = "model.onnx"

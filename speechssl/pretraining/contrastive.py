@@ -23,7 +23,7 @@ from speechssl.pretraining.masked_prediction import (
     masked_context,
 )
 from speechssl.pretraining.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.training.health import LossOutput
 
 

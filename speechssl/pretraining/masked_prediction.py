@@ -16,7 +16,7 @@ from speechssl.encoder.encoder import Encoder, Visible
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import ConfigError
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 
 
 class DecoderConfig(Settings):

@@ -12,7 +12,7 @@ from speechssl.data.batches import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.masked_prediction import DecoderConfig, context_and_rows, make_decoder
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.training.health import LossOutput
 
 

@@ -19,7 +19,7 @@ from speechssl.pretraining.masked_prediction import (
     make_decoder,
     masked_context,
 )
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.training.health import LossOutput
 
 

@@ -29,12 +29,14 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.pseudo_labels import KEEP, read_labels, with_labels
 from speechssl.runtime import distributed as ranks
-from speechssl.runtime.device import derive_seed, peak_memory_gb, pick_device
+from speechssl.runtime.device import peak_memory_gb, pick_device
+from speechssl.runtime.distributed import say
+from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import Tokenizer, normalise, train_tokenizer
-from speechssl.training.loop import TrainConfig, Validation, fit, say
+from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.presets import FinetuneSettings, PretrainSettings
 
 STALE = 3  # measurements in a row without a better one before it is said

@@ -12,7 +12,7 @@ from speechssl.data.batches import Dataset
 from speechssl.decoding.beam import BeamConfig, BeamSearch, separator
 from speechssl.recognition.evaluate import Emissions, beam_decoder, emissions, recognised, references, score_words
 from speechssl.recognition.model import CtcModel
-from speechssl.runtime.device import log
+from speechssl.runtime.log import log
 from speechssl.scoring.score import Scaling, Score
 
 GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}

@@ -22,7 +22,7 @@ from speechssl.encoder.kernels import Dropout
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.runtime.device import generator
+from speechssl.runtime.seeds import generator
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.text.tokenizers import Tokenizer, load_tokenizer, normalise

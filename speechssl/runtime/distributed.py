@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from speechssl.errors import ConfigError, TrainingError
+from speechssl.runtime import distributed as ranks
+from speechssl.runtime.log import log
 
 MEETING = timedelta(minutes=2)  # until all processes have come; a lost launch is better started again
 WAITING = timedelta(hours=2)  # for each other: while rank 0 validates
@@ -148,3 +150,9 @@ def _talking(trouble: str = "another process of this run is gone; see its own me
     except (RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{trouble} ({reason})") from error
+
+
+def say(message: str) -> None:
+    """A line of the log, once however many processes run."""
+    if ranks.rank() == 0:
+        log(message)

@@ -6,7 +6,6 @@ import math
 import operator
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,11 @@ from speechssl.data.batches import Batch
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.pictures import plot_errors, plot_training
 from speechssl.runtime import distributed as ranks
-from speechssl.runtime.device import Device, Precision, autocast, derive_seed, log, pick_device
+from speechssl.runtime.device import Device, Precision, autocast, pick_device
+from speechssl.runtime.distributed import say
+from speechssl.runtime.log import log
+from speechssl.runtime.processes import stop_flag
+from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import (
     checkpoints,
@@ -165,7 +168,7 @@ def _fit(
     _start_alike(model, progress, run)
     with ranks.together():
         journal = _Journal(run, train, progress.step) if first else None
-    with _stop_flag() as stopping:
+    with stop_flag() as stopping:
         while progress.step < train.steps:
             row = _update(model, batches, optimizer, optim, train, progress, run)
             progress.step = done = progress.step + 1
@@ -195,12 +198,6 @@ def _fit(
                     "--force, goes on from here"
                 )
                 raise SystemExit(128 + number)
-
-
-def say(message: str) -> None:
-    """A line of the log, once however many processes run."""
-    if ranks.rank() == 0:
-        log(message)
 
 
 def _update(
@@ -438,29 +435,3 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Pr
     if checkpoints(run):
         say("no checkpoint can be read: starting from the first update")
     return Progress()
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[int]]:
-    """An empty list that SIGTERM or SIGINT fills: the loop finishes its update, saves and leaves.
-
-    A second SIGINT ends it at once.
-    """
-    received: list[int] = []
-
-    def receive(number: int, _frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
-        yield received
-        return
-    # Ignored since the start, it stays so: a terminal's Ctrl-C is not meant for a script's job in the background.
-    numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from speechssl.runtime.device import log
+from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import read_metrics
 

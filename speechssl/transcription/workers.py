@@ -18,7 +18,9 @@ from speechssl.decoding.beam import LM_FOLDER, load_lm
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.evaluate import beam_decoder
 from speechssl.recognition.model import load_ctc
-from speechssl.runtime.device import Device, HoursProgress, deaf_to_interrupts, end_with_parent, one_line, pick_device
+from speechssl.runtime.device import Device, pick_device
+from speechssl.runtime.log import HoursProgress, one_line
+from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent
 from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
 from speechssl.transcription.formats import Transcript
 from speechssl.transcription.transcribe import Failure, transcribe
