@@ -19,16 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speechssl.audio import containers
-from speechssl.audio.reader import (
-    AUDIO_SUFFIXES,
-    _Resampler,
-    declared_seconds,
-    load_audio,
-    speech_intervals,
-    split_at_silence,
-    stream_mono,
-    write_wav,
-)
+from speechssl.audio.reader import AUDIO_SUFFIXES, _Resampler, declared_seconds, load_audio, stream_mono, write_wav
+from speechssl.audio.silence import speech_intervals, split_at_silence
 from speechssl.errors import AudioError, ConfigError
 
 RATE = 16_000

@@ -24,7 +24,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from speechssl.audio.reader import MARGIN_S, load_audio, speech_intervals
+from speechssl.audio.reader import load_audio
+from speechssl.audio.silence import MARGIN_S, speech_intervals
 from speechssl.decoding.beam import load_lm
 from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import Decoder, beam_decoder

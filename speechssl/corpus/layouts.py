@@ -16,14 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from speechssl.audio.reader import AUDIO_SUFFIXES
+from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import json_line
 
-# Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
-UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
 UNUSED = "unused"  # a split that no verb takes unasked
 _SPLITS = {"valid": "dev", "validation": "dev", "val": "dev", "development": "dev", "eval": "test"}
 _TEXT_COLUMNS = ("transcription", "text", "sentence")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from speechssl.audio.features import FeatureConfig, featurise, num_units
-from speechssl.audio.reader import MAX_DURATION_S, WINDOW_S, Samples, Span, load_splitter, settled_chunks, stream_mono
+from speechssl.audio.reader import MAX_DURATION_S, Samples, Span, stream_mono
+from speechssl.audio.silence import WINDOW_S, load_splitter, settled_chunks
 from speechssl.config import Settings
 from speechssl.corpus.layouts import Record
 from speechssl.data.sandbox import READING, as_reject, cpu_limit_s, reading

@@ -15,17 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechssl.audio.features import featurise, num_units
-from speechssl.audio.reader import (
-    AUDIO_SUFFIXES,
-    SILENCE_PEAK,
-    WINDOW_S,
-    Samples,
-    Span,
-    is_steady,
-    settled_chunks,
-    stream_mono,
-)
-from speechssl.corpus.layouts import UNREADABLE_SUFFIXES
+from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, Samples, Span, stream_mono
+from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
 from speechssl.data.batches import collate
 from speechssl.decoding.align import align, words_of
 from speechssl.errors import AudioError, ConfigError
