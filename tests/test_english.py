@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.text.english import HESITATIONS, WORDS, cardinal, ordinal, year
-from speechssl.text.tokenizers import normalise
+from speechssl.text.normalise import normalise
 
 THEIRS = inflect.engine()
 

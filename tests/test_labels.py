@@ -22,7 +22,7 @@ from speechssl.recognition.finetune import TEXTS, finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
 from speechssl.storage.json_text import read_metrics
-from speechssl.text.tokenizers import normalise
+from speechssl.text.normalise import normalise
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from speechssl.recognition.evaluate import (
     write_score,
 )
 from speechssl.recognition.model import CtcModel
-from speechssl.text.tokenizers import NORMALISERS, normalise
+from speechssl.text.normalise import NORMALISERS, normalise
 
 
 @pytest.fixture(scope="module")

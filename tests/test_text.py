@@ -7,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.text.normalise import NORMALISERS, normalise
 from speechssl.text.tokenizers import (
-    NORMALISERS,
     CharTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
     VocabularyTokenizer,
     load_tokenizer,
-    normalise,
     train_tokenizer,
 )
 

@@ -22,7 +22,8 @@ from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.scoring.score import score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
-from speechssl.text.tokenizers import CharTokenizer, normalise, train_tokenizer
+from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import CharTokenizer, train_tokenizer
 
 Target = Literal["characters", "keyword", "digit", "speaker"]
 TARGETS: Mapping[Target, str] = {

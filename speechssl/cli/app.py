@@ -55,7 +55,8 @@ from speechssl.scoring.compare import comparison, read_system
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder, remove_folder, set_aside
 from speechssl.storage.json_text import as_json
-from speechssl.text.tokenizers import NORMALISERS, load_tokenizer, normalise
+from speechssl.text.normalise import NORMALISERS, normalise
+from speechssl.text.tokenizers import load_tokenizer
 from speechssl.training.loop import LOCK, only_process
 from speechssl.training.presets import finetune_settings, pretrain_settings
 from speechssl.transcription.formats import FORMATS, CueLimits

@@ -47,7 +47,7 @@ from speechssl.pictures import text_table
 from speechssl.runtime.log import log
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory
 from speechssl.storage.atomic import write_atomic
-from speechssl.text.tokenizers import normalise
+from speechssl.text.normalise import normalise
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 

@@ -21,7 +21,8 @@ from speechssl.decoding.ngram import BEGIN, END, SPECIAL, UNKNOWN, NgramModel, i
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.runtime.log import log, quiet_stderr
 from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
-from speechssl.text.tokenizers import SentencePieceTokenizer, Tokenizer, normalise
+from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import SentencePieceTokenizer, Tokenizer
 
 LM_FOLDER = "lm"  # in a model folder
 LOG_PRIOR = "log_prior"  # among its tensors

@@ -23,7 +23,7 @@ from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score import Calibration, Scaling, Score, score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
-from speechssl.text.tokenizers import normalise
+from speechssl.text.normalise import normalise
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores

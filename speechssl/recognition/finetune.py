@@ -35,7 +35,8 @@ from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.storage.json_text import read_metrics
-from speechssl.text.tokenizers import Tokenizer, normalise, train_tokenizer
+from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import Tokenizer, train_tokenizer
 from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.presets import FinetuneSettings, PretrainSettings
 

@@ -25,7 +25,8 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.runtime.seeds import generator
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
-from speechssl.text.tokenizers import Tokenizer, load_tokenizer, normalise
+from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import Tokenizer, load_tokenizer
 from speechssl.training.health import LossOutput
 
 
