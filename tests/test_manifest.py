@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from speechssl.audio.reader import write_wav
 from speechssl.corpus.export import write_fairseq, write_kaldi
-from speechssl.corpus.layouts import UNUSED, Manifest, Record, scan, split_manifest, write_jsonl
+from speechssl.corpus.layouts import scan
+from speechssl.corpus.manifest import UNUSED, Manifest, Record, write_jsonl
+from speechssl.corpus.splits import split_manifest
 from speechssl.errors import ConfigError, ManifestError
 
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from speechssl.audio.features import FeatureConfig, featurise
 from speechssl.audio.reader import load_audio, write_wav
 from speechssl.config import build
-from speechssl.corpus.layouts import Manifest, Record, scan, write_jsonl
+from speechssl.corpus.layouts import scan
+from speechssl.corpus.manifest import Manifest, Record, write_jsonl
 from speechssl.data.prepare import PrepareConfig, PrepareReport, prepare
 from speechssl.data.shards import Piece, Task, join_pieces
 from speechssl.data.store import Store

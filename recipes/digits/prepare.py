@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from speechssl.audio.reader import load_audio, write_wav
-from speechssl.corpus.layouts import Record, scan
+from speechssl.corpus.layouts import scan
+from speechssl.corpus.manifest import Record
 from speechssl.errors import ConfigError, SpeechsslError
 
 DIGITS_IN_A_STRING = 3, 7

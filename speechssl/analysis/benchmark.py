@@ -31,7 +31,8 @@ from speechssl import __version__
 from speechssl.analysis.profiler import Spread, Stopwatch, flop_counter, matmul_peak, processor, spread
 from speechssl.audio.features import FeatureConfig
 from speechssl.config import Table, merge
-from speechssl.corpus.layouts import Manifest, Record, scan
+from speechssl.corpus.layouts import scan
+from speechssl.corpus.manifest import Manifest, Record
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from speechssl.audio.reader import stream_mono
-from speechssl.corpus.layouts import Manifest, Record
+from speechssl.corpus.manifest import Manifest, Record
 from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic
 
@@ -28,7 +28,7 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
         path = str(root / record.audio)
         if path != path.strip() or "\n" in path or "\r" in path or path.endswith("|") or not _is_utf8(path):
             raise ManifestError(f"{record.id}: wav.scp cannot hold the path {record.audio!r}; rename the file")
-        key = _token(_printable(record.audio)) if parts else _token(record.id)
+        key = _token(printable(record.audio)) if parts else _token(record.id)
         audio[key] = path
         if parts:
             if record.duration_s is None:
@@ -83,12 +83,12 @@ def _token(name: str) -> str:
     return "".join(quote(c) if c.isspace() or c == "%" or not c.isprintable() else c for c in name)
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_utf8(path: str) -> bool:
-    return _printable(path) == path
+    return printable(path) == path
 
 
 def _write(folder: str | os.PathLike[str], name: str, lines: Iterable[str]) -> None:

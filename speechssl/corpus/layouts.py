@@ -4,64 +4,23 @@
 """
 
 import csv
-import hashlib
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
-from speechssl.errors import ConfigError, ManifestError
+from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
+from speechssl.corpus.splits import split_name
+from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
-from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import json_line
 
-UNUSED = "unused"  # a split that no verb takes unasked
-_SPLITS = {"valid": "dev", "validation": "dev", "val": "dev", "development": "dev", "eval": "test"}
 _TEXT_COLUMNS = ("transcription", "text", "sentence")
 _TIME_COLUMNS = ("start", "end", "offset", "begin", "start_time", "end_time")  # never passed over: texts of parts
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One recording or a part of one.
-
-    Attributes:
-        id: unique and stable: the path without its suffix, ``@offset`` behind it for a part, or the source's own.
-        audio: path below the manifest's root, with ``/``; bytes that are not UTF-8 are surrogates (``os.fsdecode``).
-        offset_s, duration_s: the part, seconds; a duration of None goes to the end of the file.
-        text: transcript; None = unlabelled.
-        speaker: None = unknown.
-        split: such as train, dev, test; None = not assigned yet.
-    """
-
-    id: str
-    audio: str
-    offset_s: float = 0.0
-    duration_s: float | None = None
-    text: str | None = None
-    speaker: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Records of one source, sorted by id, their audio below ``root``."""
-
-    root: Path
-    records: tuple[Record, ...]
-
-    @property
-    def labelled(self) -> bool:
-        """Whether any record has a transcript."""
-        return any(record.text is not None for record in self.records)
 
 
 def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
@@ -87,31 +46,20 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
         raise ManifestError(f"{path}: a root is for JSONL manifests and Kaldi folders: leave it out")
     if path.is_dir():
         if (path / "wav.scp").is_file():
-            return _manifest(Path(root or path), _read_kaldi(path, Path(root or path)))
-        return _manifest(path, _read_folder(path))
+            return make_manifest(Path(root or path), _read_kaldi(path, Path(root or path)))
+        return make_manifest(path, _read_folder(path))
     if not path.is_file():
         raise ManifestError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json"):
-        return _manifest(Path(root or path.parent), _read_jsonl(path, Path(root or path.parent)))
+        return make_manifest(Path(root or path.parent), _read_jsonl(path, Path(root or path.parent)))
     if suffix == ".csv":
-        return _manifest(path.parent, _read_whole_table(path, path.parent))
+        return make_manifest(path.parent, _read_whole_table(path, path.parent))
     if suffix == ".tsv":
         return _read_fairseq(path)
     if suffix in AUDIO_SUFFIXES:
-        return _manifest(path.parent, [Record("", path.name)])
+        return make_manifest(path.parent, [Record("", path.name)])
     raise ManifestError(f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio")
-
-
-def _manifest(root: Path, records: Iterable[Record]) -> Manifest:
-    ordered = tuple(sorted(_named(records), key=lambda record: record.id))
-    if not ordered:
-        raise ManifestError(f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}")
-    for a, b in pairwise(ordered):
-        if a.id == b.id:
-            same = "is listed twice" if a.audio == b.audio else f"stands for both {a.audio!r} and {b.audio!r}"
-            raise ManifestError(f"{root}: id {a.id!r} {same}")
-    return Manifest(root, ordered)
 
 
 # ---- paths and ids ------------------------------------------------------------------------------------------------
@@ -139,42 +87,6 @@ def _below(root: Path, audio: str, where: str) -> str:
     if relative.split(os.sep)[0] == ".." or not real.startswith(home.rstrip(os.sep) + os.sep):
         raise ManifestError(f"{where}: {audio!r} leads outside {root}: give the audio's folder as --root, or move it")
     return Path(relative).as_posix()
-
-
-def _printable(name: str) -> str:
-    """What is not UTF-8 written as backslash escapes, so that it fits into any file."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _named(records: Iterable[Record]) -> list[Record]:
-    """Ids where there is none: path without suffix, ``@offset`` for a part, with suffix where two would be equal."""
-    listed = list(records)
-    if all(record.id for record in listed):
-        return listed
-
-    def identify(record: Record, path: str) -> str:
-        part = record.offset_s > 0 or (record.duration_s is not None and shared[record.audio] > 1)
-        return _printable(path) + (f"@{record.offset_s:g}" if part else "")
-
-    shared = Counter(record.audio for record in listed)
-    paths = {_printable(record.audio) for record in listed}
-    short = [identify(record, os.path.splitext(record.audio)[0]) for record in listed]
-    count = Counter(short)
-    return [
-        record
-        if record.id
-        else replace(record, id=identify(record, record.audio) if count[name] > 1 or name in paths else name)
-        for record, name in zip(listed, short, strict=True)
-    ]
-
-
-def _split_name(name: str | None) -> str | None:
-    """``train-clean-100`` -> train, ``dev-other`` and ``validation`` -> dev; another name stays as it is."""
-    if not name:
-        return None
-    first = re.split(r"[-_.]", name.lower())[0]
-    first = _SPLITS.get(first, first)
-    return first if first in ("train", "dev", "test") else name
 
 
 # ---- readers ------------------------------------------------------------------------------------------------------
@@ -239,7 +151,7 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
     for name, record in heard.items():
         parts = name.split("/")
         speaker = parts[-3] if len(parts) >= 3 else None
-        split = _split_name(parts[0]) if len(parts) >= 4 else _split_name(root.name)
+        split = split_name(parts[0]) if len(parts) >= 4 else split_name(root.name)
         split = split if split in ("train", "dev", "test") else None
         joined.append(replace(record, text=texts.get(name), speaker=speaker, split=split))
     return joined
@@ -256,13 +168,13 @@ def _read_whole_table(path: Path, root: Path) -> list[Record]:
         used = {os.path.realpath(root / name) for name in listed}
         left_out = [file for file in left_out if os.path.realpath(file) not in used]
     if left_out:
-        log(f"{len(left_out)} recordings are not in {path} and are left out, {_printable(str(min(left_out)))} for one")
+        log(f"{len(left_out)} recordings are not in {path} and are left out, {printable(str(min(left_out)))} for one")
     return records
 
 
 def _read_table(path: Path, root: Path) -> Iterator[Record]:
     """Hugging Face's ``metadata.csv``: file_name, and a text, a speaker and a split where there are such columns."""
-    fallback = _split_name(path.parent.name) if path.parent != root else None
+    fallback = split_name(path.parent.name) if path.parent != root else None
     fallback = fallback if fallback in ("train", "dev", "test") else None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -287,7 +199,7 @@ def _read_table(path: Path, root: Path) -> Iterator[Record]:
                     audio=_below(root, os.path.join(below, row["file_name"]), where),
                     text=(row[text] or None) if text else None,  # a table has no other way to say "none"
                     speaker=(row[speaker] or None) if speaker else None,
-                    split=_split_name(row.get("split")) or fallback,
+                    split=split_name(row.get("split")) or fallback,
                 )
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8: {error}") from error
@@ -336,7 +248,7 @@ def _string(row: dict[str, Any], name: str, where: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return _printable(value)
+        return printable(value)
     if isinstance(value, int) and name in ("id", "speaker"):
         return str(value)
     raise ManifestError(f"{where}: {name} is {value!r}, a string is expected")
@@ -373,7 +285,7 @@ def _read_kaldi(folder: Path, root: Path) -> list[Record]:
         if not (0 <= start < end < 1e9):
             raise ManifestError(f"{where}: a segment from {start} to {end} s")
         records.append(Record(key, audio[recording], start, round(end - start, 6)))
-    split = _split_name(folder.name)
+    split = split_name(folder.name)
     split = split if split in ("train", "dev", "test") else None
     return [
         replace(record, text=texts.get(record.id), speaker=speakers.get(record.id), split=split) for record in records
@@ -399,7 +311,7 @@ def _read_fairseq(path: Path) -> Manifest:
     if not lines or "\t" in lines[0][1] or not os.path.isdir(path.parent / root):
         raise ManifestError(f"{path}:1: the first line of a fairseq .tsv is the folder of the audio")
     root = path.parent / root
-    split = _split_name(path.stem)
+    split = split_name(path.stem)
     records = [
         Record("", _below(root, line.rpartition("\t")[0] or line, where), split=split) for where, line in lines[1:]
     ]
@@ -412,7 +324,7 @@ def _read_fairseq(path: Path) -> Manifest:
                 raise ManifestError(f"{beside}: {len(texts)} lines for the {len(records)} recordings of {path.name}")
             records = [replace(record, text=text) for record, text in zip(records, texts, strict=True)]
             break
-    return _manifest(root, records)
+    return make_manifest(root, records)
 
 
 def _join_letters(line: str) -> str:
@@ -422,117 +334,4 @@ def _join_letters(line: str) -> str:
 # ---- splits -------------------------------------------------------------------------------------------------------
 
 
-def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> Manifest:
-    """Assign train, dev or test to every record without a split; given splits stay.
-
-    All records of a speaker fall into one split, and follow the split that another record of theirs has. Without a
-    speaker, or with fewer speakers than splits, all parts of a file do; with fewer files than splits, each part is on
-    its own. The choice is a hash of the name: it does not depend on order, and hardly on what else there is. Only a
-    split that would stay empty takes one group more. A record without a transcript, where others have one, can measure
-    nothing: it is train, or ``UNUSED`` where its speaker or file is in dev or test alone, or a part of it is.
-
-    Args:
-        dev, test: expected share of groups (speakers, files or parts), 0..1, together below 1.
-
-    Raises:
-        ConfigError: shares out of range.
-    """
-    if min(dev, test) < 0 or dev + test >= 1:
-        raise ConfigError(f"shares of dev {dev} and test {test}: each at least 0, together below 1")
-    given: dict[str, set[str]] = {}
-    for record in manifest.records:
-        if record.speaker is not None and record.split is not None:
-            given.setdefault(record.speaker, set()).add(record.split)
-    settled = {speaker: splits.pop() for speaker, splits in given.items() if len(splits) == 1}
-    silent = {r.id for r in manifest.records if r.split is None and r.text is None} if manifest.labelled else set()
-    open_records = [r for r in manifest.records if r.split is None and r.speaker not in settled and r.id not in silent]
-    speakers = {record.speaker for record in open_records} - {None}
-    wanted = 1 + (dev > 0) + (test > 0)
-    parts = Counter(record.audio for record in open_records)
-
-    def group(record: Record) -> str:
-        if record.speaker is not None and len(speakers) + len(settled) >= wanted:
-            return f"speaker {record.speaker}"
-        # One programme has one room and one text: a part of it in test knows those in train.
-        return f"audio {record.audio}" if parts[record.audio] > 1 and len(parts) >= wanted else f"id {record.id}"
-
-    taken = {record.split for record in manifest.records}
-    chosen = _choose({group(record) for record in open_records}, dev, test, taken)
-
-    def split_of(record: Record) -> str:
-        return record.split or settled.get(record.speaker or "") or chosen[group(record)]
-
-    divided = {r.id: replace(r, split=split_of(r)) for r in manifest.records if r.id not in silent}
-    learned = _learned(divided.values())
-    return replace(
-        manifest,
-        records=tuple(
-            divided.get(record.id) or replace(record, split="train" if learned(record) else UNUSED)
-            for record in manifest.records
-        ),
-    )
-
-
-def _learned(divided: Iterable[Record]) -> Callable[[Record], bool]:
-    """Whether a record may be learned from: nobody is heard in it whom dev or test measure, and no recording."""
-    splits: dict[tuple[str, str | None], set[str | None]] = {}
-    for record in divided:
-        for key in (("audio", record.audio), ("speaker", record.speaker)):
-            splits.setdefault(key, set()).add(record.split)
-    splits.pop(("speaker", None), None)
-
-    def learned(record: Record) -> bool:
-        audio, speaker = splits.get(("audio", record.audio)), splits.get(("speaker", record.speaker))
-        whole = record.offset_s == 0 and record.duration_s is None
-        return all(not found or "train" in found for found in (audio, speaker)) and not (
-            whole and audio and audio - {"train"}
-        )
-
-    return learned
-
-
-def _choose(groups: set[str], dev: float, test: float, taken: set[str | None]) -> dict[str, str]:
-    """Split of every group by its hash; ``taken`` splits hold records already."""
-
-    def place(name: str) -> float:
-        return int(hashlib.sha256(name.encode()).hexdigest()[:15], 16) / 16**15
-
-    def by_place(name: str) -> str:
-        here = place(name)
-        return "test" if here < test else "dev" if here < test + dev else "train"
-
-    chosen = {name: by_place(name) for name in groups}
-    for split, wanted in (("train", True), ("test", test > 0), ("dev", dev > 0)):
-        held = Counter(chosen.values())
-        if wanted and not held[split] and split not in taken:
-            spare = sorted((name for name in groups if held[chosen[name]] > 1), key=lambda name: (place(name), name))
-            if spare:
-                chosen[spare[-1] if split == "train" else spare[0]] = split
-    return chosen
-
-
 # ---- writing ------------------------------------------------------------------------------------------------------
-
-
-def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """Write a JSONL manifest that ``scan`` reads back; the same records give the same bytes.
-
-    ``audio_filepath`` starts at the folder of ``path`` where the audio lies below it; otherwise it starts at the
-    manifest's root, and ``scan(path, root=...)`` reads it.
-    """
-    target = Path(path)
-    folder, root = target.parent.resolve(), manifest.root.resolve()
-    prefix = root.relative_to(folder) if root.is_relative_to(folder) else Path()
-    lines = []
-    for record in manifest.records:
-        row = {
-            "id": record.id,
-            "audio_filepath": (prefix / record.audio).as_posix(),
-            "offset": record.offset_s or None,
-            "duration": record.duration_s,
-            "text": record.text,
-            "speaker": record.speaker,
-            "split": record.split,
-        }
-        lines.append(json_line({name: value for name, value in row.items() if value is not None}))
-    write_atomic(target, "".join(lines))

@@ -25,7 +25,9 @@ import numpy as np
 import torch
 
 from speechssl.config import as_table
-from speechssl.corpus.layouts import UNUSED, Manifest, Record, scan, split_manifest
+from speechssl.corpus.layouts import scan
+from speechssl.corpus.manifest import UNUSED, Manifest, Record
+from speechssl.corpus.splits import split_manifest
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.data.shards import (
     PARTS,

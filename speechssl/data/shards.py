@@ -23,7 +23,7 @@ from speechssl.audio.features import FeatureConfig, featurise, num_units
 from speechssl.audio.reader import MAX_DURATION_S, Samples, Span, stream_mono
 from speechssl.audio.silence import WINDOW_S, load_splitter, settled_chunks
 from speechssl.config import Settings
-from speechssl.corpus.layouts import Record
+from speechssl.corpus.manifest import Record
 from speechssl.data.sandbox import READING, as_reject, cpu_limit_s, reading
 from speechssl.data.store import Chunk, ShardWriter, jsonl, shard_name
 from speechssl.errors import AudioError
