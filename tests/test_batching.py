@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speechssl.audio.features import FeatureConfig
-from speechssl.data.batches import BatchConfig, Batches, Dataset, choose_minutes, collate, utterance_key
+from speechssl.data.batches import BatchConfig, Batches
+from speechssl.data.dataset import Dataset, choose_minutes, collate, utterance_key
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator

@@ -12,7 +12,7 @@ from conftest import SMALL_ENCODER, make_labelled
 
 from speechssl.audio.reader import write_wav
 from speechssl.config import as_table, build
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder

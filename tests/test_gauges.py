@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from speechssl.analysis import profiler as gauges
 from speechssl.analysis.profiler import PARTS, Spread, Stopwatch, flop_counter, matmul_peak, spread
 from speechssl.config import build
-from speechssl.data.batches import BatchConfig, Batches, Dataset
+from speechssl.data.batches import BatchConfig, Batches
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, EncoderConfig
 from speechssl.pretraining.contrastive import Contrastive

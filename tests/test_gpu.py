@@ -17,7 +17,7 @@ from speechssl.analysis.benchmark import bench_training
 from speechssl.analysis.probing import probe
 from speechssl.audio.features import FeatureConfig
 from speechssl.config import as_table, build, merge
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.decoding.beam import BeamConfig, load_lm, save_lm

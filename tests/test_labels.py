@@ -11,7 +11,7 @@ from conftest import make_labelled
 from test_experiments import tuned
 
 from speechssl.audio.features import FeatureConfig
-from speechssl.data.batches import Dataset, choose_minutes
+from speechssl.data.dataset import Dataset, choose_minutes
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan

@@ -13,7 +13,7 @@ from speechssl.analysis import probing
 from speechssl.analysis.probing import MIX, Probed, log_mel_frames, probe, watch, write_probes
 from speechssl.audio.reader import write_wav
 from speechssl.config import build
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.audio.features import FeatureConfig
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.decoding.greedy import greedy

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from speechssl.data.store import INDEX, Chunk, ShardWriter, Store, TableWriter, is_store, shard_name
+from speechssl.data.store import INDEX, Chunk, Store, is_store, shard_name
+from speechssl.data.store_writer import ShardWriter, TableWriter
 from speechssl.errors import ManifestError
 
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from conftest import SMALL_ENCODER, make_labelled
 from torch import Tensor, nn
 
 from speechssl.config import build
-from speechssl.data.batches import Batch
+from speechssl.data.dataset import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.recognition.finetune import pretrain

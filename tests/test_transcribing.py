@@ -17,7 +17,7 @@ from torch import Tensor
 from speechssl.audio.features import featurise
 from speechssl.audio.reader import Samples, stream_mono, write_wav
 from speechssl.audio.silence import split_at_silence
-from speechssl.data.batches import Batch, Dataset, collate
+from speechssl.data.dataset import Batch, Dataset, collate
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError

@@ -8,7 +8,7 @@ from test_experiments import tuned
 from torch import Tensor
 
 from speechssl.config import as_table
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
 from speechssl.decoding.ngram import arpa_lines, estimate, read_texts

@@ -42,7 +42,7 @@ from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak
 from speechssl.audio.features import num_units
 from speechssl.audio.reader import load_audio
 from speechssl.config import Table
-from speechssl.data.batches import Batch, collate
+from speechssl.data.dataset import Batch, collate
 from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.huggingface import quiet_transformers

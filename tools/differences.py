@@ -30,7 +30,7 @@ from reference.models import batch_of, gradients, noise, objective_as_theirs
 from reference.twins import ctc_twin, their_inputs, their_training
 
 from speechssl.config import Table, build, read_preset
-from speechssl.data.batches import Batch
+from speechssl.data.dataset import Batch
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
 from speechssl.encoder.masking import MaskConfig

@@ -29,7 +29,8 @@ import numpy as np
 from speechssl import pictures as report
 from speechssl.audio.reader import write_wav
 from speechssl.config import Table
-from speechssl.data.batches import BatchConfig, Batches, Dataset
+from speechssl.data.batches import BatchConfig, Batches
+from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.runtime.device import peak_memory_gb

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechssl.audio.features import FeatureConfig, featurise
-from speechssl.data.batches import Batch, Dataset, choose_minutes
+from speechssl.data.batches import length_batches
+from speechssl.data.dataset import Batch, Dataset, choose_minutes
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy, min_ctc_frames
 from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
-from speechssl.recognition.evaluate import length_batches
 from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.scoring.score import score
 from speechssl.storage.atomic import write_atomic

@@ -25,7 +25,7 @@ from speechssl.analysis.probing import TARGETS, Target, probe, watch, write_prob
 from speechssl.analysis.probing import as_text as probes_as_text
 from speechssl.config import Table, as_table, build, parse_overrides
 from speechssl.corpus.layouts import scan
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.decoding.beam import (

@@ -4,7 +4,6 @@ The sorted records are dealt into shards; a shard is one task, which only depend
 the store has the same bytes however many processes made it, and after a kill only unfinished shards are made again.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -14,9 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,14 @@ import torch
 
 from speechssl.config import as_table
 from speechssl.corpus.layouts import scan
-from speechssl.corpus.manifest import UNUSED, Manifest, Record
-from speechssl.corpus.splits import split_manifest
+from speechssl.corpus.manifest import Manifest
+from speechssl.data.account import Account, Tally
+from speechssl.data.cutter import PrepareConfig
+from speechssl.data.plan import RECIPE, digest, make_plan, tell_splits, with_splits
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.data.shards import (
     PARTS,
-    Account,
     Piece,
-    PrepareConfig,
-    Tally,
     Task,
     is_finished,
     join_pieces,
@@ -43,21 +40,18 @@ from speechssl.data.shards import (
     make_shard,
     split_shard,
 )
-from speechssl.data.store import Store, TableWriter, is_store, shard_name
+from speechssl.data.store import Store, is_store, shard_name
+from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.pictures import text_table
-from speechssl.runtime.log import log
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory
 from speechssl.storage.atomic import write_atomic
-from speechssl.text.normalise import normalise
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
 Progress = Callable[[float, float | None], None]
 
-RECIPE = 1  # raise it when the same plan would give other bytes
 TASKS_PER_JOB = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
-_FIELDS = tuple(field.name for field in fields(Record))
 
 
 @dataclass(frozen=True)
@@ -154,13 +148,13 @@ def prepare(
     if jobs < 0:
         raise ConfigError(f"jobs is {jobs}, allowed are 0 (all in this process) and more")
     given = source if isinstance(source, Manifest) else scan(source)
-    manifest = _with_splits(given, config)
-    tasks = _plan(manifest, Path(out), config)
-    plan = _digest([RECIPE, *(task.plan for task in tasks)])
+    manifest = with_splits(given, config)
+    tasks = make_plan(manifest, Path(out), config)
+    plan = digest([RECIPE, *(task.plan for task in tasks)])
     folder = Path(out)
     finished = _claim(folder, plan, force)
     if manifest.labelled:
-        _tell_splits(given, manifest)
+        tell_splits(given, manifest)
     if finished:
         return _report(Store(folder).account, config)
     done = 0.0
@@ -206,72 +200,6 @@ def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
 
 
 # ---- the plan -----------------------------------------------------------------------------------------------------
-
-
-def _with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
-    share = 0.1 if manifest.labelled else 0.0
-    dev, test = (share if given is None else given for given in (config.dev, config.test))
-    return split_manifest(manifest, dev, test)
-
-
-def _tell_splits(given: Manifest, split: Manifest) -> None:
-    """Say who was put where, and which sentences are on both sides: rates of those say too little."""
-    texts: dict[str | None, list[str]] = defaultdict(list)
-    for record in split.records:
-        texts[record.split].append(normalise(record.text or "", "basic-1"))
-    counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
-    if any(record.split is None for record in given.records):
-        by = "by speaker where known, else by file, or by part of fewer files than splits"
-        log(f"split {by} ({counts} recordings); a column `split` decides instead")
-    else:
-        log(f"split as given ({counts} recordings)")
-    if UNUSED in texts:
-        log(f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them")
-    known = set(texts["train"])
-    for name in ("dev", "test"):
-        both = sum(text in known for text in texts[name])
-        if both:
-            log(f"{both} of {len(texts[name])} transcripts of {name} are in train too: a language model knows them")
-
-
-def _plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[Task]:
-    splits = tuple(sorted({str(record.split) for record in manifest.records}))
-    if len(splits) > 255:
-        raise ConfigError(f"{len(splits)} different splits, at most 255 fit into a store")
-    settings = as_table(config)
-    settings.pop("max_bad_fraction")  # decides the exit code, not the bytes
-    tasks: list[Task] = []
-    records: list[Record] = []
-    sizes: list[int] = []
-
-    def deal() -> None:
-        rows = [{name: getattr(record, name) for name in _FIELDS} for record in records]
-        content = [settings, splits, len(tasks), rows, sizes]
-        tasks.append(
-            Task(len(tasks), folder, manifest.root, tuple(records), splits, config, _digest([RECIPE, *content]))
-        )
-        records.clear()
-        sizes.clear()
-
-    by_file = sorted(manifest.records, key=lambda record: (record.audio, record.offset_s, record.id))
-    for audio, group in groupby(by_file, key=lambda record: record.audio):
-        if sizes and (len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes):
-            deal()
-        records += group
-        sizes.append(_file_size(manifest.root / audio))
-    deal()
-    return tasks
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return -1
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _claim(folder: Path, plan: str, force: bool) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechssl.config import Settings
-from speechssl.data.batches import Batch
+from speechssl.data.dataset import Batch
 from speechssl.encoder.encoder import Encoder, Visible
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask

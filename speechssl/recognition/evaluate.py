@@ -1,7 +1,6 @@
 """A fine-tuned model at work: batches -> log-probabilities -> words, and stored chunks -> score."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from speechssl.data.batches import Dataset
+from speechssl.data.batches import batch_units, length_batches
+from speechssl.data.dataset import Dataset
 from speechssl.decoding.align import WordSpan, align, words_of
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
@@ -53,29 +52,6 @@ def beam_decoder(beam: BeamSearch) -> Decoder:
     """The best hypothesis of a beam search."""
     scaling = Scaling(beam.config.confidence_slope, beam.config.confidence_offset)
     return Decoder(lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)], scaling)
-
-
-def batch_units(batch_seconds: float, rate: float) -> int:
-    """Units, of ``rate`` a second, that a batch may hold.
-
-    Raises:
-        ConfigError: no number of seconds above 0.
-    """
-    if not 0 < batch_seconds < math.inf:
-        raise ConfigError(f"batch_seconds must be a number above 0, not {batch_seconds}")
-    return round(batch_seconds * rate)
-
-
-def length_batches(lengths: NDArray[np.int64], limit: int) -> Iterator[list[int]]:
-    """Positions sorted by length, the longest first, in groups whose padded size stays within ``limit``."""
-    group: list[int] = []
-    for position in np.argsort(-lengths, kind="stable").tolist():
-        if group and (len(group) + 1) * int(lengths[group[0]]) > limit:
-            yield group
-            group = []
-        group.append(position)
-    if group:
-        yield group
 
 
 @torch.inference_mode()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from speechssl.audio.features import num_units
 from speechssl.config import Table, as_table, build
-from speechssl.data.batches import Batches, Dataset, choose_positions
+from speechssl.data.batches import Batches
+from speechssl.data.dataset import Dataset, choose_positions
 from speechssl.data.store import Store
 from speechssl.decoding.beam import LM_FOLDER
 from speechssl.decoding.greedy import min_ctc_frames

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.decoding.beam import BeamConfig, BeamSearch, separator
 from speechssl.recognition.evaluate import Emissions, beam_decoder, emissions, recognised, references, score_words
 from speechssl.recognition.model import CtcModel

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.data.batches import Dataset
+from speechssl.data.dataset import Dataset
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, check_features, emissions, recognised

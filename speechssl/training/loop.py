@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechssl.config import Settings, Table, as_table
-from speechssl.data.batches import Batch
+from speechssl.data.dataset import Batch
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.pictures import plot_errors, plot_training
 from speechssl.runtime import distributed as ranks

@@ -17,10 +17,11 @@ from torch import Tensor
 from speechssl.audio.features import featurise, num_units
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, Samples, Span, stream_mono
 from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
-from speechssl.data.batches import collate
+from speechssl.data.batches import batch_units, length_batches
+from speechssl.data.dataset import collate
 from speechssl.decoding.align import align, words_of
 from speechssl.errors import AudioError, ConfigError
-from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, batch_units, greedy_decoder, length_batches
+from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, greedy_decoder
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
 from speechssl.transcription.formats import Segment, Transcript, Word

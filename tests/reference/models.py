@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import Wav2Vec2Config
 
 from speechssl.config import build
-from speechssl.data.batches import Batch, utterance_key
+from speechssl.data.dataset import Batch, utterance_key
 from speechssl.encoder.encoder import Encoder, EncoderConfig
 from speechssl.interop.huggingface import their_settings
 from speechssl.interop.weight_names import to_dialect

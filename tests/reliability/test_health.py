@@ -14,7 +14,8 @@ from test_train import SETTINGS
 
 from speechssl.audio.reader import write_wav
 from speechssl.config import build, merge
-from speechssl.data.batches import Batch, Batches
+from speechssl.data.batches import Batches
+from speechssl.data.dataset import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
 from speechssl.recognition.finetune import pretrain

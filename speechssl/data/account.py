@@ -1,0 +1,56 @@
+"""Where every sample of the input went: kept, or dropped by reason."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from speechssl.corpus.manifest import Record
+
+
+@dataclass
+class Tally:
+    """Part of an account: files, chunks and samples at the store's rate under one label."""
+
+    files: int = 0
+    chunks: int = 0
+    samples: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Add in place."""
+        self.files += other.files
+        self.chunks += other.chunks
+        self.samples += other.samples
+
+
+@dataclass
+class Account:
+    """Counts of one shard; also of one file, before it is known whether the file is good."""
+
+    kept: Tally = field(default_factory=Tally)
+    dropped: dict[str, Tally] = field(default_factory=dict)
+    rejects: list[dict[str, str]] = field(default_factory=list)
+    num_rejected: int = 0
+    num_scaled: int = 0
+
+    def drop(self, reason: str, samples: int, files: int = 0) -> None:
+        """Count what is left out."""
+        if samples or files:
+            self.dropped.setdefault(reason, Tally()).add(Tally(files, 0, samples))
+
+    def reject(self, record: Record, reason: str, detail: str) -> None:
+        """List a record of which nothing is used."""
+        self.rejects.append({"id": record.id, "audio": record.audio, "reason": reason, "detail": detail})
+
+    def add(self, other: "Account") -> None:
+        """Add in place."""
+        self.kept.add(other.kept)
+        for reason, tally in other.dropped.items():
+            self.dropped.setdefault(reason, Tally()).add(tally)
+        self.rejects += other.rejects
+        self.num_rejected += other.num_rejected
+        self.num_scaled += other.num_scaled
+
+    def table(self) -> dict[str, Any]:
+        """JSON-ready counts; of the rejects only their number."""
+        table = asdict(self)
+        table["num_reject_lines"] = len(table.pop("rejects"))
+        return table
