@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from speechssl.audio.reader import write_wav
 from speechssl.config import build
 from speechssl.data.prepare import prepare
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.text.tokenizers import CharTokenizer
 

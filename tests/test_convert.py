@@ -13,12 +13,13 @@ from test_cli import call
 from test_huggingface import recogniser
 
 from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop import fairseq, huggingface
 from speechssl.interop import torchaudio as torchaudio_models
 from speechssl.interop.convert import difference, export_model, import_model, load_model, outputs
 from speechssl.pretraining.contrastive import Contrastive
-from speechssl.recognition.finetune import finetune, load_encoder, pretrain
+from speechssl.recognition.finetune import finetune, pretrain
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.storage.checkpoint import load_record
 from speechssl.training.presets import finetune_settings, pretrain_settings

@@ -22,13 +22,9 @@ from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from speechssl.config import build, read_preset
-from speechssl.encoder.encoder import (
-    WAV2VEC2_CONVS,
-    ContextNetwork,
-    ConvModule,
-    Encoder,
-    EncoderConfig,
-)
+from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
+from speechssl.encoder.context import ContextNetwork, ConvModule
+from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import ConfigError
 

@@ -15,10 +15,10 @@ from speechssl.config import as_table, build
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
-from speechssl.encoder.encoder import Encoder
+from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.evaluate import evaluate
-from speechssl.recognition.finetune import finetune, load_encoder, pretrain
+from speechssl.recognition.finetune import finetune, pretrain
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder

@@ -10,7 +10,7 @@ from reference.models import tiny_encoder
 from reference.objective import make
 from test_huggingface import recogniser
 
-from speechssl.encoder.encoder import WAV2VEC2_CONVS
+from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.errors import CheckpointError
 from speechssl.interop.convert import import_model, load_model
 from speechssl.interop.fairseq import conv_layers

@@ -19,7 +19,8 @@ from speechssl.config import build
 from speechssl.data.batches import BatchConfig, Batches
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.training.loop import TrainConfig, fit
 

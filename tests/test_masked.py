@@ -7,7 +7,7 @@ from reference.models import noise, tiny_encoder
 from torch import Tensor
 
 from speechssl.config import build
-from speechssl.encoder.encoder import Visible
+from speechssl.encoder.context import Visible
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.errors import ConfigError
 from speechssl.pretraining.masked_prediction import (

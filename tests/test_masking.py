@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import masks, negatives
 
 from speechssl.config import build
-from speechssl.encoder.encoder import WAV2VEC2_CONVS
+from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.encoder.masking import MaskConfig, sample_negatives, span_mask
 from speechssl.errors import ConfigError
 

@@ -16,7 +16,8 @@ from speechssl.config import build
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
-from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder, layer_outputs
 from speechssl.errors import ConfigError
 
 

@@ -13,10 +13,10 @@ from reference.models import batch_of, noise, tiny_encoder
 from test_huggingface import recogniser
 
 from speechssl.config import as_table
+from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.convert import export_model, import_model, load_model
 from speechssl.interop.torchaudio import _published, encoder_config, their_settings
-from speechssl.recognition.finetune import load_encoder
 from speechssl.recognition.model import load_ctc, save_ctc
 from speechssl.storage.checkpoint import save_folder
 

@@ -13,7 +13,8 @@ from reference.objective import make
 from test_huggingface import recogniser
 from torch import nn
 
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError
 from speechssl.interop.huggingface import their_settings
 from speechssl.interop.torchaudio import their_settings as torchaudio_settings

@@ -43,7 +43,8 @@ from speechssl.audio.features import num_units
 from speechssl.audio.reader import load_audio
 from speechssl.config import Table
 from speechssl.data.dataset import Batch, collate
-from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder
+from speechssl.encoder.config import WAV2VEC2_CONVS
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.huggingface import quiet_transformers
 from speechssl.pictures import text_table

@@ -32,7 +32,8 @@ from reference.twins import ctc_twin, their_inputs, their_training
 from speechssl.config import Table, build, read_preset
 from speechssl.data.dataset import Batch
 from speechssl.decoding.greedy import greedy
-from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
+from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.interop.torchaudio import their_model, their_settings
 from speechssl.interop.weight_names import to_dialect

@@ -15,7 +15,8 @@ from speechssl.data.batches import length_batches
 from speechssl.data.dataset import Batch, Dataset, choose_minutes
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy, min_ctc_frames
-from speechssl.encoder.encoder import Encoder, EncoderConfig, layer_outputs
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder, layer_outputs
 from speechssl.errors import ConfigError
 from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
 from speechssl.runtime.seeds import derive_seed, generator

@@ -40,11 +40,12 @@ from speechssl.decoding.beam import (
     token_name,
 )
 from speechssl.decoding.ngram import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
+from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate, remove_score, write_score
-from speechssl.recognition.finetune import finetune, load_encoder, pretrain, pretrain_cost
+from speechssl.recognition.finetune import finetune, pretrain, pretrain_cost
 from speechssl.recognition.language_model import tune
 from speechssl.recognition.model import load_ctc
 from speechssl.recognition.pseudo_labels import KEEP, label

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from speechssl.config import Table, as_table, build
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.interop.fairseq import is_fairseq, load_fairseq, read_fairseq
@@ -21,7 +22,6 @@ from speechssl.interop.onnx import export_onnx
 from speechssl.interop.torchaudio import read_torchaudio, write_torchaudio
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
-from speechssl.recognition.finetune import load_encoder
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
 from speechssl.text.tokenizers import VocabularyTokenizer

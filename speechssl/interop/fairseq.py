@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechssl.config import Table, build
-from speechssl.encoder.encoder import WAV2VEC2_CONVS, EncoderConfig
+from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
 from speechssl.errors import CheckpointError
 from speechssl.interop.foreign_model import Foreign, load_torch, our_token_order, with_rows
 from speechssl.interop.torchaudio import peer, their_input, their_model

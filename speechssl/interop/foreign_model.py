@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from speechssl.config import Table
-from speechssl.encoder.encoder import EncoderConfig
+from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import CheckpointError
 
 J = TypeVar("J", dict[str, Any], list[Any])

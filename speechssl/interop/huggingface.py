@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from speechssl.config import Table, build
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.interop.foreign_model import (
     NEVER,

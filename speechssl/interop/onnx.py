@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
 from speechssl.data.dataset import Batch, collate
-from speechssl.encoder.encoder import EncoderConfig, EncoderOutput
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import EncoderOutput
 from speechssl.encoder.padding import after_window, zero_padding
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcModel

@@ -11,7 +11,8 @@ import torchaudio
 from torch import Tensor
 
 from speechssl.config import Table, build
-from speechssl.encoder.encoder import WAV2VEC2_CONVS, Encoder, EncoderConfig
+from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.foreign_model import (
     NEVER,

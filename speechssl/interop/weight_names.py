@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from speechssl.encoder.encoder import EncoderConfig
+from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import CheckpointError, ConfigError
 
 Dialect = Literal["transformers", "torchaudio", "fairseq"]

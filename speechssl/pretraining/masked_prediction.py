@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from speechssl.config import Settings
 from speechssl.data.dataset import Batch
-from speechssl.encoder.encoder import Encoder, Visible
+from speechssl.encoder.context import Visible
+from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import ConfigError

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio.features import num_units
-from speechssl.config import Table, as_table, build
+from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
 from speechssl.data.dataset import Dataset, choose_positions
 from speechssl.data.store import Store
 from speechssl.decoding.beam import LM_FOLDER
 from speechssl.decoding.greedy import min_ctc_frames
-from speechssl.encoder.encoder import Encoder, EncoderConfig
-from speechssl.errors import CheckpointError, ConfigError
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder, load_encoder
+from speechssl.errors import ConfigError
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.pretraining.hidden_units import Units
 from speechssl.pretraining.random_projection import RandomProjection
@@ -224,25 +225,6 @@ def save_pretrained(task: Task, path: Path, settings: PretrainSettings, stage: i
     about = as_table(settings) | {"stage": stage}
     record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": about}
     save_folder(path, task.state_dict(), record)
-
-
-def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encoder:
-    """The encoder of a model folder or finished run, pretrained or fine-tuned.
-
-    Args:
-        config: build it with these settings (another dropout, say) instead of its own; its weights must fit them.
-
-    Raises:
-        CheckpointError: not a model, damaged, or weights that do not fit.
-    """
-    folder = model_folder(Path(path))
-    tensors, record = load_folder(folder)
-    if record.get("kind") not in ("encoder", "pretraining", "ctc"):
-        raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
-    encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
-    own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    load_into(encoder, own, str(folder))
-    return encoder
 
 
 def finetune(

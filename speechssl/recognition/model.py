@@ -17,7 +17,8 @@ from speechssl.config import Settings, as_table, build
 from speechssl.data.dataset import Batch
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.encoder.augment import AugmentConfig, augment
-from speechssl.encoder.encoder import Encoder, EncoderConfig, EncoderOutput
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder, EncoderOutput
 from speechssl.encoder.kernels import Dropout
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from speechssl.config import Settings, Table, as_table, build, merge, preset_names, read_preset
 from speechssl.data.batches import BatchConfig
-from speechssl.encoder.encoder import EncoderConfig
+from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
 from speechssl.pretraining.contrastive import ContrastiveConfig

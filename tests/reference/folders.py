@@ -9,7 +9,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.interop.weight_names import to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel

@@ -7,7 +7,8 @@ from transformers import Wav2Vec2Config
 
 from speechssl.config import build
 from speechssl.data.dataset import Batch, utterance_key
-from speechssl.encoder.encoder import Encoder, EncoderConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.encoder import Encoder
 from speechssl.interop.huggingface import their_settings
 from speechssl.interop.weight_names import to_dialect
 from speechssl.pretraining.contrastive import Contrastive

@@ -8,7 +8,7 @@ from torch import nn
 
 from reference.models import batch_of, gradients, noise
 from reference.objective import assert_same_gradients
-from speechssl.encoder.encoder import EncoderConfig
+from speechssl.encoder.config import EncoderConfig
 
 LENGTHS = [190, 90, 60, 140, 99]
 MakeTask = Callable[[], nn.Module]

@@ -1,0 +1,84 @@
+"""The shape of an encoder, and the arithmetic between samples, units and frames."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from speechssl.audio.features import FeatureConfig
+from speechssl.config import Settings
+from speechssl.errors import ConfigError
+
+ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
+WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
+
+
+class EncoderConfig(Settings):
+    """Shape of an encoder. Defaults are wav2vec 2.0 BASE; the presets change them."""
+
+    features: FeatureConfig = Field(FeatureConfig(kind="waveform"), description="what the front end reads")
+    conv_layers: tuple[ConvLayerSpec, ...] = Field(
+        WAV2VEC2_CONVS, min_length=1, description="(channels, kernel, stride), waveform"
+    )
+    conv_norm: Literal["group", "layer"] = Field("group", description="group: after the first layer only (waveform)")
+    conv_bias: bool = Field(False, description="whether the convolutions have a bias, as LARGE's do (waveform)")
+    normalise_input: bool = Field(False, description="zero mean, unit variance per utterance (waveform)")
+    subsampling: Literal[2, 4] = Field(2, description="mel frames per encoder frame (logmel)")
+    channels: int = Field(256, gt=0, description="width of the log-mel front end")
+    width: int = Field(768, gt=0, description="width of the context network")
+    num_layers: int = Field(12, ge=1)
+    num_heads: int = Field(12, ge=1)
+    ffn_width: int = Field(3072, gt=0)
+    norm: Literal["post", "pre"] = Field("post", description="LayerNorm after (BASE) or before (LARGE) each block")
+    pos_kernel: int = Field(128, ge=1, description="frames that the positional convolution covers")
+    pos_groups: int = Field(16, ge=1)
+    conv_kernel: int = Field(0, ge=0, description="odd: frames under a depthwise convolution in each layer; 0 = none")
+    adapter_width: int = Field(0, ge=0, description="of a bottleneck after each layer, MMS has them; 0 = none")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
+    activation_dropout: float = Field(0.0, ge=0, lt=1)
+    layer_drop: float = Field(0.05, ge=0, lt=1, description="probability that training skips a layer")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "EncoderConfig":
+        if self.width % self.num_heads or self.width % self.pos_groups:
+            raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+        if self.conv_kernel and self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel {self.conv_kernel} must be odd, or 0 for none")
+        if self.adapter_width and self.norm != "pre":
+            raise ValueError(f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only")
+        return self
+
+    @property
+    def front_width(self) -> int:
+        """Width of the front end's frames."""
+        return self.conv_layers[-1][0] if self.features.kind == "waveform" else self.channels
+
+    @property
+    def stacked_width(self) -> int:
+        """Width of the log-mel rows under one frame, side by side.
+
+        Raises:
+            ConfigError: the front end does not read log-mel.
+        """
+        if self.features.kind != "logmel":
+            raise ConfigError("a log-mel target needs a log-mel front end: use objective.targets=features, or a preset")
+        return self.subsampling * self.features.num_mels
+
+    @property
+    def frame_windows(self) -> tuple[tuple[int, int], ...]:
+        """(kernel, stride) of each convolution over units, in order."""
+        if self.features.kind == "waveform":
+            return tuple((kernel, stride) for _, kernel, stride in self.conv_layers)
+        return ((3, 2),) * (1 if self.subsampling == 2 else 2)
+
+    def min_units(self, num_frames: int) -> int:
+        """Samples or mel frames of the shortest input with ``num_frames`` encoder frames, at least one."""
+        for kernel, stride in self.frame_windows[::-1]:
+            num_frames = (num_frames - 1) * stride + kernel
+        return num_frames
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Audio samples from one encoder frame to the next."""
+        return self.features.hop * math.prod(stride for _, stride in self.frame_windows)
