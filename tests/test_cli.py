@@ -441,24 +441,24 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
     with pytest.raises(cli.ConfigError, match="--force deletes run folders only"):
-        cli._start_anew(precious, force=True)
+        cli.start_anew(precious, force=True)
     assert (precious / "thesis.txt").exists()
     (precious / "settings.json").write_text("{}")
     origin_and_teacher = (None, precious / "model")
     for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
         with pytest.raises(cli.ConfigError, match="which this command reads"):
-            cli._start_anew(precious, True, stores, *models)
+            cli.start_anew(precious, True, stores, *models)
     with pytest.raises(cli.SpeechsslError, match="no finished store"):
-        cli._start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+        cli.start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
     with cli.only_process(precious), pytest.raises(cli.ConfigError, match="another process trains in"):
-        cli._start_anew(precious, force=True)
+        cli.start_anew(precious, force=True)
     assert precious.exists()
     (tmp_path / "killed at once").mkdir()
     (tmp_path / "killed at once" / cli.LOCK).touch()
-    cli._start_anew(tmp_path / "killed at once", force=True)
+    cli.start_anew(tmp_path / "killed at once", force=True)
     assert not (tmp_path / "killed at once").exists()
     assert precious.exists()
-    cli._start_anew(precious, force=True)
+    cli.start_anew(precious, force=True)
     assert not precious.exists()
 
 

@@ -36,8 +36,8 @@ from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
-from speechssl.training.health import LossOutput
 from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
 
 FIRST_AND_STEP = {"base": (30, 20), "large": (30, 20), "logmel-2": (3, 2), "logmel-4": (7, 4)}  # units for a frame

@@ -26,10 +26,12 @@ from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.recognition.finetune import pretrain
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.storage.json_text import read_metrics
-from speechssl.training.health import Health, LossOutput
-from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit, only_process
+from speechssl.training.health import Health
+from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit
+from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import PretrainSettings
+from speechssl.training.run_folder import only_process
 
 SETTINGS = {
     "encoder": SMALL_ENCODER,

@@ -54,12 +54,12 @@ from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import HoursProgress, log, one_line
 from speechssl.scoring.compare import comparison, read_system
 from speechssl.storage.atomic import remove_leftovers, write_atomic
-from speechssl.storage.checkpoint import RECORD, model_folder, remove_folder, set_aside
+from speechssl.storage.checkpoint import RECORD, model_folder
 from speechssl.storage.json_text import as_json
 from speechssl.text.normalise import NORMALISERS, normalise
 from speechssl.text.tokenizers import load_tokenizer
-from speechssl.training.loop import LOCK, only_process
 from speechssl.training.presets import finetune_settings, pretrain_settings
+from speechssl.training.run_folder import start_anew
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import claim, outcome, plan_outputs
 from speechssl.transcription.transcribe import Failure
@@ -178,7 +178,7 @@ def pretrain_command(
     teacher = settings.units.teacher if settings.task == "units" else None
     ranks.start(pick_device(settings.train.device))
     with ranks.together():
-        _start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
+        start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
     made = pretrain(stores, run, settings, split or ["train"], init_from, measure)
     if ranks.rank() == 0:  # the other verbs share no work: there every process prints, whoever started it
         _out(f"{made}\n")
@@ -214,7 +214,7 @@ def finetune_command(
 
     def begin() -> None:
         with ranks.together():
-            _start_anew(run, force, stores, origin, labels)
+            start_anew(run, force, stores, origin, labels)
 
     finetune(stores, run, settings, origin, labels, KEEP if keep is None else keep, begin)
     if ranks.rank() == 0:
@@ -561,28 +561,6 @@ def _measured(table: Table, path: Path | None) -> None:
     _out(as_text(table))
     if path:
         write_atomic(path, as_json(table))
-
-
-def _start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
-    """With ``force``, delete the run, once what the new one reads is known to be there and not inside it.
-
-    Of several processes the first does it, and not again when torchrun starts them anew.
-    """
-    if not force or ranks.rank() or ranks.attempt():
-        return
-    if run.is_symlink() or (run.exists() and not run.is_dir()):
-        raise ConfigError(f"--force deletes run folders only, and {run} is none: remove it by hand")
-    if run.exists() and {p.name for p in run.iterdir()} - {LOCK} and not (run / "settings.json").exists():
-        raise ConfigError(f"--force deletes run folders only, and {run} has no settings.json: remove it by hand")
-    for path in (*stores, *filter(None, models)):
-        if path.resolve().is_relative_to(run.resolve()):
-            raise ConfigError(f"--force would delete {path}, which this command reads: give another --run")
-    for path in stores:
-        Store(path)
-    if run.exists():
-        with only_process(run):
-            set_aside(run)
-    remove_folder(run)  # once the lock's file is closed: NFS keeps an open one in its folder
 
 
 def _version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ from speechssl.pretraining.masked_prediction import (
 )
 from speechssl.pretraining.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
 from speechssl.runtime.seeds import generator
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 
 class ContrastiveConfig(Settings):

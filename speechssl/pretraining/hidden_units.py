@@ -18,7 +18,7 @@ from speechssl.errors import ConfigError
 from speechssl.pretraining.kmeans import CEPSTRA_WIDTH, cepstra, k_means, nearest
 from speechssl.pretraining.masked_prediction import DecoderConfig, draw_masks, make_decoder, masked_context
 from speechssl.runtime.seeds import generator
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 FIT_FRAMES = 50_000  # that clusters are found on
 

@@ -8,7 +8,7 @@ from speechssl.data.dataset import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.masked_prediction import DecoderConfig, context_and_rows, make_decoder
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 
 class ReconstructionConfig(Settings):

@@ -20,7 +20,7 @@ from speechssl.pretraining.masked_prediction import (
     masked_context,
 )
 from speechssl.runtime.seeds import generator
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 
 class ViewsConfig(Settings):

@@ -35,10 +35,11 @@ from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.distributed import say
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.score import Scaling
-from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
+from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer, train_tokenizer
+from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.presets import FinetuneSettings, PretrainSettings
 
@@ -81,22 +82,22 @@ def pretrain(
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     encoder = Encoder(settings.encoder)
     identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
-    stage = _stage(init)
-    train = _draws(settings.train, stage)
+    stage = stage_after(init)
+    train = with_stage_seed(settings.train, stage)
     batches = Batches(dataset, settings.batch, train.seed)
     task = make_task(encoder, settings.model_copy(update={"train": train}))
     say(
-        f"pretraining {_millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
+        f"pretraining {millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
         f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
     )
     about: Table = {"data": {"stores": identity, "splits": list(splits)}} | ({"stage": stage} if stage else {})
     if init is not None:
-        about["init"] = _origin(Path(init))
+        about["init"] = origin_of(Path(init))
         _start_from(task, settings, Path(init))
     if isinstance(task, Units):
         task.to(pick_device(settings.train.device)).fit(dataset)
         if settings.units.teacher is not None:
-            about["teacher"] = _origin(Path(settings.units.teacher))["files"]
+            about["teacher"] = origin_of(Path(settings.units.teacher))["files"]
     validation = None if measure is None else _watch(encoder, measure, settings.train)
 
     def finish() -> None:
@@ -104,28 +105,6 @@ def pretrain(
 
     fit(task, batches, settings.optim, train, run, as_table(settings) | about, validation, finish=finish)
     return Path(run, "model")
-
-
-def _origin(folder: Path) -> Table:
-    """Which model a run starts from. Another one under the same name is another run, so its checksums are in it."""
-    return {"path": str(folder), "files": load_record(model_folder(folder))["files"]}
-
-
-def _stage(init: str | Path | None) -> int:
-    """How many trainings a model comes after: 0 from random weights, else one more than what it starts from."""
-    if init is None:
-        return 0
-    before = load_record(model_folder(Path(init))).get("about", {}).get("stage")
-    return before + 1 if isinstance(before, int) else 1
-
-
-def _draws(train: TrainConfig, stage: int) -> TrainConfig:
-    """With a seed of the stage's own for order, masks, changes of inputs and dropout.
-
-    With the same seed in every stage a second fine-tuning would see the first one's inputs again, changed alike and in
-    the same order (docs/log.md 46).
-    """
-    return train.model_copy(update={"seed": derive_seed(train.seed, "stage", stage)}) if stage else train
 
 
 def _watch(encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig) -> Validation:
@@ -271,7 +250,7 @@ def finetune(
     else:
         train, about["labels"] = _labelled(train, own, Path(labels), keep, settings.normaliser, tokenizer)
     encoder, origin, stage = _initial(init, settings)
-    draws = _draws(settings.train, stage)
+    draws = with_stage_seed(settings.train, stage)
     torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
     train, skipped = _fitting(train, model)
@@ -281,7 +260,7 @@ def finetune(
     run.mkdir(parents=True, exist_ok=True)
     batches = Batches(train, settings.batch, draws.seed)
     say(
-        f"fine-tuning {_millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
+        f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
     )
 
@@ -310,7 +289,7 @@ def _initial(init: str | Path | Encoder | None, settings: FinetuneSettings) -> t
         return Encoder(settings.encoder), "none", 0
     if isinstance(init, Encoder):
         return copy.deepcopy(init), "an encoder in memory", 1
-    return load_encoder(init, settings.encoder), _origin(Path(init)), _stage(init)
+    return load_encoder(init, settings.encoder), origin_of(Path(init)), stage_after(init)
 
 
 def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
@@ -414,7 +393,3 @@ def _check_features(dataset: Dataset, encoder: EncoderConfig) -> None:
             f"the store holds {dataset.features}, the encoder reads {encoder.features}: "
             f"prepare with --features {encoder.features.kind}, or choose another --preset"
         )
-
-
-def _millions(module: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"

@@ -28,7 +28,7 @@ from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer, load_tokenizer
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 
 class CtcConfig(Settings):

@@ -3,25 +3,11 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from pydantic import Field
-from torch import Tensor
 
 from speechssl.config import Settings
 from speechssl.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class LossOutput:
-    """Sums over a micro-batch; the loop adds them up and divides once by the whole step's weight."""
-
-    total: Tensor
-    """() float32, what is differentiated: a sum, not a mean."""
-    weight: int
-    """Items that ``total`` sums over: masked frames or target tokens."""
-    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
-    """Each the sum over the same items, so that metric / weight is its mean."""
 
 
 class HealthConfig(Settings):

@@ -1,14 +1,12 @@
 """The one loop, for pretraining and fine-tuning: update, log, validate, save; resumed by calling it again."""
 
-import fcntl
 import json
 import math
 import operator
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 
 from speechssl.config import Settings, Table, as_table
 from speechssl.data.dataset import Batch
-from speechssl.errors import CheckpointError, ConfigError, TrainingError
+from speechssl.errors import ConfigError, TrainingError
 from speechssl.pictures import plot_errors, plot_training
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import Device, Precision, autocast, pick_device
@@ -28,34 +26,16 @@ from speechssl.runtime.distributed import say
 from speechssl.runtime.log import log
 from speechssl.runtime.processes import stop_flag
 from speechssl.runtime.seeds import derive_seed
-from speechssl.storage.atomic import remove_leftovers, write_atomic
+from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import (
-    checkpoints,
-    load_folder,
-    load_into,
-    remove_folder,
-    remove_partial,
-    save_folder,
     step_folder,
 )
-from speechssl.storage.json_text import as_json
 from speechssl.training.health import Health, HealthConfig
 from speechssl.training.metrics import Console, MetricsFile, cut_back
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
+from speechssl.training.run_folder import Progress, claim, resume, save_checkpoint
 
-# They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
-# their checksums count, not where they lie.
-_FREE = {
-    "preset",  # where settings started from, which are all here themselves
-    "train.log_every",
-    "train.keep",
-    "train.device",
-    "units.teacher",
-    "init.path",
-    "batch.micro_seconds",
-}
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
-LOCK = ".lock"  # of the process that trains in a run folder, and gone with it however it ends: the file says nothing
 BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
 
 
@@ -89,15 +69,6 @@ class Validation:
     """Key of ``measure``'s result; lower is better."""
     keep_best: Callable[[Mapping[str, float]], None]
     picture: str = "wer.png"
-
-
-@dataclass
-class Progress:
-    """Everything a resumed run needs beside weights and optimiser: the step, and what has been seen."""
-
-    step: int = 0
-    best: float = math.inf
-    bad_in_a_row: int = 0
 
 
 def fit(
@@ -140,7 +111,7 @@ def fit(
     with ExitStack() as held:
         with ranks.together():
             if ranks.rank() == 0:
-                _claim(run, settings or {"optim": as_table(optim), "train": as_table(train)}, held)
+                claim(run, settings or {"optim": as_table(optim), "train": as_table(train)}, held)
                 for name, text in (notes or {}).items():
                     write_atomic(run / name, text)
         _fit(model, batches, optim, train, run, device, validation)
@@ -162,7 +133,7 @@ def _fit(
     first = ranks.rank() == 0
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
-    progress = _resume(model, optimizer, run)
+    progress = resume(model, optimizer, run)
     if progress.step >= train.steps:
         say(f"all {train.steps} updates of {run} are done already: give another run folder for more (or --force)")
     _start_alike(model, progress, run)
@@ -187,7 +158,7 @@ def _fit(
                         # Before saving: a checkpoint must never be ahead of the file that a resumed run continues.
                         journal.write()
                     if saves:
-                        _save(model, optimizer, progress, run, train.keep)
+                        save_checkpoint(model, optimizer, progress, run, train.keep)
                         journal.draw(last or stop, validation.picture if validation else None)
                     if last and journal.health.at_chance():
                         say("the run ends at chance: its model predicts nothing yet. Give more train.steps")
@@ -329,109 +300,3 @@ def _validate(model: nn.Module, validation: Validation, progress: Progress) -> M
         progress.best = measured[validation.best_by]
         validation.keep_best(measured)
     return measured
-
-
-def _claim(run: Path, settings: Table, held: ExitStack) -> None:
-    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes.
-
-    Nobody else can claim it until ``held`` is closed.
-    """
-    path = run / "settings.json"
-    if path.exists():
-        _check_settings(path, settings)
-    else:
-        if run.exists() and not run.is_dir():
-            raise ConfigError(f"{run} is a file: give another --run")
-        run.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith("."))
-        if foreign:
-            raise ConfigError(f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run")
-    held.enter_context(only_process(run))
-    if path.exists():  # perhaps another process's, which has ended since
-        _check_settings(path, settings)
-    else:
-        write_atomic(path, as_json(settings))
-    remove_leftovers(run)
-    remove_partial(run)
-    remove_partial(run / "checkpoints")
-
-
-@contextmanager
-def only_process(run: Path) -> Iterator[None]:
-    """Keep the run folder ``run`` to this process: two that train in it would write over each other's checkpoints.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    path = run / LOCK
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process trains in {run}: wait for its end, or give another --run") from error
-        except OSError:  # a file system without locks: nothing can be known
-            log(f"{run} lies where files cannot be locked: see to it that one process alone trains there")
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise ConfigError(f"{run} was deleted just now: give the command again")
-        yield
-
-
-def _check_settings(path: Path, settings: Table) -> None:
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): give another --run, or use --force") from error
-    old, new = _flat(before), _flat(settings)
-    changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
-    if changed:
-        shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
-        raise ConfigError(
-            f"{path.parent} was started with other settings ({shown}): give another --run, or use --force"
-        )
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, run: Path, keep: int) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
-    best = None if math.isinf(progress.best) else progress.best
-    record = {"kind": "checkpoint", "step": progress.step, "best": best, "bad_in_a_row": progress.bad_in_a_row}
-    save_folder(step_folder(run, progress.step), tensors, record)
-    # Those of later updates were passed over as damaged: they must not crowd out what can be read.
-    mine = step_folder(run, progress.step).name
-    for old in [path for path in checkpoints(run) if path.name <= mine][keep:]:
-        remove_folder(old)
-
-
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Progress:
-    """State of the newest checkpoint that can be read; a damaged one is reported and passed over."""
-    for path in checkpoints(run):
-        try:
-            tensors, record = load_folder(path)
-        except CheckpointError as error:
-            say(f"passing over a checkpoint: {error}")
-            continue
-        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        load_into(model, weights, str(path))
-        for name, parameter in model.named_parameters():
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors.get(f"optimizer.{key}.{name}")
-                if value is not None:
-                    state[key] = value.to(parameter.device)  # the step too: fused AdamW counts on the device
-            if state:
-                optimizer.state[parameter] = state
-        best = record["best"]
-        say(f"continuing after update {record['step']} from {path}")
-        return Progress(int(record["step"]), math.inf if best is None else float(best), int(record["bad_in_a_row"]))
-    if checkpoints(run):
-        say("no checkpoint can be read: starting from the first update")
-    return Progress()

@@ -10,7 +10,7 @@ from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig, Draws
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcModel
-from speechssl.training.health import LossOutput
+from speechssl.training.loss import LossOutput
 
 QUANTIZER = QuantizerConfig(num_codebooks=2, num_codes=5, width=8)
 OBJECTIVE = ContrastiveConfig(num_negatives=10, width=6)
