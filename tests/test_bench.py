@@ -16,7 +16,9 @@ from speechssl.analysis.benchmark import LABELS, as_text, bench_prepare, bench_t
 from speechssl.analysis.profiler import PARTS
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
-from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.pretraining.settings import PretrainSettings
+from speechssl.recognition.settings import FinetuneSettings
+from speechssl.training.presets import resolve_settings
 
 BEST = 1e11
 

@@ -21,7 +21,8 @@ from speechssl.analysis import probing
 from speechssl.cli import app as cli
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.recognition.finetune import finetune
 from speechssl.storage.json_text import read_metrics
 from speechssl.transcription.output_folder import DONE, read_done
 

@@ -19,10 +19,12 @@ from speechssl.interop import fairseq, huggingface
 from speechssl.interop import torchaudio as torchaudio_models
 from speechssl.interop.convert import difference, export_model, import_model, load_model, outputs
 from speechssl.pretraining.contrastive import Contrastive
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import pretrain_settings
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
+from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.checkpoint import load_record
-from speechssl.training.presets import finetune_settings, pretrain_settings
 
 FEW: dict[str, Any] = {"steps": 2, "validate_every": 2, "save_every": 2, "log_every": 1, "device": "cpu"}
 BATCH: dict[str, Any] = {"seconds": 3, "micro_seconds": None}

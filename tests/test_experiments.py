@@ -17,14 +17,16 @@ from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.evaluate import evaluate
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.recognition.settings import FinetuneSettings, finetune_settings
 from speechssl.scoring.score import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
-from speechssl.training.presets import FinetuneSettings, PretrainSettings, finetune_settings, pretrain_settings
 
 FEW = {"steps": 6, "validate_every": 3, "save_every": 3, "log_every": 3, "device": "cpu"}
 PRETRAIN = build(

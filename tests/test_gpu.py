@@ -24,13 +24,15 @@ from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
 from speechssl.decoding.ngram import arpa_lines, estimate, read_texts
 from speechssl.encoder.kernels import attention, grouped_conv
 from speechssl.encoder.padding import valid_mask
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import label
+from speechssl.recognition.settings import FinetuneSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
-from speechssl.training.presets import FinetuneSettings, PretrainSettings
 from speechssl.transcription.formats import Transcript
 from speechssl.transcription.transcribe import transcribe
 

@@ -8,8 +8,9 @@ from reference import masks, negatives
 
 from speechssl.config import build
 from speechssl.encoder.config import WAV2VEC2_CONVS
-from speechssl.encoder.masking import MaskConfig, sample_negatives, span_mask
+from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.errors import ConfigError
+from speechssl.pretraining.contrastive import sample_negatives
 
 PAPER = MaskConfig(prob=0.65, length=10)
 

@@ -28,9 +28,12 @@ from speechssl.data.store import Store
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
+from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.quantizer import QuantizerConfig
-from speechssl.recognition.finetune import finetune, pretrain, pretrain_cost
+from speechssl.pretraining.settings import PretrainSettings
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed as ranks
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
@@ -38,7 +41,6 @@ from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training import loop as train
 from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.optim import OptimConfig
-from speechssl.training.presets import FinetuneSettings, PretrainSettings
 
 KINDS = "contrastive", "ctc"
 STEPS = 5

@@ -9,7 +9,9 @@ from speechssl.config import preset_names
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError
 from speechssl.pretraining.contrastive import Contrastive
-from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.pretraining.settings import PretrainSettings
+from speechssl.recognition.settings import FinetuneSettings
+from speechssl.training.presets import resolve_settings
 
 
 def test_presets_resolve_and_have_their_sizes() -> None:

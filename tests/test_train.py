@@ -23,14 +23,14 @@ from speechssl.config import build
 from speechssl.data.dataset import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import CheckpointError, ConfigError, TrainingError
-from speechssl.recognition.finetune import pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.training.health import Health
 from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
-from speechssl.training.presets import PretrainSettings
 from speechssl.training.run_folder import only_process
 
 SETTINGS = {

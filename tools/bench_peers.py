@@ -49,13 +49,15 @@ from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.huggingface import quiet_transformers
 from speechssl.pictures import text_table
 from speechssl.pretraining.contrastive import Contrastive
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
+from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.seeds import generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.loop import fit
-from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.training.presets import resolve_settings
 from speechssl.transcription.transcribe import Failure, find_audio, transcribe
 
 # transformers is only imported where it is used: our process must not hold it, nor theirs what it does not need.

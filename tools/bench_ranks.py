@@ -28,8 +28,9 @@ from speechssl.config import Table
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
 from speechssl.pictures import text_table
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.json_text import as_json, read_metrics
-from speechssl.training.presets import PretrainSettings, resolve_settings
+from speechssl.training.presets import resolve_settings
 
 WARM_UP = 2  # updates
 ALLOWED = 1e-3

@@ -34,10 +34,12 @@ from scipy.stats import spearmanr
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
 from speechssl.pictures import finish_panel, new_figure, save_figure, text_table
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
+from speechssl.recognition.finetune import finetune
+from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import read_metrics
-from speechssl.training.presets import PretrainSettings, finetune_settings, pretrain_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine

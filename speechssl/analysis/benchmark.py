@@ -37,9 +37,12 @@ from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.pictures import text_table
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.evaluate import BATCH_SECONDS
-from speechssl.recognition.finetune import finetune, pretrain
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
 from speechssl.runtime.log import log
@@ -47,7 +50,7 @@ from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
-from speechssl.training.presets import FinetuneSettings, PretrainSettings, resolve_settings
+from speechssl.training.presets import resolve_settings
 from speechssl.transcription.transcribe import Failure, find_audio, transcribe
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches

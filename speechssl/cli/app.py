@@ -44,11 +44,14 @@ from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.pictures import text_table
+from speechssl.pretraining.pretrain import pretrain, pretrain_cost
+from speechssl.pretraining.settings import pretrain_settings
 from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate, remove_score, write_score
-from speechssl.recognition.finetune import finetune, pretrain, pretrain_cost
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import tune
 from speechssl.recognition.model import load_ctc
 from speechssl.recognition.pseudo_labels import KEEP, label
+from speechssl.recognition.settings import finetune_settings
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import HoursProgress, log, one_line
@@ -58,7 +61,6 @@ from speechssl.storage.checkpoint import RECORD, model_folder
 from speechssl.storage.json_text import as_json
 from speechssl.text.normalise import NORMALISERS, normalise
 from speechssl.text.tokenizers import load_tokenizer
-from speechssl.training.presets import finetune_settings, pretrain_settings
 from speechssl.training.run_folder import start_anew
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import claim, outcome, plan_outputs

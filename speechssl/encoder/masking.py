@@ -41,22 +41,3 @@ def span_mask(num_frames: int, config: MaskConfig, rng: np.random.Generator) -> 
     starts = rng.choice(num_frames - length + 1, size=num_spans, replace=False)
     mask[(starts[:, None] + np.arange(length)).ravel()] = True
     return mask
-
-
-def sample_negatives(num_masked: int, num_negatives: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Distractors for each masked frame among the *other* masked frames of the same utterance.
-
-    Args:
-        num_masked: masked frames of the utterance.
-        num_negatives: K, drawn with replacement.
-
-    Returns:
-        (num_masked, K) int64, positions among the masked frames; row i never holds i. With fewer than two masked
-        frames there is no other frame: the shape is (num_masked, 0).
-
-    Source: wav2vec 2.0 section 3.2.
-    """
-    if num_masked < 2:
-        return np.zeros((num_masked, 0), dtype=np.int64)
-    others = rng.integers(0, num_masked - 1, size=(num_masked, num_negatives), dtype=np.int64)
-    return others + (others >= np.arange(num_masked)[:, None])

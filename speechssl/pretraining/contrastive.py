@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from speechssl.config import Settings
 from speechssl.data.dataset import Batch
 from speechssl.encoder.encoder import Encoder
-from speechssl.encoder.masking import MaskConfig, sample_negatives
+from speechssl.encoder.masking import MaskConfig
 from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.masked_prediction import (
     DecoderConfig,
@@ -240,3 +240,22 @@ def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
     """(N, G) -> () distinct codes in use, mean over codebooks; unlike ``unique`` it does not make the host wait."""
     used = torch.zeros(codes.shape[1], num_codes, device=codes.device)
     return used.scatter_(1, codes.T, 1.0).sum(1).mean()
+
+
+def sample_negatives(num_masked: int, num_negatives: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Distractors for each masked frame among the *other* masked frames of the same utterance.
+
+    Args:
+        num_masked: masked frames of the utterance.
+        num_negatives: K, drawn with replacement.
+
+    Returns:
+        (num_masked, K) int64, positions among the masked frames; row i never holds i. With fewer than two masked
+        frames there is no other frame: the shape is (num_masked, 0).
+
+    Source: wav2vec 2.0 section 3.2.
+    """
+    if num_masked < 2:
+        return np.zeros((num_masked, 0), dtype=np.int64)
+    others = rng.integers(0, num_masked - 1, size=(num_masked, num_negatives), dtype=np.int64)
+    return others + (others >= np.arange(num_masked)[:, None])

@@ -14,12 +14,12 @@ from speechssl.data.store import Store
 from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
 from speechssl.decoding.ngram import arpa_lines, estimate
 from speechssl.errors import SpeechsslError
-from speechssl.recognition.finetune import pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.model import load_ctc, save_ctc
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.text.tokenizers import CharTokenizer
-from speechssl.training.presets import PretrainSettings
 
 
 def use_store(folder: Path) -> None:

@@ -20,12 +20,12 @@ from speechssl.config import build
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.errors import CheckpointError
-from speechssl.recognition.finetune import pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage import checkpoint
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
 from speechssl.storage.json_text import read_metrics
-from speechssl.training.presets import PretrainSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 

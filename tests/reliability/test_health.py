@@ -18,10 +18,10 @@ from speechssl.data.batches import Batches
 from speechssl.data.dataset import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
-from speechssl.recognition.finetune import pretrain
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.json_text import read_metrics
 from speechssl.training import loop as train
-from speechssl.training.presets import PretrainSettings
 
 STEPS = 300  # the watch gives its verdict from update 250 on
 

@@ -1,0 +1,67 @@
+"""Everything that decides a pretraining run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from speechssl.config import Settings, Table, merge
+from speechssl.data.batches import BatchConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.masking import MaskConfig
+from speechssl.pretraining.contrastive import ContrastiveConfig
+from speechssl.pretraining.hidden_units import UnitsConfig
+from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.quantizer import QuantizerConfig
+from speechssl.pretraining.random_projection import RandomProjectionConfig
+from speechssl.pretraining.reconstruction import ReconstructionConfig
+from speechssl.pretraining.two_views import ViewsConfig
+from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.training.loop import TrainConfig
+from speechssl.training.optim import OptimConfig
+from speechssl.training.presets import _made_with, resolve_settings
+
+TaskName = Literal["contrastive", "random_projection", "reconstruction", "units", "views"]
+
+
+class PretrainSettings(Settings):
+    """Everything that decides a pretraining run."""
+
+    preset: str = Field("tiny", description="where the other settings started from")
+    encoder: EncoderConfig = EncoderConfig()
+    task: TaskName = Field(
+        "contrastive", description="what is asked of the encoder; the tables of the other tasks are not read"
+    )
+    quantizer: QuantizerConfig = Field(QuantizerConfig(), description="of the contrastive task")
+    objective: ContrastiveConfig = Field(ContrastiveConfig(), description="the contrastive task")
+    random_projection: RandomProjectionConfig = RandomProjectionConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    units: UnitsConfig = UnitsConfig()
+    views: ViewsConfig = ViewsConfig()
+    mask: MaskConfig = MaskConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    optim: OptimConfig = OptimConfig()
+    batch: BatchConfig = BatchConfig(crop_s=15.6)
+    train: TrainConfig = TrainConfig()
+
+
+def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> PretrainSettings:
+    """Settings for pretraining; with ``init`` its encoder's, and those of its task if it has one.
+
+    Args:
+        init: run or model folder; None = random weights.
+        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
+        overrides: nested tables of what to change.
+    """
+    if init is None:
+        return resolve_settings(PretrainSettings, preset or "tiny", overrides)
+    record = load_record(model_folder(Path(init)))
+    about = record.get("about", {})
+    names = ("task", "quantizer", "objective", *get_args(TaskName)[1:], "mask", "decoder")
+    own = [name for name in names if record.get("kind") == "pretraining" and name in about]
+    tables: Table = {name: about[name] for name in own}
+    if "units" in tables:  # its teacher taught it already, and may be gone
+        tables["units"] = {**tables["units"], "teacher": None}
+    overrides = merge(tables, overrides)
+    return resolve_settings(PretrainSettings, preset or _made_with(record), overrides, record["encoder"])

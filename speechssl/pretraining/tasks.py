@@ -1,0 +1,32 @@
+"""The pretext tasks by name."""
+
+from speechssl.encoder.encoder import Encoder, load_encoder
+from speechssl.pretraining.contrastive import Contrastive
+from speechssl.pretraining.hidden_units import Units
+from speechssl.pretraining.random_projection import RandomProjection
+from speechssl.pretraining.reconstruction import Reconstruction
+from speechssl.pretraining.settings import PretrainSettings
+from speechssl.pretraining.two_views import Views
+
+Task = Contrastive | RandomProjection | Reconstruction | Units | Views
+
+
+def make_task(encoder: Encoder, settings: PretrainSettings) -> Task:
+    """The pretext task over ``encoder``: a module whose forward(batch, step, statistics) returns a ``LossOutput``.
+
+    Raises:
+        ConfigError: it reads log-mel rows, and the encoder does not.
+    """
+    mask, seed, decoder = settings.mask, settings.train.seed, settings.decoder
+    match settings.task:
+        case "contrastive":
+            return Contrastive(encoder, settings.objective, settings.quantizer, mask, seed, decoder)
+        case "random_projection":
+            return RandomProjection(encoder, settings.random_projection, mask, seed, decoder)
+        case "reconstruction":
+            return Reconstruction(encoder, settings.reconstruction, mask, seed, decoder)
+        case "units":
+            teacher = None if settings.units.teacher is None else load_encoder(settings.units.teacher)
+            return Units(encoder, teacher, settings.units, mask, seed, decoder)
+        case "views":
+            return Views(encoder, settings.views, mask, seed, decoder)

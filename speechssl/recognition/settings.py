@@ -1,0 +1,47 @@
+"""Everything that decides a fine-tuning run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from speechssl.config import Settings, Table, merge
+from speechssl.data.batches import BatchConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.recognition.model import CtcConfig
+from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.training.loop import TrainConfig
+from speechssl.training.optim import OptimConfig
+from speechssl.training.presets import _made_with, resolve_settings
+
+
+class FinetuneSettings(Settings):
+    """Everything that decides a fine-tuning run."""
+
+    preset: str = Field("tiny", description="where the other settings started from")
+    encoder: EncoderConfig = EncoderConfig()
+    ctc: CtcConfig = CtcConfig()
+    optim: OptimConfig = OptimConfig(lr=5e-5, schedule="tri_stage", warmup=0.1)
+    batch: BatchConfig = BatchConfig()
+    train: TrainConfig = TrainConfig()
+    tokenizer: str = Field("chars", description="chars, bpe:N or unigram:N")
+    normaliser: str = Field("basic-1", description="what is done to transcripts before tokenising and scoring")
+    minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
+
+
+def finetune_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> FinetuneSettings:
+    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with.
+
+    Args:
+        init: run or model folder; None = random weights.
+        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
+        overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``.
+    """
+    if init is None:
+        # Random weights must all learn: what the reference keeps fixed is fixed because it was pretrained.
+        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
+        return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
+    record = load_record(model_folder(Path(init)))
+    name = preset or _made_with(record)
+    return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
