@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechssl.decoding.beam import BeamConfig, BeamSearch, is_over_tokens, spellings, token_name
-from speechssl.decoding.ngram import BEGIN, END, arpa_lines, estimate, read_arpa
+from speechssl.decoding.arpa import arpa_lines, read_arpa
+from speechssl.decoding.beam import BeamSearch
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.lexicon import is_over_tokens, spellings, token_name
+from speechssl.decoding.ngram import BEGIN, END, estimate
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
 

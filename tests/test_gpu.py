@@ -20,14 +20,16 @@ from speechssl.config import as_table, build, merge
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
-from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
-from speechssl.decoding.ngram import arpa_lines, estimate, read_texts
+from speechssl.decoding.arpa import arpa_lines
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.ngram import estimate
 from speechssl.encoder.kernels import attention, grouped_conv
 from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
 from speechssl.recognition.finetune import finetune
+from speechssl.recognition.language_model import load_lm, read_texts, save_lm
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import label
 from speechssl.recognition.settings import FinetuneSettings

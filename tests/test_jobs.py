@@ -16,8 +16,8 @@ from conftest import random_recogniser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechssl.decoding.beam import LM_FOLDER
 from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import save_ctc
 from speechssl.runtime.log import HoursProgress
 from speechssl.storage.checkpoint import model_folder, save_folder

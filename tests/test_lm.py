@@ -9,18 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechssl.decoding.ngram import (
-    BEGIN,
-    END,
-    UNKNOWN,
-    NgramModel,
-    arpa_lines,
-    estimate,
-    perplexity,
-    read_arpa,
-    read_texts,
-)
+from speechssl.decoding.arpa import NgramModel, arpa_lines, read_arpa
+from speechssl.decoding.ngram import BEGIN, END, UNKNOWN, estimate, perplexity
 from speechssl.errors import ConfigError
+from speechssl.recognition.language_model import read_texts
 
 Sentences = list[list[str]]
 

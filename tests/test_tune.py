@@ -10,12 +10,14 @@ from torch import Tensor
 from speechssl.config import as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.decoding.beam import BeamConfig, Hypothesis, load_lm, save_lm, spellings
-from speechssl.decoding.ngram import arpa_lines, estimate, read_texts
+from speechssl.decoding.arpa import arpa_lines
+from speechssl.decoding.hypothesis import BeamConfig, Hypothesis
+from speechssl.decoding.lexicon import spellings
+from speechssl.decoding.ngram import estimate
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import tune
+from speechssl.recognition.language_model import load_lm, read_texts, save_lm, tune
 from speechssl.recognition.model import load_ctc
 from speechssl.storage.checkpoint import model_folder, save_folder
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from speechssl.audio.reader import load_audio
 from speechssl.audio.silence import MARGIN_S, speech_intervals
-from speechssl.decoding.beam import load_lm
 from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import Decoder, beam_decoder
+from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
 from speechssl.storage.checkpoint import model_folder

@@ -28,18 +28,11 @@ from speechssl.corpus.layouts import scan
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
-from speechssl.decoding.beam import (
-    LM_FOLDER,
-    BeamConfig,
-    BeamSearch,
-    is_over_tokens,
-    known_words,
-    load_lm,
-    save_lm,
-    spellings,
-    token_name,
-)
-from speechssl.decoding.ngram import arpa_lines, estimate, perplexity, read_arpa, read_texts, read_words
+from speechssl.decoding.arpa import arpa_lines, read_arpa, read_words
+from speechssl.decoding.beam import BeamSearch
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.lexicon import is_over_tokens, known_words, spellings, token_name
+from speechssl.decoding.ngram import estimate, perplexity
 from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.interop.convert import Conversion, export_model, import_model
@@ -48,7 +41,7 @@ from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.settings import pretrain_settings
 from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate, remove_score, write_score
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import tune
+from speechssl.recognition.language_model import LM_FOLDER, load_lm, read_texts, save_lm, tune
 from speechssl.recognition.model import load_ctc
 from speechssl.recognition.pseudo_labels import KEEP, label
 from speechssl.recognition.settings import finetune_settings

@@ -1,17 +1,13 @@
 """N-gram language models: estimated with modified Kneser-Ney smoothing, written and read as ARPA, asked for scores."""
 
-import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.data.store import Store, is_store
+from speechssl.decoding.arpa import NgramModel
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 
@@ -20,7 +16,6 @@ SPECIAL = (UNKNOWN, BEGIN, END)  # ids 0, 1, 2
 MAX_ORDER = 6  # the most that KenLM takes as it is distributed
 # Where a text is too small or too regular to tell: what lmplz takes then.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-_KENLM = b"mmap lm http://kheafield.com/code"  # how its files begin
 _NEVER = -99.0  # log10 probability of <s>, by custom
 
 Ints = NDArray[np.int64]
@@ -159,216 +154,6 @@ def _interpolated(
     total_or_1 = np.maximum(total, 1)
     left = np.where(total > 0, np.bincount(context, taken, num_contexts) / total_or_1, 1.0)
     return (counts - taken) / total_or_1[context] + left[context] * lower[suffix], left
-
-
-def arpa_lines(model: Estimate) -> Iterator[str]:
-    """The model as lines of an ARPA file, in the order of lengths, then of ids; log10 to 7 digits after the point."""
-    yield "\\data\\\n"
-    for k, order in enumerate(model.orders, 1):
-        yield f"ngram {k}={len(order.word)}\n"
-    texts = [""]
-    for k, order in enumerate(model.orders, 1):
-        yield f"\n\\{k}-grams:\n"
-        last = [model.words[w] for w in order.word.tolist()]
-        texts = last if k == 1 else [f"{texts[c]} {w}" for c, w in zip(order.context.tolist(), last, strict=True)]
-        rows = zip(order.log10_prob.tolist(), texts, order.log10_backoff.tolist(), strict=True)
-        if k == len(model.orders):
-            yield from (f"{p:.7f}\t{text}\n" for p, text, _ in rows)
-        else:
-            yield from (f"{p:.7f}\t{text}\t{b:.7f}\n" for p, text, b in rows)
-    yield "\n\\end\\\n"
-
-
-class NgramModel:
-    """An n-gram model in memory, asked for one word at a time.
-
-    Attributes:
-        order: length of the longest n-grams.
-        words: that it can predict, ``</s>`` and ``<unk>`` among them where the file has them, ``<s>`` not.
-    """
-
-    def __init__(self, ngrams: Sequence[dict[tuple[str, ...], tuple[float, float]]]) -> None:
-        self._ngrams = ngrams
-        self.order = len(ngrams)
-        self.words = frozenset(word for (word,) in ngrams[0] if word != BEGIN)
-
-    def log10_prob(self, word: str, context: Sequence[str]) -> float:
-        """Of ``word`` after ``context``, of which the last words count; a word it does not have is ``<unk>``.
-
-        A model without ``<unk>`` gives it -100, as KenLM does.
-        """
-        if word not in self.words:
-            word = UNKNOWN
-        known = tuple(
-            w if (w,) in self._ngrams[0] else UNKNOWN for w in context[max(0, len(context) - self.order + 1) :]
-        )
-        backoff = 0.0
-        for start in range(len(known) + 1):
-            history = known[start:]
-            found = self._ngrams[len(history)].get((*history, word))
-            if found is not None:
-                return backoff + found[0]
-            if history:
-                backoff += self._ngrams[len(history) - 1].get(history, (0.0, 0.0))[1]
-        return backoff - 100.0
-
-    def score(self, sentence: Sequence[str], *, begin: bool = True, end: bool = True) -> list[float]:
-        """log10 probability of each word, and of the end of the sentence after them."""
-        said = [*([BEGIN] if begin else []), *sentence, *([END] if end else [])]
-        return [self.log10_prob(said[i], said[:i]) for i in range(int(begin), len(said))]
-
-
-def read_arpa(path: Path) -> NgramModel:
-    """Read an ARPA file; what stands before ``\\data\\`` or after ``\\end\\`` is a comment.
-
-    Raises:
-        ConfigError: it cannot be read, is no ARPA file, or has more or fewer n-grams than it says; the line is named.
-    """
-    with _opened(path) as file:
-        return NgramModel(_Arpa(path, file).ngrams())
-
-
-def arpa_words(path: Path) -> list[str]:
-    """The words of an ARPA file without the marks, in its order; no more of it is read.
-
-    Raises:
-        ConfigError: as ``read_arpa``.
-    """
-    with _opened(path) as file:
-        arpa = _Arpa(path, file)
-        return [word for (word,) in arpa.section(1, arpa.header()[0]) if word not in SPECIAL]
-
-
-def is_binary(path: Path) -> bool:
-    """Whether a file is one of KenLM's own, rather than ARPA."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_KENLM)) == _KENLM
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read as a language model: {error}") from error
-
-
-@contextmanager
-def _opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            yield file
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path} cannot be read as {kind}: {why}") from error
-
-
-def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
-    """The lines of text files, and the transcripts of one split of stores.
-
-    Raises:
-        ConfigError: a file cannot be read as UTF-8 text, or is a table, or a store has no transcript there.
-    """
-    for path in paths:
-        if is_store(path):
-            store = Store(path)
-            texts = [store.record(int(i)).text for i in store.indices([split])]
-            if not any(texts):
-                there = [name for name in store.splits if any(store.record(int(i)).text for i in store.indices([name]))]
-                has = (
-                    f"those with some: {', '.join(there)}" if there else "nor in any other: prepare it with transcripts"
-                )
-                raise ConfigError(f"{path} has no transcripts in split {split}; {has}")
-            yield from (text for text in texts if text)
-        elif path.exists() and path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
-            raise ConfigError(
-                f"{path} is a table, not text: prepare it and give the store, or a file of one text a line"
-            )
-        else:
-            with _opened(path, "text") as file:
-                yield from file
-
-
-def read_words(lm: Path, listed: Path | None) -> list[str]:
-    """The words of a language model, each once and without the marks: those listed, one a line, or the ARPA file's.
-
-    Raises:
-        ConfigError: a file cannot be read, there is no word, or a KenLM binary comes without its words.
-    """
-    if listed:
-        with _opened(listed, "text") as file:
-            found = [word for line in file if (word := line.strip()) and word not in SPECIAL]
-    elif is_binary(lm):
-        raise ConfigError(f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE")
-    else:
-        found = arpa_words(lm)
-    if not found:
-        raise ConfigError(f"{listed or lm} holds no word: give the words that may be recognised")
-    return list(dict.fromkeys(found))
-
-
-class _Arpa:
-    """The lines of an ARPA file, one after the other, with the number of the last one for messages."""
-
-    def __init__(self, path: Path, lines: Iterable[str]) -> None:
-        self.path, self.number = path, 0
-        self.lines = iter(lines)
-
-    def next(self) -> str:
-        for line in self.lines:
-            self.number += 1
-            if found := line.strip(" \t\r\n"):
-                return found
-        raise self.wrong("the file ends here, before \\end\\")
-
-    def wrong(self, why: str) -> ConfigError:
-        return ConfigError(f"{self.path} line {self.number}: {why}; give a whole ARPA file")
-
-    def expect(self, line: str, title: str) -> None:
-        if line != title:
-            raise self.wrong(f"{line[:80]!r} where {title} was expected")
-
-    def header(self) -> list[int]:
-        """How many n-grams of each length are to come; the title of the first ones is read."""
-        while self.next() != "\\data\\":
-            pass
-        declared: list[int] = []
-        while not (line := self.next()).startswith("\\"):
-            name, _, number = line.partition("=")
-            number = number.strip(" \t")
-            # What is a digit or a space to Python's text is not always one to int, and 4,300 digits are too many.
-            counts = number.isascii() and number.isdecimal() and len(number) < 19
-            if name.split() != ["ngram", str(len(declared) + 1)] or not counts:
-                raise self.wrong(f"{line[:80]!r} where 'ngram {len(declared) + 1}=...' was expected")
-            declared.append(int(number))
-        if not 1 <= len(declared) <= MAX_ORDER:
-            raise self.wrong(f"n-grams of {len(declared)} lengths: allowed are 1 to {MAX_ORDER}")
-        self.expect(line, "\\1-grams:")
-        return declared
-
-    def section(self, k: int, count: int) -> dict[tuple[str, ...], tuple[float, float]]:
-        """The n-grams of one length."""
-        found = dict(self.ngram(self.next(), k) for _ in range(count))
-        if len(found) < count:
-            raise self.wrong(f"one of the {k}-grams above stands there twice")
-        return found
-
-    def ngrams(self) -> list[dict[tuple[str, ...], tuple[float, float]]]:
-        """All of them, by length, to the end of the file's data."""
-        declared = self.header()
-        found = []
-        for k, count in enumerate(declared, 1):
-            found.append(self.section(k, count))
-            self.expect(self.next(), f"\\{k + 1}-grams:" if k < len(declared) else "\\end\\")
-        return found
-
-    def ngram(self, line: str, k: int) -> tuple[tuple[str, ...], tuple[float, float]]:
-        # Words are separated by spaces; fields by a tab in most files, by a space in some.
-        parts = [part for part in line.replace("\t", " ").split(" ") if part]
-        if len(parts) not in (k + 1, k + 2):
-            raise self.wrong(f"{line[:80]!r} where a {k}-gram was expected")
-        try:
-            prob, backoff = float(parts[0]), float(parts[k + 1]) if len(parts) == k + 2 else 0.0
-        except ValueError:
-            raise self.wrong(f"{line[:80]!r} has no number where one was expected") from None
-        if not (prob <= 0 and math.isfinite(backoff)):
-            raise self.wrong(f"{line[:80]!r} has a probability above 1, or a weight that is no number")
-        return tuple(parts[1 : k + 1]), (prob, backoff)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
 from speechssl.data.dataset import Dataset, choose_positions
 from speechssl.data.store import Store
-from speechssl.decoding.beam import LM_FOLDER
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import evaluate
+from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.pseudo_labels import KEEP, read_labels, with_labels
 from speechssl.recognition.settings import FinetuneSettings

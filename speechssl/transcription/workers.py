@@ -14,9 +14,9 @@ import torch
 
 from speechssl.audio.reader import declared_seconds
 from speechssl.config import Table
-from speechssl.decoding.beam import LM_FOLDER, load_lm
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.evaluate import beam_decoder
+from speechssl.recognition.language_model import LM_FOLDER, load_lm
 from speechssl.recognition.model import load_ctc
 from speechssl.runtime.device import Device, pick_device
 from speechssl.runtime.log import HoursProgress, one_line

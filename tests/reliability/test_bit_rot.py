@@ -11,11 +11,13 @@ from test_train import SETTINGS
 
 from speechssl.config import build
 from speechssl.data.store import Store
-from speechssl.decoding.beam import BeamConfig, load_lm, save_lm
-from speechssl.decoding.ngram import arpa_lines, estimate
+from speechssl.decoding.arpa import arpa_lines
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.ngram import estimate
 from speechssl.errors import SpeechsslError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
+from speechssl.recognition.language_model import load_lm, save_lm
 from speechssl.recognition.model import load_ctc, save_ctc
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import checkpoints, load_folder
