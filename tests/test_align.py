@@ -11,7 +11,7 @@ from torch import Tensor
 
 from speechssl.decoding.align import align, words_of
 from speechssl.decoding.greedy import TokenSpan, greedy_with_frames
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer, VocabularyTokenizer
 
 TEXTS = ["ab a ba", "b aab", "a"]

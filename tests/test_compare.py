@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import write_score
 from speechssl.scoring.compare import System, comparison, differences, intervals, read_system
 from speechssl.scoring.score import Score, score
+from speechssl.scoring.score_files import write_score
 
 WORDS = ["red", "green", "blue", "black", "white", "brown"]
 

@@ -19,7 +19,7 @@ from speechssl.encoder.augment import AugmentConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import RECORD, load_record, save_folder
 from speechssl.text.tokenizers import CharTokenizer, Tokenizer, train_tokenizer
 from speechssl.training.optim import OptimConfig, make_optimizer

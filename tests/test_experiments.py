@@ -23,7 +23,7 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.recognition.settings import FinetuneSettings, finetune_settings
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer

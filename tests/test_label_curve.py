@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import load_script
 
-from speechssl.recognition.evaluate import write_score
 from speechssl.scoring.score import score
+from speechssl.scoring.score_files import write_score
 
 tool = load_script(Path(__file__).parents[1] / "tools" / "label_curve.py")
 

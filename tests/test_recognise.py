@@ -15,17 +15,9 @@ from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import (
-    SCORE_FILES,
-    _confidences,
-    emissions,
-    evaluate,
-    recognised,
-    remove_score,
-    score_words,
-    write_score,
-)
+from speechssl.recognition.evaluate import _confidences, emissions, evaluate, recognised, score_words
 from speechssl.recognition.model import CtcModel
+from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
 from speechssl.text.normalise import NORMALISERS, normalise
 
 

@@ -11,7 +11,8 @@ from reference.edit_distance import Edits, best_alignments, distance
 from scipy.optimize import minimize
 
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.scoring.score import Confusion, Counts, Scaling, Score, fit_scaling, score
+from speechssl.scoring.calibration import Scaling, fit_scaling
+from speechssl.scoring.score import Confusion, Counts, Score, score
 
 SENTENCES = st.lists(st.sampled_from(["a", "b", "cat", "dog's", "é"]), max_size=5).map(" ".join)
 PAIRS = st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=6)
@@ -142,7 +143,7 @@ def test_interval_covers_the_truth_about_95_times_in_100() -> None:
 def test_blocks_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [("a b", "a"), ("a", "a"), ("b c d", "b x d")]
     whole = score_pairs(pairs, num_bootstrap=100)
-    monkeypatch.setattr("speechssl.scoring.score._CELLS_PER_BLOCK", 7)
+    monkeypatch.setattr("speechssl.scoring.bootstrap._CELLS_PER_BLOCK", 7)
     assert score_pairs(pairs, num_bootstrap=100) == whole
 
 

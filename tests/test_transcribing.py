@@ -23,7 +23,7 @@ from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribing
 from speechssl.transcription.formats import Transcript
 from speechssl.transcription.transcribe import Failure, find_audio, transcribe

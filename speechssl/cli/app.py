@@ -39,7 +39,7 @@ from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.pictures import text_table
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.settings import pretrain_settings
-from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate, remove_score, write_score
+from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import LM_FOLDER, load_lm, read_texts, save_lm, tune
 from speechssl.recognition.model import load_ctc
@@ -49,6 +49,7 @@ from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import HoursProgress, log, one_line
 from speechssl.scoring.compare import comparison, read_system
+from speechssl.scoring.score_files import remove_score, write_score
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder
 from speechssl.storage.json_text import as_json

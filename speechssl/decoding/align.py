@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechssl.decoding.greedy import TokenSpan, min_ctc_frames
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizers import Tokenizer
 
 

@@ -28,7 +28,7 @@ from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.distributed import say
 from speechssl.runtime.seeds import derive_seed
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer, train_tokenizer

@@ -20,7 +20,8 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.evaluate import Emissions, beam_decoder, emissions, recognised, references, score_words
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.log import log
-from speechssl.scoring.score import Scaling, Score
+from speechssl.scoring.calibration import Scaling
+from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.text.tokenizers import Tokenizer
 

@@ -24,7 +24,7 @@ from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.runtime.seeds import generator
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer, load_tokenizer

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError
 from speechssl.pictures import text_table
-from speechssl.scoring.score import NUM_BOOTSTRAP, Counts, bootstrap_sums, percentiles, rates
+from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
+from speechssl.scoring.score import Counts
 
 NUM_DRAWS = 10_000  # of a difference: p is a count in its tail
 

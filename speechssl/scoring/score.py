@@ -1,19 +1,15 @@
 """Word and character error rates of a set of utterances, with an interval that says how far to trust them."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError, ManifestError
-
-NUM_BOOTSTRAP = 1000  # resamples of an interval
-NUM_BINS = 10  # of confidences
-_CELLS_PER_BLOCK = 4_000_000  # bootstrap counts held at once: about 32 MB, whatever the number of utterances
+from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
+from speechssl.scoring.calibration import Calibration, calibrate
 
 
 @dataclass(frozen=True)
@@ -73,92 +69,6 @@ class Confusion:
     reference: str
     hypothesis: str
     count: int
-
-
-@dataclass(frozen=True)
-class ConfidenceBin:
-    """Recognised words whose confidence is in [low, high): how many, their mean confidence, the share that is right."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    right: float
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What makes confidences probabilities: sigmoid(slope x logit + offset) (Platt 1999). As it stands, no change."""
-
-    slope: float = 1.0
-    offset: float = 0.0
-
-    def __call__(self, probability: float) -> float:
-        if self == Scaling():
-            return probability
-        return 0.5 + 0.5 * math.tanh((self.slope * _logit(probability) + self.offset) / 2)
-
-
-def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
-    """The scaling under which words that are right or wrong are likeliest, drawn a little towards no change.
-
-    Logistic regression with two parameters by damped Newton steps; the pull, as much as of a few words, keeps it finite
-    where few words are known. A slope below 0 would turn confidences round: it is 0 then, and all words are as sure as
-    their share that is right. Where all are right or all wrong there is nothing to learn from: no change.
-    """
-    x, y = np.array([_logit(p) for p in confidences]), np.array(right, dtype=np.float64)
-    if not 0 < y.sum() < len(y):
-        return Scaling()
-    slope, offset = _logistic(np.stack([x, np.ones_like(x)], axis=1), y, np.array([1.0, 0.0]))
-    if slope <= 0:
-        return Scaling(0.0, *_logistic(np.ones((len(x), 1)), y, np.zeros(1)))
-    return Scaling(slope, offset)
-
-
-def _logistic(inputs: NDArray[np.float64], y: NDArray[np.float64], start: NDArray[np.float64]) -> list[float]:
-    """Weights (D,) that make labels ``y`` (N,) likeliest for ``inputs`` (N, D), with a pull towards ``start``."""
-
-    def loss(weights: NDArray[np.float64]) -> float:
-        z = inputs @ weights
-        return float((np.logaddexp(0, z) - y * z).sum() + ((weights - start) ** 2).sum() / 2)
-
-    weights = start
-    for _ in range(50):
-        p = 0.5 + 0.5 * np.tanh(inputs @ weights / 2)
-        gradient = inputs.T @ (p - y) + weights - start
-        step = np.linalg.solve(inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(len(start)), gradient)
-        size = 1.0
-        while loss(weights - size * step) > loss(weights) and size > 1e-6:
-            size /= 2
-        weights = weights - size * step
-        if np.abs(size * step).max() < 1e-9:
-            break
-    return [float(w) for w in weights]
-
-
-def _logit(probability: float) -> float:
-    p = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(p / (1 - p))
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidences are from being probabilities.
-
-    Attributes:
-        ece: expected calibration error, the mean over words of the distance between their bin's mean confidence and its
-            share of right words (Guo et al. 2017, arXiv 1706.04599, equation 5).
-        bins: ten of equal width; those without words are left out. The last one holds 1 too.
-        scaling: what would make these very confidences probabilities.
-    """
-
-    ece: float
-    bins: tuple[ConfidenceBin, ...]
-    scaling: Scaling
-
-    @property
-    def num_words(self) -> int:
-        return sum(b.count for b in self.bins)
 
 
 @dataclass(frozen=True)
@@ -275,7 +185,7 @@ def score(
         cer_interval=cer_interval,
         utterances=utterances,
         all_confusions=_confusions(words),
-        calibration=_calibration(words, [confidences[i] for i in ids]) if confidences is not None else None,
+        calibration=calibrate(words, [confidences[i] for i in ids]) if confidences is not None else None,
     )
 
 
@@ -328,46 +238,6 @@ def _confusions(words: Any) -> tuple[Confusion, ...]:
     return tuple(Confusion(said, heard, count) for (said, heard), count in ordered)
 
 
-def _calibration(words: Any, confidences: Sequence[Sequence[float]]) -> Calibration | None:
-    """Of jiwer's ``WordOutput`` and the confidence of each hypothesised word."""
-    right: list[bool] = []
-    for hypothesis, alignment in zip(words.hypotheses, words.alignments, strict=True):
-        equal = [False] * len(hypothesis)
-        for chunk in alignment:
-            if chunk.type == "equal":
-                equal[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
-        right += equal
-    values = np.array([value for row in confidences for value in row], dtype=np.float64)
-    assert len(values) == len(right), "one confidence for each word of a hypothesis"
-    if not len(values):
-        return None
-    hits = np.array(right, dtype=np.float64)
-    place = np.minimum((values * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    bins = []
-    for k in range(NUM_BINS):
-        if (here := place == k).any():
-            mean, share = float(values[here].mean()), float(hits[here].mean())
-            bins.append(ConfidenceBin(k / NUM_BINS, (k + 1) / NUM_BINS, int(here.sum()), mean, share))
-    ece = sum(b.count * abs(b.confidence - b.right) for b in bins) / len(values)
-    return Calibration(ece, tuple(bins), fit_scaling(values.tolist(), right))
-
-
-def bootstrap_sums(table: NDArray[np.float64], seed: int, num_bootstrap: int) -> NDArray[np.float64]:
-    """Sums (num_bootstrap, K) of a table (N, K) over as many rows as it has, drawn with replacement.
-
-    How often each row was drawn is multinomial. The draws depend on N, ``seed`` and ``num_bootstrap`` alone, so
-    tables of the same utterances get the same draws.
-    """
-    n = len(table)
-    rng = np.random.default_rng(seed)
-    block = max(1, _CELLS_PER_BLOCK // n)
-    sums = [
-        rng.multinomial(n, np.full(n, 1 / n), size=min(block, num_bootstrap - start)) @ table
-        for start in range(0, num_bootstrap, block)
-    ]
-    return np.concatenate(sums)
-
-
 def _intervals(
     utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -376,14 +246,3 @@ def _intervals(
     table = np.array([[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units], dtype=np.float64)
     wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
     return percentiles(wer), percentiles(cer)
-
-
-def rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Word and character error rates (...) of (..., 4): errors and reference length in words, then in characters."""
-    return sums[..., 0] / np.maximum(sums[..., 1], 1), sums[..., 2] / np.maximum(sums[..., 3], 1)
-
-
-def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % (low, high) of bootstrap draws."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

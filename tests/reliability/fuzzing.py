@@ -51,7 +51,7 @@ from conftest import random_recogniser
 from speechssl.audio.reader import write_wav
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
-from speechssl.scoring.score import Scaling
+from speechssl.scoring.calibration import Scaling
 
 MOST_BYTES = 4096  # of an input: small ones are tried often
 JSON_MANIFEST = (
