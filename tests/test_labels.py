@@ -18,9 +18,10 @@ from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition import pseudo_labels as labels_module
 from speechssl.recognition.evaluate import emissions, recognised
-from speechssl.recognition.finetune import TEXTS, finetune
+from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
+from speechssl.recognition.training_set import TEXTS
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.normalise import normalise
 
