@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.errors import CheckpointError
-from speechssl.interop.foreign_model import NEVER, our_token_order, read_json, read_tensors, take_rows, with_rows
+from speechssl.interop.foreign_model import NEVER, our_token_order, take_rows, with_rows
+from speechssl.interop.safe_loading import read_json, read_tensors
 
 
 @given(st.data(), st.integers(3, 9))

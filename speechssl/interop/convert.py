@@ -16,9 +16,10 @@ from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.interop.fairseq import is_fairseq, load_fairseq, read_fairseq
-from speechssl.interop.foreign_model import Foreign, read_json
+from speechssl.interop.foreign_model import Foreign
 from speechssl.interop.huggingface import read_huggingface, write_huggingface
 from speechssl.interop.onnx import export_onnx
+from speechssl.interop.safe_loading import read_json
 from speechssl.interop.torchaudio import read_torchaudio, write_torchaudio
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig

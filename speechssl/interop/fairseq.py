@@ -14,7 +14,8 @@ from torch import Tensor
 from speechssl.config import Table, build
 from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
 from speechssl.errors import CheckpointError
-from speechssl.interop.foreign_model import Foreign, load_torch, our_token_order, with_rows
+from speechssl.interop.foreign_model import Foreign, our_token_order, with_rows
+from speechssl.interop.safe_loading import load_torch
 from speechssl.interop.torchaudio import peer, their_input, their_model
 from speechssl.interop.weight_names import from_dialect
 

@@ -14,16 +14,8 @@ from speechssl.config import Table, build
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
-from speechssl.interop.foreign_model import (
-    NEVER,
-    Foreign,
-    our_token_order,
-    read_json,
-    read_tensors,
-    read_weights,
-    take_rows,
-    with_rows,
-)
+from speechssl.interop.foreign_model import NEVER, Foreign, our_token_order, take_rows, with_rows
+from speechssl.interop.safe_loading import read_json, read_tensors, read_weights
 from speechssl.interop.weight_names import check_portable, from_dialect, to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel
