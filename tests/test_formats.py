@@ -20,12 +20,7 @@ from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.transcription.formats import (
     FORMATS,
     CueLimits,
-    Segment,
-    Transcript,
-    Word,
-    common_root,
     cues,
-    output_path,
     to_ctm,
     to_json,
     to_jsonl,
@@ -34,6 +29,8 @@ from speechssl.transcription.formats import (
     to_txt,
     to_vtt,
 )
+from speechssl.transcription.output_folder import common_root, output_path
+from speechssl.transcription.transcript import Segment, Transcript, Word
 
 WORDS = (Word(0.0, 0.4, "hello", 0.9), Word(0.5, 1.25, "wörld", 0.12345))
 SEGMENTS = (Segment(0.0, 1.25, "hello wörld", WORDS), Segment(1.3004, 2.0, " again\n "))

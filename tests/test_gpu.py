@@ -35,8 +35,8 @@ from speechssl.recognition.pseudo_labels import label
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
-from speechssl.transcription.formats import Transcript
 from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Transcript
 
 pytestmark = [
     pytest.mark.gpu,

@@ -23,7 +23,7 @@ from speechssl.runtime.log import HoursProgress
 from speechssl.storage.checkpoint import model_folder, save_folder
 from speechssl.transcription import workers as jobs
 from speechssl.transcription.formats import FORMATS, CueLimits
-from speechssl.transcription.transcribe import Failure
+from speechssl.transcription.transcript import Failure
 from speechssl.transcription.workers import Job, Result, in_order, made_by, transcribe_files
 
 

@@ -12,7 +12,7 @@ from test_experiments import tuned
 
 from speechssl.recognition.finetune import finetune
 from speechssl.transcription import transcribe as transcribing
-from speechssl.transcription.formats import Segment, Transcript, Word
+from speechssl.transcription.transcript import Segment, Transcript, Word
 
 tool = load_script(Path(__file__).parents[1] / "tools" / "long_files.py")
 

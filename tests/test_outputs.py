@@ -11,9 +11,9 @@ import pytest
 
 from speechssl.errors import ConfigError
 from speechssl.transcription import output_folder as outputs_module
-from speechssl.transcription.formats import FORMATS, CueLimits, Transcript
+from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
-from speechssl.transcription.transcribe import Failure
+from speechssl.transcription.transcript import Failure, Transcript
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, re
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribing
-from speechssl.transcription.formats import Transcript
-from speechssl.transcription.transcribe import Failure, find_audio, transcribe
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Failure, Transcript
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     rng = np.random.default_rng(0)
     wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
     write_wav(tmp_path / "x.wav", wave, RATE)
-    pieces = [p for p in transcribing._read(model, [tmp_path / "x.wav"]) if isinstance(p, transcribing._Piece)]
+    pieces = [p for p in transcribing.read_pieces(model, [tmp_path / "x.wav"]) if isinstance(p, transcribing.Piece)]
     assert len(pieces) > 2
     assert [p.goes_on for p in pieces] == [False] + [True] * (len(pieces) - 1)
     assert all(a.end == b.start for a, b in pairwise(pieces))
@@ -159,7 +160,7 @@ def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
     monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
     samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
     assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
-    pieces = [p for p in transcribing._read(model, [path]) if isinstance(p, transcribing._Piece)]
+    pieces = [p for p in transcribing.read_pieces(model, [path]) if isinstance(p, transcribing.Piece)]
     assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
         samples, RATE, *transcribing.CHUNK_S
     )
@@ -257,7 +258,7 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
     lengths = np.random.default_rng(0).integers(100, 3000, size=300)  # rows of 10 ms
     for number, length in enumerate(lengths.tolist()):
         array = np.zeros((length, 80), np.float16)
-        pool.add(file, transcribing._Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
+        pool.add(file, transcribing.Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
         while pool.seconds > transcribing.HORIZON_S:
             oldest = file.rows.index(None)
             pool.recognise(model, round(100 * BATCH_SECONDS))

@@ -58,7 +58,9 @@ from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.loop import fit
 from speechssl.training.presets import resolve_settings
-from speechssl.transcription.transcribe import Failure, find_audio, transcribe
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Failure
 
 # transformers is only imported where it is used: our process must not hold it, nor theirs what it does not need.
 WARM_UP = 2  # turns that do not count: they allocate, and fill caches

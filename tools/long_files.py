@@ -33,8 +33,9 @@ from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
 from speechssl.storage.checkpoint import model_folder
 from speechssl.transcription import transcribe as transcribing
-from speechssl.transcription.formats import Transcript
-from speechssl.transcription.transcribe import find_audio, transcribe
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Transcript
 
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine

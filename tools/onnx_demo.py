@@ -34,7 +34,7 @@ from speechssl.interop.onnx import (
 from speechssl.pictures import text_table
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.storage.checkpoint import model_folder
-from speechssl.transcription.transcribe import WHOLE_BELOW_S, find_audio
+from speechssl.transcription.pieces import WHOLE_BELOW_S, find_audio
 
 Recognise = Callable[[Recordings], EncoderOutput]
 BATCH_SIZES = (1, 8)

@@ -26,8 +26,9 @@ from speechssl.interop.convert import import_model
 from speechssl.interop.huggingface import quiet_transformers
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.storage.checkpoint import model_folder
-from speechssl.transcription.formats import Transcript
-from speechssl.transcription.transcribe import WHOLE_BELOW_S, find_audio, transcribe
+from speechssl.transcription.pieces import WHOLE_BELOW_S, find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Transcript
 
 Recordings = dict[str, NDArray[np.float32]]
 STYLES: dict[str, dict[str, Any]] = {

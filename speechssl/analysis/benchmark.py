@@ -51,7 +51,9 @@ from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import resolve_settings
-from speechssl.transcription.transcribe import Failure, find_audio, transcribe
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Failure
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
 BATCHES, MOST_S = 20, 8000.0  # of the corpus to train on, by default: updates, and seconds where these are long

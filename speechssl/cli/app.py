@@ -58,7 +58,7 @@ from speechssl.text.tokenizers import load_tokenizer
 from speechssl.training.run_folder import start_anew
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import claim, outcome, plan_outputs
-from speechssl.transcription.transcribe import Failure
+from speechssl.transcription.transcript import Failure
 from speechssl.transcription.workers import Job, in_order, made_by, transcribe_files
 
 SOME_FAILED, ALL_FAILED = 3, 4

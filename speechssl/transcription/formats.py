@@ -1,82 +1,15 @@
 """What a transcription looks like on disk: text, subtitles, tables, JSON, in a folder tree that mirrors the input."""
 
-import hashlib
 import html
 import json
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from speechssl.errors import ConfigError
-
-# Of a confidence: the digits that follow depend on what else was in the batch, and a rerun shall write the same bytes.
-DIGITS = 2
-_MAX_NAME_BYTES = 255  # of one file name, on every common file system
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word: ``start`` and ``end`` in seconds from the start of the file, ``probability`` 0..1 (see ``align``)."""
-
-    start: float
-    end: float
-    text: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of speech: ``start`` and ``end`` in seconds from the start of the file, ``0 <= start <= end``.
-
-    ``words``: those of ``text``, in order of time and inside the segment.
-    """
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...] = ()
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The result for one file.
-
-    Attributes:
-        path: the input as the user named it.
-        text: all that was said, on one line; empty when nothing was.
-        segments: in order of time.
-        duration_s: length of the audio in seconds.
-        model: name of the model.
-    """
-
-    path: str
-    text: str
-    segments: tuple[Segment, ...]
-    duration_s: float
-    model: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, under whisper's key names, with ours beside them; seconds are rounded to milliseconds."""
-        return {
-            "text": self.text,
-            "segments": [
-                {"id": i, "start": round(s.start, 3), "end": round(s.end, 3), "text": s.text}
-                | {"words": [_word_dict(word) for word in s.words]}
-                for i, s in enumerate(self.segments)
-            ],
-            "path": self.path,
-            "duration_s": round(self.duration_s, 3),
-            "model": self.model,
-        }
-
-
-def _word_dict(word: Word) -> dict[str, Any]:
-    times = {"start": round(word.start, 3), "end": round(word.end, 3)}
-    return {"word": word.text, **times, "probability": round(word.probability, DIGITS)}
+from speechssl.transcription.transcript import DIGITS, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -215,49 +148,3 @@ FORMATS: dict[str, Callable[[Transcript, CueLimits], str]] = {
     "jsonl": to_jsonl,
     "ctm": to_ctm,
 }
-
-
-def common_root(inputs: Iterable[Path]) -> Path:
-    """The deepest folder that holds every input, for ``output_path``; of a single file, its own folder.
-
-    Raises:
-        ConfigError: there are no inputs.
-    """
-    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in inputs]
-    if not folders:
-        raise ConfigError("no inputs: give at least one file or folder")
-    return Path(os.path.commonpath(folders))
-
-
-def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: str) -> Path:
-    """Where the result of ``input_path`` goes: its place under ``input_root``, mirrored under ``output_dir``.
-
-    The suffix is appended and the old one kept (``a/x.wav`` -> ``a/x.wav.txt``), so under one root no two inputs share
-    an output, neither ``a/x.wav`` and ``b/x.wav`` nor ``x.wav`` and ``x.flac``, and the place of one file does not
-    depend on which others exist. A name that would grow too long is cut and ends in a hash of the whole.
-
-    Args:
-        suffix: with its dot, for example ".txt".
-
-    Raises:
-        ConfigError: the input is not under the root.
-    """
-    root = os.path.abspath(input_root)
-    try:
-        relative = Path(os.path.abspath(input_path)).relative_to(root)
-    except ValueError as error:
-        raise ConfigError(f"{input_path} is not under {input_root}: give a folder that holds every input") from error
-    if not relative.name:
-        raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
-    return output_dir / relative.parent / _short_name(relative.name, suffix)
-
-
-def _short_name(name: str, suffix: str) -> str:
-    whole = os.fsencode(name)
-    if len(whole) + len(os.fsencode(suffix)) <= _MAX_NAME_BYTES:
-        return name + suffix
-    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}"
-    # Characters, not bytes, are dropped from the end, so that none is cut in half.
-    while len(os.fsencode(name + ending)) > _MAX_NAME_BYTES:
-        name = name[:-1]
-    return name + ending

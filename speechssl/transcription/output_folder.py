@@ -1,11 +1,12 @@
 """Transcripts on their way out: where those of an input go, which are there already, what became of each input."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
-from speechssl.transcription.formats import FORMATS, CueLimits, Transcript, common_root, output_path
-from speechssl.transcription.transcribe import Failure, find_audio
+from speechssl.transcription.formats import FORMATS, CueLimits
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcript import Failure, Transcript
 
 STDIN = Path("-")
 MADE_BY = ".speechssl.json"  # in a folder of transcripts: of which model they are
@@ -204,3 +206,52 @@ def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -
         return {"path": name, "status": "failed", "error": result.error}
     words = len(result.text.split())
     return {"path": name, "status": "done", "duration_s": round(result.duration_s, 3), "words": words}
+
+
+_MAX_NAME_BYTES = 255  # of one file name, on every common file system
+
+
+def common_root(inputs: Iterable[Path]) -> Path:
+    """The deepest folder that holds every input, for ``output_path``; of a single file, its own folder.
+
+    Raises:
+        ConfigError: there are no inputs.
+    """
+    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in inputs]
+    if not folders:
+        raise ConfigError("no inputs: give at least one file or folder")
+    return Path(os.path.commonpath(folders))
+
+
+def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: str) -> Path:
+    """Where the result of ``input_path`` goes: its place under ``input_root``, mirrored under ``output_dir``.
+
+    The suffix is appended and the old one kept (``a/x.wav`` -> ``a/x.wav.txt``), so under one root no two inputs share
+    an output, neither ``a/x.wav`` and ``b/x.wav`` nor ``x.wav`` and ``x.flac``, and the place of one file does not
+    depend on which others exist. A name that would grow too long is cut and ends in a hash of the whole.
+
+    Args:
+        suffix: with its dot, for example ".txt".
+
+    Raises:
+        ConfigError: the input is not under the root.
+    """
+    root = os.path.abspath(input_root)
+    try:
+        relative = Path(os.path.abspath(input_path)).relative_to(root)
+    except ValueError as error:
+        raise ConfigError(f"{input_path} is not under {input_root}: give a folder that holds every input") from error
+    if not relative.name:
+        raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
+    return output_dir / relative.parent / _short_name(relative.name, suffix)
+
+
+def _short_name(name: str, suffix: str) -> str:
+    whole = os.fsencode(name)
+    if len(whole) + len(os.fsencode(suffix)) <= _MAX_NAME_BYTES:
+        return name + suffix
+    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}"
+    # Characters, not bytes, are dropped from the end, so that none is cut in half.
+    while len(os.fsencode(name + ending)) > _MAX_NAME_BYTES:
+        name = name[:-1]
+    return name + ending

@@ -22,8 +22,8 @@ from speechssl.runtime.device import Device, pick_device
 from speechssl.runtime.log import HoursProgress, one_line
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent
 from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
-from speechssl.transcription.formats import Transcript
-from speechssl.transcription.transcribe import Failure, transcribe
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Failure, Transcript
 
 Result = Transcript | Failure
 DIED = (
