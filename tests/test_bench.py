@@ -12,8 +12,9 @@ from test_cli import call, one_line
 from test_train import _toml
 
 from speechssl.analysis import benchmark as bench
-from speechssl.analysis.benchmark import LABELS, as_text, bench_prepare, bench_training, bench_transcribe, write_speech
+from speechssl.analysis.benchmark import LABELS, as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.analysis.profiler import PARTS
+from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
 from speechssl.pretraining.settings import PretrainSettings

@@ -22,8 +22,8 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine
 
-from speechssl.analysis.benchmark import write_speech
 from speechssl.analysis.profiler import Spread, spread
+from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.config import Table
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError

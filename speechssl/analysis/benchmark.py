@@ -21,18 +21,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from speechssl import __version__
 from speechssl.analysis.profiler import Spread, Stopwatch, flop_counter, matmul_peak, processor, spread
+from speechssl.analysis.synthetic_speech import LETTERS, write_corpus, write_recordings
 from speechssl.audio.features import FeatureConfig
 from speechssl.config import Table, merge
 from speechssl.corpus.layouts import scan
-from speechssl.corpus.manifest import Manifest, Record
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
@@ -46,7 +44,7 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
 from speechssl.runtime.log import log
-from speechssl.runtime.seeds import derive_seed, generator
+from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import CharTokenizer
@@ -58,8 +56,6 @@ from speechssl.transcription.transcript import Failure
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
 BATCHES, MOST_S = 20, 8000.0  # of the corpus to train on, by default: updates, and seconds where these are long
 COUNTED = 8  # utterances from which it is told how many operations a second of audio needs
-RATE = 16_000  # of the synthetic speech, Hz
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 LABELS = {
     "audio_s_per_s": "seconds of audio per second",
@@ -107,46 +103,6 @@ def _machine(device: torch.device, precision: Precision = "float32") -> Table:
 
 
 # ---- synthetic speech -------------------------------------------------------------------------------------------
-
-
-def write_speech(path: Path, seconds: float, seed: int) -> None:
-    """FLAC, 16 kHz mono, of a humming voice with syllables and pauses; the same for the same ``seed``."""
-    rng, left = generator("bench", seed), round(seconds * RATE)
-    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format="FLAC") as file:
-        while left > 0:
-            file.write(_speech(min(10 * RATE, left), rng))
-            left -= 10 * RATE
-
-
-def _speech(num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    now = np.arange(num_samples) / RATE
-    marks = np.arange(0, num_samples / RATE + 0.2, 0.2)
-    loud = np.interp(now, marks, rng.uniform(0.2, 1, len(marks)) * (rng.random(len(marks)) < 0.85))
-    phase = 2 * np.pi * np.cumsum(np.interp(now, marks, rng.uniform(90, 220, len(marks)))) / RATE
-    voice = sum((np.sin(h * phase) / h for h in range(1, 7)), np.zeros(num_samples))
-    return (0.15 * loud * voice + 0.0005 * rng.standard_normal(num_samples)).astype(np.float32)
-
-
-def _corpus(folder: Path, seconds: float) -> Manifest:
-    """Two utterances for development and about ``seconds`` to learn from, 4 to 15 s each, random letters for words."""
-    rng, records, left = generator("bench", "corpus"), list[Record](), seconds
-    while left > 0:
-        name, split = f"{len(records):05d}", "train" if len(records) > 1 else "dev"
-        length = float(rng.uniform(4, min(15, max(left, 5))))
-        write_speech(folder / f"{name}.flac", length, len(records))
-        words = ["".join(rng.choice(list(LETTERS), size=rng.integers(2, 8))) for _ in range(int(2 * length))]
-        records.append(Record(name, f"{name}.flac", text=" ".join(words), split=split))
-        left -= length if split == "train" else 0
-    return Manifest(folder, tuple(records))
-
-
-def _recordings(folder: Path, seconds: float, length: float) -> list[Path]:
-    """Unlabelled recordings of ``length`` seconds, the last one shorter; ``seconds`` in all."""
-    folder.mkdir(parents=True)
-    files = [folder / f"{number:05d}.flac" for number in range(math.ceil(seconds / length))]
-    for number, path in enumerate(files):
-        write_speech(path, min(length, seconds - number * length), number)
-    return files
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
@@ -237,7 +193,7 @@ class _Runs:
     def __init__(self, settings: PretrainSettings | FinetuneSettings, folder: Path, seconds: float) -> None:
         self.settings, self.folder, self.store = settings, folder, folder / "store"
         (folder / "audio").mkdir()
-        prepare(_corpus(folder / "audio", seconds), self.store, PrepareConfig(features=settings.encoder.features))
+        prepare(write_corpus(folder / "audio", seconds), self.store, PrepareConfig(features=settings.encoder.features))
 
     def run(self, steps: int, most_s: float = math.inf, **others: Any) -> list[dict[str, Any]]:
         """So many updates, of at most ``most_s`` seconds of audio each; returns their rows of ``metrics.jsonl``.
@@ -339,7 +295,7 @@ def bench_prepare(
     with TemporaryDirectory() as folder:
         if source is None:
             source = Path(folder, "audio")
-            files = _recordings(source, seconds, 60.0)
+            files = write_recordings(source, seconds, 60.0)
             # By default so few files would be one shard, and a shard is one task.
             config = config.model_copy(update={"shard_files": math.ceil(len(files) / (4 * max(1, jobs)))})
         else:
@@ -410,8 +366,8 @@ def bench_transcribe(
             tasks = {"audio_s_per_s": find_audio(audio)}
         else:
             tasks = {
-                "long_audio_s_per_s": _recordings(Path(folder, "long"), seconds, seconds),
-                "short_audio_s_per_s": _recordings(Path(folder, "short"), seconds, 10.0),
+                "long_audio_s_per_s": write_recordings(Path(folder, "long"), seconds, seconds),
+                "short_audio_s_per_s": write_recordings(Path(folder, "short"), seconds, 10.0),
             }
         rates: dict[str, Spread] = {}
         for name, files in tasks.items():

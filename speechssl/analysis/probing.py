@@ -379,3 +379,16 @@ def write_probes(results: Sequence[Probed], out: Path, about: Mapping[str, str])
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "probe.json", as_json({**about, "results": [asdict(r) for r in results]}))
     plot(results, out / "probe.png")
+
+
+def probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
+    stores: dict[Target, Path] = {}
+    for given in probes:
+        name, _, path = given.partition("=")
+        target = next((target for target in TARGETS if target == name), None)
+        if target is None or not path:
+            raise ConfigError(f"a probe is {', '.join(f'{t}=STORE' for t in TARGETS)}, not {given!r}")
+        if target in stores:
+            raise ConfigError(f"{target} is asked of two stores: give one of them")
+        stores[target] = Path(path)
+    return stores

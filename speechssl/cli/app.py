@@ -21,8 +21,8 @@ import typer
 
 from speechssl import __version__
 from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
-from speechssl.analysis.probing import TARGETS, Target, probe, watch, write_probes
 from speechssl.analysis.probing import as_text as probes_as_text
+from speechssl.analysis.probing import probe, probe_stores, watch, write_probes
 from speechssl.config import Table, as_table, build, parse_overrides
 from speechssl.corpus.layouts import scan
 from speechssl.data.dataset import Dataset
@@ -166,7 +166,7 @@ def pretrain_command(
         raise ConfigError("--probe-every without a --probe: give one, such as --probe characters=STORE")
     every = [f"train.validate_every={probe_every or 500}"] if probes else []
     settings = pretrain_settings(init_from, preset, parse_overrides([*every, *(set_ or [])]))
-    measure = watch(_probe_stores(probes), settings.encoder) if probes else None
+    measure = watch(probe_stores(probes), settings.encoder) if probes else None
     if dry_run:
         _out(as_json(as_table(settings)))
         log(pretrain_cost(stores, settings, split or ["train"]) + ("; the probes come on top" if probes else ""))
@@ -452,24 +452,11 @@ def probe_command(
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
 ) -> None:
     """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
-    stores = _probe_stores(probes)
+    stores = probe_stores(probes)
     results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log)
     if out is not None:
         write_probes(results, out, {"model": str(model)} | {target: str(path) for target, path in stores.items()})
     _out(probes_as_text(results))
-
-
-def _probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
-    stores: dict[Target, Path] = {}
-    for given in probes:
-        name, _, path = given.partition("=")
-        target = next((target for target in TARGETS if target == name), None)
-        if target is None or not path:
-            raise ConfigError(f"a probe is {', '.join(f'{t}=STORE' for t in TARGETS)}, not {given!r}")
-        if target in stores:
-            raise ConfigError(f"{target} is asked of two stores: give one of them")
-        stores[target] = Path(path)
-    return stores
 
 
 @app.command("compare")
