@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["speechssl.cli.app", "children"])
+_CONTEXT.set_forkserver_preload(["speechssl.cli.main", "children"])
 
 
 def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:

@@ -49,7 +49,7 @@ def listen() -> None:
     """From here on, once everything is imported."""
     import matplotlib.font_manager  # noqa: F401  # asks fc-list for the machine's fonts, once in its life
 
-    import speechssl.cli.app  # noqa: F401
+    import speechssl.cli.main  # noqa: F401
 
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

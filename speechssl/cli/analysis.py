@@ -1,0 +1,104 @@
+"""``speechssl probe`` and ``bench``: what an encoder knows, and how fast everything is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
+from speechssl.analysis.probing import as_text as probes_as_text
+from speechssl.analysis.probing import probe, probe_stores, write_probes
+from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, _out, app
+from speechssl.cli.data import Features
+from speechssl.config import Table, parse_overrides
+from speechssl.encoder.encoder import load_encoder
+from speechssl.recognition.evaluate import BATCH_SECONDS
+from speechssl.runtime.device import pick_device
+from speechssl.runtime.log import log
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.json_text import as_json
+
+
+@app.command("probe")
+def probe_command(
+    model: Annotated[Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")],
+    probes: Annotated[list[str], typer.Argument(metavar="TARGET=STORE...", help=PROBES_HELP)],
+    minutes: Annotated[float, typer.Option(help="Labelled minutes that the probe of characters learns from.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
+) -> None:
+    """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
+    stores = probe_stores(probes)
+    results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log)
+    if out is not None:
+        write_probes(results, out, {"model": str(model)} | {target: str(path) for target, path in stores.items()})
+    _out(probes_as_text(results))
+
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="How fast it is here, how much memory it takes, where the time goes, how far from the best of the machine.",
+)
+PresetOption = Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")]
+SecondsOption = Annotated[float, typer.Option(help="Synthetic audio to work on, seconds.")]
+UpdatesOption = Annotated[int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")]
+RepeatsOption = Annotated[int, typer.Option(help="Times to repeat it, after one of warm-up.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write the measures to.")]
+
+
+@bench.command("prepare")
+def bench_prepare_command(
+    source: Annotated[Path | None, typer.Argument(help="What prepare reads; else synthetic recordings.")] = None,
+    features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes beside this one; they take seconds to start.")] = 0,
+    seconds: SecondsOption = 1800.0,
+    repeats: RepeatsOption = 5,
+    json_: JsonOption = None,
+) -> None:
+    """Recordings -> feature store, beside a loop that only decodes them."""
+    _measured(bench_prepare(source, features.value, jobs, seconds, repeats), json_)
+
+
+def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[..., None]:
+    def command(
+        preset: PresetOption = "tiny",
+        set_: SetOption = None,
+        seconds: Annotated[
+            float | None, typer.Option(help="Synthetic audio, seconds; else enough for 20 updates.")
+        ] = None,
+        repeats: UpdatesOption = 10,
+        json_: JsonOption = None,
+    ) -> None:
+        _measured(bench_training(verb, preset, parse_overrides(set_ or []), seconds, repeats), json_)
+
+    return command
+
+
+bench.command(
+    "pretrain",
+    help="Updates of pretraining. An update takes batch.seconds of the audio: less of it for large models on a CPU.",
+)(_bench_training_command("pretrain"))
+bench.command("finetune", help="Updates of fine-tuning, once more than the head learns.")(
+    _bench_training_command("finetune")
+)
+
+
+@bench.command("transcribe")
+def bench_transcribe_command(
+    model: Annotated[Path | None, typer.Option(help="Run or model folder; else random weights of --preset.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); else synthetic audio.")] = None,
+    preset: PresetOption = "tiny",
+    seconds: SecondsOption = 600.0,
+    batch_seconds: BatchSecondsOption = BATCH_SECONDS,
+    repeats: RepeatsOption = 5,
+    json_: JsonOption = None,
+) -> None:
+    """Files -> text."""
+    _measured(bench_transcribe(model, audio or [], preset, seconds, batch_seconds, repeats), json_)
+
+
+def _measured(table: Table, path: Path | None) -> None:
+    _out(as_text(table))
+    if path:
+        write_atomic(path, as_json(table))
