@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechssl.decoding.arpa import NgramModel, arpa_lines, read_arpa
-from speechssl.decoding.ngram import BEGIN, END, UNKNOWN, estimate, perplexity
+from speechssl.decoding.arpa import arpa_lines, read_arpa
+from speechssl.decoding.ngram import BEGIN, END, UNKNOWN, NgramModel, estimate, perplexity
 from speechssl.errors import ConfigError
 from speechssl.recognition.language_model import read_texts
 

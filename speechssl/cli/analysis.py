@@ -9,7 +9,7 @@ import typer
 from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.analysis.probing import as_text as probes_as_text
 from speechssl.analysis.probing import probe, probe_stores, write_probes
-from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, _out, app
+from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, _out
 from speechssl.cli.data import Features
 from speechssl.config import Table, parse_overrides
 from speechssl.encoder.encoder import load_encoder
@@ -20,7 +20,6 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
 
 
-@app.command("probe")
 def probe_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")],
     probes: Annotated[list[str], typer.Argument(metavar="TARGET=STORE...", help=PROBES_HELP)],

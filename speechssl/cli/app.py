@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from speechssl import __version__
-from speechssl.cli.main import main
 
 SOME_FAILED, ALL_FAILED = 3, 4
 

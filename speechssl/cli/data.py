@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, _out, app
+from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, _out
 from speechssl.config import build
 from speechssl.corpus.layouts import scan
 from speechssl.data.prepare import PrepareConfig, prepare
@@ -20,7 +20,6 @@ class Features(StrEnum):
     waveform = "waveform"
 
 
-@app.command("prepare")
 def prepare_command(
     source: Annotated[Path, typer.Argument(help="Audio folder, .jsonl, metadata.csv, Kaldi folder, fairseq .tsv.")],
     store: Annotated[Path, typer.Argument(help="Folder to write.")],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import _out, app
+from speechssl.cli.app import _out
 from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.runtime.log import log
 
@@ -19,7 +19,6 @@ class ExportTarget(StrEnum):
     onnx = "onnx"
 
 
-@app.command("import")
 def import_command(
     source: Annotated[Path, typer.Argument(help="Hugging Face folder, torchaudio state_dict, or fairseq .pt.")],
     model: Annotated[Path, typer.Argument(help="Model folder to write.")],
@@ -29,7 +28,6 @@ def import_command(
     _converted(import_model(source, model, language), model)
 
 
-@app.command("export")
 def export_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],

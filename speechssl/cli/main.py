@@ -7,9 +7,25 @@ import traceback
 import torch
 
 from speechssl.cli import analysis, data, interop, recognition, training
-from speechssl.cli.app import DEBUG, app
+from speechssl.cli import app as shared
+from speechssl.cli.app import app
 from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import one_line
+
+# In the order in which --help lists them: the order of the pipeline.
+app.command("prepare")(data.prepare_command)
+app.command("pretrain")(training.pretrain_command)
+app.command("finetune")(training.finetune_command)
+app.command("lm")(recognition.lm_command)
+app.command("tune-lm")(recognition.tune_lm_command)
+app.command("label")(recognition.label_command)
+app.command("evaluate")(recognition.evaluate_command)
+app.command("compare")(recognition.compare_command)
+app.command("transcribe")(recognition.transcribe_command)
+app.command("probe")(analysis.probe_command)
+app.command("import")(interop.import_command)
+app.command("export")(interop.export_command)
+app.add_typer(analysis.bench, name="bench")
 
 
 def main() -> None:
@@ -21,7 +37,7 @@ def main() -> None:
             print("speechssl: interrupted: give the command again, without --force", file=sys.stderr)
         raise
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
-        if DEBUG:
+        if shared.DEBUG:
             traceback.print_exc()
         print(f"speechssl: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

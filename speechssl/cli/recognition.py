@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ALL_FAILED, SOME_FAILED, BatchSecondsOption, ForceOption, _out, app
+from speechssl.cli.app import ALL_FAILED, SOME_FAILED, BatchSecondsOption, ForceOption, _out
 from speechssl.config import as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
@@ -48,7 +48,6 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
-@app.command("lm")
 def lm_command(
     texts: Annotated[list[Path], typer.Argument(help="Text files, a sentence a line, and stores with transcripts.")],
     out: Annotated[Path, typer.Option(help="ARPA file to write.")],
@@ -92,7 +91,6 @@ def lm_command(
         )
 
 
-@app.command("tune-lm")
 def tune_lm_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder, which will hold the language model.")],
     lm: Annotated[Path, typer.Argument(help="ARPA file, or KenLM binary with --words.")],
@@ -134,7 +132,6 @@ def tune_lm_command(
     log(f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights")
 
 
-@app.command("label")
 def label_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder; its language model is used if it has one.")],
     store: Annotated[Path, typer.Argument(help="Prepared store; its own transcripts are not looked at.")],
@@ -157,7 +154,6 @@ def label_command(
     _out(f"{out}\n")
 
 
-@app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     store: Annotated[Path, typer.Argument(help="Prepared store with transcripts.")],
@@ -194,7 +190,6 @@ def evaluate_command(
         _out(comparison([read_system("greedy", [out]), read_system("with language model", [out / LM_FOLDER])]))
 
 
-@app.command("transcribe")
 def transcribe_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     paths: Annotated[list[Path], typer.Argument(help="Audio files and folders; - is standard input.")],
@@ -244,7 +239,6 @@ def transcribe_command(
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
 
 
-@app.command("compare")
 def compare_command(
     scores: Annotated[
         list[Path],

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from speechssl.analysis.probing import probe_stores, watch
-from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, _out, app
+from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, _out
 from speechssl.config import as_table, parse_overrides
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
@@ -21,7 +21,6 @@ from speechssl.storage.json_text import as_json
 from speechssl.training.run_folder import start_anew
 
 
-@app.command("pretrain")
 def pretrain_command(
     stores: Annotated[list[Path], typer.Argument(help="Prepared stores.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
@@ -64,7 +63,6 @@ def pretrain_command(
         _out(f"{made}\n")
 
 
-@app.command("finetune")
 def finetune_command(
     stores: Annotated[list[Path], typer.Argument(help="Stores with transcripts; among them splits train and dev.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],

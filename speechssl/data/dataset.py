@@ -175,3 +175,22 @@ def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
     chosen: NDArray[np.int64] = np.sort(order[: max(1, int(np.searchsorted(total, wanted, side="right")))])
     return chosen
+
+
+def check_features(dataset: Dataset, expected: FeatureConfig, otherwise: str = "") -> None:
+    """See that a dataset holds what a model reads.
+
+    Args:
+        otherwise: what else to do about it, after how to prepare the store.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if dataset.features == expected:
+        return
+
+    paths = ", ".join(str(store.path) for store in dataset.stores)
+    remedy = f"it with --features {expected.kind}"
+    if dataset.features.kind == expected.kind:
+        remedy = "the store anew"
+    raise ConfigError(f"{paths} holds {dataset.features}, the model reads {expected}: prepare {remedy}{otherwise}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.decoding.arpa import NgramModel
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 
@@ -154,6 +153,45 @@ def _interpolated(
     total_or_1 = np.maximum(total, 1)
     left = np.where(total > 0, np.bincount(context, taken, num_contexts) / total_or_1, 1.0)
     return (counts - taken) / total_or_1[context] + left[context] * lower[suffix], left
+
+
+class NgramModel:
+    """An n-gram model in memory, asked for one word at a time.
+
+    Attributes:
+        order: length of the longest n-grams.
+        words: that it can predict, ``</s>`` and ``<unk>`` among them where the file has them, ``<s>`` not.
+    """
+
+    def __init__(self, ngrams: Sequence[dict[tuple[str, ...], tuple[float, float]]]) -> None:
+        self._ngrams = ngrams
+        self.order = len(ngrams)
+        self.words = frozenset(word for (word,) in ngrams[0] if word != BEGIN)
+
+    def log10_prob(self, word: str, context: Sequence[str]) -> float:
+        """Of ``word`` after ``context``, of which the last words count; a word it does not have is ``<unk>``.
+
+        A model without ``<unk>`` gives it -100, as KenLM does.
+        """
+        if word not in self.words:
+            word = UNKNOWN
+        known = tuple(
+            w if (w,) in self._ngrams[0] else UNKNOWN for w in context[max(0, len(context) - self.order + 1) :]
+        )
+        backoff = 0.0
+        for start in range(len(known) + 1):
+            history = known[start:]
+            found = self._ngrams[len(history)].get((*history, word))
+            if found is not None:
+                return backoff + found[0]
+            if history:
+                backoff += self._ngrams[len(history) - 1].get(history, (0.0, 0.0))[1]
+        return backoff - 100.0
+
+    def score(self, sentence: Sequence[str], *, begin: bool = True, end: bool = True) -> list[float]:
+        """log10 probability of each word, and of the end of the sentence after them."""
+        said = [*([BEGIN] if begin else []), *sentence, *([END] if end else [])]
+        return [self.log10_prob(said[i], said[:i]) for i in range(int(begin), len(said))]
 
 
 @dataclass(frozen=True)

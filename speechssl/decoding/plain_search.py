@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.decoding.arpa import NgramModel, is_binary, read_arpa
+from speechssl.decoding.arpa import is_binary, read_arpa
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import separator, token_name
-from speechssl.decoding.ngram import BEGIN, END
+from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import Tokenizer
 

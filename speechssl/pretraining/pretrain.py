@@ -10,14 +10,13 @@ import torch
 from speechssl.audio.features import num_units
 from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
-from speechssl.data.dataset import Dataset
+from speechssl.data.dataset import Dataset, check_features
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.pretraining.hidden_units import Units
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.pretraining.tasks import Task, make_task
-from speechssl.recognition.finetune import _check_features
 from speechssl.runtime import distributed as ranks
 from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.distributed import say
@@ -56,7 +55,7 @@ def pretrain(
     """
     ranks.start(pick_device(settings.train.device))  # before work that may take one of them longer
     dataset = Dataset([Store(path) for path in stores], splits)
-    _check_features(dataset, settings.encoder)
+    check_features(dataset, settings.encoder.features, ", or choose another --preset")
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     encoder = Encoder(settings.encoder)
     identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)

@@ -6,9 +6,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from speechssl.config import Settings, Table, merge
+from speechssl.config import Table, merge
 from speechssl.data.batches import BatchConfig
-from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import ContrastiveConfig
 from speechssl.pretraining.hidden_units import UnitsConfig
@@ -20,16 +19,16 @@ from speechssl.pretraining.two_views import ViewsConfig
 from speechssl.storage.checkpoint import load_record, model_folder
 from speechssl.training.loop import TrainConfig
 from speechssl.training.optim import OptimConfig
-from speechssl.training.presets import _made_with, resolve_settings
+from speechssl.training.presets import RunSettings, preset_of, resolve_settings
 
 TaskName = Literal["contrastive", "random_projection", "reconstruction", "units", "views"]
 
 
-class PretrainSettings(Settings):
+class PretrainSettings(RunSettings):
     """Everything that decides a pretraining run."""
 
-    preset: str = Field("tiny", description="where the other settings started from")
-    encoder: EncoderConfig = EncoderConfig()
+    preset_table = "pretrain"
+
     task: TaskName = Field(
         "contrastive", description="what is asked of the encoder; the tables of the other tasks are not read"
     )
@@ -64,4 +63,4 @@ def pretrain_settings(init: str | Path | None, preset: str | None, overrides: Ma
     if "units" in tables:  # its teacher taught it already, and may be gone
         tables["units"] = {**tables["units"], "teacher": None}
     overrides = merge(tables, overrides)
-    return resolve_settings(PretrainSettings, preset or _made_with(record), overrides, record["encoder"])
+    return resolve_settings(PretrainSettings, preset or preset_of(record), overrides, record["encoder"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechssl.data.batches import batch_units, length_batches
-from speechssl.data.dataset import Dataset
+from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan, align, words_of
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
@@ -79,26 +79,13 @@ def recognised(
     return found
 
 
-def check_features(model: CtcModel, dataset: Dataset) -> None:
-    """See that a dataset is what the model reads.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    expected = model.encoder.config.features
-    if dataset.features != expected:
-        paths = ", ".join(str(store.path) for store in dataset.stores)
-        how = "the store anew" if dataset.features.kind == expected.kind else f"it with --features {expected.kind}"
-        raise ConfigError(f"{paths} holds {dataset.features}, the model reads {expected}: prepare {how}")
-
-
 def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
     """The transcripts as they were given.
 
     Raises:
         ConfigError: a chunk has no transcript, or the features are not the model's.
     """
-    check_features(model, dataset)
+    check_features(dataset, model.encoder.config.features)
     found = dict(dataset.id_text(p) for p in range(len(dataset)))
     missing = [i for i, text in found.items() if text is None]
     if missing:

@@ -9,9 +9,8 @@ import torch
 
 from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
-from speechssl.data.dataset import Dataset
+from speechssl.data.dataset import Dataset, check_features
 from speechssl.data.store import Store
-from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import evaluate
@@ -74,7 +73,7 @@ def finetune(
         raise ConfigError("batch.crop_s would cut words off that the transcript holds: pretraining alone takes it")
     labelled = [Store(path) for path in stores]
     train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
-    _check_features(train, settings.encoder)
+    check_features(train, settings.encoder.features, ", or choose another --preset")
     own = transcribed(train, settings, labels is not None)
     texts = [normalise(text_of(train, position), settings.normaliser) for position in own]
     tokenizer = train_tokenizer(settings.tokenizer, texts)
@@ -138,11 +137,3 @@ def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
         "dev_score": result.wer + 1e-3 * result.cer,
         **{f"confidence_{name}": value for name, value in asdict(scaling).items()},
     }
-
-
-def _check_features(dataset: Dataset, encoder: EncoderConfig) -> None:
-    if dataset.features != encoder.features:
-        raise ConfigError(
-            f"the store holds {dataset.features}, the encoder reads {encoder.features}: "
-            f"prepare with --features {encoder.features.kind}, or choose another --preset"
-        )

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.data.dataset import Dataset
+from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, check_features, emissions, recognised
+from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
 
 KEEP = 0.67  # share of the labels that is learned from
@@ -65,7 +65,7 @@ def label(
     """
     if len(dataset.stores) != 1:
         raise ConfigError(f"{len(dataset.stores)} stores: label one at a time")
-    check_features(model, dataset)
+    check_features(dataset, model.encoder.config.features)
     labels = _begun(path, made_by)
     known = {(one.id, one.crc32) for one in labels}
     keys = [dataset.key(position) for position in range(len(dataset))]

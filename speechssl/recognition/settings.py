@@ -6,21 +6,20 @@ from typing import Any
 
 from pydantic import Field
 
-from speechssl.config import Settings, Table, merge
+from speechssl.config import Table, merge
 from speechssl.data.batches import BatchConfig
-from speechssl.encoder.config import EncoderConfig
 from speechssl.recognition.model import CtcConfig
 from speechssl.storage.checkpoint import load_record, model_folder
 from speechssl.training.loop import TrainConfig
 from speechssl.training.optim import OptimConfig
-from speechssl.training.presets import _made_with, resolve_settings
+from speechssl.training.presets import RunSettings, preset_of, resolve_settings
 
 
-class FinetuneSettings(Settings):
+class FinetuneSettings(RunSettings):
     """Everything that decides a fine-tuning run."""
 
-    preset: str = Field("tiny", description="where the other settings started from")
-    encoder: EncoderConfig = EncoderConfig()
+    preset_table = "finetune"
+
     ctc: CtcConfig = CtcConfig()
     optim: OptimConfig = OptimConfig(lr=5e-5, schedule="tri_stage", warmup=0.1)
     batch: BatchConfig = BatchConfig()
@@ -43,5 +42,5 @@ def finetune_settings(init: str | Path | None, preset: str | None, overrides: Ma
         scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
         return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
     record = load_record(model_folder(Path(init)))
-    name = preset or _made_with(record)
+    name = preset or preset_of(record)
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.runtime import distributed as ranks
 from speechssl.runtime.log import log
 
 MEETING = timedelta(minutes=2)  # until all processes have come; a lost launch is better started again
@@ -154,5 +153,5 @@ def _talking(trouble: str = "another process of this run is gone; see its own me
 
 def say(message: str) -> None:
     """A line of the log, once however many processes run."""
-    if ranks.rank() == 0:
+    if rank() == 0:
         log(message)

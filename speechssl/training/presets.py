@@ -2,15 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from speechssl.config import Table, as_table, build, merge, preset_names, read_preset
+from pydantic import Field
+
+from speechssl.config import Settings, Table, as_table, build, merge, preset_names, read_preset
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import ConfigError
-from speechssl.pretraining.settings import PretrainSettings
-from speechssl.recognition.settings import FinetuneSettings
 
-S = TypeVar("S", PretrainSettings, FinetuneSettings)
+# The tables that a preset may hold: the shape of the encoder, and the settings of each kind of run.
+PRESET_TABLES = ("encoder", "finetune", "pretrain")
+
+
+class RunSettings(Settings):
+    """What every kind of run has: the preset that it started from, and an encoder."""
+
+    preset_table: ClassVar[str]
+    """The table of a preset that is meant for this kind of run."""
+
+    preset: str = Field("tiny", description="where the other settings started from")
+    encoder: EncoderConfig = EncoderConfig()
+
+
+S = TypeVar("S", bound=RunSettings)
 
 
 def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None) -> S:
@@ -19,28 +33,43 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     Raises:
         ConfigError: unknown preset or setting, or the preset among the ``overrides``.
     """
-    tables = read_preset(preset)
-    known = {"encoder", "pretrain", "finetune"}
-    wrong = sorted(name for name, table in tables.items() if name not in known or not isinstance(table, dict))
-    if wrong:
-        raise ConfigError(f"preset {preset}: {wrong[0]!r} is no table of a preset, allowed are {sorted(known)}")
-    own = tables.get("pretrain" if kind is PretrainSettings else "finetune", {})
     if "preset" in overrides:
         raise ConfigError("preset decides what the other settings start from: give --preset instead of --set preset")
-    defaults = as_table(kind(preset=preset))
+
+    tables = read_preset(preset)
+    _check_tables(preset, tables)
+
     # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
-    shape = as_table(build(EncoderConfig, encoder if encoder is not None else tables.get("encoder", {})))
-    table = merge(merge(merge(defaults, own), {"encoder": shape}), overrides)
-    return build(kind, table)
+    shape = tables.get("encoder", {}) if encoder is None else encoder
+    whole_shape = as_table(build(EncoderConfig, shape))
+
+    resolved = as_table(kind(preset=preset))
+    resolved = merge(resolved, tables.get(kind.preset_table, {}))
+    resolved = merge(resolved, {"encoder": whole_shape})
+    resolved = merge(resolved, overrides)
+    return build(kind, resolved)
 
 
-def _made_with(record: Table) -> str:
-    """The preset of a model.
+def _check_tables(preset: str, tables: Table) -> None:
+    """See that a preset holds nothing but the tables that are known.
+
+    Raises:
+        ConfigError: names the first that is not.
+    """
+    for name in sorted(tables):
+        if name not in PRESET_TABLES or not isinstance(tables[name], dict):
+            allowed = list(PRESET_TABLES)
+            raise ConfigError(f"preset {preset}: {name!r} is no table of a preset, allowed are {allowed}")
+
+
+def preset_of(record: Table) -> str:
+    """The preset that a model was made with, as its record says.
 
     Raises:
         ConfigError: it was a file, and is not there.
     """
     name = str(record.get("about", {}).get("preset", "tiny"))
+
     if name not in preset_names() and not Path(name).is_file():
         raise ConfigError(f"the model was made with the preset {name}, which is not there: give one as --preset")
     return name
