@@ -15,7 +15,9 @@ from speechssl.errors import ConfigError
 class Settings(BaseModel):
     """Base of every settings class: immutable, unknown names, infinities and NaN refused, defaults validated too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 S = TypeVar("S", bound=Settings)
@@ -25,7 +27,9 @@ Table = dict[str, Any]
 def preset_names() -> list[str]:
     """Names of the presets that ship with the package, sorted."""
     folder = resources.files("speechssl") / "presets"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def read_preset(name_or_path: str | Path) -> Table:
@@ -36,11 +40,15 @@ def read_preset(name_or_path: str | Path) -> Table:
     """
     name = str(name_or_path)
     if name in preset_names():
-        text = (resources.files("speechssl") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (resources.files("speechssl") / "presets" / f"{name}.toml").read_text(
+            encoding="utf-8"
+        )
     else:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
-            raise ConfigError(f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file")
+            raise ConfigError(
+                f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file"
+            )
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -56,7 +64,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            merge(below, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return merged
 
 

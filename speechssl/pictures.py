@@ -36,7 +36,9 @@ def plot_errors(metrics_path: Path, out_png: Path) -> None:
     """
     rows = read_metrics(metrics_path)
     labels = {"dev_wer": "word error rate", "dev_cer": "character error rate"}
-    labels |= {key: key.removeprefix("probe_") for row in rows for key in row if key.startswith("probe_")}
+    labels |= {
+        key: key.removeprefix("probe_") for row in rows for key in row if key.startswith("probe_")
+    }
     figure, axes = new_figure(1)
     for key, label in labels.items():
         points = [(step, 100 * value) for step, value in _series(rows, key)]
@@ -54,7 +56,12 @@ def plot_reliability(bins: Sequence[tuple[float, float, int]], out_png: Path) ->
     draw_line(axes, [(0.0, 0.0), (1.0, 1.0)], "as confident as right", linestyle="--", color="grey")
     draw_line(axes, [(confidence, share) for confidence, share, _ in bins], "recognised words")
     most = max((count for *_, count in bins), default=1)
-    axes.scatter([b[0] for b in bins], [b[1] for b in bins], s=[10 + 190 * b[2] / most for b in bins], alpha=0.5)
+    axes.scatter(
+        [b[0] for b in bins],
+        [b[1] for b in bins],
+        s=[10 + 190 * b[2] / most for b in bins],
+        alpha=0.5,
+    )
     finish_panel(axes, "share of words that are right", "confidence")
     save_figure(figure, out_png)
 
@@ -67,16 +74,25 @@ def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> st
     """
     titles = [_cell(title) for title in header]
     body = [[_cell(value) for value in row] for row in rows]
-    assert all(len(row) == len(titles) for row in body), "every row of a table needs one cell per column"
+    assert all(len(row) == len(titles) for row in body), (
+        "every row of a table needs one cell per column"
+    )
     columns = list(zip(titles, *body, strict=True))
-    widths = [max(3, *map(len, column)) for column in columns]  # three dashes are the least that Markdown takes
+    widths = [
+        max(3, *map(len, column)) for column in columns
+    ]  # three dashes are the least that Markdown takes
     numeric = [bool(body) and all(map(_is_number, column[1:])) for column in columns]
 
     def line(cells: Sequence[str]) -> str:
-        aligned = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True))
+        aligned = (
+            c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)
+        )
         return f"| {' | '.join(aligned)} |\n"
 
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)]
+    rule = [
+        "-" * (width - 1) + (":" if right else "-")
+        for width, right in zip(widths, numeric, strict=True)
+    ]
     return line(titles) + line(rule) + "".join(map(line, body))
 
 
@@ -96,7 +112,9 @@ def _series(rows: Iterable[Row], key: str) -> list[tuple[float, float]]:
     """(step, value) sorted by step; a run that was resumed logs some steps twice, and the later one counts."""
     numbers = (int, float)
     pairs = ((row.get("step"), row.get(key)) for row in rows)
-    return sorted({s: v for s, v in pairs if isinstance(s, numbers) and isinstance(v, numbers)}.items())
+    return sorted(
+        {s: v for s, v in pairs if isinstance(s, numbers) and isinstance(v, numbers)}.items()
+    )
 
 
 def new_figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
@@ -112,7 +130,9 @@ def new_figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
     return figure, list(panels[:, 0])
 
 
-def draw_line(axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
+def draw_line(
+    axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any
+) -> None:
     """(x, y) ``points`` as a line; nothing where there are none. ``style``: of matplotlib's ``plot``."""
     if points:
         steps, values = zip(*points, strict=True)
@@ -127,7 +147,9 @@ def finish_panel(axes: "Axes", y_label: str, x_label: str = "step") -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     else:
-        axes.text(0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=axes.transAxes
+        )
 
 
 def save_figure(figure: "Figure", out_png: Path) -> None:

@@ -50,8 +50,12 @@ SMALL_ENCODER = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reliability")
-    group.addoption("--full", action="store_true", help="campaigns of tests/reliability with all their tries")
-    group.addoption("--figures", metavar="FILE", help="JSONL file to add the figures of campaigns to")
+    group.addoption(
+        "--full", action="store_true", help="campaigns of tests/reliability with all their tries"
+    )
+    group.addoption(
+        "--figures", metavar="FILE", help="JSONL file to add the figures of campaigns to"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,7 +85,11 @@ def campaign(request: pytest.FixtureRequest) -> Iterator[Campaign]:
     yield found
     path = request.config.getoption("figures")
     if path and found.figures:
-        row = {"campaign": request.node.name, **found.figures, "minutes": round((time.monotonic() - started) / 60, 1)}
+        row = {
+            "campaign": request.node.name,
+            **found.figures,
+            "minutes": round((time.monotonic() - started) / 60, 1),
+        }
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -101,7 +109,9 @@ def random_recogniser() -> CtcModel:
     """Random weights, the same each time, and a head wide enough that its texts differ between recordings."""
     torch.manual_seed(0)
     tokenizer = CharTokenizer.train(["abcdef "])
-    model = CtcModel(Encoder(build(EncoderConfig, SMALL_ENCODER)), tokenizer, "basic-1", CtcConfig())
+    model = CtcModel(
+        Encoder(build(EncoderConfig, SMALL_ENCODER)), tokenizer, "basic-1", CtcConfig()
+    )
     torch.nn.init.normal_(model.head.weight, std=0.5)
     return model.eval()
 
@@ -112,7 +122,11 @@ def speak(text: str, rng: np.random.Generator) -> NDArray[np.float32]:
     for letter in text:
         length = int(RATE * rng.uniform(0.12, 0.18))
         time = np.arange(length) / RATE
-        tone = 0.0 if letter == " " else 0.3 * np.sin(2 * np.pi * PITCH_HZ[letter] * rng.uniform(0.98, 1.02) * time)
+        tone = (
+            0.0
+            if letter == " "
+            else 0.3 * np.sin(2 * np.pi * PITCH_HZ[letter] * rng.uniform(0.98, 1.02) * time)
+        )
         parts += [tone * np.hanning(length), np.zeros(int(RATE * 0.03))]
     wave = np.concatenate(parts)
     return (wave + 0.003 * rng.standard_normal(len(wave))).astype(np.float32)
@@ -120,7 +134,9 @@ def speak(text: str, rng: np.random.Generator) -> NDArray[np.float32]:
 
 def sentence(rng: np.random.Generator, words: int = 4) -> str:
     """Random words of the toy language."""
-    return " ".join("".join(rng.choice(list(PITCH_HZ), size=rng.integers(2, 5))) for _ in range(words))
+    return " ".join(
+        "".join(rng.choice(list(PITCH_HZ), size=rng.integers(2, 5))) for _ in range(words)
+    )
 
 
 def make_labelled(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -140,7 +156,9 @@ def make_labelled(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_labelled(tmp_path_factory.mktemp("corpus") / "labelled", {"train": 40, "dev": 8, "test": 8})
+    return make_labelled(
+        tmp_path_factory.mktemp("corpus") / "labelled", {"train": 40, "dev": 8, "test": 8}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +171,9 @@ def labelled_store(labelled_folder: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def speech_folder() -> Path:
     """The recorded speech that results are made with; tests that need it are skipped where it is not."""
-    folder = Path(os.environ.get("SPEECHSSL_SPEECH", Path(__file__).parents[2] / "shared" / "speech"))
+    folder = Path(
+        os.environ.get("SPEECHSSL_SPEECH", Path(__file__).parents[2] / "shared" / "speech")
+    )
     if not folder.is_dir():
         pytest.skip(f"RECORDED SPEECH NOT FOUND at {folder}: set SPEECHSSL_SPEECH to run this test")
     return folder

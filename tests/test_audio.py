@@ -19,14 +19,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speechssl.audio import containers
-from speechssl.audio.reader import AUDIO_SUFFIXES, _Resampler, declared_seconds, load_audio, stream_mono, write_wav
+from speechssl.audio.reader import (
+    AUDIO_SUFFIXES,
+    _Resampler,
+    declared_seconds,
+    load_audio,
+    stream_mono,
+    write_wav,
+)
 from speechssl.audio.silence import speech_intervals, split_at_silence
 from speechssl.errors import AudioError, ConfigError
 
 RATE = 16_000
 
 
-def noise(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> NDArray[np.float32]:
+def noise(
+    seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0
+) -> NDArray[np.float32]:
     shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
     return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
@@ -94,7 +103,10 @@ def test_a_file_twice_in_one_is_never_half_heard(tmp_path: Path, name: str) -> N
 def test_a_flipped_bit_and_a_hole_are_noticed(tmp_path: Path, name: str) -> None:
     data = encode(noise(5), **FORMATS[name])
     middle = len(data) // 2
-    assert reason(tmp_path, data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :]) == "decode error"
+    assert (
+        reason(tmp_path, data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :])
+        == "decode error"
+    )
     assert reason(tmp_path, data[: len(data) // 3] + data[middle:]) == "decode error"
 
 
@@ -123,7 +135,9 @@ def test_flac_headers_that_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_no_more_is_asked_for_than_is_there(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_asked_for_than_is_there(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """libsndfile clears what it cannot fill: a block of a minute each would cost more than decoding a short file."""
     soundfile.write(tmp_path / f"x.{suffix}", np.full(20_000, 0.1, np.float32), 16_000)
     asked: list[int] = []
@@ -141,7 +155,11 @@ def test_no_more_is_asked_for_than_is_there(tmp_path: Path, suffix: str, monkeyp
 
 def test_memory_depends_neither_on_a_header_nor_on_the_length(tmp_path: Path) -> None:
     path = tmp_path / "zeros.flac"
-    path.write_bytes(declare(encode(np.zeros(1800 * RATE, np.float32), format="FLAC", subtype="PCM_16"), 2**36 - 1))
+    path.write_bytes(
+        declare(
+            encode(np.zeros(1800 * RATE, np.float32), format="FLAC", subtype="PCM_16"), 2**36 - 1
+        )
+    )
     assert path.stat().st_size < 100_000  # half an hour
     tracemalloc.start()
     with pytest.raises(AudioError, match="truncated"):
@@ -175,7 +193,9 @@ def wav(data: bytes, riff_size: int, data_size: int, extra: bytes = b"") -> byte
 @pytest.mark.parametrize("riff", ["zero", "right", "unknown"])
 def test_wav_headers_of_streams_decode_to_the_end(tmp_path: Path, size: int, riff: str) -> None:
     pcm = (noise(2) * 32768).astype("<i2")
-    data = wav(pcm.tobytes(), {"zero": 0, "right": 36 + len(pcm) * 2, "unknown": 0xFFFFFFFF}[riff], size)
+    data = wav(
+        pcm.tobytes(), {"zero": 0, "right": 36 + len(pcm) * 2, "unknown": 0xFFFFFFFF}[riff], size
+    )
     np.testing.assert_array_equal(load(tmp_path, data), pcm / np.float32(32768))
 
 
@@ -184,11 +204,16 @@ def test_wav_chunks_that_lie(tmp_path: Path) -> None:
     size = len(pcm)
     listed = b"LIST" + struct.pack("<I", 6) + b"INFOxx"
     assert len(load(tmp_path, wav(pcm, size + 50, size, listed))) == 2 * RATE
-    assert len(load(tmp_path, wav(pcm[:-1] + b"\0", size + 36, size - 1, b""))) in (2 * RATE - 1, 2 * RATE)
+    assert len(load(tmp_path, wav(pcm[:-1] + b"\0", size + 36, size - 1, b""))) in (
+        2 * RATE - 1,
+        2 * RATE,
+    )
     assert reason(tmp_path, wav(pcm, size + 36, size + 2)) == "truncated"
     assert reason(tmp_path, wav(pcm, size + 36, 1000)) == "header mismatch"
     assert reason(tmp_path, wav(pcm, 36 + 14, 0, listed)[:44]) == "no samples"
-    assert reason(tmp_path, wav(b"", 36 + 14, 0, listed)) == "no samples"  # truly empty, not a stream
+    assert (
+        reason(tmp_path, wav(b"", 36 + 14, 0, listed)) == "no samples"
+    )  # truly empty, not a stream
 
 
 def test_au_and_aiff_sizes(tmp_path: Path) -> None:
@@ -248,7 +273,12 @@ def test_every_other_reason(tmp_path: Path) -> None:
         bad = noise(1)
         bad[777] = value
         assert reason(tmp_path, encode(bad, format="WAV", subtype="FLOAT")) == "non-finite samples"
-    for missing in (tmp_path / "nothing.wav", tmp_path, tmp_path / "x.bin" / "below", tmp_path / "nul\0"):
+    for missing in (
+        tmp_path / "nothing.wav",
+        tmp_path,
+        tmp_path / "x.bin" / "below",
+        tmp_path / "nul\0",
+    ):
         with pytest.raises(AudioError, match="missing file"):
             load_audio(missing)
 
@@ -275,7 +305,13 @@ def _encoded(name: str) -> bytes:
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
-    for name in (b"new\nline.wav", b"'q\" $(x).wav", b"-f.wav", b"\xff\xfe.wav", b"n" * 251 + b".wav"):
+    for name in (
+        b"new\nline.wav",
+        b"'q\" $(x).wav",
+        b"-f.wav",
+        b"\xff\xfe.wav",
+        b"n" * 251 + b".wav",
+    ):
         path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
         write_wav(path, noise(0.1), RATE)
         assert len(load_audio(path)) == 1600
@@ -286,7 +322,18 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_suffixes_cover_what_people_have() -> None:
-    assert {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"} <= AUDIO_SUFFIXES
+    assert {
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".w64",
+    } <= AUDIO_SUFFIXES
     assert not {".raw", ".mat4", ".txt", ".json", ".csv"} & AUDIO_SUFFIXES
 
 
@@ -298,7 +345,9 @@ def test_blocks_equal_resampling_the_whole_file(tmp_path: Path, rate: int) -> No
     samples = noise(2.7183, rate, channels=2)
     path = tmp_path / "x.wav"
     path.write_bytes(encode(samples, rate, format="WAV", subtype="FLOAT"))
-    expected = torchaudio.functional.resample(torch.from_numpy(samples.mean(axis=1)), rate, RATE).numpy()
+    expected = torchaudio.functional.resample(
+        torch.from_numpy(samples.mean(axis=1)), rate, RATE
+    ).numpy()
     for block_s in (0.01, 0.37, 60.0):
         blocks = list(stream_mono(path, RATE, block_s=block_s))
         assert all(block.ndim == 1 and block.dtype == np.float32 for block in blocks)
@@ -307,7 +356,10 @@ def test_blocks_equal_resampling_the_whole_file(tmp_path: Path, rate: int) -> No
         np.testing.assert_allclose(heard, expected, atol=1e-6)
 
 
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=12), st.sampled_from([8000, 22050, 44100, 48000]))
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=12),
+    st.sampled_from([8000, 22050, 44100, 48000]),
+)
 @settings(max_examples=40, deadline=None)
 def test_the_cut_into_blocks_never_matters(lengths: list[int], rate: int) -> None:
     samples = noise(sum(lengths) / rate, rate)
@@ -334,7 +386,10 @@ def test_a_part_is_a_slice_of_the_whole(tmp_path: Path) -> None:
     whole = load_audio(path)
     for offset, duration in ((0.0, 1.0), (2.5, 3.25), (9.0, None), (9.5, 4.0), (11.0, None)):
         part = np.concatenate(
-            [np.zeros(0, np.float32), *stream_mono(path, RATE, offset_s=offset, duration_s=duration, block_s=0.7)]
+            [
+                np.zeros(0, np.float32),
+                *stream_mono(path, RATE, offset_s=offset, duration_s=duration, block_s=0.7),
+            ]
         )
         end = None if duration is None else round(offset * RATE) + round(duration * RATE)
         np.testing.assert_allclose(part, whole[round(offset * RATE) : end], atol=1e-6)
@@ -353,15 +408,21 @@ def test_written_wav_reads_back(tmp_path: Path) -> None:
 
 def speech_like(pattern: list[tuple[float, float]]) -> NDArray[np.float32]:
     """Noise of the given levels and lengths in seconds, end to end."""
-    return np.concatenate([level * noise(length, seed=k) * 10 for k, (level, length) in enumerate(pattern)])
+    return np.concatenate(
+        [level * noise(length, seed=k) * 10 for k, (level, length) in enumerate(pattern)]
+    )
 
 
 def test_chunks_follow_the_pauses() -> None:
     quiet = 1e-5
-    samples = speech_like([(quiet, 2), (0.1, 3), (quiet, 0.3), (0.1, 2), (quiet, 3), (0.1, 0.4), (quiet, 3), (0.1, 4)])
+    samples = speech_like(
+        [(quiet, 2), (0.1, 3), (quiet, 0.3), (0.1, 2), (quiet, 3), (0.1, 0.4), (quiet, 3), (0.1, 4)]
+    )
     chunks = split_at_silence(samples, RATE, 2.0, 15.0)
     seconds = [(a / RATE, b / RATE) for a, b in chunks]
-    assert len(seconds) == 2  # the short pause is kept, the long ones are not, 0.4 s of speech cannot reach 2 s
+    assert (
+        len(seconds) == 2
+    )  # the short pause is kept, the long ones are not, 0.4 s of speech cannot reach 2 s
     np.testing.assert_allclose(seconds, [(1.9, 7.4), (13.6, 17.7)], atol=0.05)
     assert len(split_at_silence(samples, RATE, 0.5, 15.0)) == 3
 
@@ -374,7 +435,9 @@ def test_a_short_utterance_takes_silence_around_it() -> None:
 
 
 def test_long_speech_is_cut_where_it_is_quietest() -> None:
-    samples = speech_like([(0.1, 13), (0.01, 0.1), (0.1, 12)])  # 20 dB lower: no silence, but the best place
+    samples = speech_like(
+        [(0.1, 13), (0.01, 0.1), (0.1, 12)]
+    )  # 20 dB lower: no silence, but the best place
     chunks = split_at_silence(samples, RATE, 2.0, 15.0)
     assert len(chunks) == 2
     assert chunks[0][1] == chunks[1][0]
@@ -391,7 +454,12 @@ def test_silence_gives_nothing(level: float) -> None:
 levels = st.tuples(st.sampled_from([0.0, 1e-4, 0.01, 0.1]), st.floats(0.01, 9))
 
 
-@given(st.lists(levels, min_size=1, max_size=8), st.floats(0.1, 3), st.floats(1.0, 6), st.sampled_from([8000, 16000]))
+@given(
+    st.lists(levels, min_size=1, max_size=8),
+    st.floats(0.1, 3),
+    st.floats(1.0, 6),
+    st.sampled_from([8000, 16000]),
+)
 @example([(0.01, 1.0)], 0.375, 1.09375, 8000)  # fewer than five frames to choose the cut from
 @settings(max_examples=60, deadline=None)
 def test_chunks_are_ordered_disjoint_and_within_bounds(
@@ -409,7 +477,9 @@ def test_chunks_are_ordered_disjoint_and_within_bounds(
     speech = np.zeros(len(samples), bool)
     for a, b in spans:
         speech[a:b] = True
-    assert all(2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks)  # never more silence than speech
+    assert all(
+        2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks
+    )  # never more silence than speech
 
 
 def test_chunk_bounds_are_checked() -> None:
@@ -434,7 +504,9 @@ def test_the_damaged_recordings_are_all_refused(speech_folder: Path) -> None:
 def test_what_declares_no_length_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "x.raw").write_bytes(bytes(100))  # libsndfile wants to be told its rate
     os.mkfifo(tmp_path / "pipe.wav")
-    assert [declared_seconds(tmp_path / name) for name in ("x.raw", "pipe.wav", "missing.wav")] == [None] * 3
+    assert [declared_seconds(tmp_path / name) for name in ("x.raw", "pipe.wav", "missing.wav")] == [
+        None
+    ] * 3
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])

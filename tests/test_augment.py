@@ -60,7 +60,9 @@ def test_a_stretch_moves_every_bin_by_one_factor() -> None:
     found, _ = augment(ramp(4, 50)[None], torch.tensor([4]), [1], config, rngs(3))
     factor = 1 + 0.2 * np.random.default_rng(3).uniform(-1, 1)
     expected = np.minimum(np.arange(50) * factor, 49)
-    assert (found[0] - ramp(4, 1)).numpy() == pytest.approx(np.broadcast_to(expected, (4, 50)), abs=1e-3)
+    assert (found[0] - ramp(4, 1)).numpy() == pytest.approx(
+        np.broadcast_to(expected, (4, 50)), abs=1e-3
+    )
 
 
 def test_masked_bins_are_zero_in_whole_bands_no_wider_than_allowed() -> None:
@@ -71,7 +73,13 @@ def test_masked_bins_are_zero_in_whole_bands_no_wider_than_allowed() -> None:
     assert bool((hidden == hidden[:, :1]).all())  # in all rows alike
     widths = hidden[:, 0].sum(1)
     assert set(widths.tolist()) == set(range(6))
-    edges = hidden[:, 0].int().diff(dim=1, prepend=torch.zeros(300, 1), append=torch.zeros(300, 1)).abs().sum(1)
+    edges = (
+        hidden[:, 0]
+        .int()
+        .diff(dim=1, prepend=torch.zeros(300, 1), append=torch.zeros(300, 1))
+        .abs()
+        .sum(1)
+    )
     assert set(edges.tolist()) == {0, 2}  # one band
     assert bool(inputs.all())  # the caller's rows stay
 

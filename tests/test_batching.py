@@ -40,7 +40,10 @@ def test_every_chunk_comes_once_an_epoch_and_batches_are_bounded(
     seconds: list[float], epoch: int, limit: float, num_buckets: int
 ) -> None:
     batches = planned(seconds, BatchConfig(seconds=limit, num_buckets=num_buckets))
-    steps = [batches.positions(epoch * batches.steps_per_epoch + i) for i in range(batches.steps_per_epoch)]
+    steps = [
+        batches.positions(epoch * batches.steps_per_epoch + i)
+        for i in range(batches.steps_per_epoch)
+    ]
     assert sorted(np.concatenate(steps).tolist()) == list(range(len(seconds)))
     for positions in steps:
         padded = len(positions) * batches.lengths[positions].max() / 16_000
@@ -49,14 +52,20 @@ def test_every_chunk_comes_once_an_epoch_and_batches_are_bounded(
 
 def test_order_depends_on_seed_and_step_alone() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 200).tolist()
-    first, second = planned(seconds, BatchConfig(seconds=60)), planned(seconds, BatchConfig(seconds=60))
+    first, second = (
+        planned(seconds, BatchConfig(seconds=60)),
+        planned(seconds, BatchConfig(seconds=60)),
+    )
     steps = list(range(3 * first.steps_per_epoch))
     forwards = [first.positions(s).tolist() for s in steps]
     backwards = [second.positions(s).tolist() for s in reversed(steps)]
     assert forwards == backwards[::-1]
     other = planned(seconds, BatchConfig(seconds=60), seed=1)
     assert forwards != [other.positions(s).tolist() for s in steps]
-    assert forwards[: first.steps_per_epoch] != forwards[first.steps_per_epoch : 2 * first.steps_per_epoch]
+    assert (
+        forwards[: first.steps_per_epoch]
+        != forwards[first.steps_per_epoch : 2 * first.steps_per_epoch]
+    )
 
 
 def epoch_of(batches: Batches, epoch: int) -> list[NDArray[np.int64]]:
@@ -88,7 +97,10 @@ def test_the_order_is_the_one_of_old_runs(
 def test_the_largest_batch_comes_first() -> None:
     seconds = np.random.default_rng(1).uniform(1, 15, 200).tolist()
     batches = planned(seconds, BatchConfig(seconds=60))
-    areas = [len(p) * batches.lengths[p].max() for p in map(batches.positions, range(batches.steps_per_epoch))]
+    areas = [
+        len(p) * batches.lengths[p].max()
+        for p in map(batches.positions, range(batches.steps_per_epoch))
+    ]
     assert areas[0] == max(areas)
 
 
@@ -96,7 +108,7 @@ def test_collate_pads_with_zeros_and_scales_waveforms() -> None:
     arrays = [np.array([32767, -32768], dtype=np.int16), np.array([16384], dtype=np.int16)]
     batch = collate(["x", "y"], arrays, [None, "t"], FeatureConfig(kind="waveform"))
     assert batch.inputs.tolist() == [[32767 / 32768, -1.0], [0.5, 0.0]]
-    assert batch.num_units.tolist() == [2, 1]
+    assert batch.input_lengths.tolist() == [2, 1]
     assert batch.audio_s == 3 / 16_000
     assert batch.keys == (utterance_key("x"), utterance_key("y"))
 
@@ -122,7 +134,9 @@ def test_shares_of_an_update_are_its_utterances_dealt_evenly(
     shares = [batches.share(step, rank, ranks) for rank in range(ranks)]
     assert sorted(np.concatenate(shares).tolist()) == sorted(batches.positions(step).tolist())
     again = planned(seconds, BatchConfig(seconds=limit))
-    assert [again.share(step, rank, ranks).tolist() for rank in range(ranks)] == [s.tolist() for s in shares]
+    assert [again.share(step, rank, ranks).tolist() for rank in range(ranks)] == [
+        s.tolist() for s in shares
+    ]
     audio = [int(batches.lengths[share].sum()) for share in shares]
     assert max(audio) - min(audio) <= batches.lengths[batches.positions(step)].max()
 

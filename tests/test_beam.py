@@ -29,8 +29,12 @@ def lm_file(folder: Path, unit: str) -> Path:
 
 def search(folder: Path, unit: str, backend: str, **changes: float) -> BeamSearch:
     tokenizer = CharTokenizer.train(SENTENCES)
-    lexicon = spellings(tokenizer, {w for s in SENTENCES for w in s.split()}) if unit == "words" else None
-    config = BeamConfig.model_validate({"unit": unit, "lm_weight": 1.3, "word_score": 0.7} | WIDE | changes)
+    lexicon = (
+        spellings(tokenizer, {w for s in SENTENCES for w in s.split()}) if unit == "words" else None
+    )
+    config = BeamConfig.model_validate(
+        {"unit": unit, "lm_weight": 1.3, "word_score": 0.7} | WIDE | changes
+    )
     return BeamSearch(tokenizer, lm_file(folder, unit), lexicon, config, backend)  # type: ignore[arg-type]
 
 
@@ -64,7 +68,9 @@ def test_scores_are_sums_over_all_alignments(tmp_path: Path, backend: str, seed:
         pytest.importorskip("flashlight")
     beam = search(tmp_path, "words", backend)
     frames = emissions(6, beam.tokenizer.size, seed)
-    expected = sorted(brute_force(frames, beam.tokenizer, tmp_path).items(), key=lambda item: -item[1])
+    expected = sorted(
+        brute_force(frames, beam.tokenizer, tmp_path).items(), key=lambda item: -item[1]
+    )
     (found,) = beam(frames[None], torch.tensor([6]), nbest=5)
     assert [h.text for h in found] == [text for text, _ in expected[:5]]
     assert [h.score for h in found] == pytest.approx([score for _, score in expected[:5]], abs=1e-3)
@@ -74,7 +80,10 @@ def test_scores_are_sums_over_all_alignments(tmp_path: Path, backend: str, seed:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_ours_and_flashlight_agree(tmp_path: Path, unit: str, seed: int) -> None:
     pytest.importorskip("flashlight")
-    pair = [search(tmp_path, unit, backend, beam_size=200, beam_threshold=40.0) for backend in ("plain", "flashlight")]
+    pair = [
+        search(tmp_path, unit, backend, beam_size=200, beam_threshold=40.0)
+        for backend in ("plain", "flashlight")
+    ]
     frames = emissions(11, pair[0].tokenizer.size, seed, peak=2.5)
     ours, theirs = (beam(frames[None], torch.tensor([11]), nbest=3)[0] for beam in pair)
     assert [h[::2] for h in ours] == [h[::2] for h in theirs]  # texts and tokens
@@ -87,7 +96,9 @@ def test_an_utterance_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     frames = torch.stack([emissions(7, beam.tokenizer.size, seed) for seed in range(3)])
     lengths = torch.tensor([7, 4, 0])
     together = beam(frames, lengths)
-    alone = [beam(frames[i : i + 1, : int(n)], lengths[i : i + 1])[0] for i, n in enumerate(lengths)]
+    alone = [
+        beam(frames[i : i + 1, : int(n)], lengths[i : i + 1])[0] for i, n in enumerate(lengths)
+    ]
     assert together == alone
     assert together[2][0].text == ""
 
@@ -128,7 +139,9 @@ def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: str, frames_each
     with pytest.raises(ConfigError, match="needs a recogniser with a token for the space"):
         BeamSearch(tokenizer, lm_file(tmp_path, "words"), lexicon, config, backend)  # type: ignore[arg-type]
     pieces = [[token_name(tokenizer.texts[i]) for i in tokenizer.encode(s)] for s in SENTENCES]
-    (tmp_path / "pieces.arpa").write_text("".join(arpa_lines(estimate(pieces, 3))), encoding="utf-8")
+    (tmp_path / "pieces.arpa").write_text(
+        "".join(arpa_lines(estimate(pieces, 3))), encoding="utf-8"
+    )
     narrow = config.model_copy(update={"unit": "tokens", "beam_size": 50, "beam_threshold": 30.0})
     beam = BeamSearch(tokenizer, tmp_path / "pieces.arpa", None, narrow, backend)  # type: ignore[arg-type]
     said = tokenizer.encode("ba ab a")

@@ -12,7 +12,13 @@ from test_cli import call, one_line
 from test_train import _toml
 
 from speechssl.analysis import benchmark as bench
-from speechssl.analysis.benchmark import LABELS, as_text, bench_prepare, bench_training, bench_transcribe
+from speechssl.analysis.benchmark import (
+    LABELS,
+    as_text,
+    bench_prepare,
+    bench_training,
+    bench_transcribe,
+)
 from speechssl.analysis.profiler import PARTS
 from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.data.prepare import prepare
@@ -79,7 +85,11 @@ def test_training(verb: str, preset: Path, tmp_path: Path) -> None:
     sizes = ("--set", "batch.seconds=30", "--seconds", 60, "--repeats", 2)
     table = command(verb, tmp_path / "new" / "found.json", "--preset", preset, *sizes)
     check(table, *TRAINING)
-    assert table["about"] == {"preset": "very-small", "updates": 2, "seconds in each": pytest.approx(20, abs=10)}
+    assert table["about"] == {
+        "preset": "very-small",
+        "updates": 2,
+        "seconds in each": pytest.approx(20, abs=10),
+    }
     assert table["needed_share"] == table["needed_flops"] / BEST
     # What was run has padding and what is computed twice, less what is computed in a shorter way.
     assert 0.7 < table["run_flops"] / table["needed_flops"] < 2
@@ -101,14 +111,22 @@ def test_what_the_audio_needs_does_not_depend_on_its_batches(preset: Path, tmp_p
 
 def test_an_update_that_is_not_finite_is_not_timed(preset: Path) -> None:
     with pytest.raises(TrainingError, match="not finite"):
-        bench_training("pretrain", str(preset), {"objective": {"logit_temp": 1e-300}}, seconds=15, updates=1)
+        bench_training(
+            "pretrain", str(preset), {"contrastive": {"logit_temp": 1e-300}}, seconds=15, updates=1
+        )
 
 
 def test_prepare_of_synthetic_and_of_own_recordings(labelled_folder: Path, tmp_path: Path) -> None:
     sizes = ("--features", "waveform", "--seconds", 70, "--repeats", 1)
     table = command("prepare", tmp_path / "found.json", *sizes)
     check(table, "audio_s_per_s", "bare_audio_s_per_s", "time_over_bare")
-    assert table["about"] == {"features": "waveform", "jobs": 0, "files": 2, "seconds": 70.0, "repeats": 1}
+    assert table["about"] == {
+        "features": "waveform",
+        "jobs": 0,
+        "files": 2,
+        "seconds": 70.0,
+        "repeats": 1,
+    }
     own = bench_prepare(labelled_folder, repeats=1)
     seconds = sum(soundfile.info(path).duration for path in labelled_folder.glob("*.wav"))
     assert own["about"]["files"] == 56
@@ -116,8 +134,12 @@ def test_prepare_of_synthetic_and_of_own_recordings(labelled_folder: Path, tmp_p
 
 
 def test_transcribe(preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = command("transcribe", tmp_path / "found.json", "--preset", preset, "--seconds", 25, "--repeats", 1)
-    check(table, "long_audio_s_per_s", "short_audio_s_per_s", "matmul_peak", "run_flops", "run_share")
+    table = command(
+        "transcribe", tmp_path / "found.json", "--preset", preset, "--seconds", 25, "--repeats", 1
+    )
+    check(
+        table, "long_audio_s_per_s", "short_audio_s_per_s", "matmul_peak", "run_flops", "run_share"
+    )
     assert table["about"]["seconds"] == 25
     write_speech(tmp_path / "own.flac", 8, seed=1)
     (tmp_path / "broken.wav").write_bytes(b"")
@@ -140,7 +162,10 @@ def test_synthetic_speech_is_the_same_for_a_seed_and_worth_keeping(tmp_path: Pat
 
 
 def test_errors_are_one_line(
-    preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    preset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def error(*arguments: object) -> str:
         return one_line(monkeypatch, capsys, "bench", *arguments)
@@ -166,4 +191,6 @@ def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> 
     for kind in (PretrainSettings, FinetuneSettings):
         seconds = bench._enough(resolve_settings(kind, name, {}).batch.seconds)
         bench._check(seconds, 1)
-        assert seconds >= 400  # below it, what is timed is few batches, and the longest of them mostly padding
+        assert (
+            seconds >= 400
+        )  # below it, what is timed is few batches, and the longest of them mostly padding

@@ -64,7 +64,11 @@ def test_round_trip(tmp_path: Path) -> None:
     save_folder(tmp_path / "new" / "folder", tensors, record, {"words.txt": b"one"})
     loaded, found = load_folder(tmp_path / "new" / "folder")
     assert found.pop("files").keys() == {TENSORS, "words.txt"}
-    assert found == record == {k: v for k, v in load_record(tmp_path / "new" / "folder").items() if k != "files"}
+    assert (
+        found
+        == record
+        == {k: v for k, v in load_record(tmp_path / "new" / "folder").items() if k != "files"}
+    )
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
@@ -87,7 +91,9 @@ def test_saving_again_replaces(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [RECORD, TENSORS]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from([RECORD, TENSORS, "words.txt"]), st.integers(0, 10**6), st.integers(0, 7))
 def test_every_flipped_bit_is_detected(saved: Path, name: str, position: int, bit: int) -> None:
     good = (saved / name).read_bytes()
@@ -206,7 +212,9 @@ def test_a_kill_at_either_rename_keeps_the_old_contents(
     assert sorted(p.name for p in saved.parent.iterdir()) == ["model"]
 
 
-def test_a_kill_during_the_recovery_loses_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_during_the_recovery_loses_nothing(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in (2, 1, 3, 2):
         with monkeypatch.context() as patch:
             kill_at_rename(patch, number)
@@ -215,7 +223,9 @@ def test_a_kill_during_the_recovery_loses_nothing(saved: Path, monkeypatch: pyte
         assert load_folder(saved)[1]["kind"] == "test"
 
 
-def test_a_kill_while_writing_leaves_nothing_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_writing_leaves_nothing_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     save_folder(step_folder(run, 1), TENSOR, {})
     with monkeypatch.context() as patch:
@@ -227,7 +237,9 @@ def test_a_kill_while_writing_leaves_nothing_visible(tmp_path: Path, monkeypatch
         load_folder(step_folder(run, 2))
 
 
-def test_what_kills_left_goes_and_what_is_whole_stays(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kills_left_goes_and_what_is_whole_stays(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parent = saved.parent
     for name in (f".{saved.name}.old", ".step-7.partial", ".step-3.removed"):
         shutil.copytree(saved, parent / name)
@@ -235,7 +247,12 @@ def test_what_kills_left_goes_and_what_is_whole_stays(saved: Path, monkeypatch: 
     (parent / "mine.txt").touch()
     (parent / ".film.partial").touch()
     remove_partial(parent)
-    assert {path.name for path in parent.iterdir()} == {saved.name, ".step-9.old", "mine.txt", ".film.partial"}
+    assert {path.name for path in parent.iterdir()} == {
+        saved.name,
+        ".step-9.old",
+        "mine.txt",
+        ".film.partial",
+    }
     monkeypatch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         remove_folder(saved)
@@ -245,7 +262,9 @@ def test_what_kills_left_goes_and_what_is_whole_stays(saved: Path, monkeypatch: 
     assert {path.name for path in parent.iterdir()} == {".step-9.old", "mine.txt", ".film.partial"}
 
 
-def test_reading_between_the_renames_does_not_disturb_the_writer(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_between_the_renames_does_not_disturb_the_writer(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, seen = Path.rename, []
 
     def rename(self: Path, target: Path) -> Path:
@@ -259,17 +278,27 @@ def test_reading_between_the_renames_does_not_disturb_the_writer(saved: Path, mo
     assert load_folder(saved)[1]["kind"] == "new"
 
 
-def test_checkpoints_are_newest_first_by_number_and_nothing_else_is_among_them(tmp_path: Path) -> None:
+def test_checkpoints_are_newest_first_by_number_and_nothing_else_is_among_them(
+    tmp_path: Path,
+) -> None:
     assert checkpoints(tmp_path) == []
     for step in (9, 100, 99_999_999, 100_000_000, 20):
         save_folder(step_folder(tmp_path, step), TENSOR, {})
-    for name in (".step-00000300.partial", ".step-00000300.old", "step-00000300.tmp", "step-x", "model"):
+    for name in (
+        ".step-00000300.partial",
+        ".step-00000300.old",
+        "step-00000300.tmp",
+        "step-x",
+        "model",
+    ):
         (tmp_path / "checkpoints" / name).mkdir()
     numbers = [int(p.name.split("-")[1]) for p in checkpoints(tmp_path)]
     assert numbers == [100_000_000, 99_999_999, 100, 20, 9]
 
 
-def test_model_means_a_model_folder_or_the_one_of_a_finished_run(saved: Path, tmp_path: Path) -> None:
+def test_model_means_a_model_folder_or_the_one_of_a_finished_run(
+    saved: Path, tmp_path: Path
+) -> None:
     assert model_folder(saved) == saved
     run = tmp_path / "run"
     with pytest.raises(CheckpointError, match="neither a model folder"):

@@ -31,7 +31,9 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
-def one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> str:
     """What ``main`` prints for an error that a user can cause; checks that it is one line with exit code 1."""
     monkeypatch.setattr("sys.argv", ["speechssl", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
@@ -50,7 +52,9 @@ def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-def test_prepare_finds_a_kaldi_folders_audio_elsewhere(labelled_folder: Path, tmp_path: Path) -> None:
+def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
+    labelled_folder: Path, tmp_path: Path
+) -> None:
     """Absolute paths are the rule there, and a folder beside the audio is too."""
     audio = sorted(labelled_folder.rglob("*.wav"))[:3]
     (tmp_path / "kaldi").mkdir()
@@ -58,10 +62,20 @@ def test_prepare_finds_a_kaldi_folders_audio_elsewhere(labelled_folder: Path, tm
     refused = call("prepare", tmp_path / "kaldi", tmp_path / "store")
     assert refused.exit_code == 1
     assert "--root" in str(refused.exception)
-    done = call("prepare", tmp_path / "kaldi", tmp_path / "store", "--root", labelled_folder, "--min-chunk", 0.1)
+    done = call(
+        "prepare",
+        tmp_path / "kaldi",
+        tmp_path / "store",
+        "--root",
+        labelled_folder,
+        "--min-chunk",
+        0.1,
+    )
     assert done.exit_code == 0, done.stderr
     store = Store(tmp_path / "store")
-    assert {store.record(k).audio for k in range(len(store))} == {str(p.relative_to(labelled_folder)) for p in audio}
+    assert {store.record(k).audio for k in range(len(store))} == {
+        str(p.relative_to(labelled_folder)) for p in audio
+    }
 
 
 def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:
@@ -78,26 +92,40 @@ def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> N
     for path in folder.glob("*.wav"):
         path.write_bytes(b"")
     assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
-    assert "no chunk at all in" in str(call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception)
-    rejects = [json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()]
+    assert "no chunk at all in" in str(
+        call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception
+    )
+    rejects = [
+        json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()
+    ]
     assert len(rejects) == 5
 
 
 def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> None:
     write_wav(tmp_path / "news.wav", np.full(3 * RATE, 0.1, np.float32), RATE)
-    parts = [{"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"} for start in (0, 1, 99)]
+    parts = [
+        {"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"}
+        for start in (0, 1, 99)
+    ]
     (tmp_path / "news.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in parts))
     result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
     assert result.exit_code == 0
     assert "0 of 1 files rejected, 1 lines in " in result.stderr
 
 
-def test_pretrain_dry_run_prints_settings_and_trains_nothing(labelled_store: Path, tmp_path: Path) -> None:
-    result = call("pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25")
+def test_pretrain_dry_run_prints_settings_and_trains_nothing(
+    labelled_store: Path, tmp_path: Path
+) -> None:
+    result = call(
+        "pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25"
+    )
     assert result.exit_code == 0
     assert json.loads(result.stdout)["optim"]["lr"] == 0.25
     assert not (tmp_path / "run").exists()
-    assert re.search(r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in", result.stderr)
+    assert re.search(
+        r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in",
+        result.stderr,
+    )
 
 
 def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path) -> None:
@@ -105,7 +133,15 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     assert result.exit_code == 0
     assert "WER" in result.stdout
     again = call(
-        "evaluate", model, labelled_store, "--out", tmp_path / "e", "--split", "dev", "--normaliser", "english-1"
+        "evaluate",
+        model,
+        labelled_store,
+        "--out",
+        tmp_path / "e",
+        "--split",
+        "dev",
+        "--normaliser",
+        "english-1",
     )
     assert [line.split()[1] for line in again.stdout.splitlines() if "ER" in line][:4] == [
         *["english-1"] * 2,
@@ -124,7 +160,16 @@ def test_a_language_model_from_transcripts_to_texts(
 ) -> None:
     """lm, tune-lm, evaluate and transcribe: the greedy result stands beside, and is what --greedy gives."""
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    made = call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--order", 3, "--held-out", labelled_store)
+    made = call(
+        "lm",
+        labelled_store,
+        "--out",
+        tmp_path / "lm.arpa",
+        "--order",
+        3,
+        "--held-out",
+        labelled_store,
+    )
     assert made.exit_code == 0
     assert "perplexity of" in made.stdout
     tuned_lm = call("tune-lm", run, tmp_path / "lm.arpa", labelled_store)
@@ -133,10 +178,16 @@ def test_a_language_model_from_transcripts_to_texts(
     shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert "With the language model:" in shown.stdout
     assert "minus greedy" in shown.stdout
-    both = [json.loads((tmp_path / "score" / name).read_text()) for name in ("score.json", "lm/score.json")]
+    both = [
+        json.loads((tmp_path / "score" / name).read_text())
+        for name in ("score.json", "lm/score.json")
+    ]
     assert "lm" not in both[0]
     assert both[1]["lm"]["unit"] == "words"
-    assert both[1]["wer"] == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
+    assert (
+        both[1]["wer"]
+        == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
+    )
     shutil.rmtree(run / "model/lm")
     shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert "With the language model:" not in shown.stdout
@@ -144,25 +195,41 @@ def test_a_language_model_from_transcripts_to_texts(
     assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
     wave = labelled_folder / "test000.wav"
     spoken = {
-        w for line in (labelled_folder / "metadata.csv").read_text().splitlines() for w in line.split(",")[1].split()
+        w
+        for line in (labelled_folder / "metadata.csv").read_text().splitlines()
+        for w in line.split(",")[1].split()
     }
     assert set(call("transcribe", run, wave).stdout.split()) <= spoken
     (tmp_path / "broken.arpa").write_text((tmp_path / "lm.arpa").read_text()[:-400])
     broken = call("tune-lm", run, tmp_path / "broken.arpa", labelled_store)
     assert isinstance(broken.exception, ConfigError)
     assert "broken.arpa cannot be read as a language model" in str(broken.exception)
-    assert call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
+    assert (
+        call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
+    )
 
 
 def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    assert call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model).exit_code == 0
+    assert (
+        call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model).exit_code
+        == 0
+    )
     assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
-    assert json.loads((run / "model/lm/record.json").read_text())["record"]["beam"]["unit"] == "tokens"
-    assert call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev").exit_code == 0
+    assert (
+        json.loads((run / "model/lm/record.json").read_text())["record"]["beam"]["unit"] == "tokens"
+    )
+    assert (
+        call(
+            "evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev"
+        ).exit_code
+        == 0
+    )
 
 
-def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+def test_self_training_as_the_readme_has_it(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(model, tmp_path / "run"))
     (make_labelled(tmp_path / "radio", {"train": 4}, seed=5) / "metadata.csv").unlink()
     assert call("prepare", tmp_path / "radio", tmp_path / "store").exit_code == 0
@@ -178,7 +245,16 @@ def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, t
     before = heard.read_bytes()
     assert call("label", run, tmp_path / "store", "--out", heard).exit_code == 0
     assert heard.read_bytes() == before
-    command = ("finetune", labelled_store, tmp_path / "store", "--labels", heard, "--init-from", run, "--run")
+    command = (
+        "finetune",
+        labelled_store,
+        tmp_path / "store",
+        "--labels",
+        heard,
+        "--init-from",
+        run,
+        "--run",
+    )
     few = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
     done = call(*command, tmp_path / "self", *few, "--keep", 1)
     assert done.exit_code == 0, done.exception
@@ -187,21 +263,45 @@ def test_self_training_as_the_readme_has_it(model: Path, labelled_store: Path, t
     assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5).exception)
 
     assert "--keep is of the labels" in str(
-        call("finetune", labelled_store, "--init-from", run, "--run", tmp_path / "self", *few, "--keep", 0.5).exception
+        call(
+            "finetune",
+            labelled_store,
+            "--init-from",
+            run,
+            "--run",
+            tmp_path / "self",
+            *few,
+            "--keep",
+            0.5,
+        ).exception
     )
 
     # Of another model no label joins them, and what cannot be used costs no run.
     (run / "model/lm").rename(tmp_path / "lm")
-    assert "holds labels of another model" in str(call("label", run, tmp_path / "store", "--out", heard).exception)
+    assert "holds labels of another model" in str(
+        call("label", run, tmp_path / "store", "--out", heard).exception
+    )
     unusable = {
         tmp_path / "typo.jsonl": "cannot be read as labels",
         tmp_path / "own.arpa": "is no label",
         heard: "no label is of use",  # of another store
     }
     for labels, problem in unusable.items():
-        wrong = ("finetune", labelled_store, "--labels", labels, "--init-from", run, "--run", tmp_path / "self", *few)
+        wrong = (
+            "finetune",
+            labelled_store,
+            "--labels",
+            labels,
+            "--init-from",
+            run,
+            "--run",
+            tmp_path / "self",
+            *few,
+        )
         assert problem in str(call(*wrong, "--force").exception)
-    assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5, "--force").exception)
+    assert "is no share" in str(
+        call(*command, tmp_path / "self", *few, "--keep", 1.5, "--force").exception
+    )
     assert (tmp_path / "self/model").exists()
 
 
@@ -217,22 +317,32 @@ def test_a_language_model_that_does_not_fit_is_an_error(
 
     text = tmp_path / "text.txt"
     text.write_text("ABBA DAD\nFACE\n")
-    assert call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1").exit_code == 0
+    assert (
+        call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1").exit_code == 0
+    )
     assert "3 of the 3 words of the language model have characters" in error(
         "tune-lm", model, tmp_path / "upper.arpa", labelled_store
     )
     (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
-    assert "list them with --words FILE" in error("tune-lm", model, tmp_path / "lm.bin", labelled_store)
+    assert "list them with --words FILE" in error(
+        "tune-lm", model, tmp_path / "lm.bin", labelled_store
+    )
     assert "cannot be read as" in error("tune-lm", model, tmp_path / "missing.arpa", labelled_store)
     assert "allowed are 2 to 6" in error("lm", text, "--out", tmp_path / "x.arpa", "--order", 9)
-    assert call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model).exit_code == 0  # as the model does
+    assert (
+        call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model).exit_code == 0
+    )  # as the model does
     assert "\ta\t" in (tmp_path / "a.arpa").read_text()
-    assert "unknown normaliser" in error("lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing")
+    assert "unknown normaliser" in error(
+        "lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing"
+    )
     assert not (tmp_path / "x.arpa").exists()
     assert not (model / "model/lm").exists()
 
 
-def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+def test_transcribe_prints_text_and_writes_a_mirrored_tree(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
     wave = labelled_folder / "test000.wav"
     single = call("transcribe", model, wave)
     assert single.exit_code == 0
@@ -243,43 +353,87 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(model: Path, labelled
     for name in ("a/x.wav", "b/x.wav", "b/bad.wav"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"" if "bad" in name else wave.read_bytes())
-    command = ("transcribe", model, tmp_path / "in", "--output-format", "txt,json", "--output-dir", tmp_path / "out")
+    command = (
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-format",
+        "txt,json",
+        "--output-dir",
+        tmp_path / "out",
+    )
     result = call(*command)
     assert result.exit_code == 3
     assert "bad.wav" in result.stderr
     assert result.stdout == ""
-    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    written = sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
     notes, texts = written[:2], written[2:]
     assert notes == [".speechssl-done.jsonl", ".speechssl.json"]
     assert texts == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
     assert "2 of 3 files are done already" in call(*command).stderr
     shutil.rmtree(tmp_path / "out")
     assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
-    assert written == sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    assert written == sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")
+    )
     assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
 
 
-def test_standard_input_is_a_file_like_any_other(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+def test_standard_input_is_a_file_like_any_other(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
     wave = labelled_folder / "test000.wav"
-    command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, "-", "--threads", "1", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "speechssl.cli",
+        "transcribe",
+        model,
+        "-",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
     command += ["--report", tmp_path / "report.jsonl"]
-    done = subprocess.run([*command, "--output-format", "jsonl"], input=wave.read_bytes(), stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, "--output-format", "jsonl"], input=wave.read_bytes(), stdout=subprocess.PIPE
+    )
     assert done.returncode == 0
     expected = json.loads(call("transcribe", model, wave, "--output-format", "jsonl").stdout)
     assert json.loads(done.stdout) == expected | {"path": "-"}
-    row = {"path": "-", "status": "done", "duration_s": expected["duration_s"], "words": len(expected["text"].split())}
+    row = {
+        "path": "-",
+        "status": "done",
+        "duration_s": expected["duration_s"],
+        "words": len(expected["text"].split()),
+    }
     assert json.loads((tmp_path / "report.jsonl").read_text()) == row
-    done = subprocess.run([*command, "--output-dir", tmp_path], input=b"no audio", stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, "--output-dir", tmp_path], input=b"no audio", stderr=subprocess.PIPE
+    )
     assert done.returncode == 4
     assert json.loads((tmp_path / "report.jsonl").read_text())["status"] == "failed"
 
 
-def test_the_report_says_what_became_of_each_file(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+def test_the_report_says_what_became_of_each_file(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
     for name in "ab":
         shutil.copy(labelled_folder / "test000.wav", tmp_path / f"in/{name}.wav")
     (tmp_path / "in/bad.wav").write_bytes(b"")
-    command = ("transcribe", model, tmp_path / "in", "--output-dir", tmp_path / "out", "--report", tmp_path / "r.jsonl")
+    command = (
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-dir",
+        tmp_path / "out",
+        "--report",
+        tmp_path / "r.jsonl",
+    )
     assert call(*command).exit_code == 3
     (tmp_path / "out/a.wav.txt").unlink()
     assert call(*command).exit_code == 3
@@ -311,17 +465,40 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     """Killed three times between writing a file and giving it its name."""
     (tmp_path / "in/deep").mkdir(parents=True)
     for number in range(6):
-        shutil.copy(labelled_folder / f"train{number:03d}.wav", tmp_path / "in" / ("deep" if number % 2 else ""))
-    command = ["transcribe", model, tmp_path / "in", "--output-format", "txt,json,srt", "--output-dir"]
+        shutil.copy(
+            labelled_folder / f"train{number:03d}.wav",
+            tmp_path / "in" / ("deep" if number % 2 else ""),
+        )
+    command = [
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-format",
+        "txt,json,srt",
+        "--output-dir",
+    ]
     for renames in (1, 5, 4):
-        options = [sys.executable, "-c", KILLED, str(renames), *map(str, command), str(tmp_path / "killed")]
-        assert subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
+        options = [
+            sys.executable,
+            "-c",
+            KILLED,
+            str(renames),
+            *map(str, command),
+            str(tmp_path / "killed"),
+        ]
+        assert (
+            subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
+        )
     assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
     assert call(*command, tmp_path / "killed").exit_code == 0
     assert call(*command, tmp_path / "whole").exit_code == 0
 
     def tree(folder: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != DONE}
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file() and p.name != DONE
+        }
 
     assert read_done(tmp_path / "killed") == read_done(tmp_path / "whole")  # whatever lines it took
     assert len(tree(tmp_path / "whole")) == 19
@@ -338,20 +515,34 @@ def test_errors_are_one_line(
     def error(*arguments: object) -> str:
         return one_line(monkeypatch, capsys, *arguments)
 
-    assert "did you mean 'optim.lr'" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1")
-    assert "instead of --set preset" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large")
-    assert "give base, large, small, tiny" in error("pretrain", labelled_store, "--run", tmp_path, "--preset", "huge")
+    assert "did you mean 'optim.lr'" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1"
+    )
+    assert "instead of --set preset" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large"
+    )
+    assert "give base, large, small, tiny" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
+    )
     assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
     assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
-    assert "allowed are txt, srt, vtt" in error("transcribe", model, labelled_store, "--output-format", "srt9")
+    assert "allowed are txt, srt, vtt" in error(
+        "transcribe", model, labelled_store, "--output-format", "srt9"
+    )
     assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
     assert "no audio found" in error("transcribe", model, tmp_path)
     both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
-    assert "srt holds one recording, and these are 2" in error("transcribe", model, *both, "--output-format", "srt")
-    assert "stdout takes one format" in error("transcribe", model, tmp_path, "--output-format", "txt,json")
+    assert "srt holds one recording, and these are 2" in error(
+        "transcribe", model, *both, "--output-format", "srt"
+    )
+    assert "stdout takes one format" in error(
+        "transcribe", model, tmp_path, "--output-format", "txt,json"
+    )
     assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
-    assert "holds a model: give another --out" in error("evaluate", model, labelled_store, "--out", model / "model")
+    assert "holds a model: give another --out" in error(
+        "evaluate", model, labelled_store, "--out", model / "model"
+    )
     holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
     assert "split holdout" in holdout
     assert "splits there: dev, test, train" in holdout
@@ -376,8 +567,12 @@ def test_files_and_folders_in_the_way_are_one_line(
     wave = labelled_folder / "test000.wav"
     assert str(file) in error("prepare", labelled_folder, file / "store")
     assert str(file) in error("transcribe", model, wave, "--output-dir", file)
-    assert f"{file} is there already and holds no scores" in error("evaluate", model, labelled_store, "--out", file)
-    assert "--force deletes run folders only" in error("pretrain", labelled_store, "--run", file, "--force")
+    assert f"{file} is there already and holds no scores" in error(
+        "evaluate", model, labelled_store, "--out", file
+    )
+    assert "--force deletes run folders only" in error(
+        "pretrain", labelled_store, "--run", file, "--force"
+    )
     (tmp_path / "utterances.jsonl").write_text("{}")
     assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
     assert file.read_text() == "mine"
@@ -400,9 +595,14 @@ def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path
     for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):
         shutil.copy(labelled_folder / "test000.wav", tmp_path / os.fsdecode(name))
     command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, tmp_path]
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    )
     assert done.returncode == 0
-    names = [line.split(b"\t")[0].removeprefix(os.fsencode(tmp_path) + b"/") for line in done.stdout.splitlines()]
+    names = [
+        line.split(b"\t")[0].removeprefix(os.fsencode(tmp_path) + b"/")
+        for line in done.stdout.splitlines()
+    ]
     assert names == [b"new\\nline.wav", b"not-utf8-\xff.wav"]
 
 
@@ -415,7 +615,9 @@ def test_the_place_of_a_result_does_not_depend_on_other_files(
     assert (tmp_path / "out/deep/x.wav.txt").is_file()
 
 
-def test_rows_of_a_comparison_are_told_apart(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+def test_rows_of_a_comparison_are_told_apart(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
     call("evaluate", model, labelled_store, "--out", tmp_path / "lr=0.1/dev", "--split", "dev")
     shutil.copytree(tmp_path / "lr=0.1", tmp_path / "b")
     table = call("compare", tmp_path / "lr=0.1/dev", tmp_path / "b/dev", f"c={tmp_path / 'b/dev'}")
@@ -427,7 +629,10 @@ def test_rows_of_a_comparison_are_told_apart(model: Path, labelled_store: Path, 
 
 
 def test_an_encoder_without_a_head_says_what_to_do(
-    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "pretrained"
     pretrain([labelled_store], run, PRETRAIN)
@@ -451,7 +656,10 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
             cli.start_anew(precious, True, stores, *models)
     with pytest.raises(cli.SpeechsslError, match="no finished store"):
         cli.start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
-    with cli.only_process(precious), pytest.raises(cli.ConfigError, match="another process trains in"):
+    with (
+        cli.only_process(precious),
+        pytest.raises(cli.ConfigError, match="another process trains in"),
+    ):
         cli.start_anew(precious, force=True)
     assert precious.exists()
     (tmp_path / "killed at once").mkdir()
@@ -468,7 +676,9 @@ def test_wrong_usage_and_version() -> None:
     assert call("nonsense").exit_code == 2
     assert call("--version").stdout.strip() == cli.__version__
     help_text = call("--help").stdout
-    assert all(verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe"))
+    assert all(
+        verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe")
+    )
 
 
 def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
@@ -489,7 +699,11 @@ def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     assert (run / "probe.png").is_file()
     found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
     assert found.exit_code == 0, found.output
-    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == ["model", "random", "log-mel"] * 2
+    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == [
+        "model",
+        "random",
+        "log-mel",
+    ] * 2
     assert (tmp_path / "out" / "probe.json").is_file()
 
 
@@ -497,7 +711,9 @@ def test_a_probe_that_is_none_says_what_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for wrong in ("vowels=x", "digit", "digit="):
-        assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(monkeypatch, capsys, "probe", tmp_path, wrong)
+        assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(
+            monkeypatch, capsys, "probe", tmp_path, wrong
+        )
     twice = one_line(monkeypatch, capsys, "probe", tmp_path, "digit=a", "digit=b")
     assert "digit is asked of two stores" in twice
     command = ("pretrain", tmp_path, "--run", tmp_path / "run", "--probe-every", 5)

@@ -14,7 +14,9 @@ def test_k_means_lowers_the_distance_and_ends_at_means() -> None:
     frames = torch.cat([torch.randn(50, 3) + 10 * centre for centre in torch.eye(3)])
     codes = k_means(frames, frames[[0, 50, 100]])
     for cluster in range(3):
-        assert torch.allclose(codes[cluster], frames[50 * cluster : 50 * cluster + 50].mean(0), atol=1e-4)
+        assert torch.allclose(
+            codes[cluster], frames[50 * cluster : 50 * cluster + 50].mean(0), atol=1e-4
+        )
     far = torch.tensor([[1e3, 0.0, 0.0]])  # nearest to no frame
     assert torch.equal(k_means(frames, torch.cat([codes, far]))[3:], far)
 

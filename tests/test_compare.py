@@ -27,7 +27,10 @@ def heard(references: dict[str, str], share: float, seed: int) -> dict[str, str]
         kind = draws.random()
         return [] if kind < share / 2 else [draws.choice(WORDS)] if kind < share else [said]
 
-    return {i: " ".join(w for said in text.split() for w in word(said)) for i, text in references.items()}
+    return {
+        i: " ".join(w for said in text.split() for w in word(said))
+        for i, text in references.items()
+    }
 
 
 def evaluated(folder: Path, references: dict[str, str], hypotheses: dict[str, str]) -> Score:
@@ -48,7 +51,9 @@ def test_runs_of_one_name_are_pooled_by_their_errors(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / str(s), texts(0), heard(texts(0), 0.3, s)) for s in range(3)]
     system = read_system("a", [tmp_path / str(s) for s in range(3)])
     errors = sum(run.words.errors for run in runs)
-    assert system.rates[0] == pytest.approx(errors / (3 * runs[0].words.reference_length), abs=1e-12)
+    assert system.rates[0] == pytest.approx(
+        errors / (3 * runs[0].words.reference_length), abs=1e-12
+    )
     assert system.num_runs == 3
     assert len(system.ids) == 40
 
@@ -69,7 +74,9 @@ def test_a_difference_is_that_of_a_plain_loop_over_the_same_utterances(tmp_path:
         for _ in range(4000):
             chosen = draws.choices(pairs, k=len(pairs))
             loop.append(sum(b - a for a, b, _ in chosen) / sum(n for _, _, n in chosen))
-        assert difference.value == pytest.approx(sum(b - a for a, b, _ in pairs) / sum(n for *_, n in pairs))
+        assert difference.value == pytest.approx(
+            sum(b - a for a, b, _ in pairs) / sum(n for *_, n in pairs)
+        )
         low, high = np.quantile(loop, [0.025, 0.975])
         assert difference.low == pytest.approx(low, abs=0.012)
         assert difference.high == pytest.approx(high, abs=0.012)
@@ -84,7 +91,9 @@ def test_pairing_sees_what_two_intervals_hide(tmp_path: Path) -> None:
     errors = np.array([0.0 + 9 * (i % 2) for i in range(60)])
     worse = System("worse", ids, ids, np.stack([errors, words, errors, words], 1), 1)
     fewer = np.where(np.arange(60) % 3 == 0, 1.0, 0.0) * (errors > 0)
-    better = System("better", ids, ids, np.stack([errors - fewer, words, errors - fewer, words], 1), 1)
+    better = System(
+        "better", ids, ids, np.stack([errors - fewer, words, errors - fewer, words], 1), 1
+    )
     (low, _), _ = intervals(worse)
     assert low < better.rates[0]
     found = differences(better, worse)
@@ -98,8 +107,13 @@ def test_equal_systems_differ_by_chance_as_often_as_p_says() -> None:
     rng = np.random.default_rng(0)
     small = 0
     for _ in range(60):
-        tables = [np.stack([rng.binomial(10, 0.4, 50), np.full(50, 10)] * 2, 1).astype(np.float64) for _ in range(2)]
-        found = differences(System("a", ids, ids, tables[0], 1), System("b", ids, ids, tables[1], 1))
+        tables = [
+            np.stack([rng.binomial(10, 0.4, 50), np.full(50, 10)] * 2, 1).astype(np.float64)
+            for _ in range(2)
+        ]
+        found = differences(
+            System("a", ids, ids, tables[0], 1), System("b", ids, ids, tables[1], 1)
+        )
         assert found is not None
         small += found[0].p < 0.1
     assert 1 <= small <= 15
@@ -119,7 +133,9 @@ def test_other_utterances_are_not_subtracted_nor_pooled(tmp_path: Path) -> None:
     systems = [read_system(name, [tmp_path / name]) for name in "ab"]
     assert differences(*systems) is None
     assert "minus" not in comparison(systems)
-    assert "b: other reference texts than a, so their difference says nothing" in comparison(systems)
+    assert "b: other reference texts than a, so their difference says nothing" in comparison(
+        systems
+    )
     with pytest.raises(ConfigError, match="not of the same utterances and references"):
         read_system("a", [tmp_path / "a", tmp_path / "b"])
     evaluated(tmp_path / "c", *[{f"c{name}": text for name, text in texts(0).items()}] * 2)
@@ -141,7 +157,13 @@ def test_the_table_says_which_way_a_difference_points(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[1]", '{"utterance_id": "a"}', '{"utterance_id": "a", "reference": "", "words": {}, "characters": {}}'],
+    [
+        "",
+        "{",
+        "[1]",
+        '{"utterance_id": "a"}',
+        '{"utterance_id": "a", "reference": "", "words": {}, "characters": {}}',
+    ],
 )
 def test_what_is_no_evaluation_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "utterances.jsonl").write_text(content)

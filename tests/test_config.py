@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from speechssl.config import Settings, as_table, build, merge, parse_overrides, preset_names, read_preset
+from speechssl.config import (
+    Settings,
+    as_table,
+    build,
+    merge,
+    parse_overrides,
+    preset_names,
+    read_preset,
+)
 from speechssl.errors import ConfigError
 from speechssl.storage.json_text import as_json
 
@@ -48,9 +56,18 @@ def test_settings_survive_json() -> None:
     ("table", "expected"),
     [
         ({"iner": {}}, "unknown setting 'iner': did you mean 'inner"),
-        ({"inner": {"learning_rat": 1}}, "'inner.learning_rat': did you mean 'inner.learning_rate'"),
-        ({"inner": {"learning_rate": -1}}, r"setting inner.learning_rate: .*greater than 0.*given: -1"),
-        ({"inner": {"learning_rate": "fast"}}, r"setting inner.learning_rate: .*number.*given: 'fast'"),
+        (
+            {"inner": {"learning_rat": 1}},
+            "'inner.learning_rat': did you mean 'inner.learning_rate'",
+        ),
+        (
+            {"inner": {"learning_rate": -1}},
+            r"setting inner.learning_rate: .*greater than 0.*given: -1",
+        ),
+        (
+            {"inner": {"learning_rate": "fast"}},
+            r"setting inner.learning_rate: .*number.*given: 'fast'",
+        ),
         ({"inner": {"kind": "three"}}, r"setting inner.kind: .*'one' or 'two'"),
         ({"inner": {"learning_rate": float("inf")}}, r"setting inner.learning_rate: .*finite"),
         ({"inner": {"learning_rate": float("nan")}}, r"setting inner.learning_rate"),
@@ -65,7 +82,9 @@ def test_a_wrong_setting_is_named_in_one_line(table: dict[str, Any], expected: s
 
 
 def test_overrides_take_toml_values_and_otherwise_strings() -> None:
-    assert parse_overrides(["a.b=1e-3", "a.c = true", "d=bfloat16", "e=[1, 2]", "f=x=y", "g={h=1}", "a.b=2"]) == {
+    assert parse_overrides(
+        ["a.b=1e-3", "a.c = true", "d=bfloat16", "e=[1, 2]", "f=x=y", "g={h=1}", "a.b=2"]
+    ) == {
         "a": {"b": 2, "c": True},
         "d": "bfloat16",
         "e": [1, 2],
@@ -85,7 +104,9 @@ def test_a_malformed_override_is_refused(wrong: str) -> None:
 
 
 tables = st.recursive(
-    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+    st.integers(),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
 ).filter(lambda value: isinstance(value, dict))
 
 
@@ -116,7 +137,9 @@ def test_presets_are_found_by_name_and_files_by_path(tmp_path: Path) -> None:
 
 
 def test_presets_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no preset 'huge': give base, .*tiny.* or the path of a \.toml file"):
+    with pytest.raises(
+        ConfigError, match=r"no preset 'huge': give base, .*tiny.* or the path of a \.toml file"
+    ):
         read_preset("huge")
     with pytest.raises(ConfigError, match="no preset"):
         read_preset(tmp_path / "absent.toml")

@@ -25,9 +25,15 @@ def reference(model: Contrastive, batch: Batch, step: int) -> Terms:
     masked = masked_frames(draws)
     counts = [len(m) for m in masked]
     with torch.no_grad():
-        frames, num_frames = model.encoder.extract(batch.inputs, batch.num_units)
-        context = model.encoder.contextualise(model.encoder.norm(frames), num_frames, torch.from_numpy(draws.mask))
-    split = None if draws.noise is None else np.split(draws.noise.astype(np.float64), np.cumsum(counts)[:-1])
+        frames, num_frames = model.encoder.extract(batch.inputs, batch.input_lengths)
+        context = model.encoder.contextualise(
+            model.encoder.norm(frames), num_frames, torch.from_numpy(draws.mask)
+        )
+    split = (
+        None
+        if draws.noise is None
+        else np.split(draws.noise.astype(np.float64), np.cumsum(counts)[:-1])
+    )
     return terms(
         [f[:t].double().numpy() for f, t in zip(frames, lengths, strict=True)],
         [c[:t].double().numpy() for c, t in zip(context, lengths, strict=True)],
@@ -77,7 +83,9 @@ def test_the_loss_of_an_ignorant_model_is_chance() -> None:
         many.target_projection.weight.zero_()
     draws, _ = drawn(many, batch_of(utterances_of("base")), 0)
     output = many(batch_of(utterances_of("base")), 0)
-    assert float(output.metrics["chance"]) == pytest.approx(draws.valid.sum() * math.log(11), rel=0.05)
+    assert float(output.metrics["chance"]) == pytest.approx(
+        draws.valid.sum() * math.log(11), rel=0.05
+    )
     assert float(output.metrics["loss"]) == pytest.approx(float(output.metrics["chance"]), rel=1e-5)
 
 
@@ -85,14 +93,18 @@ def handmade(negatives: list[list[int]], valid: list[bool] | None = None) -> Dra
     """One utterance whose masked frames have these negatives."""
     choices = np.array(negatives, dtype=np.int64)[None]
     there = np.array([valid or [True] * choices.shape[1]])
-    return Draws(np.zeros((1, 1), dtype=bool), np.zeros(there.shape, dtype=np.int64), there, choices, None)
+    return Draws(
+        np.zeros((1, 1), dtype=bool), np.zeros(there.shape, dtype=np.int64), there, choices, None
+    )
 
 
 def test_a_negative_with_the_codes_of_the_positive_is_minus_infinity_and_no_other() -> None:
     model = make(quantizer=QuantizerConfig(num_codebooks=2, num_codes=5, width=8))
     codes = torch.tensor([[1, 2], [2, 1], [1, 2], [1, 1]])
     predicted, targets = torch.randn(4, 6), torch.randn(4, 6)
-    logits = model._logits(predicted[None], targets, codes, handmade([[1, 2, 3], [0, 2, 3], [0, 1, 0], [2, 1, 0]]))
+    logits = model._logits(
+        predicted[None], targets, codes, handmade([[1, 2, 3], [0, 2, 3], [0, 1, 0], [2, 1, 0]])
+    )
     assert logits.isneginf().tolist() == [
         [False, False, True, False],
         [False, False, False, False],
@@ -111,7 +123,9 @@ def test_logits_equal_the_reference_with_any_share_of_duplicates(num_codes: int)
     counts = draws.valid.sum(1)
     predicted, targets = random.standard_normal((2, counts.sum(), 6))
     codes = random.integers(num_codes, size=(counts.sum(), 2))
-    packed = torch.randn(*draws.valid.shape, 6)  # what stands where no frame takes part must not matter
+    packed = torch.randn(
+        *draws.valid.shape, 6
+    )  # what stands where no frame takes part must not matter
     packed[torch.from_numpy(draws.valid)] = torch.from_numpy(predicted).float()
     found = model._logits(packed, torch.tensor(targets).float(), torch.tensor(codes), draws)
     parts = [np.split(values, np.cumsum(counts)[:-1]) for values in (predicted, targets, codes)]
@@ -153,7 +167,9 @@ def test_metrics_say_the_masked_share_and_the_temperature() -> None:
     model = make().train()
     batch = batch_of(utterances_of("base"))
     output, (draws, lengths) = model(batch, 40_000), drawn(model, batch, 40_000)
-    assert output.metrics["masked_share"] / output.weight == pytest.approx(draws.mask.sum() / sum(lengths))
+    assert output.metrics["masked_share"] / output.weight == pytest.approx(
+        draws.mask.sum() / sum(lengths)
+    )
     assert output.metrics["temperature"] / output.weight == pytest.approx(2 * 0.999995**40_000)
 
 
@@ -171,7 +187,9 @@ def test_contrastive_loss_equals_transformers_in_evaluation() -> None:
     theirs = objective_twin(model)(
         batch.inputs, mask_time_indices=mask, sampled_negative_indices=their_negatives(draws)
     )
-    assert float(output.metrics["loss"]) == pytest.approx(float(theirs.contrastive_loss.detach()), rel=1e-5)
+    assert float(output.metrics["loss"]) == pytest.approx(
+        float(theirs.contrastive_loss.detach()), rel=1e-5
+    )
 
 
 def assert_equal_to_theirs(found: dict[str, Tensor], expected: dict[str, Tensor | None]) -> None:
@@ -189,7 +207,9 @@ def assert_equal_to_theirs(found: dict[str, Tensor], expected: dict[str, Tensor 
         assert (found[name] - gradient).abs().max() <= 1e-4 * scale, name
 
 
-@pytest.mark.parametrize(("kind", "lengths"), [("base", [900] * 3), ("large", [900] * 3), ("large", [900, 700, 431])])
+@pytest.mark.parametrize(
+    ("kind", "lengths"), [("base", [900] * 3), ("large", [900] * 3), ("large", [900, 700, 431])]
+)
 def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths: list[int]) -> None:
     """They have neither the feature penalty nor the factor on gradients; BASE's group norm there sees padding."""
     model = make(kind, penalty_weight=0.0, front_end_gradient=1.0).train()
@@ -198,8 +218,12 @@ def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths:
     output.total.backward()
     ours = objective_as_theirs(gradients(model), model.encoder.config)
     theirs, result = their_training(model, batch, 5)
-    assert float(output.metrics["loss"]) == pytest.approx(float(result.contrastive_loss.detach()), rel=1e-5)
-    assert float(output.metrics["diversity"]) == pytest.approx(float(result.diversity_loss.detach()), rel=1e-5)
+    assert float(output.metrics["loss"]) == pytest.approx(
+        float(result.contrastive_loss.detach()), rel=1e-5
+    )
+    assert float(output.metrics["diversity"]) == pytest.approx(
+        float(result.diversity_loss.detach()), rel=1e-5
+    )
     assert output.total.item() == pytest.approx(float(result.loss.detach()), rel=1e-5)
     # Theirs is the sum over codebooks, ours the mean.
     perplexity = QUANTIZER.num_codebooks * float(output.metrics["code_perplexity"]) / output.weight
@@ -260,7 +284,9 @@ def test_only_the_gradient_that_reaches_the_front_end_is_scaled(factor: float) -
     whole, scaled = found(1.0), found(factor)
     for name, gradient in whole.items():
         times = factor if name.startswith("encoder.front_end.") else 1.0
-        torch.testing.assert_close(scaled[name], gradient * times, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+        torch.testing.assert_close(
+            scaled[name], gradient * times, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())
+        )
 
 
 def test_scaling_keeps_the_values() -> None:
@@ -302,7 +328,9 @@ def few_frames(num_frames: int) -> Batch:
 
 
 @pytest.mark.parametrize("make_batch", [lambda: few_frames(1), lambda: few_frames(2)])
-def test_an_utterance_without_two_masked_frames_counts_nothing(make_batch: Callable[[], Batch]) -> None:
+def test_an_utterance_without_two_masked_frames_counts_nothing(
+    make_batch: Callable[[], Batch],
+) -> None:
     model = make().train()
     batch = make_batch()
     output = model(batch, 0)

@@ -26,14 +26,22 @@ from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.checkpoint import load_record
 
-FEW: dict[str, Any] = {"steps": 2, "validate_every": 2, "save_every": 2, "log_every": 1, "device": "cpu"}
+FEW: dict[str, Any] = {
+    "steps": 2,
+    "validate_every": 2,
+    "save_every": 2,
+    "log_every": 1,
+    "device": "cpu",
+}
 BATCH: dict[str, Any] = {"seconds": 3, "micro_seconds": None}
 
 
 @pytest.fixture(scope="module")
 def waveform_store(labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("stores") / "waveform"
-    prepare(labelled_folder, store, PrepareConfig.model_validate({"features": {"kind": "waveform"}}))
+    prepare(
+        labelled_folder, store, PrepareConfig.model_validate({"features": {"kind": "waveform"}})
+    )
     return store
 
 
@@ -55,11 +63,15 @@ def test_a_model_that_differs_is_refused_and_nothing_is_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "theirs"]
 
 
-def test_a_model_that_differs_by_less_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_differs_by_less_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_transformers(tmp_path / "theirs")
     real = huggingface.take_rows
     monkeypatch.setattr(huggingface, "take_rows", lambda *given: _shifted(real(*given), 9e-5))
-    assert import_model(tmp_path / "theirs", tmp_path / "ours").difference == pytest.approx(9e-5, rel=0.05)
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").difference == pytest.approx(
+        9e-5, rel=0.05
+    )
 
 
 def _shifted(values: torch.Tensor, size: float) -> torch.Tensor:
@@ -92,7 +104,9 @@ def test_one_changed_weight_is_seen_in_every_kind_of_model(tmp_path: Path) -> No
 SOURCES = ("transformers", "torchaudio", "fairseq")
 
 
-@pytest.mark.parametrize("change", [{"num_heads": 1}, {"norm": "post"}, {"normalise_input": False}, {"stride": 1}])
+@pytest.mark.parametrize(
+    "change", [{"num_heads": 1}, {"norm": "post"}, {"normalise_input": False}, {"stride": 1}]
+)
 @pytest.mark.parametrize("library", SOURCES)
 def test_a_misread_setting_is_seen(
     tmp_path: Path, library: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -109,7 +123,9 @@ def test_a_misread_setting_is_seen(
         source = tmp_path / "theirs.pt"
         save_fairseq(source, tiny_encoder("large"), normalize=True)
     assert import_model(source, tmp_path / "right").difference < 1e-5
-    module = {"transformers": huggingface, "torchaudio": torchaudio_models, "fairseq": fairseq}[library]
+    module = {"transformers": huggingface, "torchaudio": torchaudio_models, "fairseq": fairseq}[
+        library
+    ]
     name = "_encoder_config" if library == "fairseq" else "encoder_config"
     real = getattr(module, name)
 
@@ -182,7 +198,9 @@ def test_an_encoder_is_no_recogniser_for_onnx(tmp_path: Path) -> None:
         export_model(tmp_path / "ours", tmp_path / "out", "onnx")
 
 
-def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformers_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_transformers(tmp_path / "theirs")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'speechssl\[convert\]'"):
@@ -205,7 +223,11 @@ def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -
     result = call("import", tmp_path / "theirs", tmp_path / "ours")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'ours'}\n")
     assert "ctc: both models run on audio, largest difference" in result.stderr
-    for library, file in (("hf", "config.json"), ("torchaudio", "labels.json"), ("onnx", "model.onnx")):
+    for library, file in (
+        ("hf", "config.json"),
+        ("torchaudio", "labels.json"),
+        ("onnx", "model.onnx"),
+    ):
         result = call("export", tmp_path / "ours", tmp_path / library, "--to", library)
         assert (result.exit_code, result.stdout) == (0, f"{tmp_path / library}\n")
         assert (tmp_path / library / file).is_file()
@@ -218,7 +240,9 @@ def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -
 def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: Path) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2Model", "large")
     import_model(tmp_path / "theirs", tmp_path / "ours")
-    settings = finetune_settings(tmp_path / "ours", None, {"train": FEW, "batch": BATCH, "ctc": {"head_only_steps": 0}})
+    settings = finetune_settings(
+        tmp_path / "ours", None, {"train": FEW, "batch": BATCH, "ctc": {"head_only_steps": 0}}
+    )
     assert settings.preset == "large"
     assert settings.encoder == load_encoder(tmp_path / "ours").config
     model = finetune([waveform_store], tmp_path / "run", settings, tmp_path / "ours")
@@ -228,7 +252,9 @@ def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: 
     front = [name for name in imported if ".front_end." in name]
     assert front
     assert all(torch.equal(found[name], imported[name]) for name in front)
-    assert not torch.equal(found["encoder.projection.weight"], imported["encoder.projection.weight"])
+    assert not torch.equal(
+        found["encoder.projection.weight"], imported["encoder.projection.weight"]
+    )
     assert export_model(tmp_path / "run", tmp_path / "back", "hf").kind == "ctc"
 
 
@@ -237,14 +263,25 @@ def test_pretraining_goes_on_from_a_converted_objective(
 ) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2ForPreTraining", num_negatives=6)
     import_model(tmp_path / "theirs", tmp_path / "ours")
-    small = {"train": FEW | {"precision": "float32"}, "batch": BATCH | {"crop_s": 1.0}, "optim": {"lr": 1e-9}}
+    small = {
+        "train": FEW | {"precision": "float32"},
+        "batch": BATCH | {"crop_s": 1.0},
+        "optim": {"lr": 1e-9},
+    }
     settings = pretrain_settings(tmp_path / "ours", None, small)
-    assert (settings.preset, settings.objective.num_negatives, settings.quantizer.num_codes) == ("base", 6, 5)
-    assert settings.objective.penalty_weight == 10.0  # of the preset: theirs has no such setting
+    assert (settings.preset, settings.contrastive.num_negatives, settings.quantizer.num_codes) == (
+        "base",
+        6,
+        5,
+    )
+    assert settings.contrastive.penalty_weight == 10.0  # of the preset: theirs has no such setting
     pretrain([waveform_store], tmp_path / "run", settings, init=tmp_path / "ours")
     before, after = load_model(tmp_path / "ours"), load_model(tmp_path / "run" / "model")
     assert isinstance(before, Contrastive)
-    for name, tensor in before.state_dict().items():  # with so small a rate they are still what they were
+    for (
+        name,
+        tensor,
+    ) in before.state_dict().items():  # with so small a rate they are still what they were
         torch.testing.assert_close(after.state_dict()[name], tensor, atol=1e-6, rtol=0)
     assert "all else of the task starts anew" not in capsys.readouterr().err
     assert export_model(tmp_path / "run", tmp_path / "back", "hf").kind == "pretraining"
@@ -266,7 +303,7 @@ def test_pretraining_goes_on_from_an_encoder_with_a_new_quantiser(
         "pretrain", waveform_store, "--run", tmp_path / "run", "--init-from", tmp_path / "ours",
         *(part for name, value in small.items() for part in ("--set", f"train.{name}={value}")),
         "--set", "batch.seconds=3", "--set", "batch.micro_seconds=3", "--set", "optim.lr=1e-9",
-        "--set", "quantizer.num_codes=12", "--set", "quantizer.width=8", "--set", "objective.width=8",
+        "--set", "quantizer.num_codes=12", "--set", "quantizer.width=8", "--set", "contrastive.width=8",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "is of use here: all else of the task starts anew" in result.stderr
@@ -275,13 +312,20 @@ def test_pretraining_goes_on_from_an_encoder_with_a_new_quantiser(
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
 
 
-def test_an_imported_recogniser_is_a_model_like_any_other(tmp_path: Path, waveform_store: Path) -> None:
+def test_an_imported_recogniser_is_a_model_like_any_other(
+    tmp_path: Path, waveform_store: Path
+) -> None:
     save_transformers(tmp_path / "theirs")
     import_model(tmp_path / "theirs", tmp_path / "ours")
     assert isinstance(load_ctc(tmp_path / "ours"), CtcModel)
-    result = call("evaluate", tmp_path / "ours", waveform_store, "--out", tmp_path / "score", "--split", "dev")
+    result = call(
+        "evaluate", tmp_path / "ours", waveform_store, "--out", tmp_path / "score", "--split", "dev"
+    )
     assert result.exit_code == 0, result.output
-    rows = [json.loads(line) for line in (tmp_path / "score" / "utterances.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "score" / "utterances.jsonl").read_text().splitlines()
+    ]
     # Its vocabulary is upper case, the transcripts are lower case: both are normalised.
     assert any(set(row["hypothesis"]) & set("ab") for row in rows)
     assert not any(set(row["hypothesis"]) & set("AB") for row in rows)

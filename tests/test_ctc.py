@@ -24,16 +24,31 @@ from speechssl.storage.checkpoint import RECORD, load_record, save_folder
 from speechssl.text.tokenizers import CharTokenizer, Tokenizer, train_tokenizer
 from speechssl.training.optim import OptimConfig, make_optimizer
 
-LENGTHS = {"base": [700, 431, 250], "large": [700, 431, 250], "logmel-2": [60, 41, 33], "logmel-4": [60, 41, 33]}
+LENGTHS = {
+    "base": [700, 431, 250],
+    "large": [700, 431, 250],
+    "logmel-2": [60, 41, 33],
+    "logmel-4": [60, 41, 33],
+}
 TEXTS = ["ab a", "Ba!", "b"]
 QUIET = CtcConfig(dropout=0.0, time_mask=MaskConfig(prob=0.0), channel_mask_prob=0.0)
-MASKED = CtcConfig(dropout=0.0, time_mask=MaskConfig(prob=0.5, length=3), channel_mask_prob=0.5, channel_mask_length=4)
+MASKED = CtcConfig(
+    dropout=0.0,
+    time_mask=MaskConfig(prob=0.5, length=3),
+    channel_mask_prob=0.5,
+    channel_mask_length=4,
+)
 
 
 def make(
-    kind: str = "base", tokenizer: Tokenizer | None = None, config: CtcConfig = QUIET, **changes: object
+    kind: str = "base",
+    tokenizer: Tokenizer | None = None,
+    config: CtcConfig = QUIET,
+    **changes: object,
 ) -> CtcModel:
-    model = CtcModel(tiny_encoder(kind, **changes), tokenizer or CharTokenizer(" ab"), "basic-1", config, seed=5)
+    model = CtcModel(
+        tiny_encoder(kind, **changes), tokenizer or CharTokenizer(" ab"), "basic-1", config, seed=5
+    )
     with torch.no_grad():
         model.head.weight.normal_(std=0.3)
         model.head.bias.normal_(std=0.3)
@@ -52,7 +67,7 @@ def test_the_loss_is_minus_the_log_of_the_sum_over_all_paths(text: str) -> None:
     """And the head's gradient is that of the reference's logits."""
     model = make(tokenizer=CharTokenizer("ab")).eval()
     batch = batch_of(noise(model.encoder.config, [130, 110]), texts=[text, "b"])
-    hidden, num_frames = model.encoder(batch.inputs, batch.num_units)
+    hidden, num_frames = model.encoder(batch.inputs, batch.input_lengths)
     probs = model.log_probs(batch).hidden.detach().double().exp().numpy()
     assert num_frames.tolist() == [6, 5]
     expected, weight, bias = 0.0, np.zeros((4, 16)), np.zeros(4)
@@ -81,7 +96,9 @@ def test_the_blank_share_counts_valid_frames_only() -> None:
     model = make().eval()
     batch = labelled(more_padding=300)
     log_probs, num_frames = model.log_probs(batch)
-    best = torch.cat([row[:t] for row, t in zip(log_probs.argmax(-1), num_frames.tolist(), strict=True)])
+    best = torch.cat(
+        [row[:t] for row, t in zip(log_probs.argmax(-1), num_frames.tolist(), strict=True)]
+    )
     output = model(batch, 0)
     expected = (best == 0).float().mean().item()
     assert 0 < expected < 1
@@ -100,10 +117,14 @@ def test_padding_changes_neither_log_probabilities_nor_loss(kind: str) -> None:
         assert torch.equal(one.num_frames, other.num_frames)
         assert one.hidden.dtype == torch.float32
         for row, t in enumerate(one.num_frames.tolist()):
-            torch.testing.assert_close(one.hidden[row, :t], other.hidden[row, :t], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                one.hidden[row, :t], other.hidden[row, :t], atol=1e-5, rtol=0
+            )
             torch.testing.assert_close(one.hidden[row, :t].exp().sum(-1), torch.ones(t))
-            alone = batch_of([plain.inputs[row, : plain.num_units[row]]])
-            torch.testing.assert_close(model.log_probs(alone).hidden[0], one.hidden[row, :t], atol=1e-5, rtol=0)
+            alone = batch_of([plain.inputs[row, : plain.input_lengths[row]]])
+            torch.testing.assert_close(
+                model.log_probs(alone).hidden[0], one.hidden[row, :t], atol=1e-5, rtol=0
+            )
         first, second = model(plain, 0), model(padded, 0)
     assert second.total.item() == pytest.approx(first.total.item(), rel=1e-5)
 
@@ -118,8 +139,10 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
     summed = 0.0
     weight = 0
     for rows in ([2, 0], [1]):
-        utterances = [batch.inputs[r, : batch.num_units[r]] for r in rows]
-        part = model(batch_of(utterances, [batch.ids[r] for r in rows], [TEXTS[r] for r in rows]), 3)
+        utterances = [batch.inputs[r, : batch.input_lengths[r]] for r in rows]
+        part = model(
+            batch_of(utterances, [batch.ids[r] for r in rows], [TEXTS[r] for r in rows]), 3
+        )
         part.total.backward()
         summed, weight = summed + part.total.item(), weight + part.weight
     assert (summed, weight) == (pytest.approx(whole.total.item(), rel=1e-5), whole.weight)
@@ -149,13 +172,17 @@ def test_logits_and_loss_equal_transformers(kind: str) -> None:
     theirs = ctc_twin(model)
     batch, inputs, attention = for_both(kind)
     targets = [model.encode_text(text) for text in TEXTS]
-    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(t) for t in targets], batch_first=True, padding_value=-100)
+    labels = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(t) for t in targets], batch_first=True, padding_value=-100
+    )
     result = theirs(inputs, attention_mask=attention, labels=labels)
     output, (log_probs, num_frames) = model(batch, 0), model.log_probs(batch)
-    logits = model.head(model.encoder(batch.inputs, batch.num_units).hidden)
+    logits = model.head(model.encoder(batch.inputs, batch.input_lengths).hidden)
     for row, t in enumerate(num_frames.tolist()):
         torch.testing.assert_close(logits[row, :t], result.logits[row, :t], atol=1e-5, rtol=0)
-        torch.testing.assert_close(log_probs[row, :t], result.logits[row, :t].log_softmax(-1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            log_probs[row, :t], result.logits[row, :t].log_softmax(-1), atol=1e-5, rtol=0
+        )
     assert output.total.item() == pytest.approx(result.loss.item(), abs=1e-5 * output.weight)
 
 
@@ -168,7 +195,9 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
     batch, inputs, attention = for_both(kind)
     with torch.no_grad():
         # Every token shall have its turn, but for the unknown one, which looks different in the two.
-        model.head.bias.sub_(model.head(model.encoder(batch.inputs, batch.num_units).hidden).mean((0, 1)))
+        model.head.bias.sub_(
+            model.head(model.encoder(batch.inputs, batch.input_lengths).hidden).mean((0, 1))
+        )
         model.head.bias[1] = -1000
         log_probs, num_frames = model.log_probs(batch)
         best = ctc_twin(model)(inputs, attention_mask=attention).logits.argmax(-1)
@@ -188,7 +217,9 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
 def update(model: CtcModel, step: int) -> set[str]:
     """One update as the training loop does it; returns what changed."""
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], OptimConfig(weight_decay=0.1))
+    optimizer = make_optimizer(
+        [p for p in model.parameters() if p.requires_grad], OptimConfig(weight_decay=0.1)
+    )
     model.train()
     model(labelled(), step).total.backward()
     optimizer.step()
@@ -199,7 +230,12 @@ def update(model: CtcModel, step: int) -> set[str]:
 def test_the_front_end_stays_as_it_is_unless_asked_for() -> None:
     changed = update(make(config=MASKED), 0)
     assert not any(name.startswith("encoder.front_end.") for name in changed)
-    assert {"head.weight", "encoder.norm.weight", "encoder.projection.weight", "encoder.mask_embedding"} <= changed
+    assert {
+        "head.weight",
+        "encoder.norm.weight",
+        "encoder.projection.weight",
+        "encoder.mask_embedding",
+    } <= changed
     everything = make(config=MASKED.model_copy(update={"train_front_end": True}))
     assert update(everything, 0) == set(everything.state_dict())
 
@@ -217,7 +253,10 @@ def test_only_the_head_learns_at_first() -> None:
 def test_a_frozen_encoder_never_learns_and_gives_the_features_of_evaluation() -> None:
     config = MASKED.model_copy(update={"frozen": True, "train_front_end": True})
     model = make(config=config, dropout=0.5, layer_drop=0.5, attention_dropout=0.5)
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        "head.weight",
+        "head.bias",
+    }
     model.train()
     losses = {model(labelled(), step).total.item() for step in range(5)}
     assert losses == {model.eval()(labelled(), 0).total.item()}
@@ -231,10 +270,16 @@ def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> Non
     config = QUIET.model_copy(update={"tokens_per_frame": 3})
     model = make("logmel-4", config=config).eval()
     texts = ["a", "ab"]
-    batch = batch_of(noise(model.encoder.config, [7, 12]), texts=texts)  # 1 and 2 frames: few paths to enumerate
-    hidden, num_frames = model.encoder(batch.inputs, batch.num_units)
+    batch = batch_of(
+        noise(model.encoder.config, [7, 12]), texts=texts
+    )  # 1 and 2 frames: few paths to enumerate
+    hidden, num_frames = model.encoder(batch.inputs, batch.input_lengths)
     found, outputs = model.log_probs(batch)
-    assert outputs.tolist() == (3 * num_frames).tolist() == model.num_outputs(batch.num_units).tolist()
+    assert (
+        outputs.tolist()
+        == (3 * num_frames).tolist()
+        == model.num_outputs(batch.input_lengths).tolist()
+    )
     size = model.tokenizer.size
     for part in range(3):
         rows = slice(part * size, (part + 1) * size)
@@ -252,7 +297,9 @@ def test_the_outputs_a_frame_are_part_of_the_model_folder(tmp_path: Path) -> Non
     save_ctc(model, tmp_path / "model", {})
     batch = labelled("logmel-4")
     with torch.no_grad():
-        assert torch.equal(load_ctc(tmp_path / "model").log_probs(batch).hidden, model.log_probs(batch).hidden)
+        assert torch.equal(
+            load_ctc(tmp_path / "model").log_probs(batch).hidden, model.log_probs(batch).hidden
+        )
 
 
 def test_inputs_are_changed_while_training_only_and_hold_their_transcripts_at_any_tempo() -> None:
@@ -277,7 +324,9 @@ def seen_masks(model: CtcModel, step: int) -> tuple[Tensor | None, Tensor | None
     found: list[tuple[Tensor | None, Tensor | None]] = []
     real = model.encoder.contextualise
 
-    def spy(normed: Tensor, num_frames: Tensor, mask: Tensor | None, channel_mask: Tensor | None) -> Tensor:
+    def spy(
+        normed: Tensor, num_frames: Tensor, mask: Tensor | None, channel_mask: Tensor | None
+    ) -> Tensor:
         found.append((mask, channel_mask))
         return real(normed, num_frames, mask, channel_mask)
 
@@ -294,11 +343,14 @@ def test_masks_are_of_training_only_and_new_at_every_update() -> None:
     assert len(losses) == 1
     model.train()
     drawn = [seen_masks(model, step) for step in (0, 1, 0)]
-    num_frames = model.encoder.num_frames(labelled().num_units)
+    num_frames = model.encoder.num_frames(labelled().input_lengths)
     for time, channel in drawn:
         assert time is not None
         assert channel is not None
-        assert all(row[:t].any() and not row[t:].any() for row, t in zip(time, num_frames.tolist(), strict=True))
+        assert all(
+            row[:t].any() and not row[t:].any()
+            for row, t in zip(time, num_frames.tolist(), strict=True)
+        )
         assert channel.shape == (3, 16)
         assert channel.any()
         assert not channel.all(1).any()
@@ -327,7 +379,9 @@ def test_channels_are_masked_with_the_configured_share() -> None:
 
 @pytest.mark.parametrize("spec", ["chars", "bpe:9"])
 @pytest.mark.parametrize("kind", ["large", "logmel-4"])
-def test_a_saved_model_loads_to_equal_log_probabilities(tmp_path: Path, kind: str, spec: str) -> None:
+def test_a_saved_model_loads_to_equal_log_probabilities(
+    tmp_path: Path, kind: str, spec: str
+) -> None:
     tokenizer = train_tokenizer(spec, ["ab a ab ba", "ba ab", "b a b", "abab"])
     model = make(kind, tokenizer, MASKED).eval()
     save_ctc(model, tmp_path / "model", {"preset": "tiny", "dev_wer": 0.25}, Scaling(0.5, -1.0))
@@ -341,7 +395,9 @@ def test_a_saved_model_loads_to_equal_log_probabilities(tmp_path: Path, kind: st
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
     with torch.no_grad():
-        assert torch.equal(loaded.log_probs(labelled(kind)).hidden, model.log_probs(labelled(kind)).hidden)
+        assert torch.equal(
+            loaded.log_probs(labelled(kind)).hidden, model.log_probs(labelled(kind)).hidden
+        )
     assert load_record(tmp_path / "model")["about"] == {"preset": "tiny", "dev_wer": 0.25}
 
 
@@ -356,7 +412,11 @@ def test_a_model_whose_replacement_was_killed_still_loads(tmp_path: Path) -> Non
 
 def test_a_pretrained_encoder_is_no_recogniser(tmp_path: Path) -> None:
     encoder = tiny_encoder("base")
-    save_folder(tmp_path / "model", encoder.state_dict(), {"kind": "pretraining", "encoder": as_table(encoder.config)})
+    save_folder(
+        tmp_path / "model",
+        encoder.state_dict(),
+        {"kind": "pretraining", "encoder": as_table(encoder.config)},
+    )
     with pytest.raises(CheckpointError, match=r"without a CTC head: fine-tune it first"):
         load_ctc(tmp_path / "model")
 
@@ -377,6 +437,8 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_the_inputs_of_a_frozen_encoder_stay_as_they_are() -> None:
     change = AugmentConfig(tempo=0.3, mel_masks=2, mel_mask_bins=3)
-    model = make("logmel-4", config=QUIET.model_copy(update={"augment": change, "frozen": True})).train()
+    model = make(
+        "logmel-4", config=QUIET.model_copy(update={"augment": change, "frozen": True})
+    ).train()
     batch = labelled("logmel-4")
     assert len({float(model(batch, step).total.detach()) for step in range(4)}) == 1

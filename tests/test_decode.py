@@ -17,7 +17,9 @@ def batch_of(paths: list[list[int]], extra_frames: int = 0, seed: int = 0) -> tu
     """Random log-probabilities whose best path is given; padding is noise."""
     num_frames = torch.tensor([len(path) for path in paths])
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(len(paths), int(num_frames.max()) + extra_frames, VOCABULARY, generator=generator)
+    logits = torch.randn(
+        len(paths), int(num_frames.max()) + extra_frames, VOCABULARY, generator=generator
+    )
     for b, path in enumerate(paths):
         for t, token in enumerate(path):
             logits[b, t, token] = logits[b, t].max() + 0.5
@@ -27,12 +29,16 @@ def batch_of(paths: list[list[int]], extra_frames: int = 0, seed: int = 0) -> tu
 @given(PATHS, st.integers(0, 3), st.integers(0, VOCABULARY - 1))
 def test_greedy_equals_groupby(paths: list[list[int]], extra_frames: int, blank_id: int) -> None:
     log_probs, num_frames = batch_of(paths, extra_frames)
-    assert greedy(log_probs, num_frames, blank_id) == [list(ctc.collapse(path, blank_id)) for path in paths]
+    assert greedy(log_probs, num_frames, blank_id) == [
+        list(ctc.collapse(path, blank_id)) for path in paths
+    ]
 
 
 @given(st.integers(1, 5), st.integers(0, 2**32))
 def test_greedy_is_what_the_most_probable_path_says(num_frames: int, seed: int) -> None:
-    log_probs = torch.randn(1, num_frames, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    log_probs = torch.randn(
+        1, num_frames, 3, generator=torch.Generator().manual_seed(seed)
+    ).log_softmax(-1)
     probs = log_probs[0].double().exp().numpy()
     best = max(product(range(3), repeat=num_frames), key=lambda path: ctc.path_prob(probs, path))
     assert greedy(log_probs, torch.tensor([num_frames])) == [list(ctc.collapse(best))]
@@ -60,10 +66,14 @@ def test_batch_and_padding_never_change_a_result(paths: list[list[int]], extra_f
     log_probs, num_frames = batch_of(paths, extra_frames)
     together = greedy_with_frames(log_probs, num_frames)
     for b, frames in enumerate(num_frames.tolist()):
-        assert greedy_with_frames(log_probs[b : b + 1, :frames], num_frames[b : b + 1]) == [together[b]]
+        assert greedy_with_frames(log_probs[b : b + 1, :frames], num_frames[b : b + 1]) == [
+            together[b]
+        ]
     for poison in (float("nan"), float("inf"), float("-inf")):
         padded = torch.where(
-            torch.arange(log_probs.shape[1])[None, :, None] < num_frames[:, None, None], log_probs, poison
+            torch.arange(log_probs.shape[1])[None, :, None] < num_frames[:, None, None],
+            log_probs,
+            poison,
         )
         assert greedy_with_frames(padded, num_frames) == together
         assert greedy(padded, num_frames) == [[s.token for s in spans] for spans in together]
@@ -77,8 +87,14 @@ def test_equals_torchaudio_merge_tokens() -> None:
     scores = log_probs[0].amax(-1).exp()
     theirs = [(s.token, s.start, s.end) for s in merge_tokens(torch.tensor(path), scores)]
     spans = greedy_with_frames(log_probs, num_frames)[0]
-    assert [(s.token, s.start, s.end) for s in spans] == theirs == [(1, 1, 3), (1, 4, 5), (2, 5, 8), (3, 8, 9)]
-    assert [s.probability for s in spans] == pytest.approx([s.score for s in merge_tokens(torch.tensor(path), scores)])
+    assert (
+        [(s.token, s.start, s.end) for s in spans]
+        == theirs
+        == [(1, 1, 3), (1, 4, 5), (2, 5, 8), (3, 8, 9)]
+    )
+    assert [s.probability for s in spans] == pytest.approx(
+        [s.score for s in merge_tokens(torch.tensor(path), scores)]
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
@@ -104,7 +120,11 @@ def test_ctc_loss_is_infinite_exactly_below_the_rule() -> None:
         for tokens in product((1, 2), repeat=length):
             for frames in range(1, 9):
                 loss = torch.nn.functional.ctc_loss(
-                    uniform[:, :frames].transpose(0, 1), torch.tensor([tokens]), [frames], [length], reduction="sum"
+                    uniform[:, :frames].transpose(0, 1),
+                    torch.tensor([tokens]),
+                    [frames],
+                    [length],
+                    reduction="sum",
                 )
                 assert bool(loss.isfinite()) == (frames >= min_ctc_frames(tokens)), (tokens, frames)
 

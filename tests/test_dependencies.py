@@ -11,7 +11,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-ASKED = [Requirement(text) for text in [*PROJECT["dependencies"], *(r for own in EXTRAS.values() for r in own)]]
+ASKED = [
+    Requirement(text)
+    for text in [*PROJECT["dependencies"], *(r for own in EXTRAS.values() for r in own)]
+]
 LOCKED = dict(
     line.split("==")
     for line in (ROOT / ".ci/constraints.txt").read_text(encoding="utf-8").splitlines()

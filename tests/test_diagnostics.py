@@ -29,7 +29,9 @@ def noisy(rows: list[Row], size: float = 0.01) -> list[Row]:
 
 def learning(steps: int) -> list[Row]:
     """A while at chance, then down, as healthy runs are."""
-    return noisy([row(max(2.0, min(CHANCE, CHANCE + 0.6 - 4 * s / steps)), 0.3, 80) for s in range(steps)])
+    return noisy(
+        [row(max(2.0, min(CHANCE, CHANCE + 0.6 - 4 * s / steps)), 0.3, 80) for s in range(steps)]
+    )
 
 
 def test_a_healthy_run_passes() -> None:
@@ -37,7 +39,9 @@ def test_a_healthy_run_passes() -> None:
 
 
 def test_a_run_at_chance_is_stopped_once_it_had_its_time() -> None:
-    with pytest.raises(TrainingError, match=r"stuck at chance after 300 updates: loss 4\.6.*chance 4\.615") as caught:
+    with pytest.raises(
+        TrainingError, match=r"stuck at chance after 300 updates: loss 4\.6.*chance 4\.615"
+    ) as caught:
         watch(noisy([row(CHANCE, 0.01, 300)] * 1000, size=0.001))
     assert "optim.lr" in str(caught.value)
 
@@ -60,9 +64,11 @@ def test_a_run_that_falls_back_to_chance_is_stopped() -> None:
 
 def test_a_collapsed_codebook_is_found_within_a_window() -> None:
     rows = [row(3.0, 0.3, 80)] * 100 + [row(0.0, 1.0, 1.0, 0.0)] * 100
-    with pytest.raises(TrainingError, match=r"collapsed after 1\d\d updates.*code perplexity") as caught:
+    with pytest.raises(
+        TrainingError, match=r"collapsed after 1\d\d updates.*code perplexity"
+    ) as caught:
         watch(rows, window=50)
-    assert "objective.diversity_weight" in str(caught.value)
+    assert "contrastive.diversity_weight" in str(caught.value)
 
 
 def test_a_code_for_each_utterance_is_collapse_however_many_codes_there_are() -> None:

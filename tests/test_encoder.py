@@ -44,10 +44,14 @@ def valid(hidden: Tensor, num_frames: Tensor) -> list[Tensor]:
 
 
 def test_the_released_convolutions_give_20_ms_frames_of_400_samples() -> None:
-    config = build(EncoderConfig, TINY | {"features": {"kind": "waveform"}, "conv_layers": WAV2VEC2_CONVS})
+    config = build(
+        EncoderConfig, TINY | {"features": {"kind": "waveform"}, "conv_layers": WAV2VEC2_CONVS}
+    )
     assert config.samples_per_frame == 320
     narrow = build(EncoderConfig, TINY | {"conv_layers": [(2, k, s) for _, k, s in WAV2VEC2_CONVS]})
-    counts = Encoder(narrow).num_frames(torch.tensor([0, 399, 400, 719, 720, 16_000, round(15.6 * 16_000)]))
+    counts = Encoder(narrow).num_frames(
+        torch.tensor([0, 399, 400, 719, 720, 16_000, round(15.6 * 16_000)])
+    )
     assert counts.tolist() == [0, 0, 1, 1, 2, 49, 779]
 
 
@@ -56,31 +60,36 @@ def test_the_released_convolutions_give_20_ms_frames_of_400_samples() -> None:
     st.lists(st.tuples(st.just(2), st.integers(1, 6), st.integers(1, 4)), min_size=1, max_size=4),
     st.integers(1, 200),
 )
-def test_waveform_frame_counts_are_those_of_the_outputs(convs: list[tuple[int, int, int]], num_units: int) -> None:
-    config = build(EncoderConfig, TINY | {"features": {"kind": "waveform"}, "conv_layers": convs, "conv_norm": "layer"})
+def test_waveform_frame_counts_are_those_of_the_outputs(
+    convs: list[tuple[int, int, int]], input_lengths: int
+) -> None:
+    config = build(
+        EncoderConfig,
+        TINY | {"features": {"kind": "waveform"}, "conv_layers": convs, "conv_norm": "layer"},
+    )
     encoder = Encoder(config)
-    units = torch.tensor([num_units])
+    units = torch.tensor([input_lengths])
     expected = int(encoder.num_frames(units))
     if expected == 0:
         with pytest.raises(RuntimeError):
-            encoder.extract(torch.zeros(1, num_units), units)
+            encoder.extract(torch.zeros(1, input_lengths), units)
     else:
-        frames, num_frames = encoder.extract(torch.zeros(1, num_units), units)
+        frames, num_frames = encoder.extract(torch.zeros(1, input_lengths), units)
         assert (frames.shape[1], int(num_frames)) == (expected, expected)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["logmel-2", "logmel-4"]), st.integers(1, 100))
-def test_log_mel_frame_counts_are_those_of_the_outputs(kind: str, num_units: int) -> None:
+def test_log_mel_frame_counts_are_those_of_the_outputs(kind: str, input_lengths: int) -> None:
     encoder = Encoder(tiny_config(kind))
-    units = torch.tensor([num_units])
+    units = torch.tensor([input_lengths])
     expected = int(encoder.num_frames(units))
     assert encoder.config.samples_per_frame == 160 * encoder.config.subsampling
     if expected == 0:
         with pytest.raises(RuntimeError):
-            encoder.extract(torch.zeros(1, num_units, 6), units)
+            encoder.extract(torch.zeros(1, input_lengths, 6), units)
     else:
-        frames, num_frames = encoder.extract(torch.zeros(1, num_units, 6), units)
+        frames, num_frames = encoder.extract(torch.zeros(1, input_lengths, 6), units)
         assert (frames.shape[1], int(num_frames)) == (expected, expected)
 
 
@@ -94,8 +103,8 @@ def test_padding_changes_no_valid_output(kind: str, fill: float, more: int) -> N
     encoder, utterances = make(kind)
     batch = batch_of(utterances, more_padding=more, fill=fill)
     with torch.no_grad():
-        together = encoder(batch.inputs, batch.num_units)
-        assert torch.equal(together.num_frames, encoder.num_frames(batch.num_units))
+        together = encoder(batch.inputs, batch.input_lengths)
+        assert torch.equal(together.num_frames, encoder.num_frames(batch.input_lengths))
         for utterance, found in zip(utterances, valid(*together), strict=True):
             alone = encoder(utterance[None], torch.tensor([len(utterance)])).hidden[0]
             torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
@@ -107,10 +116,12 @@ def test_the_order_of_a_batch_changes_no_output(kind: str) -> None:
     encoder, utterances = make(kind)
     with torch.no_grad():
         batch = batch_of(utterances)
-        expected = valid(*encoder(batch.inputs, batch.num_units))
+        expected = valid(*encoder(batch.inputs, batch.input_lengths))
         for order in permutations(range(4)):
             batch = batch_of([utterances[i] for i in order])
-            for i, found in zip(order, valid(*encoder(batch.inputs, batch.num_units)), strict=True):
+            for i, found in zip(
+                order, valid(*encoder(batch.inputs, batch.input_lengths)), strict=True
+            ):
                 torch.testing.assert_close(found, expected[i], atol=1e-5, rtol=0)
 
 
@@ -120,7 +131,7 @@ def test_no_gradient_reaches_the_padding(kind: str, masked: bool) -> None:
     encoder, utterances = make(kind)
     batch = batch_of(utterances, more_padding=40, fill=3.0)
     inputs = batch.inputs.requires_grad_()
-    frames, num_frames = encoder.extract(inputs, batch.num_units)
+    frames, num_frames = encoder.extract(inputs, batch.input_lengths)
     mask = valid_mask(num_frames, frames.shape[1]) & (torch.arange(frames.shape[1]) % 3 == 1)
     hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask if masked else None)
     torch.cat(valid(hidden, num_frames)).square().sum().backward()
@@ -138,13 +149,19 @@ def test_weights_get_the_same_gradient_padded_or_alone(kind: str) -> None:
         encoder.zero_grad()
         for group in groups:
             batch = batch_of(group, fill=float("nan"))
-            torch.cat(valid(*encoder(batch.inputs, batch.num_units))).square().sum().backward()
+            torch.cat(valid(*encoder(batch.inputs, batch.input_lengths))).square().sum().backward()
         return {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
 
     together, alone = gradient([utterances]), gradient([[u] for u in utterances])
-    assert together.keys() == alone.keys() == {n for n, _ in encoder.named_parameters()} - {"mask_embedding"}
+    assert (
+        together.keys()
+        == alone.keys()
+        == {n for n, _ in encoder.named_parameters()} - {"mask_embedding"}
+    )
     for name, expected in alone.items():
-        torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-5)
+        torch.testing.assert_close(
+            together[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-5
+        )
 
 
 def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> None:
@@ -152,7 +169,10 @@ def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> No
     louder = [u + 2.5 for u in utterances]  # a gain is a constant in the logarithm
     quiet, loud = batch_of(utterances), batch_of(louder)
     with torch.no_grad():
-        one, other = encoder(quiet.inputs, quiet.num_units), encoder(loud.inputs, loud.num_units)
+        one, other = (
+            encoder(quiet.inputs, quiet.input_lengths),
+            encoder(loud.inputs, loud.input_lengths),
+        )
     for left, right in zip(valid(*one), valid(*other), strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
 
@@ -179,7 +199,9 @@ def test_masked_frames_are_one_learned_vector_after_the_projection() -> None:
     changed = normed.clone()
     changed[0, 5:9] = 50.0
     before = encoder.contextualise(normed, num_frames, mask)
-    torch.testing.assert_close(encoder.contextualise(changed, num_frames, mask), before, atol=0, rtol=0)
+    torch.testing.assert_close(
+        encoder.contextualise(changed, num_frames, mask), before, atol=0, rtol=0
+    )
 
 
 def test_dropped_layers_are_skipped_in_training_only() -> None:
@@ -216,7 +238,9 @@ def twin(encoder: Encoder) -> Wav2Vec2Model:
 
 def normalised(utterance: Tensor) -> Tensor:
     values = utterance.double().numpy()
-    return torch.from_numpy(((values - values.mean()) / np.sqrt(values.var() + 1e-7)).astype(np.float32))
+    return torch.from_numpy(
+        ((values - values.mean()) / np.sqrt(values.var() + 1e-7)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,7 +253,9 @@ def normalised(utterance: Tensor) -> Tensor:
         ("large", {"norm": "post", "num_layers": 1}),
     ],
 )
-def test_outputs_equal_transformers_with_the_same_weights(kind: str, changes: dict[str, object]) -> None:
+def test_outputs_equal_transformers_with_the_same_weights(
+    kind: str, changes: dict[str, object]
+) -> None:
     encoder, utterances = make(kind, **changes)
     theirs = twin(encoder)
     for utterance in utterances:
@@ -245,9 +271,9 @@ def test_large_equals_transformers_when_padded() -> None:
     encoder, utterances = make("large")
     batch = batch_of(utterances, fill=9.0)
     padded = batch_of([normalised(u) for u in utterances])
-    attention = valid_mask(padded.num_units, padded.inputs.shape[1]).long()
+    attention = valid_mask(padded.input_lengths, padded.inputs.shape[1]).long()
     with torch.no_grad():
-        found = encoder(batch.inputs, batch.num_units)
+        found = encoder(batch.inputs, batch.input_lengths)
         expected = twin(encoder)(padded.inputs, attention_mask=attention).last_hidden_state
     for one, other in zip(valid(*found), valid(expected, found.num_frames), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
@@ -300,7 +326,9 @@ def test_the_convolution_of_a_layer_is_gated_depthwise_and_sees_as_far_as_its_ke
         value, gate = module.gate(normed).chunk(2, -1)
         padded = F.pad(value * torch.sigmoid(gate), (0, 0, 2, 2))
         for t in range(12):
-            window = (padded[t : t + 5] * module.depthwise.weight[:, 0].T).sum(0) + module.depthwise.bias
+            window = (padded[t : t + 5] * module.depthwise.weight[:, 0].T).sum(
+                0
+            ) + module.depthwise.bias
             around = F.layer_norm(window, (4,), module.norm.weight, module.norm.bias)
             assert torch.allclose(found[t], module.out(around * torch.sigmoid(around)), atol=1e-6)
 
@@ -311,7 +339,7 @@ def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: i
     """Values and gradients; any order, also a frame twice, also in padded batches."""
     encoder, utterances = make(kind, num_layers=num_layers)
     batch = batch_of(utterances)
-    frames, num_frames = encoder.extract(batch.inputs, batch.num_units)
+    frames, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
     normed = encoder.norm(frames)
     wanted = torch.stack([torch.randint(int(count), (5,)) for count in num_frames.clamp(min=1)])
     picked = encoder.contextualise(normed, num_frames, wanted=wanted)
@@ -321,7 +349,9 @@ def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: i
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     direction = torch.randn_like(expected)
     gradients = [
-        torch.autograd.grad((out * direction).sum(), parameters, retain_graph=True, allow_unused=True)
+        torch.autograd.grad(
+            (out * direction).sum(), parameters, retain_graph=True, allow_unused=True
+        )
         for out in (picked, expected)
     ]
     for own, other in zip(*gradients, strict=True):

@@ -64,7 +64,10 @@ def test_years(number: int, read: str) -> None:
         ("$5 millionaires", "five dollars millionaires"),
         ("21sts", "twenty one sts"),
         ("10 mm in the ER", "ten mm in the er"),
-        ("He won't, I can't, we're done, you'll see", "he will not i can not we are done you will see"),
+        (
+            "He won't, I can't, we're done, you'll see",
+            "he will not i can not we are done you will see",
+        ),
         ("they'd say Dr. Smith's cannot", "they'd say doctor smith's can not"),
         ("um, one hundred and, uh, five of them", "one hundred five of them"),
         ("two hundred and many", "two hundred and many"),
@@ -100,7 +103,9 @@ PIECES = [
 ]
 
 
-@given(st.lists(st.sampled_from([*PIECES, *WORDS, *HESITATIONS, " ", " "])).map("".join) | st.text())
+@given(
+    st.lists(st.sampled_from([*PIECES, *WORDS, *HESITATIONS, " ", " "])).map("".join) | st.text()
+)
 def test_applying_it_twice_changes_nothing(text: str) -> None:
     once = english(text)
     assert english(once) == once

@@ -34,7 +34,7 @@ PRETRAIN = build(
     {
         "encoder": SMALL_ENCODER,
         "quantizer": {"num_codes": 16, "width": 16},
-        "objective": {"num_negatives": 10, "width": 16},
+        "contrastive": {"num_negatives": 10, "width": 16},
         "batch": {"seconds": 20, "crop_s": 3},
         "train": {"steps": 6, "device": "cpu"},
     },
@@ -44,7 +44,11 @@ PRETRAIN = build(
 def tuned(**changes: object) -> FinetuneSettings:
     table: dict[str, object] = {
         "encoder": SMALL_ENCODER,
-        "ctc": {"train_front_end": True, "time_mask": {"prob": 0.1, "length": 2}, "channel_mask_prob": 0.0},
+        "ctc": {
+            "train_front_end": True,
+            "time_mask": {"prob": 0.1, "length": 2},
+            "channel_mask_prob": 0.0,
+        },
         "optim": {"lr": 3e-3, "schedule": "tri_stage", "warmup": 0.1},
         "batch": {"seconds": 20},
         "train": FEW,
@@ -61,7 +65,14 @@ def pretrained(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path) -> None:
     train = FEW | {"steps": 480, "validate_every": 240, "save_every": 240, "log_every": 80}
-    wider = {"subsampling": 2, "layer_drop": 0.0, "dropout": 0.0, "width": 64, "channels": 64, "ffn_width": 128}
+    wider = {
+        "subsampling": 2,
+        "layer_drop": 0.0,
+        "dropout": 0.0,
+        "width": 64,
+        "channels": 64,
+        "ffn_width": 128,
+    }
     settings = tuned(train=train, encoder=SMALL_ENCODER | wider, batch={"seconds": 8})
     model = finetune([labelled_store], tmp_path / "run", settings, init=None)
     result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
@@ -69,10 +80,14 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert [row["step"] for row in rows] == [240, 480]
     best = min(rows, key=lambda row: row["dev_score"])
-    assert model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"]) != Scaling()
+    assert (
+        model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"]) != Scaling()
+    )
 
 
-def test_the_pretrained_encoder_is_really_loaded(labelled_store: Path, pretrained: Path, tmp_path: Path) -> None:
+def test_the_pretrained_encoder_is_really_loaded(
+    labelled_store: Path, pretrained: Path, tmp_path: Path
+) -> None:
     settings = tuned(ctc={"frozen": True}, train=FEW)
     model = finetune([labelled_store], tmp_path / "run", settings, init=pretrained)
     source = load_folder(pretrained / "model")[0]
@@ -83,12 +98,16 @@ def test_the_pretrained_encoder_is_really_loaded(labelled_store: Path, pretraine
     assert torch.equal(again.head.weight, model.head.weight)
 
 
-def test_settings_of_the_encoder_are_used_or_refused(labelled_store: Path, pretrained: Path, tmp_path: Path) -> None:
+def test_settings_of_the_encoder_are_used_or_refused(
+    labelled_store: Path, pretrained: Path, tmp_path: Path
+) -> None:
     softer = finetune_settings(pretrained, None, {"encoder": {"dropout": 0.35}, "train": FEW})
     model = finetune([labelled_store], tmp_path / "run", softer, init=pretrained)
     assert model.encoder.config.dropout == 0.35
     smaller = finetune_settings(pretrained, None, {"encoder": {"num_layers": 1}, "train": FEW})
-    with pytest.raises(CheckpointError, match=r"do not fit the model: unexpected context\.layers\.1"):
+    with pytest.raises(
+        CheckpointError, match=r"do not fit the model: unexpected context\.layers\.1"
+    ):
         finetune([labelled_store], tmp_path / "refused", smaller, init=pretrained)
     other = tuned(encoder=SMALL_ENCODER | {"num_layers": 1})
     finetune([labelled_store], tmp_path / "memory", other, init=load_encoder(pretrained))
@@ -100,7 +119,9 @@ def test_frozen_and_front_end_modes_change_what_they_should(
     labelled_store: Path, pretrained: Path, tmp_path: Path
 ) -> None:
     before = load_encoder(pretrained).state_dict()
-    fixed_front = finetune([labelled_store], tmp_path / "a", tuned(ctc={"train_front_end": False}), init=pretrained)
+    fixed_front = finetune(
+        [labelled_store], tmp_path / "a", tuned(ctc={"train_front_end": False}), init=pretrained
+    )
     after = fixed_front.encoder.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any(name.startswith("front_end.") for name in changed)
@@ -125,7 +146,9 @@ def test_an_unfinished_run_is_no_model(labelled_store: Path, tmp_path: Path) -> 
     (run / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="not finished"):
         load_encoder(run)
-    assert isinstance(load_encoder(tmp_path / "elsewhere"), Encoder)  # a model folder can be moved anywhere
+    assert isinstance(
+        load_encoder(tmp_path / "elsewhere"), Encoder
+    )  # a model folder can be moved anywhere
 
 
 def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> None:
@@ -136,7 +159,9 @@ def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> Non
     (folder / "metadata.csv").write_text("\n".join(table) + "\n")
     prepare(folder, tmp_path / "store")
     finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
-    (row,) = [json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines()]
+    (row,) = [
+        json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines()
+    ]
     assert row["id"] == Path(name).stem
     assert row["needed"] == 400 > row["frames"]
     for line in range(2, 6):
@@ -147,7 +172,9 @@ def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> Non
         finetune([tmp_path / "worse"], tmp_path / "refused", tuned(), init=None)
 
 
-def test_transcripts_that_hold_nothing_teach_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcripts_that_hold_nothing_teach_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Speech was trained to be silence: of "---" nothing is left when punctuation goes."""
     folder = make_labelled(tmp_path / "corpus", {"train": 8, "dev": 2, "test": 1})
     rows = (folder / "metadata.csv").read_text().splitlines()
@@ -158,12 +185,17 @@ def test_transcripts_that_hold_nothing_teach_nothing(tmp_path: Path, capsys: pyt
     prepare(folder, tmp_path / "store")
     finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
     said = capsys.readouterr().err
-    assert "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): they teach nothing" in said
+    assert (
+        "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): they teach nothing"
+        in said
+    )
     assert "1 of 8 chunks have no transcript" in said
     assert len((tmp_path / "run/texts.txt").read_text().splitlines()) == 5
 
 
-def test_chunks_without_a_frame_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chunks_without_a_frame_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of 80 ms there are mel rows, but no encoder frame."""
     folder = make_labelled(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 1})
     rows = (folder / "metadata.csv").read_text()
@@ -180,7 +212,9 @@ def test_chunks_without_a_frame_are_left_out(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(ConfigError, match=r"crop_s is 0\.05 s"):
         pretrain([tmp_path / "store"], tmp_path / "crop", tiny_crop)
     model = CtcModel(load_encoder(tmp_path / "run"), CharTokenizer("ab"), "basic-1", CtcConfig())
-    score = evaluate(model, Dataset([Store(tmp_path / "store")], ["dev", "click"]), batch_seconds=0.01)
+    score = evaluate(
+        model, Dataset([Store(tmp_path / "store")], ["dev", "click"]), batch_seconds=0.01
+    )
     assert {u.utterance_id: u.hypothesis for u in score.utterances if "900" in u.utterance_id} == {
         "click900": "",
         "dev900": "",
@@ -196,7 +230,9 @@ def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: P
     from speechssl.audio.features import FeatureConfig
     from speechssl.data.prepare import PrepareConfig
 
-    prepare(labelled_folder, tmp_path / "wave", PrepareConfig(features=FeatureConfig(kind="waveform")))
+    prepare(
+        labelled_folder, tmp_path / "wave", PrepareConfig(features=FeatureConfig(kind="waveform"))
+    )
     with pytest.raises(ConfigError, match="--features logmel"):
         pretrain([tmp_path / "wave"], tmp_path / "run", PRETRAIN)
 
@@ -218,7 +254,9 @@ def test_a_model_of_blanks_is_said_to_be_one(
     assert "nothing but blanks" in capsys.readouterr().err
 
 
-def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(labelled_store: Path, tmp_path: Path) -> None:
+def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(
+    labelled_store: Path, tmp_path: Path
+) -> None:
     """An interrupted run gives the weights of an undisturbed one, the head's among them."""
     run = tmp_path / "run"
     undisturbed = finetune([labelled_store], run, tuned(), init=None)
@@ -228,7 +266,9 @@ def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(labelled_st
     assert (newest.name, older.name) == ("step-00000006", "step-00000003")
     shutil.rmtree(newest)
     continued = finetune([labelled_store], run, tuned(), init=None)
-    assert [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")] == expected
+    assert [
+        [row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")
+    ] == expected
     assert torch.equal(continued.head.weight, undisturbed.head.weight)
 
 
@@ -240,7 +280,10 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
     def settings(teacher: Path, steps: int) -> PretrainSettings:
         units = {"task": "units", "units": {"teacher": str(teacher), "num_codes": [9, 4]}}
         return build(
-            PretrainSettings, as_table(PRETRAIN) | units | {"train": {"steps": steps, "save_every": 3, "device": "cpu"}}
+            PretrainSettings,
+            as_table(PRETRAIN)
+            | units
+            | {"train": {"steps": steps, "save_every": 3, "device": "cpu"}},
         )
 
     run = tmp_path / "units"
@@ -262,15 +305,17 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
         pretrain([labelled_store], run, settings(teachers[0], 6), init=teachers[1])
 
     # A second round: the first one's encoder goes on; its clusters, its answers and its teacher do not.
-    assert pretrain_settings(run, None, {}).units.num_codes == (9, 4)
-    assert pretrain_settings(run, None, {}).units.teacher is None
+    assert pretrain_settings(run, None, {}).hidden_units.num_codes == (9, 4)
+    assert pretrain_settings(run, None, {}).hidden_units.teacher is None
     other = settings(teachers[1], 1)
     other = other.model_copy(update={"units": other.units.model_copy(update={"num_codes": (8, 5)})})
     again = pretrain([labelled_store], tmp_path / "again", other, init=run)
     assert load_folder(again)[0]["codes_0"].shape[0] == 8
 
 
-def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(labelled_store: Path, tmp_path: Path) -> None:
+def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(
+    labelled_store: Path, tmp_path: Path
+) -> None:
     """A model made anew under the same name gave the recogniser of the old one, without a word."""
     for seed in (0, 1):
         other = as_table(PRETRAIN) | {"train": FEW | {"seed": seed}}
@@ -284,9 +329,14 @@ def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(labelled_store: Path, 
         finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")
 
 
-def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_draws_anew(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one seed a second fine-tuning heard the same inputs in the same order, changed alike, as the first one."""
-    settings, runs = tuned(), [tmp_path / name for name in ("first", "second", "third", "third again")]
+    settings, runs = (
+        tuned(),
+        [tmp_path / name for name in ("first", "second", "third", "third again")],
+    )
     seeds = list[int]()  # of masks and changed inputs
 
     class Model(CtcModel):
@@ -299,7 +349,12 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path, monkeypatc
         finetune([labelled_store], run, settings, init)
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
     first, second, third, again = (read_metrics(run / "metrics.jsonl") for run in runs)
-    assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [None, 1, 2, 2]
+    assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [
+        None,
+        1,
+        2,
+        2,
+    ]
     heard = [[(row["audio_s"], row["weight"]) for row in rows] for rows in (first, second, third)]
     assert heard[0] != heard[1] != heard[2] != heard[0]
     assert len(set(seeds[:3])) == 3
@@ -318,13 +373,23 @@ def test_every_stage_draws_anew(labelled_store: Path, tmp_path: Path, monkeypatc
 def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path: Path) -> None:
     """The name alone was kept: fine-tuning did not find the file, or took the shipped preset of that name."""
     own = tmp_path / "tiny.toml"
-    shape = [f"{name} = {json.dumps(value)}\n" for name, value in SMALL_ENCODER.items() if name != "features"]
-    own.write_text('[encoder]\nfeatures = { kind = "logmel" }\n' + "".join(shape) + "[finetune.train]\nsteps = 7\n")
+    shape = [
+        f"{name} = {json.dumps(value)}\n"
+        for name, value in SMALL_ENCODER.items()
+        if name != "features"
+    ]
+    own.write_text(
+        '[encoder]\nfeatures = { kind = "logmel" }\n'
+        + "".join(shape)
+        + "[finetune.train]\nsteps = 7\n"
+    )
     once = pretrain_settings(None, str(own), {"train": {"steps": 1, "device": "cpu"}})
     pretrain([labelled_store], tmp_path / "run", once)
     assert finetune_settings(tmp_path / "run", None, {}).train.steps == 7
     assert pretrain_settings(tmp_path / "run", None, {}).preset == str(own)
     own.rename(tmp_path / "other.toml")
-    with pytest.raises(ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"):
+    with pytest.raises(
+        ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"
+    ):
         finetune_settings(tmp_path / "run", None, {})
     assert finetune_settings(tmp_path / "run", str(tmp_path / "other.toml"), {}).train.steps == 7

@@ -20,7 +20,9 @@ from speechssl.recognition.model import CtcModel, load_ctc
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("kind", ["base", "large"])
-def test_a_pretrained_model_is_imported_with_its_objective(tmp_path: Path, kind: str, flat: bool) -> None:
+def test_a_pretrained_model_is_imported_with_its_objective(
+    tmp_path: Path, kind: str, flat: bool
+) -> None:
     model = make(kind)
     save_fairseq(tmp_path / "theirs.pt", model, normalize=kind == "large", flat=flat)
     conversion = import_model(tmp_path / "theirs.pt", tmp_path / "ours")
@@ -71,7 +73,9 @@ def test_any_other_object_is_refused_and_nothing_is_run(tmp_path: Path, name: st
     if name.endswith(".bin"):
         (path.parent / "config.json").write_text('{"model_type": "wav2vec2"}')
         source = path.parent
-    with pytest.raises(CheckpointError, match=r"refused: it holds an object of .*; nothing was run"):
+    with pytest.raises(
+        CheckpointError, match=r"refused: it holds an object of .*; nothing was run"
+    ):
         import_model(source, tmp_path / "ours")
     assert not target.exists()
     assert not (tmp_path / "ours").exists()
@@ -90,10 +94,14 @@ def test_any_other_object_is_refused_and_nothing_is_run(tmp_path: Path, name: st
         ({"conv_feature_layers": "__import__('os').system('true')"}, "not a sum of lists"),
     ],
 )
-def test_other_settings_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_other_settings_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     save_fairseq(tmp_path / "theirs.pt", make("base"), normalize=False)
     loaded = torch.load(tmp_path / "theirs.pt", weights_only=False)
-    loaded["args"] = Namespace(**{n: v for n, v in (vars(loaded["args"]) | change).items() if v is not None})
+    loaded["args"] = Namespace(
+        **{n: v for n, v in (vars(loaded["args"]) | change).items() if v is not None}
+    )
     torch.save(loaded, tmp_path / "theirs.pt")
     with pytest.raises(CheckpointError, match=message):
         import_model(tmp_path / "theirs.pt", tmp_path / "ours")

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, log_mel, mel_filters, num_units
+from speechssl.audio.features import (
+    INT16_SCALE,
+    LOG_FLOOR,
+    FeatureConfig,
+    featurise,
+    input_length,
+    log_mel,
+    mel_filters,
+)
 from speechssl.config import build
 from speechssl.errors import AudioError, ConfigError
 
@@ -26,7 +34,9 @@ def sound(num_samples: int, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     time = np.arange(num_samples) / 16_000
     tones = np.sin(2 * np.pi * (200 + 900 * time) * time) + 0.3 * np.sin(2 * np.pi * 3000 * time)
-    wave = (tones + 0.1 * random.standard_normal(num_samples)) * np.linspace(0.5, 0, num_samples) ** 2
+    wave = (tones + 0.1 * random.standard_normal(num_samples)) * np.linspace(
+        0.5, 0, num_samples
+    ) ** 2
     return wave.astype(np.float32)
 
 
@@ -47,7 +57,7 @@ def test_log_mel_equals_librosa(config: FeatureConfig) -> None:
     )
     found = log_mel(torch.from_numpy(wave), config).numpy()
     assert found.dtype == np.float32
-    assert found.shape == (num_units(len(wave), config), config.num_mels)
+    assert found.shape == (input_length(len(wave), config), config.num_mels)
     np.testing.assert_allclose(found, np.log(np.maximum(expected, LOG_FLOOR)).T, atol=2e-3)
     assert np.abs(found - np.log(np.maximum(expected, LOG_FLOOR)).T).mean() < 1e-5
 
@@ -66,7 +76,7 @@ def test_a_frame_depends_on_its_own_samples_only() -> None:
     changed = wave.clone()
     changed[4000:] = 0.7
     after = log_mel(changed, LOGMEL)
-    untouched = num_units(4000, LOGMEL)
+    untouched = input_length(4000, LOGMEL)
     assert torch.equal(before[:untouched], after[:untouched])
     assert not torch.equal(before[untouched], after[untouched])
     # ... and the frame of a piece that starts at its first sample is the same frame.
@@ -80,7 +90,9 @@ def test_blocks_and_bands_change_no_stored_value(config: FeatureConfig) -> None:
     window, filters = (table.double() for table in mel_filters(config))
     frames = torch.from_numpy(wave).double().unfold(-1, config.window, config.hop) * window
     energies = torch.fft.rfft(frames).abs().square() @ filters
-    np.testing.assert_array_equal(featurise(wave, config), energies.clamp_min(LOG_FLOOR).log().half().numpy())
+    np.testing.assert_array_equal(
+        featurise(wave, config), energies.clamp_min(LOG_FLOOR).log().half().numpy()
+    )
     several = torch.from_numpy(wave)[: 3 * 30_000].reshape(3, -1)
     torch.testing.assert_close(log_mel(several, config)[1], log_mel(several[1], config))
 
@@ -89,19 +101,21 @@ def test_blocks_and_bands_change_no_stored_value(config: FeatureConfig) -> None:
 @given(st.integers(0, 5000), st.sampled_from([*SETTINGS, WAVEFORM]))
 def test_units_are_the_windows_that_lie_inside(num_samples: int, config: FeatureConfig) -> None:
     window, hop = config.window, config.hop
-    assert num_units(num_samples, config) == sum(t + window <= num_samples for t in range(0, num_samples, hop))
+    assert input_length(num_samples, config) == sum(
+        t + window <= num_samples for t in range(0, num_samples, hop)
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4000), st.sampled_from([LOGMEL, WAVEFORM]))
 def test_featurise_gives_exactly_that_many_units(num_samples: int, config: FeatureConfig) -> None:
     samples = np.full(num_samples, 0.1, dtype=np.float32)
-    if num_units(num_samples, config) == 0:
+    if input_length(num_samples, config) == 0:
         with pytest.raises(AudioError, match="too short"):
             featurise(samples, config)
     else:
         stored = featurise(samples, config)
-        assert len(stored) == num_units(num_samples, config)
+        assert len(stored) == input_length(num_samples, config)
         assert stored.shape[1:] == ((config.width,) if config.kind == "logmel" else ())
 
 
@@ -120,7 +134,9 @@ def test_int16_audio_survives_exactly_and_full_scale_does_not_wrap() -> None:
     assert featurise(extremes, WAVEFORM).tolist() == [32767, 32767, -32768, -32768]
 
 
-@pytest.mark.parametrize("wrong", [{"hop_ms": 0.01}, {"window_ms": 0.02}, {"num_mels": 0}, {"sample_rate_hz": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"hop_ms": 0.01}, {"window_ms": 0.02}, {"num_mels": 0}, {"sample_rate_hz": 0}]
+)
 def test_settings_without_a_whole_sample_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         build(FeatureConfig, wrong)

@@ -14,7 +14,9 @@ from speechssl.interop.safe_loading import read_json, read_tensors
 
 
 @given(st.data(), st.integers(3, 9))
-def test_every_row_is_there_once_the_blank_first_the_unknown_token_second(data: st.DataObject, size: int) -> None:
+def test_every_row_is_there_once_the_blank_first_the_unknown_token_second(
+    data: st.DataObject, size: int
+) -> None:
     names = [f"token {i}" for i in range(size)]
     blank = data.draw(st.integers(0, size - 1))
     unknown = data.draw(st.integers(-1, size - 1).filter(lambda row: row != blank))
@@ -33,7 +35,11 @@ def test_a_vocabulary_without_a_blank_is_refused() -> None:
 def test_rows_are_taken_and_an_absent_one_is_never_heard() -> None:
     values = torch.arange(6.0).view(2, 3)
     assert take_rows(values, [2, -1, 0], 9.0).tolist() == [[2, 9, 0], [5, 9, 3]]
-    head = {"head.weight": torch.arange(6.0).view(3, 2), "head.bias": torch.arange(3.0), "other": torch.ones(1)}
+    head = {
+        "head.weight": torch.arange(6.0).view(3, 2),
+        "head.bias": torch.arange(3.0),
+        "other": torch.ones(1),
+    }
     found = with_rows(head, [2, -1, 0])
     assert found["head.weight"].tolist() == [[4, 5], [0, 0], [0, 1]]
     assert found["head.bias"].tolist() == [2, NEVER, 0]
@@ -59,7 +65,9 @@ def test_an_index_without_a_table_is_refused(tmp_path: Path, table: dict[str, ob
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04N.", b"PK\x03\x04"])
 def test_what_is_no_torch_file_is_one_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"not a torch file|is refused|other things than tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"not a torch file|is refused|other things than tensors"
+    ):
         read_tensors(tmp_path)
 
 

@@ -37,7 +37,9 @@ SEGMENTS = (Segment(0.0, 1.25, "hello wörld", WORDS), Segment(1.3004, 2.0, " ag
 TRANSCRIPT = Transcript("a/x.wav", "hello wörld again", SEGMENTS, 2.00049, "tiny")
 SILENCE = Transcript("s.wav", "", (), 3.0, "tiny")
 
-NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80
+)
 RELATIVE = st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=3)
 
 
@@ -107,11 +109,15 @@ def transcripts(draw: st.DrawFn) -> Transcript:
     return Transcript("in/a b.wav", " ".join(s.text for s in segments), tuple(segments), now, "m")
 
 
-LIMITS = st.builds(CueLimits, line_chars=st.integers(5, 60), lines=st.integers(1, 3), seconds=st.floats(0.5, 10))
+LIMITS = st.builds(
+    CueLimits, line_chars=st.integers(5, 60), lines=st.integers(1, 3), seconds=st.floats(0.5, 10)
+)
 
 
 @given(transcripts(), LIMITS)
-def test_subtitles_keep_every_word_and_every_limit(transcript: Transcript, limits: CueLimits) -> None:
+def test_subtitles_keep_every_word_and_every_limit(
+    transcript: Transcript, limits: CueLimits
+) -> None:
     found = cues(transcript, limits)
     assert " ".join(" ".join(cue.lines) for cue in found) == transcript.text
     words = [w for s in transcript.segments for w in s.words]
@@ -119,21 +125,26 @@ def test_subtitles_keep_every_word_and_every_limit(transcript: Transcript, limit
         count = len(" ".join(cue.lines).split())
         first, words = words[:count], words[count:]
         assert (cue.start, cue.end) == (round(1000 * first[0].start), round(1000 * first[-1].end))
-        assert count == 1 or (first[-1].end - first[0].start <= limits.seconds and len(cue.lines) <= limits.lines)
+        assert count == 1 or (
+            first[-1].end - first[0].start <= limits.seconds and len(cue.lines) <= limits.lines
+        )
         assert all(len(line) <= limits.line_chars or " " not in line for line in cue.lines)
         assert all(b.start - a.end < limits.pause_s for a, b in pairwise(first))
     assert all(a.end <= b.start for a, b in pairwise(found))
 
 
 @given(transcripts(), LIMITS)
-def test_subtitles_are_read_back_by_other_parsers(transcript: Transcript, limits: CueLimits) -> None:
+def test_subtitles_are_read_back_by_other_parsers(
+    transcript: Transcript, limits: CueLimits
+) -> None:
     """srt and webvtt-py: the same times and texts."""
     expected = [(cue.start, cue.end, "\n".join(cue.lines)) for cue in cues(transcript, limits)]
     parsed = list(srt.parse(to_srt(transcript, limits)))
     assert [(ms(cue.start), ms(cue.end), cue.content) for cue in parsed] == expected
     read = webvtt.from_string(to_vtt(transcript, limits))
     assert [
-        (c.start_time.in_milliseconds(), c.end_time.in_milliseconds(), html.unescape(c.text)) for c in read.captions
+        (c.start_time.in_milliseconds(), c.end_time.in_milliseconds(), html.unescape(c.text))
+        for c in read.captions
     ] == expected
 
 
@@ -154,7 +165,9 @@ def test_ctm_and_tsv_are_tables(transcript: Transcript) -> None:
     ]
 
 
-@pytest.mark.parametrize("changes", [{"line_chars": 0}, {"lines": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "changes", [{"line_chars": 0}, {"lines": 0}, {"seconds": 0.0}, {"seconds": float("nan")}]
+)
 def test_limits_that_hold_nothing_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         CueLimits(**changes)  # type: ignore[arg-type]
@@ -163,7 +176,10 @@ def test_limits_that_hold_nothing_are_refused(changes: dict[str, float]) -> None
 def test_output_mirrors_the_input_tree(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert output_path(tmp_path / "in/a/x.wav", tmp_path / "in", out, ".txt") == out / "a/x.wav.txt"
-    assert output_path(tmp_path / "in/../in/x.wav", tmp_path / "in", out, ".json") == out / "x.wav.json"
+    assert (
+        output_path(tmp_path / "in/../in/x.wav", tmp_path / "in", out, ".json")
+        == out / "x.wav.json"
+    )
 
 
 @given(st.lists(RELATIVE, min_size=2, max_size=8, unique_by=tuple))
@@ -177,9 +193,13 @@ def test_outputs_never_collide(inputs: list[list[str]]) -> None:
         assert len(os.fsencode(output.name)) <= 255
 
 
-@pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x", "語" * 85, os.fsdecode(b"\xff" * 255)])
+@pytest.mark.parametrize(
+    "name", ["x" * 255, "é" * 127 + "x", "語" * 85, os.fsdecode(b"\xff" * 255)]
+)
 def test_long_names_stay_writable_and_distinct(name: str, tmp_path: Path) -> None:
-    outputs = {output_path(tmp_path / n, tmp_path, tmp_path, ".json") for n in (name, name[:-1] + "y")}
+    outputs = {
+        output_path(tmp_path / n, tmp_path, tmp_path, ".json") for n in (name, name[:-1] + "y")
+    }
     assert len(outputs) == 2
     for output in outputs:
         write_atomic(output, "x")
@@ -187,7 +207,9 @@ def test_long_names_stay_writable_and_distinct(name: str, tmp_path: Path) -> Non
         assert output.name.endswith(".json")
 
 
-@pytest.mark.parametrize("name", ["-rf", "$(id)", "a b'\".wav", "new\nline.wav", os.fsdecode(b"\xff\xfe.wav"), "..."])
+@pytest.mark.parametrize(
+    "name", ["-rf", "$(id)", "a b'\".wav", "new\nline.wav", os.fsdecode(b"\xff\xfe.wav"), "..."]
+)
 def test_hostile_names(name: str, tmp_path: Path) -> None:
     output = output_path(tmp_path / name, tmp_path, tmp_path / "out", ".txt")
     write_atomic(output, "x")
@@ -222,7 +244,9 @@ def test_write_atomic_writes_exact_bytes_with_usual_permissions(tmp_path: Path) 
     assert os.listdir(path.parent) == ["x.txt"]
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.txt"
     write_atomic(path, "old")
 
@@ -245,7 +269,11 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a/b/x.txt")], check=False)
     assert killed.returncode == -signal.SIGKILL
     (leftover,) = (tmp_path / "a/b").iterdir()
-    kept = [tmp_path / f".speechssl-{os.getpid()}-0.tmp", tmp_path / ".speechssl-mine-0.tmp", tmp_path / "a/x.tmp"]
+    kept = [
+        tmp_path / f".speechssl-{os.getpid()}-0.tmp",
+        tmp_path / ".speechssl-mine-0.tmp",
+        tmp_path / "a/x.tmp",
+    ]
     for path in kept:
         path.write_text("")
     remove_leftovers(tmp_path)

@@ -20,7 +20,9 @@ def make(convs: list[tuple[int, int, int]], grouped: bool, bias: bool = False) -
     return module
 
 
-def gradients(module: WaveformFrontEnd, frames: Tensor, above: Tensor, samples: Tensor) -> dict[str, Tensor]:
+def gradients(
+    module: WaveformFrontEnd, frames: Tensor, above: Tensor, samples: Tensor
+) -> dict[str, Tensor]:
     module.zero_grad()
     samples.grad = None
     frames.backward(above)  # type: ignore[no-untyped-call]
@@ -42,7 +44,11 @@ def gradients(module: WaveformFrontEnd, frames: Tensor, above: Tensor, samples: 
     ],
 )
 def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
-    convs: list[tuple[int, int, int]], grouped: bool, bias: bool, block: int, monkeypatch: pytest.MonkeyPatch
+    convs: list[tuple[int, int, int]],
+    grouped: bool,
+    bias: bool,
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(front_end, "BLOCK_VALUES", block)
     module = make(convs, grouped, bias)
@@ -56,12 +62,17 @@ def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
     valid = (torch.arange(found.shape[1]) < num_frames[:, None])[..., None]
     torch.testing.assert_close(found * valid, expected * valid, atol=2e-5, rtol=1e-5)
     above = torch.randn_like(found) * valid
-    left, right = gradients(module, found, above, samples), gradients(module, expected, above, samples)
+    left, right = (
+        gradients(module, found, above, samples),
+        gradients(module, expected, above, samples),
+    )
     if grouped and bias:  # goes away with the mean: zero but for rounding, and not computed at all
         assert right.pop("convs.0.bias").abs().max() < 1e-3
     assert left.keys() == right.keys()
     for name, gradient in right.items():
-        torch.testing.assert_close(left[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            left[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("learning", ["convs.0", "convs.2", "layer_norms.1", "layer_norms.3"])
@@ -71,7 +82,9 @@ def test_parameters_that_learn_alone_get_the_same_gradient(learning: str) -> Non
         parameter.requires_grad_(name.startswith(learning))
     samples = torch.randn(1, 900)
     found, expected = module(samples, counts), module._plain(samples, counts)
-    left, right = (gradients(module, out, torch.ones_like(out), samples) for out in (found, expected))
+    left, right = (
+        gradients(module, out, torch.ones_like(out), samples) for out in (found, expected)
+    )
     assert sorted(left) == sorted(right) == [f"{learning}.bias", f"{learning}.weight"]
     for name, gradient in right.items():
         torch.testing.assert_close(left[name], gradient, atol=1e-4, rtol=1e-4)
@@ -133,7 +146,11 @@ def test_group_norm_of_full_batches_is_torchs_and_of_padded_ones_the_same() -> N
 
 def test_group_norm_computes_in_float32_under_mixed_precision() -> None:
     torch.manual_seed(0)
-    frames, norm, lengths = (20 + torch.randn(2, 4, 400)).bfloat16(), ValidGroupNorm(4), torch.tensor([400, 300])
+    frames, norm, lengths = (
+        (20 + torch.randn(2, 4, 400)).bfloat16(),
+        ValidGroupNorm(4),
+        torch.tensor([400, 300]),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         padded, alone = norm(frames, lengths), norm(frames[:1], lengths[:1])
     assert padded.dtype == torch.float32

@@ -43,25 +43,48 @@ def ones(*shape: int) -> Tensor:
 
 def attend(**settings: Any) -> None:
     query = ones(2, 4, 10, 8)
-    F.scaled_dot_product_attention(query, ones(2, 4, 12, 8), ones(2, 4, 12, 8), **settings).sum().backward()
+    F.scaled_dot_product_attention(
+        query, ones(2, 4, 12, 8), ones(2, 4, 12, 8), **settings
+    ).sum().backward()
 
 
 MASK = torch.arange(12).lt(9)[None, None, None].expand(2, 1, 1, 12)
-PRODUCT, ATTENTION, CONVOLUTION = 2 * 8 * 16 * 4, 2 * 2 * 2 * 4 * 10 * 12 * 8, 2 * 2 * 26 * 6 * 3 * 5
+PRODUCT, ATTENTION, CONVOLUTION = (
+    2 * 8 * 16 * 4,
+    2 * 2 * 2 * 4 * 10 * 12 * 8,
+    2 * 2 * 26 * 6 * 3 * 5,
+)
 COUNTED: dict[str, tuple[int, Callable[[], Any]]] = {
     "mm": (PRODUCT, lambda: torch.ones(8, 16) @ torch.ones(16, 4)),
     "mm, complex": (4 * PRODUCT, lambda: torch.ones(8, 16) * 1j @ (torch.ones(16, 4) * 1j)),
-    "mm into out": (PRODUCT, lambda: torch.mm(torch.ones(8, 16), torch.ones(16, 4), out=torch.empty(8, 4))),
+    "mm into out": (
+        PRODUCT,
+        lambda: torch.mm(torch.ones(8, 16), torch.ones(16, 4), out=torch.empty(8, 4)),
+    ),
     "addmm": (PRODUCT, lambda: torch.addmm(torch.ones(4), torch.ones(8, 16), torch.ones(16, 4))),
     "addmm into out": (
         PRODUCT,
-        lambda: torch.addmm(torch.ones(8, 4), torch.ones(8, 16), torch.ones(16, 4), out=torch.empty(8, 4)),
+        lambda: torch.addmm(
+            torch.ones(8, 4), torch.ones(8, 16), torch.ones(16, 4), out=torch.empty(8, 4)
+        ),
     ),
-    "addmm in place": (PRODUCT, lambda: torch.ones(8, 4).addmm_(torch.ones(8, 16), torch.ones(16, 4))),
+    "addmm in place": (
+        PRODUCT,
+        lambda: torch.ones(8, 4).addmm_(torch.ones(8, 16), torch.ones(16, 4)),
+    ),
     "bmm": (3 * PRODUCT, lambda: torch.bmm(torch.ones(3, 8, 16), torch.ones(3, 16, 4))),
-    "baddbmm": (3 * PRODUCT, lambda: torch.baddbmm(torch.ones(3, 8, 4), torch.ones(3, 8, 16), torch.ones(3, 16, 4))),
-    "baddbmm in place": (3 * PRODUCT, lambda: torch.ones(3, 8, 4).baddbmm_(torch.ones(3, 8, 16), torch.ones(3, 16, 4))),
-    "linear layer, learning": (3 * PRODUCT, lambda: F.linear(ones(8, 16), ones(4, 16), ones(4)).sum().backward()),
+    "baddbmm": (
+        3 * PRODUCT,
+        lambda: torch.baddbmm(torch.ones(3, 8, 4), torch.ones(3, 8, 16), torch.ones(3, 16, 4)),
+    ),
+    "baddbmm in place": (
+        3 * PRODUCT,
+        lambda: torch.ones(3, 8, 4).baddbmm_(torch.ones(3, 8, 16), torch.ones(3, 16, 4)),
+    ),
+    "linear layer, learning": (
+        3 * PRODUCT,
+        lambda: F.linear(ones(8, 16), ones(4, 16), ones(4)).sum().backward(),
+    ),
     "linear layer of data": (
         2 * PRODUCT,
         lambda: F.linear(torch.ones(8, 16), ones(4, 16)).sum().backward(),
@@ -146,7 +169,9 @@ class Slow(nn.Module):
         return out
 
 
-def test_time_is_put_where_it_was_spent(labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_put_where_it_was_spent(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0  # a clock that only naps move
     monkeypatch.setattr(gauges, "clock", lambda _: now)
 
@@ -157,32 +182,71 @@ def test_time_is_put_where_it_was_spent(labelled_store: Path, tmp_path: Path, mo
 
         return pass_time
 
-    objective = Contrastive(Encoder(PRETRAIN.encoder), PRETRAIN.objective, PRETRAIN.quantizer, PRETRAIN.mask)
+    objective = Contrastive(
+        Encoder(PRETRAIN.encoder), PRETRAIN.objective, PRETRAIN.quantizer, PRETRAIN.mask
+    )
     encoder: Any = objective.encoder
-    encoder.front_end, encoder.context = Slow(encoder.front_end, nap(1)), Slow(encoder.context, nap(10))
+    encoder.front_end, encoder.context = (
+        Slow(encoder.front_end, nap(1)),
+        Slow(encoder.context, nap(10)),
+    )
     # What the loss is made of lies on all sides of the two: before the front end, between, and behind.
     objective.register_forward_pre_hook(nap(100))
     encoder.projection = Slow(encoder.projection, nap(100))
     objective.target_projection = Slow(objective.target_projection, nap(100))  # type: ignore[assignment]
-    batches = Batches(Dataset([Store(labelled_store)], ["train"]), BatchConfig(seconds=12, micro_seconds=6), seed=0)
-    hook = register_optimizer_step_pre_hook(nap(1000))  # first, so it naps before the watch hears of the step
+    batches = Batches(
+        Dataset([Store(labelled_store)], ["train"]),
+        BatchConfig(seconds=12, micro_seconds=6),
+        seed=0,
+    )
+    hook = register_optimizer_step_pre_hook(
+        nap(1000)
+    )  # first, so it naps before the watch hears of the step
     try:
         with Stopwatch(CPU) as watch:
-            fit(objective, batches, PRETRAIN.optim, TrainConfig(steps=4, device="cpu"), tmp_path / "run")
+            fit(
+                objective,
+                batches,
+                PRETRAIN.optim,
+                TrainConfig(steps=4, device="cpu"),
+                tmp_path / "run",
+            )
     finally:
         hook.remove()
-    for step in (1, 2, 3):  # in the first one the statistics of the whole update go before the first call
+    for step in (
+        1,
+        2,
+        3,
+    ):  # in the first one the statistics of the whole update go before the first call
         n = len(batches.micro_batches(step))
         assert n >= 2  # so the front end runs for the statistics too
-        expected = {"front end": 3 * n, "context network": 20 * n, "loss": 500 * n, "optimiser": 1000}
+        expected = {
+            "front end": 3 * n,
+            "context network": 20 * n,
+            "loss": 500 * n,
+            "optimiser": 1000,
+        }
         assert {part: t for part, t in watch.updates[step].items() if t} == expected
 
 
 def test_parts_are_means_over_the_faster_half() -> None:
     watch = Stopwatch(CPU)
-    watch.updates = [{"loss": 90.0}, {"front end": 1.0, "loss": 4.0}, {"loss": 8.0}, {"loss": 70.0}, {"loss": 80.0}]
+    watch.updates = [
+        {"loss": 90.0},
+        {"front end": 1.0, "loss": 4.0},
+        {"loss": 8.0},
+        {"loss": 70.0},
+        {"loss": 80.0},
+    ]
     rows = [{"time_s": t, "data_s": 1.0} for t in (100.0, 10.0, 12.0, 80.0, 90.0)]
     parts = watch.parts(rows, warm_up=1)
-    seconds = {"data": 1.0, "front end": 0.5, "context network": 0.0, "loss": 6.0, "optimiser": 0.0, "other": 3.5}
+    seconds = {
+        "data": 1.0,
+        "front end": 0.5,
+        "context network": 0.0,
+        "loss": 6.0,
+        "optimiser": 0.0,
+        "other": 3.5,
+    }
     assert parts == {part: {"seconds": s, "share": s / 11} for part, s in seconds.items()}
     assert tuple(parts) == PARTS

@@ -40,7 +40,10 @@ from speechssl.transcription.transcript import Transcript
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: training and recognition on one are not tested"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(),
+        reason="NO GPU: training and recognition on one are not tested",
+    ),
 ]
 
 STILL = SMALL_ENCODER | {"layer_drop": 0.0, "dropout": 0.0, "attention_dropout": 0.0}
@@ -51,7 +54,9 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
 
 
-def pretraining(task: dict[str, Any], device: Device, precision: str = "float32") -> PretrainSettings:
+def pretraining(
+    task: dict[str, Any], device: Device, precision: str = "float32"
+) -> PretrainSettings:
     train = {"steps": 6, "device": device, "precision": precision, "save_every": 3}
     # One after another: a task that changes the encoder must not bring the dropout back.
     still = merge(as_table(PRETRAIN), {"encoder": STILL, "train": train})
@@ -61,7 +66,7 @@ def pretraining(task: dict[str, Any], device: Device, precision: str = "float32"
 TASKS: dict[str, dict[str, Any]] = {
     "contrastive": {},
     "contrastive, convolutions in the layers": {"encoder": {"conv_kernel": 15, "pos_kernel": 16}},
-    "contrastive, log-mel targets": {"objective": {"targets": "logmel"}},
+    "contrastive, log-mel targets": {"contrastive": {"targets": "logmel"}},
     "random_projection": {"task": "random_projection"},
     "reconstruction": {"task": "reconstruction"},
     "views": {"task": "views"},
@@ -103,7 +108,9 @@ def test_no_attention_makes_plans_for_shapes(ragged: bool) -> None:
     query, key, value = torch.randn(3, 2, 4, 50, 32, device="cuda", dtype=torch.bfloat16)
     counts = torch.tensor([50, 31 if ragged else 50])
     attend = valid_mask(counts, 50, query.device)[:, None, None] if ragged else None
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:  # without it torch 2.11 warns
+    with profile(
+        activities=[ProfilerActivity.CPU], acc_events=True
+    ) as profiled:  # without it torch 2.11 warns
         attention(query, key, value, counts, attend, 0.1)
     ran = {event.key for event in profiled.key_averages()}
     assert any("attention" in name for name in ran)
@@ -119,7 +126,11 @@ def test_positions_are_the_cpus() -> None:
 
 def fine_tuning(device: Device, precision: str = "float32") -> FinetuneSettings:
     ctc = {"train_front_end": True, "dropout": 0.0, "time_mask": {"prob": 0.1, "length": 2}}
-    ctc |= {"channel_mask_prob": 0.1, "channel_mask_length": 4, "augment": {"tempo": 0.15, "mel_masks": 2}}
+    ctc |= {
+        "channel_mask_prob": 0.1,
+        "channel_mask_length": 4,
+        "augment": {"tempo": 0.15, "mel_masks": 2},
+    }
     return tuned(encoder=STILL, ctc=ctc, train=FEW | {"device": device, "precision": precision})
 
 
@@ -135,13 +146,17 @@ def test_fine_tuning_is_the_same(labelled_store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
-def test_a_run_goes_on_where_it_was_stopped(verb: str, labelled_store: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_was_stopped(
+    verb: str, labelled_store: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
 
     def go() -> None:
         if verb == "pretrain":
             train = {"train": {"device": "cuda", "save_every": 3}}
-            pretrain([labelled_store], run, build(PretrainSettings, merge(as_table(PRETRAIN), train)))
+            pretrain(
+                [labelled_store], run, build(PretrainSettings, merge(as_table(PRETRAIN), train))
+            )
         else:
             finetune([labelled_store], run, tuned(train=FEW | {"device": "cuda"}), init=None)
 
@@ -158,14 +173,18 @@ def test_a_run_goes_on_where_it_was_stopped(verb: str, labelled_store: Path, tmp
 def test_texts_do_not_depend_on_device_or_batch(labelled_folder: Path) -> None:
     model = random_recogniser()
     files = sorted(labelled_folder.glob("*.wav"))
-    on_cpu = [result.text for result in transcribe(model, files, "name") if isinstance(result, Transcript)]
+    on_cpu = [
+        result.text for result in transcribe(model, files, "name") if isinstance(result, Transcript)
+    ]
     model.to("cuda")
     for seconds in (5, 30, 300):
         results = list(transcribe(model, files, "name", batch_seconds=seconds))
         texts = [result.text for result in results if isinstance(result, Transcript)]
         assert len(texts) == len(files)
         differing = sum(a != b for a, b in zip(texts, on_cpu, strict=True))
-        assert differing <= len(files) // 50, "near-ties of a random head may fall the other way, and few of them"
+        assert differing <= len(files) // 50, (
+            "near-ties of a random head may fall the other way, and few of them"
+        )
 
 
 def test_emissions_are_the_cpus(labelled_store: Path) -> None:
@@ -183,23 +202,38 @@ def test_emissions_are_the_cpus(labelled_store: Path) -> None:
         torch.testing.assert_close(found[name], rows, rtol=0.01, atol=0.02, msg=name)
 
 
-def test_labels_a_language_model_and_probes_work_there(labelled_store: Path, tmp_path: Path) -> None:
+def test_labels_a_language_model_and_probes_work_there(
+    labelled_store: Path, tmp_path: Path
+) -> None:
     model, dataset = random_recogniser(), Dataset([Store(labelled_store)], ["dev"])
     texts = [text.split() for text in read_texts([labelled_store], "train")]
     arpa = tmp_path / "lm.arpa"
     arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
-    save_lm(tmp_path / "model", arpa, sorted({word for text in texts for word in text}), BeamConfig(), {})
+    save_lm(
+        tmp_path / "model",
+        arpa,
+        sorted({word for text in texts for word in text}),
+        BeamConfig(),
+        {},
+    )
     beam = load_lm(tmp_path / "model", model.tokenizer)
     assert beam is not None
     expected = evaluate(model, dataset, decoder=beam_decoder(beam))
     on_cpu = label(model, dataset, tmp_path / "cpu.jsonl", "me")
     model.to("cuda")
-    assert evaluate(model, dataset, decoder=beam_decoder(beam)).wer == pytest.approx(expected.wer, abs=0.05)
+    assert evaluate(model, dataset, decoder=beam_decoder(beam)).wer == pytest.approx(
+        expected.wer, abs=0.05
+    )
     on_gpu = label(model, dataset, tmp_path / "gpu.jsonl", "me")
     assert [one.id for one in on_gpu] == [one.id for one in on_cpu]
-    assert [one.confidence for one in on_gpu] == pytest.approx([one.confidence for one in on_cpu], abs=0.02)
+    assert [one.confidence for one in on_gpu] == pytest.approx(
+        [one.confidence for one in on_cpu], abs=0.02
+    )
     errors = [
-        {(found.system, found.layer): found.error for found in probe(encoder, {"characters": labelled_store}, 0.5)}
+        {
+            (found.system, found.layer): found.error
+            for found in probe(encoder, {"characters": labelled_store}, 0.5)
+        }
         for encoder in (random_recogniser().encoder, model.encoder)
     ]
     assert errors[1] == pytest.approx(errors[0], abs=0.1)

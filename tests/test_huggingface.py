@@ -10,7 +10,13 @@ import safetensors.torch
 import torch
 from reference.folders import STYLES, VOCABULARY, old_weight_norm, save_tokenizer, save_transformers
 from reference.models import batch_of, noise, tiny_encoder
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Processor, pipeline
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForPreTraining,
+    Wav2Vec2Processor,
+    pipeline,
+)
 
 from speechssl.audio.reader import write_wav
 from speechssl.errors import CheckpointError, ConfigError
@@ -20,7 +26,11 @@ from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, VocabularyTokenizer
 from speechssl.transcription.transcribe import transcribe
 
-KINDS = {"Wav2Vec2Model": "encoder", "Wav2Vec2ForPreTraining": "pretraining", "Wav2Vec2ForCTC": "ctc"}
+KINDS = {
+    "Wav2Vec2Model": "encoder",
+    "Wav2Vec2ForPreTraining": "pretraining",
+    "Wav2Vec2ForCTC": "ctc",
+}
 
 
 def recordings(folder: Path, count: int = 6) -> list[Path]:
@@ -39,7 +49,9 @@ def their_texts(folder: Path, paths: list[Path]) -> list[str]:
     recognise = pipeline("automatic-speech-recognition", model=str(folder))
     import soundfile
 
-    inputs = [{"raw": soundfile.read(path, dtype="float32")[0], "sampling_rate": 16_000} for path in paths]
+    inputs = [
+        {"raw": soundfile.read(path, dtype="float32")[0], "sampling_rate": 16_000} for path in paths
+    ]
     return [" ".join(recognise(item)["text"].split()) for item in inputs]
 
 
@@ -48,7 +60,9 @@ def their_texts(folder: Path, paths: list[Path]) -> list[str]:
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_and_style_is_imported_as_the_same_model(tmp_path: Path, kind: str, style: str) -> None:
+def test_every_kind_and_style_is_imported_as_the_same_model(
+    tmp_path: Path, kind: str, style: str
+) -> None:
     save_transformers(tmp_path / "theirs", kind, style)
     conversion = import_model(tmp_path / "theirs", tmp_path / "ours")
     assert conversion.kind == KINDS[kind]
@@ -66,7 +80,9 @@ def test_texts_are_those_of_their_pipeline(tmp_path: Path, style: str) -> None:
     assert any("A" in text for text in found)
 
 
-def test_both_namings_of_weight_norm_and_every_file_layout_give_equal_weights(tmp_path: Path) -> None:
+def test_both_namings_of_weight_norm_and_every_file_layout_give_equal_weights(
+    tmp_path: Path,
+) -> None:
     theirs = save_transformers(tmp_path / "plain")
     expected = read_huggingface(tmp_path / "plain").tensors
     old = old_weight_norm({n: t.contiguous() for n, t in theirs.state_dict().items()})
@@ -86,9 +102,13 @@ def test_both_namings_of_weight_norm_and_every_file_layout_give_equal_weights(tm
             stem, end = ("model", "safetensors") if layout == "shards" else ("pytorch_model", "bin")
             files = [f"{stem}-0000{i}-of-00002.{end}" for i in (1, 2)]
             for file, part in zip(files, parts, strict=True):
-                (safetensors.torch.save_file if layout == "shards" else torch.save)(part, folder / file)
+                (safetensors.torch.save_file if layout == "shards" else torch.save)(
+                    part, folder / file
+                )
             table = {n: file for file, part in zip(files, parts, strict=True) for n in part}
-            (folder / f"{stem}.{end}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+            (folder / f"{stem}.{end}.index.json").write_text(
+                json.dumps({"metadata": {}, "weight_map": table})
+            )
         found = read_huggingface(folder)
         assert found.tensors.keys() == expected.keys()
         for name, tensor in expected.items():
@@ -123,9 +143,16 @@ def test_no_weight_may_be_missing_or_left_over(tmp_path: Path, change: str) -> N
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("hidden_act", "relu"), ("layer_norm_eps", 1e-3), ("add_adapter", True), ("feat_extract_activation", "silu")],
+    [
+        ("hidden_act", "relu"),
+        ("layer_norm_eps", 1e-3),
+        ("add_adapter", True),
+        ("feat_extract_activation", "silu"),
+    ],
 )
-def test_what_our_encoder_does_not_have_is_refused(tmp_path: Path, setting: str, value: object) -> None:
+def test_what_our_encoder_does_not_have_is_refused(
+    tmp_path: Path, setting: str, value: object
+) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2Model", **{setting: value})
     with pytest.raises(CheckpointError, match=f"{setting} = {value!r}"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
@@ -134,7 +161,9 @@ def test_what_our_encoder_does_not_have_is_refused(tmp_path: Path, setting: str,
 def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
     save_transformers(tmp_path / "theirs")
     settings = json.loads((tmp_path / "theirs" / "config.json").read_text())
-    (tmp_path / "theirs" / "config.json").write_text(json.dumps(settings | {"model_type": "hubert"}))
+    (tmp_path / "theirs" / "config.json").write_text(
+        json.dumps(settings | {"model_type": "hubert"})
+    )
     with pytest.raises(CheckpointError, match="type 'hubert'"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
     (tmp_path / "theirs" / "config.json").write_text("{")
@@ -177,7 +206,9 @@ def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(path)
     tensors["wav2vec2.encoder.layer_norm.bias"] = torch.zeros(9)
     safetensors.torch.save_file(tensors, path)
-    with pytest.raises(CheckpointError, match=r"encoder\.context\.norm\.bias is \(9,\), the model has \(16,\)"):
+    with pytest.raises(
+        CheckpointError, match=r"encoder\.context\.norm\.bias is \(9,\), the model has \(16,\)"
+    ):
         import_model(tmp_path / "theirs", tmp_path / "ours")
 
 
@@ -203,14 +234,18 @@ def test_the_head_is_put_into_our_order(tmp_path: Path) -> None:
     theirs = save_transformers(tmp_path / "theirs")
     found = read_huggingface(tmp_path / "theirs")
     assert found.tokens == ("<pad>", "<unk>", "<s>", "</s>", " ", "A", "B", "'")
-    assert torch.equal(found.tensors["head.weight"], theirs.lm_head.weight[[7, 6, 0, 1, 2, 3, 4, 5]])
+    assert torch.equal(
+        found.tensors["head.weight"], theirs.lm_head.weight[[7, 6, 0, 1, 2, 3, 4, 5]]
+    )
 
 
 def test_a_head_without_an_unknown_token_gets_one_that_is_never_heard(tmp_path: Path) -> None:
     save_transformers(tmp_path / "theirs", vocab_size=4, pad_token_id=3)
     for name in ("tokenizer_config.json", "processor_config.json"):
         (tmp_path / "theirs" / name).unlink(missing_ok=True)
-    save_tokenizer(tmp_path / "theirs", {"a": 0, "b": 1, "|": 2, "<pad>": 3}, bos_token=None, eos_token=None)
+    save_tokenizer(
+        tmp_path / "theirs", {"a": 0, "b": 1, "|": 2, "<pad>": 3}, bos_token=None, eos_token=None
+    )
     import_model(tmp_path / "theirs", tmp_path / "ours")
     model = load_ctc(tmp_path / "ours")
     assert model.tokenizer.texts == ("<pad>", "<unk>", "a", "b", " ")
@@ -251,13 +286,17 @@ def make_multilingual(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     adapters = {}
     for language, vocabulary in vocabularies.items():
         size = {"lm_head.weight": (len(vocabulary), 16), "lm_head.bias": (len(vocabulary),)}
-        shapes = {n: t.shape for n, t in theirs.state_dict().items() if ".adapter_layer." in n} | size
+        shapes = {
+            n: t.shape for n, t in theirs.state_dict().items() if ".adapter_layer." in n
+        } | size
         adapters[language] = {n: torch.randn(shape) for n, shape in shapes.items()}
         safetensors.torch.save_file(adapters[language], folder / f"adapter.{language}.safetensors")
     return adapters
 
 
-def test_a_language_of_a_multilingual_model_is_its_adapter_head_and_vocabulary(tmp_path: Path) -> None:
+def test_a_language_of_a_multilingual_model_is_its_adapter_head_and_vocabulary(
+    tmp_path: Path,
+) -> None:
     adapters = make_multilingual(tmp_path / "theirs")
     assert import_model(tmp_path / "theirs", tmp_path / "german", language="deu").difference < 1e-5
     model = load_ctc(tmp_path / "german")
@@ -265,21 +304,27 @@ def test_a_language_of_a_multilingual_model_is_its_adapter_head_and_vocabulary(t
     assert torch.equal(model.head.weight, adapters["deu"]["lm_head.weight"])
     assert import_model(tmp_path / "theirs", tmp_path / "default").difference < 1e-5
     assert load_ctc(tmp_path / "default").tokenizer.size == len(VOCABULARY)
-    with pytest.raises(ConfigError, match=r"no adapter for --language 'fra'; languages there: deu, eng"):
+    with pytest.raises(
+        ConfigError, match=r"no adapter for --language 'fra'; languages there: deu, eng"
+    ):
         import_model(tmp_path / "theirs", tmp_path / "french", language="fra")
 
 
 def test_without_a_default_language_one_must_be_given(tmp_path: Path) -> None:
     make_multilingual(tmp_path / "theirs")
     path = tmp_path / "theirs" / "tokenizer_config.json"
-    path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "target_lang"}))
+    path.write_text(
+        json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "target_lang"})
+    )
     with pytest.raises(ConfigError, match="give --language, one of eng, deu"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
     # CPUs round sums differently: 1.29e-5 on an Intel one, below 1e-5 on the AMD ones before.
     assert import_model(tmp_path / "theirs", tmp_path / "ours", language="deu").difference < 3e-5
 
 
-def test_a_blank_that_is_in_no_vocabulary_is_refused_and_one_beside_it_is_not(tmp_path: Path) -> None:
+def test_a_blank_that_is_in_no_vocabulary_is_refused_and_one_beside_it_is_not(
+    tmp_path: Path,
+) -> None:
     save_transformers(tmp_path / "theirs")
     (tmp_path / "theirs" / "processor_config.json").unlink()
     vocabulary = {name: i for name, i in VOCABULARY.items() if name != "<pad>"}
@@ -301,7 +346,9 @@ def test_a_language_of_a_model_without_adapters_is_refused(tmp_path: Path) -> No
 
 
 def recogniser(kind: str, **changes: object) -> CtcModel:
-    model = CtcModel(tiny_encoder(kind, **changes), CharTokenizer("' abcd"), "basic-1", CtcConfig()).eval()
+    model = CtcModel(
+        tiny_encoder(kind, **changes), CharTokenizer("' abcd"), "basic-1", CtcConfig()
+    ).eval()
     with torch.no_grad():
         model.head.weight.normal_()
         model.head.bias[0] += 1
@@ -309,7 +356,9 @@ def recogniser(kind: str, **changes: object) -> CtcModel:
 
 
 @pytest.mark.parametrize("kind", ["base", "large", "base-pre"])
-def test_transformers_reads_an_exported_recogniser_and_says_the_same(tmp_path: Path, kind: str) -> None:
+def test_transformers_reads_an_exported_recogniser_and_says_the_same(
+    tmp_path: Path, kind: str
+) -> None:
     model = recogniser(kind)
     save_ctc(model, tmp_path / "ours", {})
     assert export_model(tmp_path / "ours", tmp_path / "theirs", "hf").difference < 1e-5
@@ -335,11 +384,16 @@ def test_there_and_back_gives_equal_weights(tmp_path: Path, kind: str, style: st
         assert torch.equal(found[name], tensor[rows] if tensor.dim() else tensor), name
     if kind == "Wav2Vec2ForCTC":
         import_model(tmp_path / "back", tmp_path / "again")
-        assert load_ctc(tmp_path / "again").tokenizer.texts == load_ctc(tmp_path / "ours").tokenizer.texts
+        assert (
+            load_ctc(tmp_path / "again").tokenizer.texts
+            == load_ctc(tmp_path / "ours").tokenizer.texts
+        )
 
 
 def test_an_exported_objective_has_their_settings(tmp_path: Path) -> None:
-    save_transformers(tmp_path / "theirs", "Wav2Vec2ForPreTraining", num_negatives=7, diversity_loss_weight=0.3)
+    save_transformers(
+        tmp_path / "theirs", "Wav2Vec2ForPreTraining", num_negatives=7, diversity_loss_weight=0.3
+    )
     import_model(tmp_path / "theirs", tmp_path / "ours")
     export_model(tmp_path / "ours", tmp_path / "back", "hf")
     config = Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "back").config
@@ -349,12 +403,20 @@ def test_an_exported_objective_has_their_settings(tmp_path: Path) -> None:
 
 def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     save_ctc(recogniser("logmel-4"), tmp_path / "logmel", {})
-    with pytest.raises(ConfigError, match=r"logmel front ends exist in no other library; recognisers: "):
+    with pytest.raises(
+        ConfigError, match=r"logmel front ends exist in no other library; recognisers: "
+    ):
         export_model(tmp_path / "logmel", tmp_path / "out", "hf")
     pieces = SentencePieceTokenizer.train(["ab a ab ba", "ba ab", "b a b"], 9, "bpe")
-    save_ctc(CtcModel(tiny_encoder("base"), pieces, "basic-1", CtcConfig()), tmp_path / "pieces", {})
+    save_ctc(
+        CtcModel(tiny_encoder("base"), pieces, "basic-1", CtcConfig()), tmp_path / "pieces", {}
+    )
     several = CtcConfig(tokens_per_frame=2)
-    save_ctc(CtcModel(tiny_encoder("base"), CharTokenizer(" ab"), "basic-1", several), tmp_path / "several", {})
+    save_ctc(
+        CtcModel(tiny_encoder("base"), CharTokenizer(" ab"), "basic-1", several),
+        tmp_path / "several",
+        {},
+    )
     save_ctc(
         CtcModel(tiny_encoder("base", conv_kernel=3), CharTokenizer(" ab"), "basic-1", CtcConfig()),
         tmp_path / "conv",
@@ -362,7 +424,9 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     )
     for own in ("several", "conv"):
         for to in ("hf", "torchaudio"):
-            with pytest.raises(ConfigError, match="conv_kernel and tokens_per_frame exist in no other library"):
+            with pytest.raises(
+                ConfigError, match="conv_kernel and tokens_per_frame exist in no other library"
+            ):
                 export_model(tmp_path / own, tmp_path / "out", to)
     with pytest.raises(ConfigError, match="--tokenizer chars"):
         export_model(tmp_path / "pieces", tmp_path / "out", "hf")
@@ -373,9 +437,18 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     bar = CharTokenizer(" |a")
     save_ctc(CtcModel(tiny_encoder("base"), bar, "none-1", CtcConfig()), tmp_path / "bar", {})
     for library in ("hf", "torchaudio"):
-        with pytest.raises(ConfigError, match=r"'\|' for the space, and this vocabulary has it as a letter"):
+        with pytest.raises(
+            ConfigError, match=r"'\|' for the space, and this vocabulary has it as a letter"
+        ):
             export_model(tmp_path / "bar", tmp_path / "out", library)  # type: ignore[arg-type]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bar", "conv", "logmel", "pieces", "several", "twice"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bar",
+        "conv",
+        "logmel",
+        "pieces",
+        "several",
+        "twice",
+    ]
 
 
 def test_settings_go_there_and_back() -> None:

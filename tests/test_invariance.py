@@ -40,7 +40,12 @@ from speechssl.training.loop import TrainConfig, fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
 
-FIRST_AND_STEP = {"base": (30, 20), "large": (30, 20), "logmel-2": (3, 2), "logmel-4": (7, 4)}  # units for a frame
+FIRST_AND_STEP = {
+    "base": (30, 20),
+    "large": (30, 20),
+    "logmel-2": (3, 2),
+    "logmel-4": (7, 4),
+}  # units for a frame
 KINDS = pytest.mark.parametrize("kind", list(FIRST_AND_STEP))
 PROPERTY = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MASKED = CtcConfig(
@@ -84,7 +89,8 @@ class Arrangement:
     def utterances(self, kind: str) -> list[Tensor]:
         first, step = FIRST_AND_STEP[kind]
         units = [
-            first + step * (frames - 1) + more % step for frames, more in zip(self.frames, self.more_units, strict=True)
+            first + step * (frames - 1) + more % step
+            for frames, more in zip(self.frames, self.more_units, strict=True)
         ]
         return noise(tiny_encoder(kind).config, units)
 
@@ -129,17 +135,23 @@ def total(outputs: list[LossOutput]) -> float:
 
 def places(draws: Draws) -> NDArray[np.int64]:
     """(B, M) masked frames in the flattened (B T)."""
-    places: NDArray[np.int64] = draws.frames + np.arange(len(draws.mask))[:, None] * draws.mask.shape[1]
+    places: NDArray[np.int64] = (
+        draws.frames + np.arange(len(draws.mask))[:, None] * draws.mask.shape[1]
+    )
     return places
 
 
-def own_draws(model: Contrastive, batch: Batch, step: int) -> dict[str, tuple[list[int], list[object], list[object]]]:
+def own_draws(
+    model: Contrastive, batch: Batch, step: int
+) -> dict[str, tuple[list[int], list[object], list[object]]]:
     """By utterance: its masked frames, their negatives, their noise."""
     draws, lengths = drawn(model, batch, step)
     assert negatives.faults(draws.mask, lengths, places(draws), draws.valid, draws.negatives) == []
     counts = draws.valid.sum(1)
     shape = (0, 2, 5) if draws.noise is None else draws.noise.shape
-    noise_of = np.split(np.zeros(shape) if draws.noise is None else draws.noise, np.cumsum(counts)[:-1])
+    noise_of = np.split(
+        np.zeros(shape) if draws.noise is None else draws.noise, np.cumsum(counts)[:-1]
+    )
     assert sum(len(own) for own in noise_of) == counts.sum()
     return {
         name: (masked, draws.negatives[row, : counts[row]].tolist(), noise_of[row].tolist())
@@ -150,7 +162,9 @@ def own_draws(model: Contrastive, batch: Batch, step: int) -> dict[str, tuple[li
 @KINDS
 @PROPERTY
 @given(arrangement=arrangements(), step=st.integers(0, 10**6))
-def test_masks_negatives_and_noise_are_the_utterances_own(kind: str, arrangement: Arrangement, step: int) -> None:
+def test_masks_negatives_and_noise_are_the_utterances_own(
+    kind: str, arrangement: Arrangement, step: int
+) -> None:
     model, found = contrastive(kind), {}
     for batch in arrangement.batches(kind):
         found |= own_draws(model, batch, step)
@@ -181,17 +195,27 @@ def test_negatives_are_other_masked_frames_of_the_utterance_whatever_the_lengths
 @KINDS
 @PROPERTY
 @given(arrangement=arrangements())
-def test_features_log_probabilities_and_transcripts_are_the_utterances_own(kind: str, arrangement: Arrangement) -> None:
+def test_features_log_probabilities_and_transcripts_are_the_utterances_own(
+    kind: str, arrangement: Arrangement
+) -> None:
     model = recogniser(kind).eval()
 
     def outputs(batches: list[Batch]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
         values, texts = {}, {}
         for batch in batches:
-            frames, num_frames = model.encoder.extract(batch.inputs, batch.num_units)
+            frames, num_frames = model.encoder.extract(batch.inputs, batch.input_lengths)
             log_probs = model.log_probs(batch).hidden
-            for name, t, *rows in zip(batch.ids, num_frames.tolist(), frames, log_probs, strict=True):
+            for name, t, *rows in zip(
+                batch.ids, num_frames.tolist(), frames, log_probs, strict=True
+            ):
                 values[name] = (rows[0][:t], rows[1][:t])
-            texts |= dict(zip(batch.ids, map(model.tokenizer.decode, greedy(*model.log_probs(batch))), strict=True))
+            texts |= dict(
+                zip(
+                    batch.ids,
+                    map(model.tokenizer.decode, greedy(*model.log_probs(batch))),
+                    strict=True,
+                )
+            )
         return values, texts
 
     with torch.no_grad():
@@ -213,15 +237,27 @@ def test_features_log_probabilities_and_transcripts_are_the_utterances_own(kind:
 @KINDS
 @PROPERTY
 @given(arrangement=arrangements(), step=st.integers(0, 1000))
-def test_a_pretraining_update_is_the_same_however_it_comes(kind: str, arrangement: Arrangement, step: int) -> None:
+def test_a_pretraining_update_is_the_same_however_it_comes(
+    kind: str, arrangement: Arrangement, step: int
+) -> None:
     """Loss and every gradient, with the diversity and the penalty of the whole update."""
     model = contrastive(kind, diversity_weight=5.0)
     expected, expected_gradients = update(model, [arrangement.whole(kind)], step)
     outputs, found = update(model, arrangement.batches(kind), step)
     assert sum(o.weight for o in outputs) == expected[0].weight
     assert total(outputs) == pytest.approx(total(expected), abs=1e-5)
-    for name in ("loss", "diversity", "penalty", "accuracy", "code_perplexity", "chance", "masked_share"):
-        assert summed(outputs, name) == pytest.approx(summed(expected, name), rel=1e-4, abs=1e-4), name
+    for name in (
+        "loss",
+        "diversity",
+        "penalty",
+        "accuracy",
+        "code_perplexity",
+        "chance",
+        "masked_share",
+    ):
+        assert summed(outputs, name) == pytest.approx(summed(expected, name), rel=1e-4, abs=1e-4), (
+            name
+        )
     assert_same_gradients(found, expected_gradients)
 
 
@@ -241,7 +277,9 @@ def test_the_diversity_of_the_parts_alone_would_be_another_update(kind: str) -> 
 @KINDS
 @PROPERTY
 @given(arrangement=arrangements())
-def test_codebook_and_front_end_learn_whatever_the_lengths(kind: str, arrangement: Arrangement) -> None:
+def test_codebook_and_front_end_learn_whatever_the_lengths(
+    kind: str, arrangement: Arrangement
+) -> None:
     model = contrastive(kind, diversity_weight=0.0, penalty_weight=0.0)
     outputs, found = update(model, arrangement.batches(kind), 0)
     assume(summed(outputs, "loss") > 0.01)  # else there was no negative but duplicates
@@ -254,16 +292,24 @@ def test_codebook_and_front_end_learn_whatever_the_lengths(kind: str, arrangemen
 def texts_for(arrangement: Arrangement, seed: int) -> list[str]:
     """A random transcript for each utterance that its frames can hold; some are empty."""
     random = np.random.default_rng(seed)
-    texts = ["".join(random.choice(["a", "b"], size=random.integers(min(4, f // 2) + 1))) for f in arrangement.frames]
+    texts = [
+        "".join(random.choice(["a", "b"], size=random.integers(min(4, f // 2) + 1)))
+        for f in arrangement.frames
+    ]
     tokenizer = CharTokenizer(" ab")
-    assert all(min_ctc_frames(tokenizer.encode(t)) <= f for t, f in zip(texts, arrangement.frames, strict=True))
+    assert all(
+        min_ctc_frames(tokenizer.encode(t)) <= f
+        for t, f in zip(texts, arrangement.frames, strict=True)
+    )
     return texts
 
 
 @KINDS
 @PROPERTY
 @given(arrangement=arrangements(), step=st.integers(0, 1000))
-def test_a_ctc_update_is_the_same_however_it_comes(kind: str, arrangement: Arrangement, step: int) -> None:
+def test_a_ctc_update_is_the_same_however_it_comes(
+    kind: str, arrangement: Arrangement, step: int
+) -> None:
     """With time and channel masks, and the front end learning."""
     model, texts = recogniser(kind).train(), texts_for(arrangement, step)
     expected, expected_gradients = update(model, [arrangement.whole(kind, texts)], step)
@@ -281,7 +327,9 @@ class Parts:
 
     def __init__(self, kind: str, sizes: list[int]) -> None:
         utterances, parts = utterances_of(kind), torch.arange(len(LENGTHS[kind])).split(sizes)
-        self.batches = [batch_of([utterances[i] for i in part], ids_of(part.tolist())) for part in parts]
+        self.batches = [
+            batch_of([utterances[i] for i in part], ids_of(part.tolist())) for part in parts
+        ]
 
     def micro_batches(self, step: int, *_ranks: int) -> list[Batch]:
         return self.batches
@@ -297,7 +345,9 @@ def test_the_loop_takes_one_temperature_per_update_and_the_same_step_for_any_spl
         model, used = make("logmel-4", quantizer=quantizer), list[float]()
         forward = model.quantizer.forward
 
-        def spy(frames: Tensor, noise: Tensor | None, temperature: float, f=forward, u=used) -> object:  # type: ignore[no-untyped-def]
+        def spy(
+            frames: Tensor, noise: Tensor | None, temperature: float, f=forward, u=used
+        ) -> object:  # type: ignore[no-untyped-def]
             u.append(temperature)
             return f(frames, noise, temperature)
 

@@ -73,7 +73,9 @@ def test_a_process_killed_in_the_middle_of_a_message_has_ended() -> None:
 
 
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
-def test_processes_give_what_one_gives(model: Path, files: list[Path], processes: int, count: int) -> None:
+def test_processes_give_what_one_gives(
+    model: Path, files: list[Path], processes: int, count: int
+) -> None:
     files = files[:count]
     expected, seen = all_of(Job(model, 40.0, device="cpu"), files), Seen()
     assert [type(result) is Failure for result in expected] == [k == 3 for k in range(count)]
@@ -88,7 +90,9 @@ def test_processes_give_what_one_gives(model: Path, files: list[Path], processes
 
 
 @given(st.permutations(range(6)), st.integers(0, 6))
-def test_results_are_put_in_order_and_none_is_lost_with_an_error(order: list[int], count: int) -> None:
+def test_results_are_put_in_order_and_none_is_lost_with_an_error(
+    order: list[int], count: int
+) -> None:
     files = [Path(str(k)) for k in range(6)]
 
     def come() -> Iterator[Result]:
@@ -106,7 +110,11 @@ def test_results_are_put_in_order_and_none_is_lost_with_an_error(order: list[int
 def test_what_decides_the_transcripts(model: Path, tmp_path: Path) -> None:
     job = Job(model, 30)
     alone = made_by(job)
-    assert alone == made_by(replace(job, greedy=True)) == made_by(replace(job, batch_seconds=9, processes=2))
+    assert (
+        alone
+        == made_by(replace(job, greedy=True))
+        == made_by(replace(job, batch_seconds=9, processes=2))
+    )
     with_lm = Path(shutil.copytree(model, tmp_path / "m"))
     save_folder(model_folder(with_lm) / LM_FOLDER, {}, {"kind": "lm"})
     job = replace(job, model=with_lm)
@@ -120,14 +128,18 @@ def test_more_processes_than_threads_are_refused_and_no_file_needs_no_model(tmp_
     assert all_of(Job(tmp_path / "gone", 40.0), []) == []
 
 
-def test_errors_of_a_process_are_errors_here(model: Path, files: list[Path], tmp_path: Path) -> None:
+def test_errors_of_a_process_are_errors_here(
+    model: Path, files: list[Path], tmp_path: Path
+) -> None:
     with pytest.raises(SpeechsslError, match="neither a model folder"):
         all_of(Job(tmp_path, 40.0, processes=2), files)
     assert not multiprocessing.active_children()
 
 
 def test_who_wants_no_more_results_ends_the_processes(model: Path, files: list[Path]) -> None:
-    results: Iterator[Result] = transcribe_files(Job(model, 40.0, processes=2), files, HoursProgress())
+    results: Iterator[Result] = transcribe_files(
+        Job(model, 40.0, processes=2), files, HoursProgress()
+    )
     next(results)
     assert multiprocessing.active_children()
     results.close()  # type: ignore[attr-defined]
@@ -141,9 +153,16 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (9,)
 
 
-def test_a_process_that_dies_is_an_error_after_all_that_others_do(model: Path, files: list[Path]) -> None:
+def test_a_process_that_dies_is_an_error_after_all_that_others_do(
+    model: Path, files: list[Path]
+) -> None:
     deadly, found = [files[0], Deadly(files[1]), *files[2:]], list[str]()
-    with pytest.raises(SpeechsslError, match=r"a process died .* before .*train001.wav was done.* --jobs 1"):
-        found.extend(result.path for result in transcribe_files(Job(model, 40.0, processes=2), deadly, HoursProgress()))
+    with pytest.raises(
+        SpeechsslError, match=r"a process died .* before .*train001.wav was done.* --jobs 1"
+    ):
+        found.extend(
+            result.path
+            for result in transcribe_files(Job(model, 40.0, processes=2), deadly, HoursProgress())
+        )
     assert not multiprocessing.active_children()
     assert found == [str(path) for path in deadly[::2]]

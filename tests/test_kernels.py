@@ -30,7 +30,9 @@ def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert inputs.grad is not None
     assert torch.equal(inputs.grad != 0, kept)
-    torch.testing.assert_close(inputs.grad[kept], torch.full_like(inputs[kept], 1 / 0.9), rtol=2e-5, atol=0)
+    torch.testing.assert_close(
+        inputs.grad[kept], torch.full_like(inputs[kept], 1 / 0.9), rtol=2e-5, atol=0
+    )
 
 
 def test_dropout_neighbours_are_independent_and_the_seed_decides() -> None:
@@ -56,7 +58,9 @@ def parts(seed: int = 0) -> list[Tensor]:
     return [torch.randn(3, 2, length, 4, requires_grad=True) for length in (5, 7, 7)]
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor, counts: list[int], factors: list[Tensor]) -> Tensor:
+def plain(
+    query: Tensor, key: Tensor, value: Tensor, counts: list[int], factors: list[Tensor]
+) -> Tensor:
     rows = []
     for b, count in enumerate(counts):
         weights = (query[b] @ key[b, :, :count].transpose(1, 2) / 2).softmax(-1) * factors[b]
@@ -89,7 +93,9 @@ def test_the_feed_forward_half_equals_the_plain_one(p: float, keeps: list[Tensor
     assert len(keeps) == (p > 0)
     torch.testing.assert_close(found, expected)
     above = torch.randn_like(found)
-    for one, other in zip(*(torch.autograd.grad(out, leaves, above) for out in (found, expected)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(out, leaves, above) for out in (found, expected)), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
@@ -103,7 +109,9 @@ def test_attention_with_dropout_equals_the_plain_one_with_the_same_choices(
     expected = plain(*inputs, counts, keeps)
     torch.testing.assert_close(found, expected)
     above = torch.randn_like(found)
-    left, right = (torch.autograd.grad(out, inputs, above, retain_graph=True) for out in (found, expected))
+    left, right = (
+        torch.autograd.grad(out, inputs, above, retain_graph=True) for out in (found, expected)
+    )
     for one, other in zip(left, right, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -134,7 +142,9 @@ def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> 
     inputs = torch.randn(2, length, 6, requires_grad=True)
     weight, bias = torch.randn(6, 3, kernel, requires_grad=True), torch.randn(6, requires_grad=True)
     found = grouped_conv(inputs, weight, bias, 2)
-    expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)[..., :length]
+    expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)[
+        ..., :length
+    ]
     torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
     with torch.no_grad():
         assert torch.equal(grouped_conv(inputs, weight, bias, 2), found)
@@ -157,16 +167,28 @@ print("torch._dynamo" in sys.modules)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 70), st.integers(1, 33), st.sampled_from([1, 2, 8]), st.integers(0, 99))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 70),
+    st.integers(1, 33),
+    st.sampled_from([1, 2, 8]),
+    st.integers(0, 99),
+)
 def test_a_batch_in_one_row_is_convolved_utterance_by_utterance(
     batch: int, length: int, kernel: int, groups: int, seed: int
 ) -> None:
     """What a GPU does: one utterance must not be heard in the next."""
     torch.manual_seed(seed)
-    inputs, weight, bias = torch.randn(batch, length, 8), torch.randn(8, 8 // groups, kernel), torch.randn(8)
+    inputs, weight, bias = (
+        torch.randn(batch, length, 8),
+        torch.randn(8, 8 // groups, kernel),
+        torch.randn(8),
+    )
     found = in_one_row(inputs, weight, bias, groups)
     for row, expected in zip(found, inputs, strict=True):
-        alone = F.conv1d(expected.T[None], weight, bias, padding=kernel // 2, groups=groups)[0, :, :length].T
+        alone = F.conv1d(expected.T[None], weight, bias, padding=kernel // 2, groups=groups)[
+            0, :, :length
+        ].T
         torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
 
 

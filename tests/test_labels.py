@@ -36,14 +36,21 @@ def run(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def heard(run: Path) -> CtcModel:
     model = load_ctc(run / "model")
-    model.head.bias.data[model.tokenizer.blank_id] -= 3  # it has hardly learned: without this it says nothing
+    model.head.bias.data[model.tokenizer.blank_id] -= (
+        3  # it has hardly learned: without this it says nothing
+    )
     return model
 
 
-def made(path: Path, dataset: Dataset, texts: dict[str, str], confidence: dict[str, float] | None = None) -> Path:
+def made(
+    path: Path, dataset: Dataset, texts: dict[str, str], confidence: dict[str, float] | None = None
+) -> Path:
     """A file of labels with these texts, by id."""
     sums = dict(dataset.key(position) for position in range(len(dataset)))
-    lines = [asdict(Label(name, sums[name], text, (confidence or {}).get(name, 0.5))) for name, text in texts.items()]
+    lines = [
+        asdict(Label(name, sums[name], text, (confidence or {}).get(name, 0.5)))
+        for name, text in texts.items()
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -52,9 +59,13 @@ def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_pat
     dataset = Dataset([Store(labelled_store)], ["train"])
     found = label(heard, dataset, tmp_path / "new/labels.jsonl", "me")
     assert read_labels(tmp_path / "new/labels.jsonl") == found
-    assert sorted((one.id, one.crc32) for one in found) == sorted(dataset.key(p) for p in range(len(dataset)))
+    assert sorted((one.id, one.crc32) for one in found) == sorted(
+        dataset.key(p) for p in range(len(dataset))
+    )
     words = recognised(heard, emissions(heard, dataset))
-    assert {one.id: one.text for one in found} == {k: " ".join(w.text for w in ws) for k, ws in words.items()}
+    assert {one.id: one.text for one in found} == {
+        k: " ".join(w.text for w in ws) for k, ws in words.items()
+    }
     assert any(one.text for one in found)
     for one in found:
         probabilities = [word.probability for word in words[one.id]]
@@ -64,9 +75,22 @@ def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_pat
         assert one.made_by == "me"
 
 
-def test_labelling_goes_on_where_it_was_killed(heard: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
-    dataset, path, hours = Dataset([Store(labelled_store)], ["train"]), tmp_path / "labels.jsonl", list[float]()
-    whole = label(heard, dataset, path, "me", batch_seconds=5, progress=lambda done, total: hours.append(done / total))
+def test_labelling_goes_on_where_it_was_killed(
+    heard: CtcModel, labelled_store: Path, tmp_path: Path
+) -> None:
+    dataset, path, hours = (
+        Dataset([Store(labelled_store)], ["train"]),
+        tmp_path / "labels.jsonl",
+        list[float](),
+    )
+    whole = label(
+        heard,
+        dataset,
+        path,
+        "me",
+        batch_seconds=5,
+        progress=lambda done, total: hours.append(done / total),
+    )
     assert len(hours) > 2
     assert hours == sorted(hours)
     assert hours[-1] == pytest.approx(1)
@@ -76,9 +100,14 @@ def test_labelling_goes_on_where_it_was_killed(heard: CtcModel, labelled_store: 
         again = label(heard, dataset, path, "me", batch_seconds=5)
         before, after = ({one.id: one for one in labels} for labels in (whole, again))
         assert len(again) == len(whole)
-        assert {name: one.text for name, one in after.items()} == {name: one.text for name, one in before.items()}
+        assert {name: one.text for name, one in after.items()} == {
+            name: one.text for name, one in before.items()
+        }
         # Others may be in a batch now, which changes the last bits.
-        assert all(one.confidence == pytest.approx(before[name].confidence, abs=2e-4) for name, one in after.items())
+        assert all(
+            one.confidence == pytest.approx(before[name].confidence, abs=2e-4)
+            for name, one in after.items()
+        )
         assert read_labels(path) == again
         assert path.read_bytes().startswith(content[: content[:length].rfind(b"\n") + 1])
     with pytest.raises(ConfigError, match="holds labels of another model"):
@@ -89,14 +118,18 @@ def test_labelling_goes_on_where_it_was_killed(heard: CtcModel, labelled_store: 
     assert path.read_text() == "notes\nof mine"
 
 
-def test_fine_tuning_learns_transcripts_and_labels(run: Path, labelled_store: Path, tmp_path: Path) -> None:
+def test_fine_tuning_learns_transcripts_and_labels(
+    run: Path, labelled_store: Path, tmp_path: Path
+) -> None:
     """The chosen minutes keep their transcripts, which no label replaces; the rest has labels alone."""
     dataset = Dataset([Store(labelled_store)], ["train"])
     chosen = choose_minutes(dataset, 0.3, seed=0)
     own = {chosen.id_text(p)[0] for p in range(len(chosen))}
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
     others = [name for name in names if name not in own][:-1]
-    file = made(tmp_path / "labels.jsonl", dataset, dict.fromkeys([*sorted(own)[:2], *others], "abba"))
+    file = made(
+        tmp_path / "labels.jsonl", dataset, dict.fromkeys([*sorted(own)[:2], *others], "abba")
+    )
     finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
 
     truth = sorted(normalise(chosen.id_text(p)[1] or "", "basic-1") for p in range(len(chosen)))
@@ -122,7 +155,9 @@ def test_fine_tuning_learns_transcripts_and_labels(run: Path, labelled_store: Pa
         finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
 
 
-def test_the_most_confident_labels_of_use_are_kept(labelled_store: Path, tmp_path: Path, run: Path) -> None:
+def test_the_most_confident_labels_of_use_are_kept(
+    labelled_store: Path, tmp_path: Path, run: Path
+) -> None:
     """Of the chunks that are learned from already a model is surest: they must not take the places of others."""
     dataset = Dataset([Store(labelled_store)], ["train"])
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
@@ -132,7 +167,9 @@ def test_the_most_confident_labels_of_use_are_kept(labelled_store: Path, tmp_pat
     given = read_labels(made(tmp_path / "labels.jsonl", dataset, texts, surest))
     given.append(Label(names[-1], 1, "another recording of that name", 0.99))
     for keep in (0.5, 1.0, 1e-9):
-        _, used, unused = with_labels(dataset, np.arange(3), given, lambda text: "7" not in text, keep)
+        _, used, unused = with_labels(
+            dataset, np.arange(3), given, lambda text: "7" not in text, keep
+        )
         assert [one.id for one in used] == rest[: math.ceil(keep * len(rest))]
         assert unused.pop("less sure", 0) == len(rest) - len(used)
         assert unused == {
@@ -147,8 +184,12 @@ def test_the_most_confident_labels_of_use_are_kept(labelled_store: Path, tmp_pat
 
     # What the tokenizer lacks would be learned as its unknown token.
     made(tmp_path / "labels.jsonl", dataset, dict.fromkeys(names, "abba 7"))
-    with pytest.raises(ConfigError, match=r"no label is of use \(.* with characters that no transcript has\)"):
-        finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, tmp_path / "labels.jsonl")
+    with pytest.raises(
+        ConfigError, match=r"no label is of use \(.* with characters that no transcript has\)"
+    ):
+        finetune(
+            [labelled_store], tmp_path / "self", tuned(minutes=0.3), run, tmp_path / "labels.jsonl"
+        )
 
 
 def test_a_store_without_transcripts_gives_its_labelled_chunks(
@@ -180,20 +221,30 @@ def test_only_one_store_that_the_model_reads_is_labelled(
     model, store = load_ctc(run / "model"), Store(labelled_store)
     with pytest.raises(ConfigError, match="2 stores: label one at a time"):
         label(model, Dataset([store, store]), tmp_path / "labels.jsonl")
-    prepare(labelled_folder, tmp_path / "store", PrepareConfig(features=FeatureConfig(kind="waveform")))
+    prepare(
+        labelled_folder, tmp_path / "store", PrepareConfig(features=FeatureConfig(kind="waveform"))
+    )
     with pytest.raises(ConfigError, match="prepare it with --features logmel"):
         label(model, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")
 
 
-def test_any_id_and_text_come_back(heard: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_id_and_text_come_back(
+    heard: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file name may hold line breaks, and bytes that are not UTF-8."""
     folder = make_labelled(tmp_path / "odd", {"train": 2})
     (folder / "metadata.csv").unlink()
-    for path, name in zip(sorted(folder.rglob("*.wav")), ("x\u2028y\x85.wav", "\udcff\n.wav"), strict=True):
+    for path, name in zip(
+        sorted(folder.rglob("*.wav")), ("x\u2028y\x85.wav", "\udcff\n.wav"), strict=True
+    ):
         path.rename(folder / name)
     prepare(folder, tmp_path / "store")
     words = [WordSpan("l\x85r\u2028", 0, 1, 0.25)]
-    monkeypatch.setattr(labels_module, "recognised", lambda model, batches, decoder: {n: words for n in batches[0][0]})
+    monkeypatch.setattr(
+        labels_module,
+        "recognised",
+        lambda model, batches, decoder: {n: words for n in batches[0][0]},
+    )
     found = label(heard, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")
     assert len(found) == 2
     assert read_labels(tmp_path / "labels.jsonl") == found

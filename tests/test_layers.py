@@ -34,7 +34,14 @@ LAYERS = {
         "storage.checkpoint",
         "training.metrics",
     ],
-    4: ["corpus.export", "data.batches", "data.shards", "decoding.ngram", "encoder.encoder", "pretraining.quantizer"],
+    4: [
+        "corpus.export",
+        "data.batches",
+        "data.shards",
+        "decoding.ngram",
+        "encoder.encoder",
+        "pretraining.quantizer",
+    ],
     5: [
         "analysis.profiler",
         "data.prepare",
@@ -63,7 +70,12 @@ LAYERS = {
         "training.presets",
         "transcription.transcribe",
     ],
-    8: ["interop.fairseq", "recognition.finetune", "transcription.output_folder", "transcription.workers"],
+    8: [
+        "interop.fairseq",
+        "recognition.finetune",
+        "transcription.output_folder",
+        "transcription.workers",
+    ],
     9: ["analysis.benchmark", "interop.convert"],
     10: ["__init__", "cli.app"],
 }
@@ -78,7 +90,9 @@ def module_of(path: Path) -> str:
 def modules() -> dict[str, Path]:
     """All files that hold code: a room's own ``__init__`` holds its purpose alone."""
     files = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-    return {name: path for name, path in files.items() if not name.endswith((".__init__", ".__main__"))}
+    return {
+        name: path for name, path in files.items() if not name.endswith((".__init__", ".__main__"))
+    }
 
 
 def imports(path: Path) -> set[str]:
@@ -116,5 +130,7 @@ def test_a_room_itself_holds_no_code() -> None:
 
 def test_only_the_reader_knows_soundfile() -> None:
     """And the benchmark, which compares our reading with soundfile alone."""
-    users = [name for name, path in modules().items() if "soundfile" in path.read_text(encoding="utf-8")]
+    users = [
+        name for name, path in modules().items() if "soundfile" in path.read_text(encoding="utf-8")
+    ]
     assert users == ["analysis.benchmark", "audio.reader"]

@@ -23,7 +23,14 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def row(name: str, system: str, minutes: float | None, seed: int, cer: float) -> dict[str, Any]:
-    return {"name": name, "system": system, "minutes": minutes, "seed": seed, "cer": cer, "wer": 2 * cer}
+    return {
+        "name": name,
+        "system": system,
+        "minutes": minutes,
+        "seed": seed,
+        "cer": cer,
+        "wer": 2 * cer,
+    }
 
 
 ROWS = [
@@ -36,7 +43,10 @@ ROWS = [
 
 
 def test_the_table_has_mean_and_range_of_the_seeds_the_best_first() -> None:
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in learn.as_text(ROWS).splitlines()[2:]]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in learn.as_text(ROWS).splitlines()[2:]
+    ]
     assert lines == [
         ["10", "a", "pretrained", "2", "42.0 (40.0 .. 44.0)", "84.0 (80.0 .. 88.0)"],
         ["10", "b", "scratch", "2", "60.0 (59.0 .. 61.0)", "120.0 (118.0 .. 122.0)"],
@@ -47,16 +57,32 @@ def test_the_table_has_mean_and_range_of_the_seeds_the_best_first() -> None:
 def of_task(task: str, loss: float, accuracy: float | None, cer: float) -> dict[str, Any]:
     own = {"loss": loss} | ({} if accuracy is None else {"accuracy": accuracy})
     pretrain = [] if task == "contrastive" else [f"task={task}", "batch.seconds=20"]
-    return row("x", "pretrained", 10, 0, cer) | {"pretraining": own, "pretrain": pretrain, "finetune": []}
+    return row("x", "pretrained", 10, 0, cer) | {
+        "pretraining": own,
+        "pretrain": pretrain,
+        "finetune": [],
+    }
 
 
 def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
     """By hand, without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)). Two neighbours of the contrastive runs are swapped."""
-    rows = [of_task("contrastive", loss, -loss, cer) for loss, cer in ((1, 50), (2, 70), (3, 60), (4, 80))]
-    rows += [of_task("reconstruction", loss, None, cer) for loss, cer in ((0.1, 9), (0.2, 8), (0.3, 7), (0.4, 6))]
-    rows += [of_task("contrastive", 9 - loss, None, 9 * loss) | {"labelled": "other"} for loss in (1, 2, 3, 4)]
+    rows = [
+        of_task("contrastive", loss, -loss, cer)
+        for loss, cer in ((1, 50), (2, 70), (3, 60), (4, 80))
+    ]
+    rows += [
+        of_task("reconstruction", loss, None, cer)
+        for loss, cer in ((0.1, 9), (0.2, 8), (0.3, 7), (0.4, 6))
+    ]
+    rows += [
+        of_task("contrastive", 9 - loss, None, 9 * loss) | {"labelled": "other"}
+        for loss in (1, 2, 3, 4)
+    ]
     rows += [of_task("views", 1, None, cer) for cer in (1, 2, 3)] + [row("y", "scratch", 10, 0, 5)]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in learn.correlations(rows).splitlines()[3:]]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in learn.correlations(rows).splitlines()[3:]
+    ]
     assert lines == [
         ["10", "contrastive", "4", "-1.00", "-1.00", "-", "-"],
         ["10", "contrastive", "4", "+0.80", "+0.80", "-0.80", "-0.80"],
@@ -73,10 +99,16 @@ def test_results_become_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_trials_of_one_amount_stand_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_of_one_amount_stand_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figures: list[Any] = []
     monkeypatch.setattr(learn, "save_figure", lambda figure, _: figures.append(figure))
-    rows = [row(name, "pretrained", None, seed, 40.0 + seed) for name in ("a", "b", "c") for seed in (0, 2)]
+    rows = [
+        row(name, "pretrained", None, seed, 40.0 + seed)
+        for name in ("a", "b", "c")
+        for seed in (0, 2)
+    ]
     learn.plot(rows, tmp_path / "x.png")
     learn.plot([], tmp_path / "x.png")  # before the first result
     (axes,) = figures[0].axes
@@ -90,21 +122,49 @@ def test_trials_of_one_amount_stand_beside_each_other(tmp_path: Path, monkeypatc
 
 
 def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
-    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    labelled_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(learn, "cpu_s_per_update", lambda *_: 2.0)
-    shape = [f"{key}={json.dumps(value)}" for key, value in SMALL_ENCODER.items() if not isinstance(value, dict)]
-    command = ["try", "first", "--labelled", str(labelled_store), "--unlabelled", str(labelled_store)]
-    command += ["--cpu-minutes", "0.1", "--seeds", "3", "--encoder", *shape, "--finetune", "train.steps=2"]
+    shape = [
+        f"{key}={json.dumps(value)}"
+        for key, value in SMALL_ENCODER.items()
+        if not isinstance(value, dict)
+    ]
+    command = [
+        "try",
+        "first",
+        "--labelled",
+        str(labelled_store),
+        "--unlabelled",
+        str(labelled_store),
+    ]
+    command += [
+        "--cpu-minutes",
+        "0.1",
+        "--seeds",
+        "3",
+        "--encoder",
+        *shape,
+        "--finetune",
+        "train.steps=2",
+    ]
     command += ["--pretrain", "batch.seconds=15", "--out", str(tmp_path)]
     assert learn.main(command) == 0
     rows = learn.read_rows(tmp_path)
-    assert [(r["system"], r["minutes"], r["seed"]) for r in rows] == [(s, None, 3) for s in learn.SYSTEMS]
+    assert [(r["system"], r["minutes"], r["seed"]) for r in rows] == [
+        (s, None, 3) for s in learn.SYSTEMS
+    ]
     assert rows[0]["pretraining"]["steps"] == 3  # 6 s of processor time
     assert rows[0]["pretraining"]["hours"] > 0
     assert all(0 < r["cer"] <= 1000 and 0 < r["wer"] <= 1000 for r in rows)
     runs = tmp_path / "first" / "3"
-    settings = [json.loads((runs / f"{s}-all" / "settings.json").read_text(encoding="utf-8")) for s in learn.SYSTEMS]
+    settings = [
+        json.loads((runs / f"{s}-all" / "settings.json").read_text(encoding="utf-8"))
+        for s in learn.SYSTEMS
+    ]
     assert [s["train"]["steps"] for s in settings] == [2, 2, 2]
     assert settings[0]["encoder"] == settings[1]["encoder"] == settings[2]["encoder"]
     assert [s["ctc"]["frozen"] for s in settings] == [False, False, True]
@@ -126,7 +186,16 @@ def test_a_trial_that_cannot_be_run_says_why(
     with pytest.raises(SystemExit):
         learn.main(["try", "x", "--labelled", str(labelled_store)])
     assert "give stores as --unlabelled, or a run as --init" in capsys.readouterr().err
-    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "--out", str(tmp_path)]
+    command = [
+        "try",
+        "x",
+        "--labelled",
+        str(labelled_store),
+        "--systems",
+        "scratch",
+        "--out",
+        str(tmp_path),
+    ]
     command += ["--finetune", "optim.rl=1"]
     assert learn.main(command) == 1
     assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
@@ -138,11 +207,21 @@ def test_a_trial_that_cannot_be_run_says_why(
 
 
 def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
-    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    labelled_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in its first fine-tuning, with no result yet: the updates were those of the first budget."""
     monkeypatch.setattr(learn, "cpu_s_per_update", lambda *_: 2.0)
-    stores = ["--labelled", str(labelled_store), "--unlabelled", str(labelled_store), "--out", str(tmp_path)]
+    stores = [
+        "--labelled",
+        str(labelled_store),
+        "--unlabelled",
+        str(labelled_store),
+        "--out",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(learn, "tuned", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         learn.main(["try", "x", *stores, "--cpu-minutes", "1"])
@@ -152,17 +231,34 @@ def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
 
 
 def test_a_lost_run_is_a_line_and_the_others_go_on(
-    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    labelled_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def tuned(_options: object, _plan: object, system: str, _minutes: float | None, _seed: int) -> dict[str, float]:
+    def tuned(
+        _options: object, _plan: object, system: str, _minutes: float | None, _seed: int
+    ) -> dict[str, float]:
         if system == "scratch":
             raise TrainingError("collapsed after 3 updates")
         return {"cer": 50.0, "wer": 90.0}
 
     monkeypatch.setattr(learn, "tuned", tuned)
     (tmp_path / "results.jsonl").write_text('{"name": "cut o', encoding="utf-8")
-    command = ["try", "x", "--labelled", str(labelled_store), "--systems", "scratch", "frozen", "scratch"]
-    assert learn.main([*command, "--seeds", "1", "1", "--minutes", "all", "2", "--out", str(tmp_path)]) == 0
+    command = [
+        "try",
+        "x",
+        "--labelled",
+        str(labelled_store),
+        "--systems",
+        "scratch",
+        "frozen",
+        "scratch",
+    ]
+    assert (
+        learn.main([*command, "--seeds", "1", "1", "--minutes", "all", "2", "--out", str(tmp_path)])
+        == 0
+    )
     rows = learn.read_rows(tmp_path)
     assert [(r["system"], r["minutes"], "failed" in r) for r in rows] == [
         ("scratch", None, True), ("scratch", 2, True), ("frozen", None, False), ("frozen", 2, False)

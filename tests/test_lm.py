@@ -42,7 +42,10 @@ class Plain:
     def __init__(self, sentences: Sentences, order: int) -> None:
         self.order = order
         padded = [(BEGIN, *s, END) for s in sentences if s]
-        raw = [Counter(s[i : i + k] for s in padded for i in range(len(s) - k + 1)) for k in range(1, order + 1)]
+        raw = [
+            Counter(s[i : i + k] for s in padded for i in range(len(s) - k + 1))
+            for k in range(1, order + 1)
+        ]
         self.words = {w for s in padded for w in s if w != BEGIN} | {UNKNOWN}
         self.counts: list[dict[tuple[str, ...], int]] = []
         for k in range(order):
@@ -52,7 +55,9 @@ class Plain:
             before: dict[tuple[str, ...], set[str]] = defaultdict(set)
             for longer in raw[k + 1]:
                 before[longer[1:]].add(longer[0])
-            self.counts.append({g: c if g[0] == BEGIN else len(before[g]) for g, c in raw[k].items()})
+            self.counts.append(
+                {g: c if g[0] == BEGIN else len(before[g]) for g, c in raw[k].items()}
+            )
         self.counts[0].pop((BEGIN,))
         self.discounts = [self.of_counts(c) for c in self.counts]
 
@@ -89,7 +94,9 @@ def test_probabilities_are_those_of_the_formulas(tmp_path: Path, order: int) -> 
         at = draws.randrange(1, len(said) + 1)
         context = said[max(0, at - order + 1) : at]
         for word in draws.sample(sorted(plain.words), 6):
-            assert 10 ** model.log10_prob(word, context) == pytest.approx(plain.prob(word, context), rel=2e-6)
+            assert 10 ** model.log10_prob(word, context) == pytest.approx(
+                plain.prob(word, context), rel=2e-6
+            )
 
 
 def test_a_bigram_model_worked_by_hand(tmp_path: Path) -> None:
@@ -103,14 +110,20 @@ def test_a_bigram_model_worked_by_hand(tmp_path: Path) -> None:
     unigrams = {"a": 0.5 / 4 + 1 / 8, "b": 0.5 / 4 + 1 / 8, END: 1 / 4 + 1 / 8, UNKNOWN: 1 / 8}
     for word, value in unigrams.items():
         assert 10 ** model.log10_prob(word, ()) == pytest.approx(value, abs=1e-6)
-    assert 10 ** model.log10_prob("a", (BEGIN,)) == pytest.approx((2 - 1) / 2 + 1 / 2 * 1 / 4, abs=1e-6)
+    assert 10 ** model.log10_prob("a", (BEGIN,)) == pytest.approx(
+        (2 - 1) / 2 + 1 / 2 * 1 / 4, abs=1e-6
+    )
     assert 10 ** model.log10_prob("b", ("a",)) == pytest.approx(0.5 / 2 + 1 / 2 * 1 / 4, abs=1e-6)
     assert 10 ** model.log10_prob("a", ("b",)) == pytest.approx(0.5 * 1 / 4, abs=1e-6)
     assert 10 ** model.log10_prob("other", ("b",)) == pytest.approx(0.5 * 1 / 8, abs=1e-6)
     said = 10 ** sum(model.score(["a", "b"]))
     assert said == pytest.approx(0.625 * 0.375 * (0.5 + 0.5 * 0.375), abs=1e-6)
     found = perplexity(model, [["a", "b"]])
-    assert found.excluding_unknown == found.including_unknown == pytest.approx(said ** (-1 / 3), rel=1e-5)
+    assert (
+        found.excluding_unknown
+        == found.including_unknown
+        == pytest.approx(said ** (-1 / 3), rel=1e-5)
+    )
     assert perplexity(model, [[], ["a", "b"], []]) == found
     assert perplexity(model, [["a", "zebra"]]).num_unknown == 1
 
@@ -119,8 +132,13 @@ words = st.text("abcde", min_size=1, max_size=2)
 
 
 @settings(max_examples=30, deadline=None)
-@given(sentences=st.lists(st.lists(words, max_size=7), min_size=1, max_size=40), order=st.integers(2, 5))
-def test_every_context_sums_to_one(sentences: Sentences, order: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    sentences=st.lists(st.lists(words, max_size=7), min_size=1, max_size=40),
+    order=st.integers(2, 5),
+)
+def test_every_context_sums_to_one(
+    sentences: Sentences, order: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     if not any(sentences):
         sentences = [["a"]]
     model = built(tmp_path_factory.mktemp("lm") / "lm.arpa", sentences, order)
@@ -155,7 +173,10 @@ def test_a_better_fitting_text_is_less_perplexing(tmp_path: Path) -> None:
     draws = random.Random(2)
     shuffled = [draws.sample(s, len(s)) for s in toy(100, seed=5)]
     uniform = len(model.words)
-    assert perplexity(model, toy(100, seed=5)).including_unknown < perplexity(model, shuffled).including_unknown
+    assert (
+        perplexity(model, toy(100, seed=5)).including_unknown
+        < perplexity(model, shuffled).including_unknown
+    )
     assert perplexity(model, toy(100, seed=5)).including_unknown < uniform
 
 
@@ -171,7 +192,9 @@ def test_a_better_fitting_text_is_less_perplexing(tmp_path: Path) -> None:
         ([[""]], 3, "'' cannot be a word"),
     ],
 )
-def test_what_cannot_be_estimated_is_refused(sentences: Sentences, order: int, message: str) -> None:
+def test_what_cannot_be_estimated_is_refused(
+    sentences: Sentences, order: int, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         estimate(sentences, order)
 
@@ -185,7 +208,9 @@ GOOD = (
 def test_files_of_others_are_read(tmp_path: Path) -> None:
     """Comments before the data, Windows line ends, spaces for tabs, a model without <unk>."""
     path = tmp_path / "lm.arpa"
-    path.write_text("made by hand\n" + GOOD.replace("-1\t<unk>\n", "").replace("1=3", "1=2").replace("\t", " "))
+    path.write_text(
+        "made by hand\n" + GOOD.replace("-1\t<unk>\n", "").replace("1=3", "1=2").replace("\t", " ")
+    )
     model = read_arpa(path)
     assert model.order == 2
     assert model.log10_prob("a", ("a",)) == -0.1
@@ -212,7 +237,9 @@ def test_files_of_others_are_read(tmp_path: Path) -> None:
         ("\\data\\\n\\1-grams:\n", "0 lengths"),
     ],
 )
-def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+def test_a_damaged_file_is_refused_with_its_line(
+    tmp_path: Path, content: str, message: str
+) -> None:
     path = tmp_path / "lm.arpa"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):

@@ -51,7 +51,9 @@ def test_folder_of_any_nesting(tmp_path: Path) -> None:
     assert not manifest.labelled
 
 
-def test_order_of_the_directory_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_of_the_directory_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path, *(f"{k % 3}/{k}.wav" for k in range(30)))
     expected = scan(tmp_path)
     walk = os.walk
@@ -72,7 +74,13 @@ def test_equal_stems_keep_their_suffix(tmp_path: Path) -> None:
 
 
 def test_hostile_names_survive_and_round_trip(tmp_path: Path) -> None:
-    names = [b"new\nline.wav", b"'\"$(touch x);`.wav", b"-rf.wav", b"\xff\xfe.wav", "é\u2028.wav".encode()]
+    names = [
+        b"new\nline.wav",
+        b"'\"$(touch x);`.wav",
+        b"-rf.wav",
+        b"\xff\xfe.wav",
+        "é\u2028.wav".encode(),
+    ]
     names += [b"n" * 251 + b".wav", b"| cat.wav", b" spaces \t.wav"]
     for name in names:
         path = os.path.join(os.fsencode(tmp_path / "audio"), name)
@@ -154,17 +162,32 @@ def test_metadata_csv_below_gives_its_folder_as_split(
     # What a table names by way of a link is not left out.
     (tmp_path / "train/link").symlink_to("real")
     touch(tmp_path, "train/real/z.wav")
-    lines(tmp_path / "train" / "metadata.csv", f"file_name,{column}", "link/z.wav,one", "unlisted.wav,two")
+    lines(
+        tmp_path / "train" / "metadata.csv",
+        f"file_name,{column}",
+        "link/z.wav,one",
+        "unlisted.wav,two",
+    )
     assert len(scan(tmp_path).records) == 4
     assert "left out" not in capsys.readouterr().err
 
 
 def test_librispeech_tree(tmp_path: Path) -> None:
-    lines(tmp_path / "train-clean-100/19/198/19-198.trans.txt", "19-198-0000 NORTHANGER ABBEY", "19-198-0001 GONE")
+    lines(
+        tmp_path / "train-clean-100/19/198/19-198.trans.txt",
+        "19-198-0000 NORTHANGER ABBEY",
+        "19-198-0001 GONE",
+    )
     lines(tmp_path / "dev-clean/84/1/84-1.trans.txt", "84-1-0000 GO")
     touch(tmp_path, "train-clean-100/19/198/19-198-0000.flac", "dev-clean/84/1/84-1-0000.flac")
     assert scan(tmp_path).records == (
-        Record("dev-clean/84/1/84-1-0000", "dev-clean/84/1/84-1-0000.flac", text="GO", speaker="84", split="dev"),
+        Record(
+            "dev-clean/84/1/84-1-0000",
+            "dev-clean/84/1/84-1-0000.flac",
+            text="GO",
+            speaker="84",
+            split="dev",
+        ),
         Record(
             "train-clean-100/19/198/19-198-0000",
             "train-clean-100/19/198/19-198-0000.flac",
@@ -186,10 +209,19 @@ def test_librispeech_tree(tmp_path: Path) -> None:
 def test_jsonl(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "m.jsonl",
-        json.dumps({"audio_filepath": "a.wav", "duration": 2, "text": "x y", "offset": 1.5, "lang": "en"}),
+        json.dumps(
+            {"audio_filepath": "a.wav", "duration": 2, "text": "x y", "offset": 1.5, "lang": "en"}
+        ),
         "",
         json.dumps({"audio_filepath": "a.wav", "duration": 1.25, "offset": 0, "speaker": 7}),
-        json.dumps({"audio_filepath": str(tmp_path / "b.wav"), "id": "mine", "text": "", "split": "holdout"}),
+        json.dumps(
+            {
+                "audio_filepath": str(tmp_path / "b.wav"),
+                "id": "mine",
+                "text": "",
+                "split": "holdout",
+            }
+        ),
     )
     assert scan(path).records == (
         Record("a@0", "a.wav", duration_s=1.25, speaker="7"),
@@ -273,8 +305,12 @@ def test_kaldi(tmp_path: Path) -> None:
 
 def test_a_table_of_parts_of_files_is_refused(tmp_path: Path) -> None:
     """The times were passed over: the text of a part stood for the whole file."""
-    table = lines(tmp_path / "metadata.csv", "file_name,text,start,end", "a.wav,one,0,2", "b.wav,two,2,4")
-    with pytest.raises(ManifestError, match=r"csv:1: a column 'start'.*JSONL manifest with offset and duration"):
+    table = lines(
+        tmp_path / "metadata.csv", "file_name,text,start,end", "a.wav,one,0,2", "b.wav,two,2,4"
+    )
+    with pytest.raises(
+        ManifestError, match=r"csv:1: a column 'start'.*JSONL manifest with offset and duration"
+    ):
         scan(table)
 
 
@@ -304,7 +340,9 @@ def test_fairseq(tmp_path: Path) -> None:
     audio = tmp_path / "audio"
     audio.mkdir()
     table = lines(tmp_path / "valid.tsv", str(audio), "a/1.wav\t16000", "2.wav\t32000")
-    assert scan(table) == Manifest(audio, (Record("2", "2.wav", split="dev"), Record("a/1", "a/1.wav", split="dev")))
+    assert scan(table) == Manifest(
+        audio, (Record("2", "2.wav", split="dev"), Record("a/1", "a/1.wav", split="dev"))
+    )
     lines(tmp_path / "valid.ltr", "h i | y o u |", "g o |")
     assert [r.text for r in scan(table).records] == ["go", "hi you"]
     lines(tmp_path / "valid.wrd", "one word", "two")
@@ -322,7 +360,9 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 records = st.builds(
     Record,
     id=words.filter(bool),
-    audio=st.lists(st.text("ab c'\"|\n\udcffé", min_size=1, max_size=6), min_size=1, max_size=3).map("/".join),
+    audio=st.lists(
+        st.text("ab c'\"|\n\udcffé", min_size=1, max_size=6), min_size=1, max_size=3
+    ).map("/".join),
     offset_s=st.floats(0, 1e6),
     duration_s=st.none() | st.floats(1e-3, 1e6),
     text=st.none() | words,
@@ -357,11 +397,19 @@ def test_jsonl_elsewhere(tmp_path: Path) -> None:
 def small(tmp_path: Path) -> Manifest:
     for k in range(4):
         (tmp_path / "audio").mkdir(exist_ok=True)
-        write_wav(tmp_path / "audio" / f"some file {k}.wav", np.zeros(8000 + 80 * k, np.float32), 8000)
+        write_wav(
+            tmp_path / "audio" / f"some file {k}.wav", np.zeros(8000 + 80 * k, np.float32), 8000
+        )
     return Manifest(
         tmp_path / "audio",
         tuple(
-            Record(f"some file {k}", f"some file {k}.wav", text=f"text {k}", speaker="a b", split="train")
+            Record(
+                f"some file {k}",
+                f"some file {k}.wav",
+                text=f"text {k}",
+                speaker="a b",
+                split="train",
+            )
             for k in range(4)
         ),
     )
@@ -370,15 +418,20 @@ def small(tmp_path: Path) -> Manifest:
 def test_kaldi_out(tmp_path: Path, small: Manifest) -> None:
     write_kaldi(small, tmp_path / "train")
     back = scan(tmp_path / "train", root=small.root)
-    expected = tuple(replace(r, id=r.id.replace(" ", "%20"), speaker="a%20b") for r in small.records)
+    expected = tuple(
+        replace(r, id=r.id.replace(" ", "%20"), speaker="a%20b") for r in small.records
+    )
     assert back.records == expected
     parts = replace(
-        small, records=tuple(replace(r, offset_s=0.25 * k, duration_s=0.5) for k, r in enumerate(small.records))
+        small,
+        records=tuple(
+            replace(r, offset_s=0.25 * k, duration_s=0.5) for k, r in enumerate(small.records)
+        ),
     )
     write_kaldi(parts, tmp_path / "parts")
-    assert [(r.offset_s, r.duration_s) for r in scan(tmp_path / "parts", root=small.root).records] == [
-        (0.25 * k, 0.5) for k in range(4)
-    ]
+    assert [
+        (r.offset_s, r.duration_s) for r in scan(tmp_path / "parts", root=small.root).records
+    ] == [(0.25 * k, 0.5) for k in range(4)]
     with pytest.raises(ManifestError, match="rename"):
         write_kaldi(replace(small, records=(Record("x", "a|"),)), tmp_path / "bad")
 
@@ -399,7 +452,9 @@ def test_fairseq_out(tmp_path: Path, small: Manifest) -> None:
 
 
 def unsplit(count: int, speaker: Callable[[int], str | None]) -> Manifest:
-    return Manifest(Path("r"), tuple(Record(f"{k:05d}", f"{k}.wav", speaker=speaker(k)) for k in range(count)))
+    return Manifest(
+        Path("r"), tuple(Record(f"{k:05d}", f"{k}.wav", speaker=speaker(k)) for k in range(count))
+    )
 
 
 def test_shares_come_out_about_right_and_no_split_is_empty() -> None:
@@ -411,12 +466,17 @@ def test_shares_come_out_about_right_and_no_split_is_empty() -> None:
             small = split_manifest(unsplit(count, lambda k, n=speakers: f"s{k % n}"))  # type: ignore[misc]
             assert {r.split for r in small.records} == {"train", "dev", "test"}
     assert {r.split for r in split_manifest(unsplit(9, lambda k: None), 0, 0).records} == {"train"}
-    assert {r.split for r in split_manifest(unsplit(9, lambda k: None), 0.1, 0).records} == {"train", "dev"}
+    assert {r.split for r in split_manifest(unsplit(9, lambda k: None), 0.1, 0).records} == {
+        "train",
+        "dev",
+    }
 
 
 @given(st.integers(3, 30), st.integers(1, 60), st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
-def test_speakers_stay_whole_and_order_does_not_matter(speakers: int, count: int, dice: random.Random) -> None:
+def test_speakers_stay_whole_and_order_does_not_matter(
+    speakers: int, count: int, dice: random.Random
+) -> None:
     manifest = unsplit(count, lambda k: f"speaker {k % speakers}")
     listed = [replace(r, split="test") if dice.random() < 0.1 else r for r in manifest.records]
     divided = {r.id: r for r in split_manifest(replace(manifest, records=tuple(listed))).records}
@@ -437,7 +497,9 @@ def test_speakers_stay_whole_and_order_does_not_matter(speakers: int, count: int
 def test_parts_of_a_file_stay_together(files: int, parts: int) -> None:
     """A part of a programme in test knows the voice, the room and the text of those in train."""
     records = tuple(
-        Record(f"{n}@{k}", f"{n}.wav", float(k), 1.0, text=f"{n} {k}") for n in range(files) for k in range(parts)
+        Record(f"{n}@{k}", f"{n}.wav", float(k), 1.0, text=f"{n} {k}")
+        for n in range(files)
+        for k in range(parts)
     )
     divided = split_manifest(Manifest(Path("r"), records)).records
     found: dict[str, set[str | None]] = {}
@@ -457,18 +519,28 @@ def test_shares_out_of_range() -> None:
 
 def test_a_recording_without_a_transcript_measures_nothing() -> None:
     """Of a table that was filled in for a third, test was a recording without a text."""
-    records = tuple(Record(f"r{n:03}", f"r{n:03}.wav", text="a" if n % 3 == 0 else None) for n in range(90))
+    records = tuple(
+        Record(f"r{n:03}", f"r{n:03}.wav", text="a" if n % 3 == 0 else None) for n in range(90)
+    )
     split = split_manifest(Manifest(Path(), records)).records
     assert {record.split for record in split if record.text is None} == {"train"}
     assert {record.split for record in split if record.text} == {"train", "dev", "test"}
     silent = tuple(Record(f"r{n:03}", f"r{n:03}.wav") for n in range(90))
-    assert {record.split for record in split_manifest(Manifest(Path(), silent)).records} == {"train", "dev", "test"}
+    assert {record.split for record in split_manifest(Manifest(Path(), silent)).records} == {
+        "train",
+        "dev",
+        "test",
+    }
 
 
 def test_no_silent_recording_of_who_is_measured_is_learned_from() -> None:
     """Of a table that was filled in for half, recordings of the test speakers went to train."""
     speakers = "abcdefghijklmnopqrst"
-    half = [Record(f"{s}{k}", f"{s}{k}.wav", speaker=s, text="a" if k else None) for s in speakers for k in range(2)]
+    half = [
+        Record(f"{s}{k}", f"{s}{k}.wav", speaker=s, text="a" if k else None)
+        for s in speakers
+        for k in range(2)
+    ]
     # A table's own split counts as much, and so does a whole file of which parts are in test.
     given = [
         Record("x0", "x0.wav", speaker="x", text="a", split="test"),

@@ -11,8 +11,8 @@ from speechssl.encoder.context import Visible
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.errors import ConfigError
 from speechssl.pretraining.masked_prediction import (
-    Decoder,
-    DecoderConfig,
+    MaskDecoder,
+    MaskDecoderConfig,
     MaskedFrames,
     draw_masks,
     make_decoder,
@@ -47,10 +47,12 @@ def test_an_utterance_with_too_few_masked_frames_has_none_to_answer_for() -> Non
     assert masked.valid.sum(1).tolist() == [m if m >= most else 0 for m in masked.mask.sum(1)]
 
 
-def context(layers: int, frames: Tensor, counts: Tensor, masked: MaskedFrames, everywhere: bool = False) -> Tensor:
+def context(
+    layers: int, frames: Tensor, counts: Tensor, masked: MaskedFrames, everywhere: bool = False
+) -> Tensor:
     encoder = tiny_encoder("logmel-4")
     torch.manual_seed(1)
-    decoder = make_decoder(16, DecoderConfig(num_layers=layers, kernel=5, groups=4))
+    decoder = make_decoder(16, MaskDecoderConfig(num_layers=layers, kernel=5, groups=4))
     return masked_context(encoder, decoder, frames, counts, masked, everywhere)
 
 
@@ -65,7 +67,9 @@ def test_nothing_of_a_masked_frame_or_of_padding_reaches_the_context(layers: int
     assert torch.equal(context(layers, other, counts, masked)[valid], found[valid])
     changed = frames.clone()
     changed[0][~hidden[0]] += 1.0  # what is visible does reach it
-    assert not torch.allclose(context(layers, changed, counts, masked)[0][valid[0]], found[0][valid[0]], atol=1e-3)
+    assert not torch.allclose(
+        context(layers, changed, counts, masked)[0][valid[0]], found[0][valid[0]], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("layers", [0, 2])
@@ -74,7 +78,9 @@ def test_an_utterance_alone_has_the_context_that_it_has_in_a_batch(layers: int) 
     together = context(layers, frames, torch.tensor(COUNTS), masked, everywhere=True)
     for row, count in enumerate(COUNTS):
         own = draw_masks([count], count, MASK, [np.random.default_rng(row)])
-        alone = context(layers, frames[row : row + 1, :count], torch.tensor([count]), own, everywhere=True)
+        alone = context(
+            layers, frames[row : row + 1, :count], torch.tensor([count]), own, everywhere=True
+        )
         assert torch.allclose(together[row, :count], alone[0], atol=1e-5)
 
 
@@ -82,15 +88,17 @@ def test_an_utterance_alone_has_the_context_that_it_has_in_a_batch(layers: int) 
 def test_everywhere_holds_what_is_asked_for_at_the_masked_frames(layers: int) -> None:
     masked, frames, counts = drawn(), torch.randn(4, 22, 8), torch.tensor(COUNTS)
     asked = context(layers, frames, counts, masked).flatten(0, 1)[masked.places]
-    everywhere = context(layers, frames, counts, masked, everywhere=True).flatten(0, 1)[masked.slots]
+    everywhere = context(layers, frames, counts, masked, everywhere=True).flatten(0, 1)[
+        masked.slots
+    ]
     assert torch.allclose(asked, everywhere, atol=1e-5)
 
 
 def test_without_layers_there_is_no_decoder_and_with_them_gaps_are_filled_in_place() -> None:
     assert make_decoder(16, None) is None
-    assert make_decoder(16, DecoderConfig()) is None
+    assert make_decoder(16, MaskDecoderConfig()) is None
     torch.manual_seed(0)
-    decoder = Decoder(16, DecoderConfig(num_layers=1, groups=4))
+    decoder = MaskDecoder(16, MaskDecoderConfig(num_layers=1, groups=4))
     with torch.no_grad():  # a decoder that does nothing but put frames where they belong
         decoder.convs[0].weight.zero_()
         decoder.convs[0].bias.zero_()
@@ -108,18 +116,25 @@ def test_without_layers_there_is_no_decoder_and_with_them_gaps_are_filled_in_pla
 
 def test_gradients_reach_every_part() -> None:
     encoder = tiny_encoder("logmel-4")
-    decoder = make_decoder(16, DecoderConfig(num_layers=2, groups=4))
+    decoder = make_decoder(16, MaskDecoderConfig(num_layers=2, groups=4))
     assert decoder is not None
     inputs = torch.nn.utils.rnn.pad_sequence(noise(encoder.config, [90, 60]), batch_first=True)
     raw, counts = encoder.extract(inputs, torch.tensor([90, 60]))
-    masked = draw_masks(counts.tolist(), raw.shape[1], MASK, [np.random.default_rng(i) for i in range(2)])
+    masked = draw_masks(
+        counts.tolist(), raw.shape[1], MASK, [np.random.default_rng(i) for i in range(2)]
+    )
     masked_context(encoder, decoder, encoder.norm(raw), counts, masked).square().sum().backward()
-    silent = [n for m in (encoder, decoder) for n, p in m.named_parameters() if p.grad is None or not p.grad.any()]
+    silent = [
+        n
+        for m in (encoder, decoder)
+        for n, p in m.named_parameters()
+        if p.grad is None or not p.grad.any()
+    ]
     assert silent == []
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"decoder kernel 8 must be odd"):
-        build(DecoderConfig, {"kernel": 8})
+        build(MaskDecoderConfig, {"kernel": 8})
     with pytest.raises(ConfigError, match=r"decoder.groups 5 must divide the encoder's width, 16"):
-        make_decoder(16, DecoderConfig(num_layers=1, groups=5))
+        make_decoder(16, MaskDecoderConfig(num_layers=1, groups=5))

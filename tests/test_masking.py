@@ -107,7 +107,9 @@ def test_two_spans_at_least() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 80), st.integers(1, 120), st.integers(0, 2**32))
-def test_negatives_are_other_masked_frames_of_the_utterance(num_masked: int, count: int, seed: int) -> None:
+def test_negatives_are_other_masked_frames_of_the_utterance(
+    num_masked: int, count: int, seed: int
+) -> None:
     drawn = sample_negatives(num_masked, count, np.random.default_rng(seed))
     if num_masked < 2:
         assert drawn.shape == (num_masked, 0)
@@ -123,7 +125,10 @@ def test_every_candidate_is_drawn_and_nothing_else() -> None:
     mask = np.array([[1, 1, 0, 1, 0, 1, 1]], dtype=bool)
     frames = np.flatnonzero(mask)
     drawn = sample_negatives(len(frames), 200, np.random.default_rng(7))
-    found = {(0, int(t)): {(0, int(frames[i])) for i in row} for t, row in zip(frames, drawn, strict=True)}
+    found = {
+        (0, int(t)): {(0, int(frames[i])) for i in row}
+        for t, row in zip(frames, drawn, strict=True)
+    }
     assert found == negatives.candidates(mask, [7])
 
 
@@ -134,10 +139,15 @@ def test_negatives_are_uniform_over_the_others() -> None:
         assert counts[position] == 0
         others = np.delete(counts, position)
         chi_square = float(((others - 10_000) ** 2 / 10_000).sum())
-        assert chi_square < 20.5, (position, counts)  # 5 degrees of freedom: exceeded once in a thousand
+        assert chi_square < 20.5, (
+            position,
+            counts,
+        )  # 5 degrees of freedom: exceeded once in a thousand
 
 
-@pytest.mark.parametrize("wrong", [{"prob": 1.2}, {"prob": -0.1}, {"length": 0}, {"min_spans": -1}, {"share": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"prob": 1.2}, {"prob": -0.1}, {"length": 0}, {"min_spans": -1}, {"share": 0.5}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         build(MaskConfig, wrong)

@@ -62,7 +62,11 @@ def planted(old: str, new: str) -> Any:
         ("3 * x", "caught", "tests/test_thing.py::test_double"),
         ("2 * x + 1", "caught", "tests/test_thing.py::test_zero and 1 more"),
         ("x + x", "SURVIVED", ""),
-        ("2 * y", "ERROR", "broken code, not a mistake: tests/test_thing.py::test_zero: NameError: name 'y'"),
+        (
+            "2 * y",
+            "ERROR",
+            "broken code, not a mistake: tests/test_thing.py::test_zero: NameError: name 'y'",
+        ),
         ("2 * (x", "ERROR", "speechssl.thing does not import: SyntaxError"),
         ("2 * x\n\n1 / 0", "ERROR", "speechssl.thing does not import: ZeroDivisionError"),
         ("2 * x\n\ndel double", "ERROR", "no test failed, but pytest ended with 2"),
@@ -76,7 +80,9 @@ def test_only_a_test_that_fails_catches(tree: Path, new: str, result: str, by: s
 
 
 def test_a_fixture_that_fails_catches_nothing(tree: Path) -> None:
-    fixture = "import pytest\n@pytest.fixture(autouse=True)\ndef six():\n    assert double(3) == 6\n"
+    fixture = (
+        "import pytest\n@pytest.fixture(autouse=True)\ndef six():\n    assert double(3) == 6\n"
+    )
     (tree / "tests/test_thing.py").write_text(TEST + fixture)
     outcome = mutate.run_mutant(planted("2 * x", "3 * x"), tree)
     assert outcome.result == "ERROR"
@@ -95,7 +101,9 @@ def test_another_copy_of_the_package_is_noticed(tree: Path) -> None:
 
 @pytest.mark.parametrize(("old", "times"), [("4 * x", 0), ("x", 2)])
 def test_a_mutant_that_does_not_fit_is_named(tree: Path, old: str, times: int) -> None:
-    with pytest.raises(mutate.MutantError, match=rf"1a \(a mistake\): '.*' stands {times} times in {THING}"):
+    with pytest.raises(
+        mutate.MutantError, match=rf"1a \(a mistake\): '.*' stands {times} times in {THING}"
+    ):
         mutate.run_mutant(planted(old, "0"), tree)
 
 
@@ -110,14 +118,18 @@ def test_the_exit_code_is_zero_only_when_all_are_caught(
 ) -> None:
     wrong, same = planted("2 * x", "3 * x"), replace(planted("2 * x", "x + x"), label="2a")
     assert run_main(tree, monkeypatch, wrong) == 0
-    assert capsys.readouterr().out.endswith("planted: 1 of the mistakes in 1 forms; not caught: none\n")
+    assert capsys.readouterr().out.endswith(
+        "planted: 1 of the mistakes in 1 forms; not caught: none\n"
+    )
     assert run_main(tree, monkeypatch, wrong, same) == 1
     shown = capsys.readouterr().out
     assert "tests/test_thing.py::test_double\n" in shown
     assert shown.endswith("planted: 2 of the mistakes in 2 forms; not caught: 2a\n")
     (tree / "tests/test_thing.py").write_text(TEST.replace("== 6", "== 7"))
     assert run_main(tree, monkeypatch, wrong) == 1
-    assert capsys.readouterr().out.startswith("the tests fail without any mistake, so they show nothing: tests/")
+    assert capsys.readouterr().out.startswith(
+        "the tests fail without any mistake, so they show nothing: tests/"
+    )
 
 
 @pytest.mark.slow

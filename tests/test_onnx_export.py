@@ -26,12 +26,23 @@ from speechssl.interop.onnx import (
     output_difference,
 )
 from speechssl.recognition.model import CtcConfig, CtcModel
-from speechssl.text.tokenizers import CharTokenizer, Tokenizer, VocabularyTokenizer, load_tokenizer, train_tokenizer
+from speechssl.text.tokenizers import (
+    CharTokenizer,
+    Tokenizer,
+    VocabularyTokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 # Low rates: frames are few, and rounding to int16 and float16 matters as much.
 WAVEFORM = {"features": {"kind": "waveform", "sample_rate_hz": 2000}}
 LOGMEL = {"features": {"kind": "logmel", "sample_rate_hz": 4000, "num_mels": 6}}
-KINDS = {"base": WAVEFORM, "large": WAVEFORM | {"adapter_width": 4}, "logmel-2": LOGMEL, "logmel-4": LOGMEL}
+KINDS = {
+    "base": WAVEFORM,
+    "large": WAVEFORM | {"adapter_width": 4},
+    "logmel-2": LOGMEL,
+    "logmel-4": LOGMEL,
+}
 
 
 class Exported(NamedTuple):
@@ -69,7 +80,9 @@ def sound(model: CtcModel, more_samples: int, seed: int, level: float = 0.3) -> 
     """So many samples more than one frame needs: a tone that rises and falls, in noise."""
     random = np.random.default_rng(seed)
     length = min_samples(model.encoder.config) + more_samples
-    wave = np.sin(np.cumsum(0.2 + 0.8 * np.sin(np.arange(length) / 900) ** 2)) + 0.3 * random.standard_normal(length)
+    wave = np.sin(
+        np.cumsum(0.2 + 0.8 * np.sin(np.arange(length) / 900) ** 2)
+    ) + 0.3 * random.standard_normal(length)
     return (level * wave).astype(np.float32)
 
 
@@ -83,14 +96,18 @@ def heard(model: CtcModel, recordings: list[NDArray[np.float32]]) -> Batch:
 def assert_close(found: EncoderOutput, expected: EncoderOutput) -> None:
     assert found.num_frames.tolist() == expected.num_frames.tolist()
     for row, count in enumerate(expected.num_frames.tolist()):
-        torch.testing.assert_close(found.hidden[row, :count], expected.hidden[row, :count], atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            found.hidden[row, :count], expected.hidden[row, :count], atol=2e-5, rtol=0
+        )
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [[0], [1], [3000], [2, 0], [700, 41, 3000, 0, 333]], ids=str)
-def test_the_graph_equals_the_model_for_any_length_and_batch(exported: Exported, batch: list[int]) -> None:
+def test_the_graph_equals_the_model_for_any_length_and_batch(
+    exported: Exported, batch: list[int]
+) -> None:
     model = exported.model
     recordings = [sound(model, more, seed) for seed, more in enumerate(batch)]
     with torch.no_grad():
@@ -131,7 +148,11 @@ def test_transcripts_are_those_of_the_package(exported: Exported) -> None:
 
 
 def test_what_is_too_short_has_no_frames_and_harms_nobody(exported: Exported) -> None:
-    recordings = [sound(exported.model, 300, 0), sound(exported.model, -1, 1), np.zeros(0, dtype=np.float32)]
+    recordings = [
+        sound(exported.model, 300, 0),
+        sound(exported.model, -1, 1),
+        np.zeros(0, dtype=np.float32),
+    ]
     log_probs, num_frames = onnx_log_probs(exported.session, recordings)
     assert num_frames[1:].tolist() == [0, 0]
     alone = onnx_log_probs(exported.session, recordings[:1])
@@ -150,18 +171,24 @@ def test_frames_are_counted_exactly_beyond_what_float32_holds(exported: Exported
 
 def test_the_shortest_recording_has_one_frame(exported: Exported) -> None:
     model = exported.model
-    assert model.log_probs(heard(model, [sound(model, 0, 0)])).num_frames.tolist() == [model.config.tokens_per_frame]
+    assert model.log_probs(heard(model, [sound(model, 0, 0)])).num_frames.tolist() == [
+        model.config.tokens_per_frame
+    ]
     units = torch.tensor([len(featurise(sound(model, -1, 0), model.encoder.config.features))])
     assert model.encoder.num_frames(units).tolist() == [0]
 
 
-@pytest.mark.parametrize("config", [FeatureConfig(), FeatureConfig(window_ms=32, hop_ms=20, num_mels=40)], ids=str)
+@pytest.mark.parametrize(
+    "config", [FeatureConfig(), FeatureConfig(window_ms=32, hop_ms=20, num_mels=40)], ids=str
+)
 def test_log_mel_is_the_exact_value_rounded_once(config: FeatureConfig) -> None:
     """In the store and in the graph: both equal numpy's transform in float64, to the last bit."""
     random = np.random.default_rng(0)
     wave = (random.standard_normal(60_000) * np.linspace(0.5, 0, 60_000) ** 2).astype(np.float32)
     window, filters = (table.double().numpy() for table in mel_filters(config))
-    frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float64), config.window)[:: config.hop]
+    frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float64), config.window)[
+        :: config.hop
+    ]
     power = np.abs(np.fft.rfft(frames * window)) ** 2
     expected = np.log(np.maximum(power @ filters, LOG_FLOOR)).astype(np.float16)
     assert (featurise(wave, config) == expected).all()
@@ -174,7 +201,11 @@ def test_log_mel_is_the_exact_value_rounded_once(config: FeatureConfig) -> None:
 
 def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> None:
     folder, model = exported.folder, exported.model
-    assert sorted(path.name for path in folder.iterdir()) == ["about.json", "model.onnx", "tokenizer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "about.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
     assert [path.name for path in folder.parent.iterdir()] == ["onnx"]
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     features = model.encoder.config.features
@@ -219,20 +250,31 @@ def test_the_graph_of_other_weights_is_not_written(
 ) -> None:
     graph = (exported.folder / "model.onnx").read_bytes()
     monkeypatch.setattr(onnx_export, "_write_graph", lambda _, path: path.write_bytes(graph))
-    other = make({4000: "logmel-4", 2000: "base"}[exported.model.encoder.config.features.sample_rate_hz], seed=1)
-    with pytest.raises(CheckpointError, match=r"^the ONNX graph differs from the model by [\d.infe+-]+ in log-prob"):
+    other = make(
+        {4000: "logmel-4", 2000: "base"}[exported.model.encoder.config.features.sample_rate_hz],
+        seed=1,
+    )
+    with pytest.raises(
+        CheckpointError, match=r"^the ONNX graph differs from the model by [\d.infe+-]+ in log-prob"
+    ):
         export_onnx(other, tmp_path / "onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize(("difference", "good"), [(0.99e-4, True), (1.01e-4, False), (float("nan"), False)])
-def test_the_tolerance_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float, good: bool) -> None:
+@pytest.mark.parametrize(
+    ("difference", "good"), [(0.99e-4, True), (1.01e-4, False), (float("nan"), False)]
+)
+def test_the_tolerance_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float, good: bool
+) -> None:
     monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: difference)
     if good:
         assert export_onnx(make("base"), tmp_path / "onnx") == difference
     else:
-        with pytest.raises(CheckpointError, match=r"allowed are 0\.0001; nothing was written: try another version"):
+        with pytest.raises(
+            CheckpointError, match=r"allowed are 0\.0001; nothing was written: try another version"
+        ):
             export_onnx(make("base"), tmp_path / "onnx")
         assert list(tmp_path.iterdir()) == []
 
@@ -264,7 +306,9 @@ def test_an_existing_path_is_refused(tmp_path: Path, there: str) -> None:
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "gone")
-    with pytest.raises(ConfigError, match=r"onnx exists already: give the export another folder, or remove"):
+    with pytest.raises(
+        ConfigError, match=r"onnx exists already: give the export another folder, or remove"
+    ):
         export_onnx(make("base"), path)
     assert [p.name for p in tmp_path.iterdir()] == ["onnx"]
 
@@ -279,7 +323,9 @@ def test_what_a_killed_export_left_is_no_obstacle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     message = rf"^ONNX export needs {name}, which is missing: pip install 'speechssl\[convert\]'$"
     with pytest.raises(ConfigError, match=message):

@@ -46,7 +46,9 @@ def test_the_peak_scales_every_rate() -> None:
     for config in (LINEAR, TRI_STAGE):
         halved = config.model_copy(update={"lr": 0.5})
         for step in range(100):
-            assert learning_rate(step, 100, halved) == pytest.approx(learning_rate(step, 100, config) / 2)
+            assert learning_rate(step, 100, halved) == pytest.approx(
+                learning_rate(step, 100, config) / 2
+            )
 
 
 @given(
@@ -96,7 +98,12 @@ def test_updates_equal_adam_with_decoupled_decay_written_out() -> None:
 
 def test_defaults_are_the_papers() -> None:
     group = make_optimizer([nn.Parameter(torch.zeros(1))], OptimConfig()).param_groups[0]
-    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (5e-4, (0.9, 0.98), 1e-6, 0.01)
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (
+        5e-4,
+        (0.9, 0.98),
+        1e-6,
+        0.01,
+    )
     assert OptimConfig().warmup == 0.08
 
 

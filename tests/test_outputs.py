@@ -12,7 +12,15 @@ import pytest
 from speechssl.errors import ConfigError
 from speechssl.transcription import output_folder as outputs_module
 from speechssl.transcription.formats import FORMATS, CueLimits
-from speechssl.transcription.output_folder import DONE, MADE_BY, STDIN, Outputs, claim, outcome, plan_outputs
+from speechssl.transcription.output_folder import (
+    DONE,
+    MADE_BY,
+    STDIN,
+    Outputs,
+    claim,
+    outcome,
+    plan_outputs,
+)
 from speechssl.transcription.transcript import Failure, Transcript
 
 
@@ -24,7 +32,12 @@ def inputs(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def plan(paths: Sequence[Path], formats: str = "txt", folder: Path | None = None, spool: Path = Path("no")) -> Outputs:
+def plan(
+    paths: Sequence[Path],
+    formats: str = "txt",
+    folder: Path | None = None,
+    spool: Path = Path("no"),
+) -> Outputs:
     return plan_outputs(paths, formats.split(","), CueLimits(), folder, spool)
 
 
@@ -36,7 +49,9 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     outputs = plan([inputs, inputs / "a.wav"], "txt,json", tmp_path / "out")
     assert outputs.files == (inputs / "a.wav", inputs / "deep/a.wav")  # each once
     assert [outputs.put(said(path)) for path in outputs.files] == ["", ""]
-    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav.*"))
+    written = sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav.*")
+    )
     assert written == [f"{name}.wav.{kind}" for name in ("a", "deep/a") for kind in ("json", "txt")]
 
     def waiting() -> list[Path]:
@@ -51,7 +66,9 @@ def test_files_mirror_the_inputs(inputs: Path, tmp_path: Path) -> None:
     assert inputs / "link.wav" in waiting()
 
 
-def test_a_recording_that_changes_while_it_is_read_is_read_again(inputs: Path, tmp_path: Path) -> None:
+def test_a_recording_that_changes_while_it_is_read_is_read_again(
+    inputs: Path, tmp_path: Path
+) -> None:
     outputs = plan([inputs / "a.wav"], "txt", tmp_path / "out")
     (inputs / "a.wav").write_bytes(b"longer")
     outputs.put(said(inputs / "a.wav"))
@@ -66,10 +83,16 @@ def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_
     outputs.put(said(first))
     assert plan([first], "txt", out).waiting() == []
     second.write_bytes(b"other")
-    with pytest.raises(ConfigError, match=r"out/a\.wav\.txt would be of .*deep/a\.wav, and is of .*in/a\.wav: give"):
+    with pytest.raises(
+        ConfigError, match=r"out/a\.wav\.txt would be of .*deep/a\.wav, and is of .*in/a\.wav: give"
+    ):
         plan([second], "txt", out).waiting()
-    assert plan([inputs], "txt", out).waiting() == [second]  # under their common folder they do not meet
-    second.write_bytes(first.read_bytes())  # of one size and time, as an archive's may be, and yet another
+    assert plan([inputs], "txt", out).waiting() == [
+        second
+    ]  # under their common folder they do not meet
+    second.write_bytes(
+        first.read_bytes()
+    )  # of one size and time, as an archive's may be, and yet another
     os.utime(second, ns=(first.stat().st_mtime_ns,) * 2)
     with pytest.raises(ConfigError, match="would be of"):
         plan([second], "txt", out).waiting()
@@ -77,7 +100,9 @@ def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_
     with pytest.raises(ConfigError, match="would be of"):
         plan([second], "txt", tmp_path / "link").waiting()
     elsewhere = inputs.rename(tmp_path / "moved")
-    assert plan([elsewhere / "a.wav"], "txt", out).waiting() == []  # nor does a name that is gone stand in the way
+    assert (
+        plan([elsewhere / "a.wav"], "txt", out).waiting() == []
+    )  # nor does a name that is gone stand in the way
 
 
 def test_each_format_is_of_a_recording_of_its_own(inputs: Path, tmp_path: Path) -> None:
@@ -131,11 +156,15 @@ def test_what_a_kill_cut_off_is_made_again(inputs: Path, tmp_path: Path) -> None
     assert outputs.waiting() == [outputs.files[1]]
     outputs.put(said(outputs.files[1]))
     assert outputs.waiting() == []
-    (tmp_path / "out" / DONE).write_bytes(b'[]\n{"file": 1}\n{"file": "a.wav.txt", "input": "x"}\n\xff')
+    (tmp_path / "out" / DONE).write_bytes(
+        b'[]\n{"file": 1}\n{"file": "a.wav.txt", "input": "x"}\n\xff'
+    )
     assert outputs.waiting() == list(outputs.files)
 
 
-def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(inputs: Path, tmp_path: Path) -> None:
+def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(
+    inputs: Path, tmp_path: Path
+) -> None:
     outputs, made = plan([inputs], "txt", tmp_path / "out"), [{"model": "a"}, {"model": "b"}]
     claim(tmp_path / "out", made[0], force=False)
     for path in outputs.files:
@@ -153,7 +182,9 @@ def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     claim(tmp_path, made, force=False)
     claim(tmp_path, made, force=False)
     for other in ({"model": "a"}, {"model": "c", "language_model": "b"}):
-        with pytest.raises(ConfigError, match="holds transcripts of another model or language model: give another"):
+        with pytest.raises(
+            ConfigError, match="holds transcripts of another model or language model: give another"
+        ):
             claim(tmp_path, other, force=False)
     claim(tmp_path, {"model": "a"}, force=True)
     claim(tmp_path, {"model": "a"}, force=False)
@@ -190,9 +221,18 @@ def test_standard_input_is_read_once_and_shown_as_given(
 def test_the_report_has_what_became_of_a_file(inputs: Path) -> None:
     path = inputs / "a.wav"
     outputs = plan([path])
-    assert outcome(outputs, path, said(path)) == {"path": str(path), "status": "done", "duration_s": 1.5, "words": 2}
+    assert outcome(outputs, path, said(path)) == {
+        "path": str(path),
+        "status": "done",
+        "duration_s": 1.5,
+        "words": 2,
+    }
     assert outcome(outputs, path, None) == {"path": str(path), "status": "done before"}
-    assert outcome(outputs, path, Failure(str(path), "why")) == {"path": str(path), "status": "failed", "error": "why"}
+    assert outcome(outputs, path, Failure(str(path), "why")) == {
+        "path": str(path),
+        "status": "failed",
+        "error": "why",
+    }
 
 
 @pytest.mark.parametrize(

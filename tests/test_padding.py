@@ -15,7 +15,11 @@ def test_windows_are_as_many_as_lie_inside(length: int, kernel: int, stride: int
 
 
 def test_valid_units_come_first() -> None:
-    assert valid_mask(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    assert valid_mask(torch.tensor([2, 0, 3]), 3).tolist() == [
+        [True, True, False],
+        [False] * 3,
+        [True] * 3,
+    ]
 
 
 def test_nothing_in_the_padding_gets_through() -> None:
@@ -23,7 +27,9 @@ def test_nothing_in_the_padding_gets_through() -> None:
     rows[0, 1], rows[1, 1] = float("nan"), float("inf")
     found = zero_padding(rows, torch.tensor([1, 1]))
     assert found.tolist() == [[1.0, 0.0], [3.0, 0.0]]
-    assert torch.equal(zero_padding(rows[..., None].expand(-1, -1, 3), torch.tensor([1, 1]))[..., 2], found)
+    assert torch.equal(
+        zero_padding(rows[..., None].expand(-1, -1, 3), torch.tensor([1, 1]))[..., 2], found
+    )
 
 
 def test_inputs_are_normalised_over_their_valid_part() -> None:

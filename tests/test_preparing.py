@@ -24,7 +24,7 @@ from speechssl.config import build
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest, Record, write_jsonl
 from speechssl.data.prepare import PrepareConfig, PrepareReport, prepare
-from speechssl.data.shards import Piece, Task, join_pieces
+from speechssl.data.shards import ShardJob, ShardPart, join_parts
 from speechssl.data.store import Store
 from speechssl.errors import AudioError, ConfigError, ManifestError
 
@@ -32,14 +32,22 @@ RATE = 16_000
 WAVEFORM = PrepareConfig(features=FeatureConfig(kind="waveform"))
 
 
-def talk(pattern: list[tuple[float, float]], rate: int = RATE, seed: int = 0) -> NDArray[np.float32]:
+def talk(
+    pattern: list[tuple[float, float]], rate: int = RATE, seed: int = 0
+) -> NDArray[np.float32]:
     """Noise of the given (level, seconds), end to end."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([level * rng.standard_normal(round(s * rate)) for level, s in pattern]).astype(np.float32)
+    return np.concatenate(
+        [level * rng.standard_normal(round(s * rate)) for level, s in pattern]
+    ).astype(np.float32)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def adds_up(report: PrepareReport) -> None:
@@ -65,10 +73,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_sample_is_accounted_for(corpus: Path, tmp_path: Path) -> None:
     hours: list[float] = []
-    report = prepare(corpus, tmp_path / "s", WAVEFORM, progress=lambda done, total: hours.append(done))
+    report = prepare(
+        corpus, tmp_path / "s", WAVEFORM, progress=lambda done, total: hours.append(done)
+    )
     adds_up(report)
     assert report.total.samples == sum(len(load_audio(p)) for p in corpus.rglob("*.*"))
-    assert (report.num_files, report.num_rejected, report.too_many_bad, report.all_bad) == (12, 0, False, False)
+    assert (report.num_files, report.num_rejected, report.too_many_bad, report.all_bad) == (
+        12,
+        0,
+        False,
+        False,
+    )
     assert hours == sorted(hours)
     assert hours[-1] == pytest.approx(report.rows()[0][4])
     store = Store(tmp_path / "s")
@@ -104,7 +119,10 @@ def test_a_long_file_goes_window_by_window(tmp_path: Path, monkeypatch: pytest.M
     pieces = prepare(tmp_path / "a", tmp_path / "pieces", config)
     adds_up(pieces)
     assert pieces.total == whole.total or pieces.total.samples == whole.total.samples
-    ids = [{Store(tmp_path / n).record(k).id for k in range(len(Store(tmp_path / n)))} for n in ("whole", "pieces")]
+    ids = [
+        {Store(tmp_path / n).record(k).id for k in range(len(Store(tmp_path / n)))}
+        for n in ("whole", "pieces")
+    ]
     assert len(ids[0] & ids[1]) > 0.9 * len(ids[0])  # windows hardly show
 
 
@@ -153,7 +171,9 @@ def test_planted_faults_are_the_reject_list(tmp_path: Path, shard_files: int) ->
         write_wav(corpus / f"good{k:02d}.wav", talk([(0.1, 2.5)], seed=k), RATE)
     config = PrepareConfig(max_duration_s=60, shard_files=shard_files)
     report = prepare(corpus, tmp_path / "s", config)
-    rejects = [json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()]
+    rejects = [
+        json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()
+    ]
     assert {r["audio"]: r["reason"] for r in rejects} == planted
     assert all(r["id"] and r["detail"] for r in rejects)
     adds_up(report)
@@ -187,7 +207,9 @@ def test_only_bad_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["waveform", "logmel"])
 def test_labelled_utterances_stay_whole(tmp_path: Path, kind: str) -> None:
-    samples = {f"{k:02d}": talk([(1e-6, 1), (0.1, 0.5 + k / 10), (1e-6, 2)], seed=k) for k in range(20)}
+    samples = {
+        f"{k:02d}": talk([(1e-6, 1), (0.1, 0.5 + k / 10), (1e-6, 2)], seed=k) for k in range(20)
+    }
     for name, one in samples.items():
         write_wav(tmp_path / f"{name}.wav", one, RATE)
     records = tuple(Record(n, f"{n}.wav", text=f"words {n}", speaker="s") for n in samples)
@@ -203,7 +225,9 @@ def test_labelled_utterances_stay_whole(tmp_path: Path, kind: str) -> None:
         assert (chunk.text, chunk.offset_s, chunk.speaker) == (f"words {chunk.id}", 0.0, "s")
         expected = featurise(load_audio(tmp_path / chunk.audio), config.features)
         np.testing.assert_array_equal(store.array(k), expected)
-    all_train = prepare(Manifest(tmp_path, records), tmp_path / "t", replace_config(config, dev=0.0, test=0.0))
+    all_train = prepare(
+        Manifest(tmp_path, records), tmp_path / "t", replace_config(config, dev=0.0, test=0.0)
+    )
     assert Store(tmp_path / "t").splits == ("train",)
     assert all_train.kept == report.kept
 
@@ -232,7 +256,9 @@ def test_parts_of_a_file(tmp_path: Path) -> None:
         expected = featurise(whole[start : start + chunk.num_samples], config.features)
         np.testing.assert_allclose(array.astype(np.float32), expected.astype(np.float32), atol=0.02)
     assert chunks["b"][0].num_samples == 70.25 * RATE
-    rejects = [json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()]
+    rejects = [
+        json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()
+    ]
     assert {r["id"]: r["reason"] for r in rejects} == {
         "d": "outside the file",
         "e": "outside the file",
@@ -251,7 +277,9 @@ def test_peaks_above_one_are_scaled_not_clipped(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", loud, RATE, subtype="FLOAT")
     report = prepare(scan(tmp_path), tmp_path / "s", WAVEFORM)
     assert report.num_scaled == 1
-    np.testing.assert_allclose(Store(tmp_path / "s").array(0) / 32768, loud / np.abs(loud).max(), atol=1e-4)
+    np.testing.assert_allclose(
+        Store(tmp_path / "s").array(0) / 32768, loud / np.abs(loud).max(), atol=1e-4
+    )
 
 
 def test_digital_silence_is_dropped_as_silence(tmp_path: Path) -> None:
@@ -276,23 +304,27 @@ def test_processes_do_not_change_a_byte(corpus: Path, tmp_path: Path) -> None:
     assert names == tables | {f"shard-{k:05d}.bin" for k in range(6)}
 
 
-def test_a_shard_divided_among_processes_has_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_divided_among_processes_has_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus, config = tmp_path / "corpus", PrepareConfig(max_duration_s=60)
     corpus.mkdir()
     planted = damage(corpus)
     for k in range(20):
         write_wav(corpus / f"good{k:02d}.wav", talk([(0.1, 2.5)], seed=k), RATE)
     first = prepare(corpus, tmp_path / "one", config)
-    monkeypatch.setattr("speechssl.data.shards.PIECE_FILES", 5)
+    monkeypatch.setattr("speechssl.data.shards.PART_FILES", 5)
     joined: list[int] = []
 
-    def counted(task: Task, pieces: list[Piece]) -> None:
+    def counted(task: ShardJob, pieces: list[ShardPart]) -> None:
         joined.append(len(pieces))
-        join_pieces(task, pieces)
+        join_parts(task, pieces)
 
-    monkeypatch.setattr("speechssl.data.prepare.join_pieces", counted)
+    monkeypatch.setattr("speechssl.data.prepare.join_parts", counted)
     hours: list[float] = []
-    second = prepare(corpus, tmp_path / "two", config, jobs=2, progress=lambda done, total: hours.append(done))
+    second = prepare(
+        corpus, tmp_path / "two", config, jobs=2, progress=lambda done, total: hours.append(done)
+    )
     assert joined == [6]  # 32 files
     assert second == first
     assert second.num_reject_lines == len(planted)
@@ -330,26 +362,48 @@ def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path)
     else:
         pytest.fail("workers outlive their parent")
     assert not (out / "store.json").exists(), "the kill came too late to test anything"
-    made = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("*.json") if path.name != "plan.json"}
+    made = {
+        path: path.stat().st_mtime_ns
+        for path in (out / "parts").glob("*.json")
+        if path.name != "plan.json"
+    }
     kept = {path.name: (out / f"shard-{path.stem}.bin").stat().st_ino for path in made}
     (out / "shard-00005.bin.tmp").write_bytes(b"left over")
     assert prepare(corpus, out, SMALL) == expected
     assert files_of(out) == files_of(tmp_path / "never killed")
-    assert kept == {name: (out / f"shard-{name[:5]}.bin").stat().st_ino for name in kept}  # finished shards stay
+    assert kept == {
+        name: (out / f"shard-{name[:5]}.bin").stat().st_ino for name in kept
+    }  # finished shards stay
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 1.0])
-def test_an_interrupt_of_all_processes_is_one_line(corpus: Path, tmp_path: Path, wait_s: float) -> None:
+def test_an_interrupt_of_all_processes_is_one_line(
+    corpus: Path, tmp_path: Path, wait_s: float
+) -> None:
     """As a terminal sends it: to the workers too, at whatever they are."""
-    command = [sys.executable, "-m", "speechssl.cli", "prepare", str(corpus), str(tmp_path / "s"), "--jobs", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "speechssl.cli",
+        "prepare",
+        str(corpus),
+        str(tmp_path / "s"),
+        "--jobs",
+        "2",
+    ]
     root = Path(__file__).parents[1]
-    run = subprocess.Popen(command, start_new_session=True, cwd=root, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command, start_new_session=True, cwd=root, stderr=subprocess.PIPE, text=True
+    )
     while run.poll() is None and not (tmp_path / "s/parts").exists():  # then the processes start
         time.sleep(0.01)
     time.sleep(wait_s)
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
-    assert (run.returncode, errors) == (130, "speechssl: interrupted: give the command again, without --force\n")
+    assert (run.returncode, errors) == (
+        130,
+        "speechssl: interrupted: give the command again, without --force\n",
+    )
 
 
 def test_an_interrupt_while_the_processes_start_does_not_wait_for_the_corpus(
@@ -377,7 +431,10 @@ def test_an_invented_split_and_sentences_on_both_sides_are_told(
     (folder / "metadata.csv").write_text(same + "\n")
     prepare(folder, tmp_path / "s", SMALL)
     told = capsys.readouterr().err
-    assert "else by file, or by part of fewer files than splits (dev 2, test 1, train 5 recordings)" in told
+    assert (
+        "else by file, or by part of fewer files than splits (dev 2, test 1, train 5 recordings)"
+        in told
+    )
     assert "2 of 2 transcripts of dev are in train too" in told
     assert "1 of 1 transcripts of test are in train too" in told
 
@@ -386,7 +443,9 @@ class KilledError(Exception):
     """Stands for a SIGKILL at one write."""
 
 
-def test_a_kill_before_any_write_is_survived(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_any_write_is_survived(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = prepare(corpus, tmp_path / "never killed", SMALL)
     out, renames = tmp_path / "s", 0
     rename = Path.replace
@@ -461,8 +520,12 @@ def test_settings_that_contradict(corpus: Path, tmp_path: Path) -> None:
 def test_damaged_recordings_are_fourteen_named_rejects(speech_folder: Path, tmp_path: Path) -> None:
     report = prepare(speech_folder / "broken", tmp_path / "s")
     assert report.all_bad
-    rejects = [json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()]
-    assert {r["audio"] for r in rejects} == {path.name for path in (speech_folder / "broken").iterdir()}
+    rejects = [
+        json.loads(line) for line in (tmp_path / "s" / "rejects.jsonl").read_text().splitlines()
+    ]
+    assert {r["audio"] for r in rejects} == {
+        path.name for path in (speech_folder / "broken").iterdir()
+    }
     assert len(rejects) == 14
 
 

@@ -46,14 +46,14 @@ def test_layers_are_those_of_the_encoder_and_nothing_of_it_changes(kind: str) ->
     encoder = tiny_encoder(kind).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     batch = batch_of(noise(encoder.config, [700, 500] if kind == "base" else [90, 60]))
-    layers, num_frames = layer_outputs(encoder, batch.inputs, batch.num_units)
+    layers, num_frames = layer_outputs(encoder, batch.inputs, batch.input_lengths)
     assert encoder.training
     assert len(layers) == 3
-    assert num_frames.tolist() == encoder.num_frames(batch.num_units).tolist()
+    assert num_frames.tolist() == encoder.num_frames(batch.input_lengths).tolist()
     with torch.no_grad():
-        frames, _ = encoder.extract(batch.inputs, batch.num_units)
+        frames, _ = encoder.extract(batch.inputs, batch.input_lengths)
         projected = encoder.projection(encoder.norm(frames))
-        last, _ = encoder.eval()(batch.inputs, batch.num_units)
+        last, _ = encoder.eval()(batch.inputs, batch.input_lengths)
     assert torch.allclose(layers[0], projected)
     expected = encoder.context.norm(layers[-1]) if encoder.config.norm == "pre" else layers[-1]
     assert torch.allclose(expected, last, atol=1e-6)
@@ -66,7 +66,9 @@ def test_log_mel_has_as_many_frames_as_the_encoder_and_padding_changes_none(kind
     encoder = tiny_encoder(kind)
     lengths = [3000, 1700] if kind == "base" else [90, 60]
     utterances = noise(encoder.config, lengths)
-    (together,), counts = log_mel_frames(encoder, batch_of(utterances, more_padding=40, fill=float("nan")))
+    (together,), counts = log_mel_frames(
+        encoder, batch_of(utterances, more_padding=40, fill=float("nan"))
+    )
     for row, count, own in zip(together, counts.tolist(), utterances, strict=True):
         (alone,), _ = log_mel_frames(encoder, batch_of([own]))
         assert alone.shape[1] == count
@@ -92,7 +94,9 @@ def test_tones_are_told_apart_and_the_results_are_complete(letters: Path, tmp_pa
     assert lines[0].split("|")[3].strip() == "log-mel"
 
 
-def test_labels_without_a_relation_to_the_sound_stay_at_chance(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_without_a_relation_to_the_sound_stay_at_chance(
+    letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is measured was not learned from."""
     real = probing._examples
 
@@ -108,7 +112,9 @@ def test_labels_without_a_relation_to_the_sound_stay_at_chance(letters: Path, mo
 
 def test_characters_are_read_better_than_by_chance_and_the_same_twice(labelled_store: Path) -> None:
     """Alone, as ``watch`` does it, the mix learns what it learns beside the layers."""
-    results = [r for r in probe(small_encoder(), {"characters": labelled_store}) if r.system == "model"]
+    results = [
+        r for r in probe(small_encoder(), {"characters": labelled_store}) if r.system == "model"
+    ]
     assert [r.layer for r in results] == [*"012", MIX]
     assert all(0 < r.error < 0.8 for r in results), results
     (alone,) = probe(small_encoder(), {"characters": labelled_store}, only_mix=True)
@@ -122,7 +128,9 @@ def test_no_recording_is_on_both_sides(tmp_path: Path) -> None:
     for word in "ab":
         (tmp_path / "in" / word).mkdir(parents=True)
         for n in range(12):
-            wave = np.concatenate([np.pad(np.tile(speak(word, rng), 8), (0, RATE)) for _ in range(2)])
+            wave = np.concatenate(
+                [np.pad(np.tile(speak(word, rng), 8), (0, RATE)) for _ in range(2)]
+            )
             write_wav(tmp_path / "in" / word / f"{n}.wav", wave, RATE)
     prepare(tmp_path / "in", tmp_path / "store", PrepareConfig(min_chunk_s=0.5, max_chunk_s=2.0))
     dataset = Dataset([Store(tmp_path / "store")])
@@ -143,13 +151,17 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
     for target in probing.TARGETS:
         with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             probe(small_encoder(), {target: tmp_path / "store"})
-        with pytest.raises(ConfigError, match=f"cannot answer for {target}"):  # before the first update
+        with pytest.raises(
+            ConfigError, match=f"cannot answer for {target}"
+        ):  # before the first update
             watch({target: tmp_path / "store"}, small_encoder().config)
     with pytest.raises(ConfigError, match="prepare it anew"):
         probe(tiny_encoder("base"), {"digit": letters})
 
 
-def test_characters_hold_a_part_of_a_large_dev_split(labelled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_hold_a_part_of_a_large_dev_split(
+    labelled_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All layers of all its frames would not fit into memory."""
     dataset = Dataset([Store(labelled_store)])
     whole, seconds = probing._examples("characters", dataset, small_encoder(), 10.0, 0), 8.0
@@ -157,12 +169,19 @@ def test_characters_hold_a_part_of_a_large_dev_split(labelled_store: Path, monke
     part = probing._examples("characters", dataset, small_encoder(), 10.0, 0)
     assert (part.train, part.labels[: part.train]) == (whole.train, whole.labels[: whole.train])
     held_out = part.dataset.num_samples[part.train :] / RATE
-    assert seconds / 2 < held_out.sum() <= seconds < (whole.dataset.num_samples[whole.train :] / RATE).sum()
+    assert (
+        seconds / 2
+        < held_out.sum()
+        <= seconds
+        < (whole.dataset.num_samples[whole.train :] / RATE).sum()
+    )
     assert set(part.labels[part.train :]) < set(whole.labels[whole.train :])
 
 
 def test_classes_that_are_as_many_as_recordings_are_refused(labelled_store: Path) -> None:
-    with pytest.raises(ConfigError, match="recordings to learn from are of 40 classes, at least two of each"):
+    with pytest.raises(
+        ConfigError, match="recordings to learn from are of 40 classes, at least two of each"
+    ):
         probe(small_encoder(), {"digit": labelled_store})
 
 

@@ -42,7 +42,10 @@ def test_straight_through_values_and_gradients_equal_a_float64_reference() -> No
     (quantized.vectors * torch.from_numpy(upstream)).sum().backward()
 
     expected = reference.straight_through(
-        *map(as_float64, (frames, quantizer.logits.weight, quantizer.logits.bias, quantizer.codebook, noise)),
+        *map(
+            as_float64,
+            (frames, quantizer.logits.weight, quantizer.logits.bias, quantizer.codebook, noise),
+        ),
         temperature,
         upstream,
     )
@@ -92,7 +95,9 @@ def test_evaluation_takes_the_most_probable_code_without_noise() -> None:
     assert torch.equal(first.vectors, second.vectors)
     assert torch.equal(first.codes, quantizer.class_probs(frames).argmax(-1))
     for row, codes in zip(first.vectors, first.codes, strict=True):
-        assert torch.equal(row, torch.cat([quantizer.codebook[g, code] for g, code in enumerate(codes)]))
+        assert torch.equal(
+            row, torch.cat([quantizer.codebook[g, code] for g, code in enumerate(codes)])
+        )
     first.vectors.sum().backward()
     assert quantizer.codebook.grad is not None
     assert quantizer.codebook.grad.abs().sum() > 0
@@ -115,7 +120,14 @@ def test_statistics_have_neither_noise_nor_temperature() -> None:
 
 @pytest.mark.parametrize(
     ("step", "expected"),
-    [(0, 2.0), (1, 1.99999), (100_000, 1.2130598), (200_000, 0.73575704), (277_300, 0.5), (10**9, 0.5)],
+    [
+        (0, 2.0),
+        (1, 1.99999),
+        (100_000, 1.2130598),
+        (200_000, 0.73575704),
+        (277_300, 0.5),
+        (10**9, 0.5),
+    ],
 )
 def test_the_temperature_is_a_function_of_the_update(step: int, expected: float) -> None:
     quantizer = make(QuantizerConfig(num_codes=5, width=6))
@@ -133,7 +145,9 @@ def test_large_goes_down_to_a_tenth() -> None:
 @settings(deadline=None)
 @given(
     st.integers(1, 4).flatmap(
-        lambda v: st.lists(st.lists(st.floats(0, 1), min_size=v + 1, max_size=v + 1), min_size=1, max_size=3)
+        lambda v: st.lists(
+            st.lists(st.floats(0, 1), min_size=v + 1, max_size=v + 1), min_size=1, max_size=3
+        )
     )
 )
 def test_perplexity_and_diversity_equal_numpy(weights: list[list[float]]) -> None:
@@ -142,7 +156,9 @@ def test_perplexity_and_diversity_equal_numpy(weights: list[list[float]]) -> Non
     probs[:, 0] += 1e-3
     probs /= probs.sum(-1, keepdims=True)
     found = torch.from_numpy(probs)
-    np.testing.assert_allclose(code_perplexity(found).numpy(), reference.perplexities(probs), rtol=1e-6)
+    np.testing.assert_allclose(
+        code_perplexity(found).numpy(), reference.perplexities(probs), rtol=1e-6
+    )
     assert float(diversity(found)) == pytest.approx(reference.diversity(probs), abs=1e-6)
 
 

@@ -9,7 +9,7 @@ from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_o
 
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
-from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.masked_prediction import MaskDecoderConfig
 from speechssl.pretraining.random_projection import RandomProjection, RandomProjectionConfig
 
 CONFIG = RandomProjectionConfig(num_codebooks=3, num_codes=11, width=4)
@@ -18,7 +18,9 @@ MASK = MaskConfig(prob=0.5, length=3)
 
 def make(layers: int = 0, seed: int = 3) -> RandomProjection:
     torch.manual_seed(2)
-    return RandomProjection(tiny_encoder("logmel-4"), CONFIG, MASK, seed, DecoderConfig(num_layers=layers, groups=4))
+    return RandomProjection(
+        tiny_encoder("logmel-4"), CONFIG, MASK, seed, MaskDecoderConfig(num_layers=layers, groups=4)
+    )
 
 
 def test_the_code_is_the_nearest_on_the_sphere() -> None:
@@ -36,7 +38,9 @@ def test_codebooks_are_a_function_of_the_seed_and_are_saved_with_the_model() -> 
     assert torch.equal(make().codebook, make().codebook)
     assert not torch.equal(make().codebook, make(seed=4).codebook)
     assert {"codebook", "projection"} <= set(make().state_dict())
-    assert all(not name.startswith(("codebook", "projection")) for name, _ in make().named_parameters())
+    assert all(
+        not name.startswith(("codebook", "projection")) for name, _ in make().named_parameters()
+    )
 
 
 def test_the_loss_of_an_ignorant_head_is_chance() -> None:

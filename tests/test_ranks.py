@@ -34,7 +34,7 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed as ranks
+from speechssl.runtime import distributed
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import train_tokenizer
@@ -56,7 +56,9 @@ def make_model(kind: str, seed: int = 0) -> Contrastive | CtcModel:
         config = CtcConfig(head_only_steps=2, dropout=0.0)
         return CtcModel(encoder, train_tokenizer("chars", ["abc def"]), "basic-1", config)
     config = ContrastiveConfig(num_negatives=10, width=16, diversity_weight=5)
-    return Contrastive(encoder, config, QuantizerConfig(num_codes=16, width=16), MaskConfig(length=3))
+    return Contrastive(
+        encoder, config, QuantizerConfig(num_codes=16, width=16), MaskConfig(length=3)
+    )
 
 
 def make_batches(kind: str, store: Path, **config: object) -> Batches:
@@ -68,7 +70,7 @@ def run_fit(
     kind: str, store: Path, run: Path, steps: int = STEPS, batches: object = None, **config: object
 ) -> nn.Module:
     """A short run; a rank other than 0 begins with other weights, which must not matter."""
-    model = make_model(kind, seed=ranks.rank())
+    model = make_model(kind, seed=distributed.rank())
     table = {"steps": steps, "save_every": 2, "log_every": 2, "device": "cpu"} | config
     optim = OptimConfig(lr=1e-3, clip_norm=1e9)
     fit(model, batches or make_batches(kind, store), optim, build(TrainConfig, table), run)
@@ -80,25 +82,28 @@ def run_fit(
 
 def one_update(folder: Path, store: Path) -> None:
     for kind in KINDS:
-        keep(run_fit(kind, store, folder / kind, steps=1), folder / f"{kind}-{ranks.rank()}")
+        keep(run_fit(kind, store, folder / kind, steps=1), folder / f"{kind}-{distributed.rank()}")
 
 
 def one_update_without_statistics(folder: Path, store: Path) -> None:
     whole, train._whole_statistics = train._whole_statistics, lambda *_: None
-    keep(run_fit("contrastive", store, folder / "run", steps=1), folder / f"{ranks.rank()}")
+    keep(run_fit("contrastive", store, folder / "run", steps=1), folder / f"{distributed.rank()}")
     train._whole_statistics = whole
 
 
 def several_updates(folder: Path, store: Path) -> None:
     for kind in KINDS:
-        keep(run_fit(kind, store, folder / kind), folder / f"{kind}-{ranks.rank()}")
+        keep(run_fit(kind, store, folder / kind), folder / f"{kind}-{distributed.rank()}")
 
 
 def too_few_utterances(folder: Path, store: Path) -> None:
     batches = make_batches("contrastive", store, seconds=3)
     sizes = [sum(len(b.ids) for b in batches.micro_batches(0, rank, 3)) for rank in range(3)]
     assert sizes == [1, 1, 0]
-    keep(run_fit("contrastive", store, folder / "run", steps=3, batches=batches), folder / f"{ranks.rank()}")
+    keep(
+        run_fit("contrastive", store, folder / "run", steps=3, batches=batches),
+        folder / f"{distributed.rank()}",
+    )
 
 
 class Stopping(Batches):
@@ -113,7 +118,13 @@ class Stopping(Batches):
 def stopped(folder: Path, store: Path) -> None:
     known = make_batches("contrastive", store)
     with pytest.raises(SystemExit, match="143"):
-        run_fit("contrastive", store, folder / "run", batches=Stopping(known.dataset, known.config, 0), save_every=99)
+        run_fit(
+            "contrastive",
+            store,
+            folder / "run",
+            batches=Stopping(known.dataset, known.config, 0),
+            save_every=99,
+        )
 
 
 class Poisoned(Batches):
@@ -132,17 +143,23 @@ def failures(folder: Path, store: Path) -> None:
     with pytest.raises(TrainingError, match="2 updates in a row were not finite"):
         run_fit("contrastive", store, folder / "poisoned", batches=poisoned, max_bad_steps=2)
     for broken in range(2):
-        with pytest.raises(KeyError if ranks.rank() == broken else TrainingError):
+        with pytest.raises(KeyError if distributed.rank() == broken else TrainingError):
             fail_on(broken)
-    with pytest.raises(ConfigError if ranks.rank() == 0 else TrainingError):  # rank 0 refuses the folder for all
+    with pytest.raises(
+        ConfigError if distributed.rank() == 0 else TrainingError
+    ):  # rank 0 refuses the folder for all
         run_fit("contrastive", store, folder / "poisoned", seed=1)
     with pytest.raises(ConfigError, match="is not one folder for all processes"):
-        run_fit("ctc", store, folder.parent / "several_updates" / ("ctc" if ranks.rank() == 0 else "not there"))
+        run_fit(
+            "ctc",
+            store,
+            folder.parent / "several_updates" / ("ctc" if distributed.rank() == 0 else "not there"),
+        )
 
 
 def fail_on(rank: int) -> None:
-    with ranks.together():
-        if ranks.rank() == rank:
+    with distributed.fail_on_all_ranks():
+        if distributed.rank() == rank:
             raise KeyError
 
 
@@ -150,68 +167,81 @@ def validated(folder: Path, store: Path) -> None:
     calls = list[int]()
     validation = Validation(lambda: {"score": 1.0}, "score", lambda _: calls.append(1))
     config = TrainConfig(steps=2, validate_every=1, device="cpu")
-    fit(make_model("ctc"), make_batches("ctc", store), OptimConfig(), config, folder, validation=validation)
-    assert len(calls) == (ranks.rank() == 0)
+    fit(
+        make_model("ctc"),
+        make_batches("ctc", store),
+        OptimConfig(),
+        config,
+        folder,
+        validation=validation,
+    )
+    assert len(calls) == (distributed.rank() == 0)
 
 
 def whole_runs(folder: Path, store: Path) -> None:
     few = {"train": {"steps": 3, "device": "cpu"}, "batch": {"seconds": 10}}
-    model = pretrain([store], folder / "run", build(PretrainSettings, {"encoder": SMALL_ENCODER} | few))
-    finetune([store], folder / "words", build(FinetuneSettings, {"encoder": SMALL_ENCODER} | few), model)
+    model = pretrain(
+        [store], folder / "run", build(PretrainSettings, {"encoder": SMALL_ENCODER} | few)
+    )
+    finetune(
+        [store], folder / "words", build(FinetuneSettings, {"encoder": SMALL_ENCODER} | few), model
+    )
     with pytest.raises(ConfigError, match="without torchrun"):
         pretrain_cost([store], PretrainSettings())
 
 
 def sums(_folder: Path, _store: Path) -> None:
-    own = ranks.rank()
+    own = distributed.rank()
     first, second, both, none = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
     double = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     (first if own == 0 else second).grad = torch.full((2, 3), 1.0 + own)
     both.grad, double.grad = torch.full((2, 3), 3.0 + own), torch.ones(2, dtype=torch.float64)
-    ranks.sum_gradients([first, second, both, none, double])
+    distributed.sum_gradients([first, second, both, none, double])
     assert none.grad is None
     gradients = [p.grad for p in (first, second, both, double) if p.grad is not None]
     assert [(g.shape, g.unique().tolist()) for g in gradients] == [
         ((2, 3), [1.0]), ((2, 3), [2.0]), ((2, 3), [7.0]), ((2,), [2.0])
     ]  # fmt: skip
     values = {"table": torch.ones(2, 2) * own, "count": 2**40 + own, "share": 0.25}
-    whole = ranks.total(values, CPU)
+    whole = distributed.sum_over_ranks(values, CPU)
     assert torch.equal(whole.pop("table"), torch.ones(2, 2))
     assert whole == {"count": 2**41 + 1, "share": 0.5}
     assert type(whole["count"]) is int
     mine = {"a": 1, "b": torch.ones(3)} if own == 0 else {}
-    assert ranks.total(mine, CPU).keys() == mine.keys()
-    assert ranks.anywhere(own == 1)
-    assert not ranks.anywhere(False)
+    assert distributed.sum_over_ranks(mine, CPU).keys() == mine.keys()
+    assert distributed.any_rank(own == 1)
+    assert not distributed.any_rank(False)
 
 
 def leave(_folder: Path, _store: Path) -> None:
-    ranks.start(CPU)
+    distributed.start(CPU)
     for _ in range(20):
-        ranks.anywhere(False)
+        distributed.any_rank(False)
     sys.exit(143)
 
 
 def left_alone(_folder: Path, _store: Path) -> None:
-    ranks.start(CPU)
-    ranks.anywhere(False)
-    if ranks.rank() == 0:
+    distributed.start(CPU)
+    distributed.any_rank(False)
+    if distributed.rank() == 0:
         with pytest.raises(TrainingError, match="another process of this run is gone"):
-            ranks.total({"a": 1}, CPU)
+            distributed.sum_over_ranks({"a": 1}, CPU)
 
 
 def keep(model: nn.Module, path: Path) -> None:
     """Weights, and the gradients that the last update left."""
     tensors = {f"weight.{n}": p.detach().clone() for n, p in model.named_parameters()}
-    tensors |= {f"gradient.{n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    tensors |= {
+        f"gradient.{n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+    }
     save_file(tensors, f"{path}.safetensors")
 
 
 def meet_and_vanish(_folder: Path, _store: Path) -> None:
     """The second one comes late: what the first finds of it is of an attempt before, or nothing."""
-    time.sleep(2 * ranks.rank())
-    ranks.start(CPU)
-    assert ranks.anywhere(ranks.rank() == 1)
+    time.sleep(2 * distributed.rank())
+    distributed.start(CPU)
+    assert distributed.any_rank(distributed.rank() == 1)
     os._exit(0)
 
 
@@ -230,11 +260,18 @@ def launch(
     names = [job.__name__ for job in jobs]
     for name in names:
         (folder / name).mkdir(parents=True)
-    common = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    common = {
+        "WORLD_SIZE": number,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
     common |= variables or {}
     processes = []
     for rank in range(number):
-        environment = os.environ | {k: str(v) for k, v in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        environment = os.environ | {
+            k: str(v) for k, v in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()
+        }
         command = [sys.executable, __file__, str(folder), str(store), *names]
         with Path(folder, f"stderr-{rank}").open("w") as errors:
             processes.append(subprocess.Popen(command, stderr=errors, env=environment))
@@ -251,7 +288,16 @@ def launch(
 @pytest.fixture(scope="module")
 def pair(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left, a folder for each job."""
-    jobs = one_update, one_update_without_statistics, several_updates, stopped, failures, validated, whole_runs, sums
+    jobs = (
+        one_update,
+        one_update_without_statistics,
+        several_updates,
+        stopped,
+        failures,
+        validated,
+        whole_runs,
+        sums,
+    )
     return launch(2, tmp_path_factory.mktemp("pair"), labelled_store, *jobs)
 
 
@@ -274,10 +320,14 @@ def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], prefix: str) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_and_weights_of_an_update_do_not_depend_on_the_ranks(pair: Path, alone: Path, kind: str) -> None:
+def test_gradient_and_weights_of_an_update_do_not_depend_on_the_ranks(
+    pair: Path, alone: Path, kind: str
+) -> None:
     single = load_file(alone / f"one_update/{kind}-0.safetensors")
     first, second = (load_file(pair / f"one_update/{kind}-{rank}.safetensors") for rank in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in single)  # bit for bit: ranks never drift apart
+    assert all(
+        torch.equal(first[name], second[name]) for name in single
+    )  # bit for bit: ranks never drift apart
     for prefix in ("gradient.", "weight."):
         assert difference(first, single, prefix) < 1e-5
 
@@ -313,7 +363,9 @@ def same_run(ours: Path, theirs: Path) -> None:
         assert difference(tensors, others, prefix) < 1e-4
 
 
-def test_sigterm_to_one_rank_stops_all_and_one_process_continues(pair: Path, alone: Path, labelled_store: Path) -> None:
+def test_sigterm_to_one_rank_stops_all_and_one_process_continues(
+    pair: Path, alone: Path, labelled_store: Path
+) -> None:
     run = pair / "stopped/run"
     assert [path.name for path in checkpoints(run)] == ["step-00000002"]
     assert len(read_metrics(run / "metrics.jsonl")) == 2
@@ -321,7 +373,9 @@ def test_sigterm_to_one_rank_stops_all_and_one_process_continues(pair: Path, alo
     same_run(run, alone / "several_updates/contrastive")
 
 
-def test_a_non_finite_update_names_the_utterances_of_all_ranks(pair: Path, labelled_store: Path) -> None:
+def test_a_non_finite_update_names_the_utterances_of_all_ranks(
+    pair: Path, labelled_store: Path
+) -> None:
     run = pair / "failures/poisoned"
     rows = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
     batches = make_batches("contrastive", labelled_store)
@@ -329,7 +383,9 @@ def test_a_non_finite_update_names_the_utterances_of_all_ranks(pair: Path, label
     assert rows == [{"step": 1, "utterances": ids[0]}, {"step": 2, "utterances": ids[1]}]
 
 
-def test_three_ranks_share_an_update_of_two_utterances(labelled_store: Path, tmp_path: Path) -> None:
+def test_three_ranks_share_an_update_of_two_utterances(
+    labelled_store: Path, tmp_path: Path
+) -> None:
     three = launch(3, tmp_path, labelled_store, too_few_utterances) / "too_few_utterances"
     batches = make_batches("contrastive", labelled_store, seconds=3)
     run_fit("contrastive", labelled_store, tmp_path / "alone", steps=3, batches=batches)
@@ -348,10 +404,15 @@ def test_gradients_of_any_shares_add_up(
     (batch,) = make_batches("contrastive", labelled_store, seconds=seconds).micro_batches(step)
     whole, _ = train._add_gradients(model, [batch], None, step, config)
     expected = taken_gradients(model)
-    batches = make_batches("contrastive", labelled_store, seconds=seconds, micro_seconds=micro_seconds)
+    batches = make_batches(
+        "contrastive", labelled_store, seconds=seconds, micro_seconds=micro_seconds
+    )
     shares = [batches.micro_batches(step, rank, number) for rank in range(number)]
     statistics = model.statistics(batch, step)
-    weights = [train._add_gradients(model, share, statistics, step, config)[0]["weight"] for share in shares]
+    weights = [
+        train._add_gradients(model, share, statistics, step, config)[0]["weight"]
+        for share in shares
+    ]
     assert sum(weights) == whole["weight"]
     found = taken_gradients(model)
     assert difference(found, expected, "") < 1e-5
@@ -373,16 +434,16 @@ def test_one_process_communicates_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         else:
             monkeypatch.delenv("RANK")
             monkeypatch.setenv("WORLD_SIZE", "4")  # without a rank: another program's variable
-        assert (ranks.rank(), ranks.count()) == (0, 1)
-        ranks.start(CPU)
+        assert (distributed.rank(), distributed.count()) == (0, 1)
+        distributed.start(CPU)
         parameter = nn.Parameter(torch.ones(2))
         parameter.grad = gradient = torch.ones(2)
-        ranks.sum_gradients([parameter])
+        distributed.sum_gradients([parameter])
         assert parameter.grad is gradient
-        ranks.copy_from_first([gradient])
-        assert ranks.total({"a": 1, "b": gradient}, CPU) == {"a": 1, "b": gradient}
-        assert ranks.anywhere(True)
-        with ranks.together():
+        distributed.copy_from_first([gradient])
+        assert distributed.sum_over_ranks({"a": 1, "b": gradient}, CPU) == {"a": 1, "b": gradient}
+        assert distributed.any_rank(True)
+        with distributed.fail_on_all_ranks():
             pass
 
 
@@ -390,7 +451,9 @@ def test_pretrain_and_finetune_write_once(pair: Path) -> None:
     for run, made in (("run", "loss.png"), ("words", "wer.png")):
         folder = pair / "whole_runs" / run
         assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3]
-        assert {"model", "settings.json", "checkpoints", made} <= {path.name for path in folder.iterdir()}
+        assert {"model", "settings.json", "checkpoints", made} <= {
+            path.name for path in folder.iterdir()
+        }
     assert "dev_wer" in read_metrics(folder / "metrics.jsonl")[-1]
 
 
@@ -427,10 +490,10 @@ def test_a_launcher_that_says_too_little_is_one_error(monkeypatch: pytest.Monkey
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="MASTER_ADDR is not: start with torchrun"):
-        ranks.start(CPU)
+        distributed.start(CPU)
     monkeypatch.setenv("WORLD_SIZE", "x")
     with pytest.raises(ConfigError, match="WORLD_SIZE is 'x', not a number"):
-        ranks.count()
+        distributed.count()
 
 
 def test_processes_meet_before_work_that_takes_one_of_them_longer(
@@ -442,7 +505,7 @@ def test_processes_meet_before_work_that_takes_one_of_them_longer(
     def meet(_device: torch.device) -> None:
         raise MetError
 
-    monkeypatch.setattr(ranks, "start", meet)
+    monkeypatch.setattr(distributed, "start", meet)
     with pytest.raises(MetError):  # and no store is missing yet
         pretrain([tmp_path / "missing"], tmp_path / "r", PretrainSettings())
     with pytest.raises(MetError):
@@ -455,7 +518,9 @@ def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path
         launch(2, tmp_path / str(attempt), labelled_store, leave, expected=143)
 
 
-def test_an_attempt_does_not_find_the_addresses_of_the_one_before(labelled_store: Path, tmp_path: Path) -> None:
+def test_an_attempt_does_not_find_the_addresses_of_the_one_before(
+    labelled_store: Path, tmp_path: Path
+) -> None:
     """torchrun keeps one store while it starts its processes again and again."""
     agent = torch.distributed.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     for attempt in range(2):
@@ -476,7 +541,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match="process 3 of this machine finds 2 GPUs"):
-        ranks.start(torch.device("cuda"))
+        distributed.start(torch.device("cuda"))
 
 
 if __name__ == "__main__":

@@ -52,4 +52,9 @@ def test_import_is_light() -> None:
 
     heavy = "torch", "librosa", "matplotlib", "jiwer", "sentencepiece"
     code = f"import sys, speechssl; print([m for m in {heavy!r} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -21,13 +21,17 @@ def run(recipe: str, *options: object) -> "subprocess.CompletedProcess[str]":
     """The recipe with this interpreter's commands first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", str(ROOT / "recipes" / recipe / "run.sh"), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
 
 
 @pytest.fixture
 def preset(tmp_path: Path) -> Path:
     path = tmp_path / "preset.toml"
-    path.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": FEW, "finetune": FEW}), encoding="utf-8")
+    path.write_text(
+        _toml({"encoder": SMALL_ENCODER, "pretrain": FEW, "finetune": FEW}), encoding="utf-8"
+    )
     return path
 
 
@@ -103,19 +107,35 @@ def make_digits(folder: Path, per_speaker: int) -> Path:
     return folder
 
 
-def test_digits_joins_every_recording_once_and_trains_four_systems(tmp_path: Path, preset: Path) -> None:
+def test_digits_joins_every_recording_once_and_trains_four_systems(
+    tmp_path: Path, preset: Path
+) -> None:
     make_digits(tmp_path / "speech" / "digits", 60)
-    options = ("--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--minutes", 0.2, "--jobs", 1)
+    options = (
+        "--data",
+        tmp_path / "speech",
+        "--exp",
+        tmp_path / "exp",
+        "--minutes",
+        0.2,
+        "--jobs",
+        1,
+    )
     options += ("--steps", 3, "--pretrain-steps", 3, "--again-steps", 3, "--preset", preset)
     done = run("digits", *options)
     assert done.returncode == 0, done.stderr
     rows_in_order = r"pretrained \+ fine-tuned.*\n.*fine-tuned twice.*\n.*from scratch.*\n.*frozen random encoder"
     assert re.search(rows_in_order, done.stdout)
-    rows = [line.split(",") for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]]
+    rows = [
+        line.split(",")
+        for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]
+    ]
     for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
         own = [row for row in rows if row[2] == speaker]
         assert {row[3] for row in own} == {split}
-        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted("abcdef"[n % 6] for n in range(60))
+        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted(
+            "abcdef"[n % 6] for n in range(60)
+        )
         assert all(3 <= len(row[1].split()) <= 7 for row in own)
     other = run("digits", *options, "--seed", 1, "--stop-stage", 1)
     assert other.returncode == 1
@@ -131,7 +151,9 @@ def test_digits_takes_no_recording_whose_side_is_unclear(tmp_path: Path, wrong: 
     """One without a speaker was left out without a word; a speaker of two splits went to the first."""
     table = make_digits(tmp_path / "speech" / "digits", 6) / "metadata.csv"
     table.write_text(table.read_text().replace("di0.wav,a,di,test", wrong))
-    done = run("digits", "--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--stop-stage", 1)
+    done = run(
+        "digits", "--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--stop-stage", 1
+    )
     assert done.returncode == 1
     assert "di" in done.stderr
     assert "needs a speaker, all of whose recordings are in one split" in done.stderr

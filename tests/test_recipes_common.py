@@ -27,7 +27,12 @@ def run(cwd: Path, *arguments: str, recipe: str = RECIPE) -> subprocess.Complete
     script = cwd / "run.sh"
     script.write_text(recipe)
     return subprocess.run(
-        [str(BASH), str(script), *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+        [str(BASH), str(script), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -39,7 +44,8 @@ def test_defaults_and_given_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["--presett", "--path", "--PATH", "--option-names", "preset", "--", "--preset=x", "-x", ""]
+    "given",
+    ["--presett", "--path", "--PATH", "--option-names", "preset", "--", "--preset=x", "-x", ""],
 )
 def test_an_unknown_option_lists_the_known_ones(tmp_path: Path, given: str) -> None:
     done = run(tmp_path, given, "value")
@@ -85,7 +91,9 @@ def test_a_hostile_value_is_only_data(tmp_path: Path, value: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
 
 
-@pytest.mark.parametrize("name", ["$(touch x)", "preset[$(touch x)]", "a; touch x", "preset\ntouch x"])
+@pytest.mark.parametrize(
+    "name", ["$(touch x)", "preset[$(touch x)]", "a; touch x", "preset\ntouch x"]
+)
 def test_a_hostile_name_is_unknown(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, f"--{name}", "value").returncode == 2
     assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
@@ -100,9 +108,13 @@ def test_a_stage_is_a_whole_number(tmp_path: Path, option: str, value: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
 
 
-@pytest.mark.parametrize("value", ["a[$(touch x)]", "0", "two", "", "-1", "1.5", "1 + 1", "1\ntouch x"])
+@pytest.mark.parametrize(
+    "value", ["a[$(touch x)]", "0", "two", "", "-1", "1.5", "1 + 1", "1\ntouch x"]
+)
 def test_what_is_counted_with_is_a_whole_number(tmp_path: Path, value: str) -> None:
-    recipe = RECIPE.replace('parse_options "$@"', 'parse_options "$@"\nwhole max_steps\necho $((max_steps + 1))')
+    recipe = RECIPE.replace(
+        'parse_options "$@"', 'parse_options "$@"\nwhole max_steps\necho $((max_steps + 1))'
+    )
     done = run(tmp_path, "--max-steps", value, recipe=recipe)
     assert done.returncode == 2
     assert "'--max-steps' takes a whole number above 0" in done.stderr
@@ -111,14 +123,18 @@ def test_what_is_counted_with_is_a_whole_number(tmp_path: Path, value: str) -> N
 
 
 def test_each_system_is_told_of_by_itself_and_none_fails_unseen(tmp_path: Path) -> None:
-    (tmp_path / "say").write_text('echo "$1 begins"; sleep "0.$2"; echo "$1 ends"; [[ $1 != *b* || $3 == all ]]\n')
+    (tmp_path / "say").write_text(
+        'echo "$1 begins"; sleep "0.$2"; echo "$1 ends"; [[ $1 != *b* || $3 == all ]]\n'
+    )
     head = f". '{COMMON}'\nparse_options\nsystems=('a a' b '{{}}$(touch x)')\n"
     for which, code in (("all", 0), ("but b", 1)):
         done = run(tmp_path, recipe=f"{head}each bash say {{}} 2 '{which}'\necho after\n")
         assert done.returncode == code, done.stderr
         assert done.stdout == ("" if code else "after\n")
         said = [line for line in done.stderr.splitlines() if "begins" in line or "ends" in line]
-        assert said == [f"{name} {what}" for name in ("a a", "b", "{}$(touch x)") for what in ("begins", "ends")]
+        assert said == [
+            f"{name} {what}" for name in ("a a", "b", "{}$(touch x)") for what in ("begins", "ends")
+        ]
     assert not (tmp_path / "x").exists()
 
 
@@ -141,7 +157,8 @@ def test_stages(tmp_path: Path, arguments: list[str], stages: list[str]) -> None
 
 def test_a_failing_stage_stops_the_recipe(tmp_path: Path) -> None:
     done = run(
-        tmp_path, recipe=f". '{COMMON}'\nparse_options\nif stage 1 first; then\n  false\n  echo on\nfi\necho after\n"
+        tmp_path,
+        recipe=f". '{COMMON}'\nparse_options\nif stage 1 first; then\n  false\n  echo on\nfi\necho after\n",
     )
     assert done.returncode == 1
     assert done.stdout == ""

@@ -15,7 +15,13 @@ from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import _confidences, emissions, evaluate, recognised, score_words
+from speechssl.recognition.evaluate import (
+    _confidences,
+    emissions,
+    evaluate,
+    recognised,
+    score_words,
+)
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
 from speechssl.text.normalise import NORMALISERS, normalise
@@ -36,10 +42,14 @@ def test_hypotheses_do_not_depend_on_the_batch(model: CtcModel, labelled_store: 
     assert len(set(alone.values())) > 10  # else the comparison would say nothing
     for batch_seconds in (15, 1000):
         found = recognised(model, emissions(model, dataset, batch_seconds))
-        assert {name: " ".join(word.text for word in words) for name, words in found.items()} == alone
+        assert {
+            name: " ".join(word.text for word in words) for name, words in found.items()
+        } == alone
 
 
-def test_log_probabilities_do_not_depend_on_the_batch(model: CtcModel, labelled_store: Path) -> None:
+def test_log_probabilities_do_not_depend_on_the_batch(
+    model: CtcModel, labelled_store: Path
+) -> None:
     dataset = Dataset([Store(labelled_store)], ["train"])
     positions = list(range(0, len(dataset), 5))
     together, frames = model.log_probs(dataset.batch(positions))
@@ -49,7 +59,9 @@ def test_log_probabilities_do_not_depend_on_the_batch(model: CtcModel, labelled_
         torch.testing.assert_close(together[row, : int(count)], single[0], rtol=0, atol=1e-5)
 
 
-def test_evaluate_scores_against_the_transcripts(model: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
+def test_evaluate_scores_against_the_transcripts(
+    model: CtcModel, labelled_store: Path, tmp_path: Path
+) -> None:
     dataset = Dataset([Store(labelled_store)], ["test"])
     result = evaluate(model, dataset)
     references = dict(dataset.id_text(p) for p in range(len(dataset)))
@@ -59,7 +71,9 @@ def test_evaluate_scores_against_the_transcripts(model: CtcModel, labelled_store
     written = json.loads((tmp_path / "out/score.json").read_text())
     assert written["wer"] == result.wer
     assert written["model"] == "m"
-    rows = [json.loads(line) for line in (tmp_path / "out/utterances.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "out/utterances.jsonl").read_text().splitlines()
+    ]
     assert sum(row["words"]["substitutions"] for row in rows) == result.words.substitutions
 
 
@@ -73,8 +87,13 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
     assert (result.wer, result.raw and result.raw.wer) == (0.0, 5 / 6)  # every word but the last
     assert score_words(said, heard, "basic-1").wer == 2 / 6
     about = {"normaliser": "english-1"}
-    rows = [line.split() for line in write_score(result, tmp_path, about).splitlines() if "ER" in line]
-    assert [row[1:6:2] for row in rows[:4:2]] == [["english-1", "WER", "0.00%"], ["raw", "WER", "83.33%"]]
+    rows = [
+        line.split() for line in write_score(result, tmp_path, about).splitlines() if "ER" in line
+    ]
+    assert [row[1:6:2] for row in rows[:4:2]] == [
+        ["english-1", "WER", "0.00%"],
+        ["raw", "WER", "83.33%"],
+    ]
     written = json.loads((tmp_path / "score.json").read_text())
     assert (written["wer"], written["raw"]["wer"]) == (0.0, 5 / 6)
     assert "raw" not in written["raw"]
@@ -83,10 +102,15 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
 @given(
     st.sampled_from(list(NORMALISERS)),
     st.lists(
-        st.sampled_from(["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"]) | st.text()
+        st.sampled_from(
+            ["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"]
+        )
+        | st.text()
     ),
 )
-def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(name: str, words: list[str]) -> None:
+def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(
+    name: str, words: list[str]
+) -> None:
     words = [word for text in words for word in text.split()]
     spans = [WordSpan(word, k, k + 1, k / 100) for k, word in enumerate(words)]
     text = " ".join(words)
@@ -94,10 +118,15 @@ def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(name:
     assert row.hypothesis == " ".join(normalise(text, name).split())
     places = [round(100 * p) for p in _confidences(spans, name)]
     assert places == sorted(places)
-    assert all(w in normalise(words[k], name).split() for w, k in zip(row.hypothesis.split(), places, strict=True))
+    assert all(
+        w in normalise(words[k], name).split()
+        for w, k in zip(row.hypothesis.split(), places, strict=True)
+    )
 
 
-def test_what_cannot_be_is_refused_before_anything_is_recognised(model: CtcModel, labelled_store: Path) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_recognised(
+    model: CtcModel, labelled_store: Path
+) -> None:
     dataset = Dataset([Store(labelled_store)], ["test"])
     with pytest.raises(ConfigError, match="unknown normaliser 'english'"):
         evaluate(model, dataset, normaliser="english")
@@ -106,7 +135,9 @@ def test_what_cannot_be_is_refused_before_anything_is_recognised(model: CtcModel
             evaluate(model, dataset, batch_seconds=seconds)
 
 
-def test_only_what_was_written_is_removed(model: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
+def test_only_what_was_written_is_removed(
+    model: CtcModel, labelled_store: Path, tmp_path: Path
+) -> None:
     result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
     write_score(result, tmp_path / "a", {})
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(SCORE_FILES)

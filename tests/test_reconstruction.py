@@ -7,7 +7,7 @@ from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_o
 
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import normalise_valid
-from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.masked_prediction import MaskDecoderConfig
 from speechssl.pretraining.reconstruction import Reconstruction, ReconstructionConfig
 from speechssl.runtime.seeds import generator
 
@@ -17,7 +17,9 @@ MASK = MaskConfig(prob=0.5, length=3)
 def make(layers: int = 0, power: int = 1) -> Reconstruction:
     torch.manual_seed(2)
     config = ReconstructionConfig(power=power)
-    return Reconstruction(tiny_encoder("logmel-4"), config, MASK, 3, DecoderConfig(num_layers=layers, groups=4))
+    return Reconstruction(
+        tiny_encoder("logmel-4"), config, MASK, 3, MaskDecoderConfig(num_layers=layers, groups=4)
+    )
 
 
 @pytest.mark.parametrize("power", [1, 2])

@@ -18,7 +18,9 @@ UNITS = st.lists(st.sampled_from("abc"), max_size=5)
 
 
 def random_probs(num_frames: int, size: int, seed: int, peaky: float = 2.0) -> Array:
-    return quantizer.softmax(peaky * np.random.default_rng(seed).standard_normal((num_frames, size)))
+    return quantizer.softmax(
+        peaky * np.random.default_rng(seed).standard_normal((num_frames, size))
+    )
 
 
 # --- masks -------------------------------------------------------------------------------------------------------
@@ -33,7 +35,8 @@ def test_runs_and_statistics_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "count", "length"), [(9, 2, 3), (9, 3, 3), (8, 1, 1), (8, 4, 1), (10, 3, 2), (7, 2, 6)]
+    ("num_frames", "count", "length"),
+    [(9, 2, 3), (9, 3, 3), (8, 1, 1), (8, 4, 1), (10, 3, 2), (7, 2, 6)],
 )
 def test_the_expectation_of_masks_is_the_mean_over_every_choice_of_starts(
     num_frames: int, count: int, length: int
@@ -98,9 +101,13 @@ def test_padding_and_left_out_frames_are_found() -> None:
     assert any("padding is masked" in found for found in in_padding)
     assert any("a negative in the padding" in found for found in in_padding)
     moved = np.where(SLOTS == 6, 5, SLOTS)  # frame 0 of the second utterance is not masked
-    assert any("not masked" in found for found in negatives.faults(TWO_ROWS, [5, 3], moved, VALID, CHOSEN))
+    assert any(
+        "not masked" in found for found in negatives.faults(TWO_ROWS, [5, 3], moved, VALID, CHOSEN)
+    )
     fewer = VALID & (SLOTS != 7)
-    assert any("take part" in found for found in negatives.faults(TWO_ROWS, [5, 3], SLOTS, fewer, CHOSEN))
+    assert any(
+        "take part" in found for found in negatives.faults(TWO_ROWS, [5, 3], SLOTS, fewer, CHOSEN)
+    )
 
 
 # --- codes -------------------------------------------------------------------------------------------------------
@@ -119,7 +126,12 @@ def test_straight_through_gradients_are_those_of_the_soft_choice() -> None:
     found = quantizer.straight_through(**inputs, noise=noise, temperature=0.7, upstream=upstream)
 
     def soft(name: str, value: Array) -> float:
-        return float((upstream * quantizer.soft_vectors(**inputs | {name: value}, noise=noise, temperature=0.7)).sum())
+        return float(
+            (
+                upstream
+                * quantizer.soft_vectors(**inputs | {name: value}, noise=noise, temperature=0.7)
+            ).sum()
+        )
 
     def hard(value: Array) -> float:
         rows = quantizer.straight_through(
@@ -131,12 +143,18 @@ def test_straight_through_gradients_are_those_of_the_soft_choice() -> None:
         expected = numerical_gradient(lambda value, n=name: soft(n, value), inputs[name])
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(found.gradients[name], expected, atol=1e-8, err_msg=name)
-    np.testing.assert_allclose(found.gradients["codebook"], numerical_gradient(hard, inputs["codebook"]), atol=1e-8)
+    np.testing.assert_allclose(
+        found.gradients["codebook"], numerical_gradient(hard, inputs["codebook"]), atol=1e-8
+    )
 
 
 def test_vectors_of_a_cold_soft_choice_are_the_hard_ones() -> None:
     random = np.random.default_rng(0)
-    frames, weight, bias = random.standard_normal((9, 3)), random.standard_normal((10, 3)), random.standard_normal(10)
+    frames, weight, bias = (
+        random.standard_normal((9, 3)),
+        random.standard_normal((10, 3)),
+        random.standard_normal(10),
+    )
     codebook, noise = random.random((2, 5, 3)), random.gumbel(size=(9, 2, 5))
     found = quantizer.straight_through(frames, weight, bias, codebook, noise, 1.0, np.zeros((9, 6)))
     cold = quantizer.soft_vectors(frames, weight, bias, codebook, noise, 1e-3)
@@ -171,7 +189,11 @@ def test_ctc_loss_and_gradient_equal_finite_differences_and_torchs(target: tuple
 
     leaf = torch.from_numpy(logits).requires_grad_()
     loss = torch.nn.functional.ctc_loss(
-        leaf.log_softmax(-1)[:, None], torch.tensor([target], dtype=torch.int64), [5], [len(target)], reduction="sum"
+        leaf.log_softmax(-1)[:, None],
+        torch.tensor([target], dtype=torch.int64),
+        [5],
+        [len(target)],
+        reduction="sum",
     )
     loss.backward()
     assert loss.item() == pytest.approx(ctc.loss(quantizer.softmax(logits), target), abs=1e-10)
@@ -190,7 +212,9 @@ def test_a_wide_beam_finds_every_labelling_and_its_probability(
     probs = random_probs(num_frames, size, seed, peaky)
     every = ctc.labellings(probs)
     found = prefix_beam_search(np.log(probs), beam=10**6)
-    assert dict(found) == pytest.approx({labelling: np.log(p) for labelling, p in every.items()}, abs=1e-9)
+    assert dict(found) == pytest.approx(
+        {labelling: np.log(p) for labelling, p in every.items()}, abs=1e-9
+    )
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
     assert found[0][0] == next(iter(every))
 
@@ -215,7 +239,9 @@ def test_the_best_labelling_is_not_that_of_the_best_path() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 6), st.integers(2, 4), st.floats(0.1, 3), st.integers(0, 2**32))
-def test_torchaudios_decoder_finds_the_same(num_frames: int, size: int, peaky: float, seed: int) -> None:
+def test_torchaudios_decoder_finds_the_same(
+    num_frames: int, size: int, peaky: float, seed: int
+) -> None:
     """Lexicon-free, no language model, a beam that loses nothing: every labelling, its score, and their order."""
     log_probs = np.log(random_probs(num_frames, size, seed, peaky))
     expected = prefix_beam_search(log_probs, beam=10**6)
@@ -230,7 +256,9 @@ def test_torchaudios_decoder_finds_the_same(num_frames: int, size: int, peaky: f
         sil_token="-",
     )
     (found,) = decoder(torch.from_numpy(log_probs[None].astype(np.float32)))
-    assert dict(expected) == pytest.approx({tuple(h.tokens.tolist()): h.score for h in found}, abs=1e-4)
+    assert dict(expected) == pytest.approx(
+        {tuple(h.tokens.tolist()): h.score for h in found}, abs=1e-4
+    )
     assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 

@@ -30,7 +30,9 @@ def test_rows_are_read_in_order(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "missing.jsonl") == []
 
 
-def test_every_cut_of_the_file_gives_the_whole_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_cut_of_the_file_gives_the_whole_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows: list[dict[str, object]] = [{"step": i, "loss": 1.5, "note": "é"} for i in range(3)]
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path = tmp_path / "m.jsonl"
@@ -51,9 +53,13 @@ def test_torn_line_in_the_middle_is_named(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_training_picture(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"step": i, "loss": 5 - i / 10, "chance": 4.6} for i in range(20)]
+    rows: list[dict[str, object]] = [
+        {"step": i, "loss": 5 - i / 10, "chance": 4.6} for i in range(20)
+    ]
     plot_training(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "new/one.png")
-    with_codes: list[dict[str, object]] = [row | {"code_perplexity": 30 + i} for i, row in enumerate(rows)]
+    with_codes: list[dict[str, object]] = [
+        row | {"code_perplexity": 30 + i} for i, row in enumerate(rows)
+    ]
     plot_training(write_rows(tmp_path / "m.jsonl", with_codes), tmp_path / "two.png")
     one, two = pixels(tmp_path / "new/one.png"), pixels(tmp_path / "two.png")
     assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=2)
@@ -66,7 +72,9 @@ def test_replayed_steps_are_drawn_once(tmp_path: Path) -> None:
     clean: list[dict[str, object]] = [{"step": i, "loss": float(i)} for i in range(6)]
     stale: list[dict[str, object]] = [{"step": 3, "loss": 99.0}, {"step": 4, "loss": 98.0}]
     plot_training(write_rows(tmp_path / "a.jsonl", clean), tmp_path / "a.png")
-    plot_training(write_rows(tmp_path / "b.jsonl", clean[:3] + stale + clean[3:]), tmp_path / "b.png")
+    plot_training(
+        write_rows(tmp_path / "b.jsonl", clean[:3] + stale + clean[3:]), tmp_path / "b.png"
+    )
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -74,15 +82,26 @@ def test_wer_picture(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"step": i, "loss": 1.0} for i in range(5)]
     plot_errors(write_rows(tmp_path / "m.jsonl", rows), tmp_path / "none.png")
     plot_errors(
-        write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "dev_wer": 0.4, "dev_cer": 0.2}]), tmp_path / "one.png"
+        write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "dev_wer": 0.4, "dev_cer": 0.2}]),
+        tmp_path / "one.png",
     )
-    plot_errors(write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "probe_digit": 0.4}]), tmp_path / "probe.png")
+    plot_errors(
+        write_rows(tmp_path / "m.jsonl", [*rows, {"step": 9, "probe_digit": 0.4}]),
+        tmp_path / "probe.png",
+    )
     for name in ("one", "probe"):
         assert pixels(tmp_path / f"{name}.png").std() > pixels(tmp_path / "none.png").std()
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"{}\n", b'{"step": 1, "loss": NaN}\n{"step": 2, "loss": null}\n{"loss": 3}\n']
+    "content",
+    [
+        None,
+        b"",
+        b"{",
+        b"{}\n",
+        b'{"step": 1, "loss": NaN}\n{"step": 2, "loss": null}\n{"loss": 3}\n',
+    ],
 )
 def test_empty_or_odd_metrics_do_not_crash(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
@@ -98,7 +117,9 @@ def test_importing_stays_light() -> None:
     modules = "speechssl.pictures, speechssl.text.tokenizers, speechssl.scoring.score, speechssl.transcription.formats"
     heavy = ("matplotlib", "sentencepiece", "jiwer", "torch")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout == "[]\n"
 
 
@@ -128,7 +149,9 @@ def test_table_reads_back_as_markdown(rows: list[tuple[str, str]]) -> None:
     assert len({len(line) for line in lines}) == 1
     for row, line in zip(rows, lines[2:], strict=True):
         cells = [cell.strip() for cell in line.replace(r"\|", "\0")[1:-1].split("|")]
-        assert [cell.replace("\0", "|") for cell in cells] == [" ".join(cell.split()) for cell in row]
+        assert [cell.replace("\0", "|") for cell in cells] == [
+            " ".join(cell.split()) for cell in row
+        ]
 
 
 def test_table_needs_whole_rows() -> None:

@@ -34,14 +34,27 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_seeds_are_stable_and_depend_on_every_part() -> None:
     assert derive_seed(0, "weights") == 863023461364182508  # from sha256sum, by hand
-    seeds = {derive_seed(*parts) for parts in [(0,), (1,), (0, 0), (0, 1), (1, 0), (10,), ("a", "b"), ("ab",)]}
+    seeds = {
+        derive_seed(*parts)
+        for parts in [(0,), (1,), (0, 0), (0, 1), (1, 0), (10,), ("a", "b"), ("ab",)]
+    }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_generators_repeat_and_never_share_a_stream() -> None:
     """Also for trailing zeros, which numpy's own seed sequence does not see."""
-    streams = [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (2**62, 5), (5, 2**62), ("masks", 0, 0), ("crop", 0, 0)]
+    streams = [
+        (0,),
+        (0, 0),
+        (0, 0, 0),
+        (1,),
+        (1, 0),
+        (2**62, 5),
+        (5, 2**62),
+        ("masks", 0, 0),
+        ("crop", 0, 0),
+    ]
     drawn = {generator(*parts).random() for parts in streams}
     assert len(drawn) == len(streams)
     assert (generator("masks", 3, 4).random(5) == generator("masks", 3, 4).random(5)).all()

@@ -39,7 +39,9 @@ def test_equals_brute_force_and_jiwer(pairs: list[tuple[str, str]]) -> None:
         assert edits_of(row.words) in best_alignments(reference.split(), hypothesis.split())
         assert edits_of(row.characters) in best_alignments(reference, hypothesis)
         assert row.words.reference_length == len(reference.split())
-        assert row.words.hits + row.words.substitutions + row.words.insertions == len(hypothesis.split())
+        assert row.words.hits + row.words.substitutions + row.words.insertions == len(
+            hypothesis.split()
+        )
         assert row.characters.reference_length == len(reference)
     assert result.words.errors == sum(u.words.errors for u in result.utterances)
     assert result.wer == result.words.errors / max(1, sum(len(r.split()) for r in references))
@@ -56,14 +58,24 @@ def test_confusions_turn_one_side_into_the_other(reference: str, hypothesis: str
         kind = "del" if not confusion.hypothesis else "ins" if not confusion.reference else "sub"
         kinds[kind] += confusion.count
     words = result.words
-    assert (kinds["sub"], kinds["ins"], kinds["del"]) == (words.substitutions, words.insertions, words.deletions)
+    assert (kinds["sub"], kinds["ins"], kinds["del"]) == (
+        words.substitutions,
+        words.insertions,
+        words.deletions,
+    )
 
 
 def test_counts_confusions_and_worst_by_hand() -> None:
-    result = score_pairs([("the cat sat", "the bat sat down"), ("the cat", "the bat"), ("yes", ""), ("no", "no")])
+    result = score_pairs(
+        [("the cat sat", "the bat sat down"), ("the cat", "the bat"), ("yes", ""), ("no", "no")]
+    )
     assert result.words == Counts(hits=4, substitutions=2, insertions=1, deletions=1)
     assert result.wer == 4 / 7
-    assert result.confusions() == [Confusion("cat", "bat", 2), Confusion("", "down", 1), Confusion("yes", "", 1)]
+    assert result.confusions() == [
+        Confusion("cat", "bat", 2),
+        Confusion("", "down", 1),
+        Confusion("yes", "", 1),
+    ]
     assert result.confusions(top=1) == [Confusion("cat", "bat", 2)]
     assert [u.utterance_id for u in result.worst(2)] == ["u000", "u002"]
     assert len(result.worst(100)) == 4
@@ -85,7 +97,11 @@ def test_empty_references_count_their_insertions() -> None:
 @pytest.mark.parametrize(("hypothesis", "wer", "cer"), [("", 0.0, 0.0), ("x yz", 2.0, 4.0)])
 def test_only_empty_references(hypothesis: str, wer: float, cer: float) -> None:
     result = score_pairs([(" ", hypothesis)])
-    assert (result.wer, result.cer) == (wer, cer) == (jiwer.wer("", hypothesis), jiwer.cer("", hypothesis))
+    assert (
+        (result.wer, result.cer)
+        == (wer, cer)
+        == (jiwer.wer("", hypothesis), jiwer.cer("", hypothesis))
+    )
     assert result.wer_interval == (wer, wer)
 
 
@@ -98,7 +114,9 @@ def test_order_of_ids_does_not_matter() -> None:
     hypotheses = {f"u{i}": "a b c"[: i % 6] for i in range(9)}
     backwards = [dict(reversed(table.items())) for table in (references, hypotheses)]
     assert score(references, hypotheses) == score(*backwards)
-    one, two = (score(references, hypotheses, seed=seed, num_bootstrap=3).wer_interval for seed in (1, 2))
+    one, two = (
+        score(references, hypotheses, seed=seed, num_bootstrap=3).wer_interval for seed in (1, 2)
+    )
     assert one != two
 
 
@@ -106,7 +124,9 @@ def test_differing_ids_are_named() -> None:
     references = {f"u{i}": "a" for i in range(6)}
     with pytest.raises(ManifestError, match=r"5 utterances have no hypothesis: u1, u2, u3, \.\.\."):
         score(references, {"u0": "a"})
-    with pytest.raises(ManifestError, match=r"1 utterances have a hypothesis but no reference: x\."):
+    with pytest.raises(
+        ManifestError, match=r"1 utterances have a hypothesis but no reference: x\."
+    ):
         score(references, references | {"x": "a"})
 
 
@@ -119,7 +139,10 @@ def test_nothing_to_score_is_an_error() -> None:
 
 def test_interval_equals_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(3)
-    pairs = [("a " * n, "a " * n + "b " * int(rng.integers(0, 3))) for n in rng.integers(1, 9, size=60).tolist()]
+    pairs = [
+        ("a " * n, "a " * n + "b " * int(rng.integers(0, 3)))
+        for n in rng.integers(1, 9, size=60).tolist()
+    ]
     result = score_pairs(pairs, num_bootstrap=4000)
     errors = np.array([u.words.errors for u in result.utterances])
     lengths = np.array([u.words.reference_length for u in result.utterances])
@@ -154,17 +177,30 @@ def test_json_ready() -> None:
     assert table["words"] == {"hits": 1, "substitutions": 1, "insertions": 1, "deletions": 0}
     assert table["num_utterances"] == 2
     row = json.loads(json.dumps(result.utterances[0].as_dict(), allow_nan=False))
-    assert (row["utterance_id"], row["reference"], row["hypothesis"], row["wer"]) == ("u000", "a b", "a c", 0.5)
+    assert (row["utterance_id"], row["reference"], row["hypothesis"], row["wer"]) == (
+        "u000",
+        "a b",
+        "a c",
+        0.5,
+    )
 
 
-@given(st.lists(st.tuples(st.text("ab ", max_size=8), st.text("ab ", max_size=8)), min_size=1, max_size=8), st.data())
+@given(
+    st.lists(
+        st.tuples(st.text("ab ", max_size=8), st.text("ab ", max_size=8)), min_size=1, max_size=8
+    ),
+    st.data(),
+)
 def test_calibration_is_the_mean_distance_of_confidence_from_truth(
     pairs: list[tuple[str, str]], data: st.DataObject
 ) -> None:
     """By a plain loop, over texts of a word at most, so that there is but one alignment."""
     references = {f"u{i}": "".join(a.split())[:1] for i, (a, _) in enumerate(pairs)}
     hypotheses = {f"u{i}": "".join(b.split())[:1] for i, (_, b) in enumerate(pairs)}
-    confidences = {name: [data.draw(st.floats(0, 1)) for _ in text.split()] for name, text in hypotheses.items()}
+    confidences = {
+        name: [data.draw(st.floats(0, 1)) for _ in text.split()]
+        for name, text in hypotheses.items()
+    }
     found = score(references, hypotheses, confidences, num_bootstrap=1).calibration
     words = [(c, references[n] == hypotheses[n]) for n, row in confidences.items() for c in row]
     if not words:
@@ -174,7 +210,9 @@ def test_calibration_is_the_mean_distance_of_confidence_from_truth(
     bins: dict[int, list[tuple[float, bool]]] = {}
     for c, right in words:
         bins.setdefault(min(int(c * 10), 9), []).append((c, right))
-    ece = sum(abs(sum(c for c, _ in b) - sum(right for _, right in b)) for b in bins.values()) / len(words)
+    ece = sum(
+        abs(sum(c for c, _ in b) - sum(right for _, right in b)) for b in bins.values()
+    ) / len(words)
     assert found.ece == pytest.approx(ece, abs=1e-9)
     assert found.num_words == len(words)
     assert [b.count for b in found.bins] == [len(bins[k]) for k in sorted(bins)]
@@ -203,7 +241,9 @@ def test_scaling_undoes_what_made_confidences_wrong() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=30))
-def test_scaling_is_the_least_of_its_loss_and_never_turns_confidences_round(words: list[tuple[float, bool]]) -> None:
+def test_scaling_is_the_least_of_its_loss_and_never_turns_confidences_round(
+    words: list[tuple[float, bool]],
+) -> None:
     """Beside scipy's minimiser, of the same loss written down again."""
     confidences, right = [c for c, _ in words], [r for _, r in words]
 
@@ -219,8 +259,15 @@ def test_scaling_is_the_least_of_its_loss_and_never_turns_confidences_round(word
     if len(set(right)) < 2:
         assert found == Scaling()
     else:
-        how = {"method": "L-BFGS-B", "bounds": [(0, None), (None, None)], "options": {"ftol": 1e-14, "gtol": 1e-9}}
-        assert loss(np.array([found.slope, found.offset])) <= minimize(loss, [1.0, 0.0], **how).fun + 1e-6
+        how = {
+            "method": "L-BFGS-B",
+            "bounds": [(0, None), (None, None)],
+            "options": {"ftol": 1e-14, "gtol": 1e-9},
+        }
+        assert (
+            loss(np.array([found.slope, found.offset]))
+            <= minimize(loss, [1.0, 0.0], **how).fun + 1e-6
+        )
     assert found.slope >= 0
     scaled = [found(c) for c in sorted(confidences)]
     assert scaled == sorted(scaled)
@@ -229,7 +276,9 @@ def test_scaling_is_the_least_of_its_loss_and_never_turns_confidences_round(word
 
 def test_confidences_that_say_nothing_become_the_share_that_is_right() -> None:
     """And those that are surer where they are wrong; a steep scaling stays finite at both ends."""
-    found = fit_scaling([0.98] * 100 + [0.88] * 100, [True] * 60 + [False] * 40 + [True] * 80 + [False] * 20)
+    found = fit_scaling(
+        [0.98] * 100 + [0.88] * 100, [True] * 60 + [False] * 40 + [True] * 80 + [False] * 20
+    )
     assert found.slope == 0
     assert found(0.98) == found(0.1) == pytest.approx(0.7, abs=0.01)
     assert [Scaling(100.0, 0.0)(p) for p in (0.0, 0.5, 1.0)] == [0.0, 0.5, 1.0]

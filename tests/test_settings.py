@@ -21,7 +21,9 @@ def test_presets_resolve_and_have_their_sizes() -> None:
         settings = resolve_settings(PretrainSettings, name, {})
         resolve_settings(FinetuneSettings, name, {})
         with torch.device("meta"):
-            model = Contrastive(Encoder(settings.encoder), settings.objective, settings.quantizer, settings.mask)
+            model = Contrastive(
+                Encoder(settings.encoder), settings.contrastive, settings.quantizer, settings.mask
+            )
         sizes[name] = sum(p.numel() for p in model.parameters()) / 1e6
     assert 3 <= sizes["tiny"] <= 5
     assert 20 <= sizes["small"] <= 30
@@ -35,7 +37,10 @@ def test_base_is_the_papers() -> None:
     assert settings.mask.length == 10
     assert settings.optim.lr == 5e-4
     assert settings.encoder.samples_per_frame == 320
-    assert (settings.objective.diversity_weight, settings.objective.penalty_weight) == (0.1, 10.0)
+    assert (settings.contrastive.diversity_weight, settings.contrastive.penalty_weight) == (
+        0.1,
+        10.0,
+    )
 
 
 def test_overrides_win_and_unknown_names_are_refused() -> None:

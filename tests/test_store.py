@@ -21,10 +21,21 @@ RNG = np.random.default_rng(0)
 
 
 def chunk(number: int, num_samples: int, split: str, text: str | None = "héllo") -> Chunk:
-    return Chunk(f"a/{number}", f"a/\udcff{number}.wav", 0.5, num_samples / 16000, num_samples, text, None, split)
+    return Chunk(
+        f"a/{number}",
+        f"a/\udcff{number}.wav",
+        0.5,
+        num_samples / 16000,
+        num_samples,
+        text,
+        None,
+        split,
+    )
 
 
-def build(folder: Path, arrays: list[NDArray[np.generic]], width: int | None, per_shard: int = 3) -> list[Chunk]:
+def build(
+    folder: Path, arrays: list[NDArray[np.generic]], width: int | None, per_shard: int = 3
+) -> list[Chunk]:
     """A store of ``arrays``; splits alternate between dev and train."""
     folder.mkdir()
     chunks = [chunk(k, 100 + k, ("dev", "train")[k % 2]) for k in range(len(arrays))]
@@ -32,13 +43,21 @@ def build(folder: Path, arrays: list[NDArray[np.generic]], width: int | None, pe
     table, shards = TableWriter(folder, len(arrays)), []
     for number, start in enumerate(starts):
         writer = ShardWriter(folder, number, ("dev", "train"))
-        for array, one in zip(arrays[start : start + per_shard], chunks[start : start + per_shard], strict=True):
+        for array, one in zip(
+            arrays[start : start + per_shard], chunks[start : start + per_shard], strict=True
+        ):
             writer.add(array, one)
         index, lines, about = writer.close()
         table.add(index, lines, b"{}\n")
         shards.append(about)
     dtype = "int16" if width is None else "float16"
-    meta = {"dtype": dtype, "width": width, "splits": ["dev", "train"], "shards": shards, "features": {"kind": dtype}}
+    meta = {
+        "dtype": dtype,
+        "width": width,
+        "splits": ["dev", "train"],
+        "shards": shards,
+        "features": {"kind": dtype},
+    }
     table.finish({**meta, "totals": {"chunks": len(arrays)}, "account": {"kept": 1}, "plan": "p"})
     return chunks
 
@@ -60,7 +79,7 @@ def test_what_went_in_comes_out(tmp_path: Path, width: int | None) -> None:
     assert store.splits == ("dev", "train")
     assert store.features == {"kind": "int16" if width is None else "float16"}
     assert store.num_samples.tolist() == [100 + k for k in range(8)]
-    assert store.num_units.tolist() == [len(a) for a in arrays]
+    assert store.input_lengths.tolist() == [len(a) for a in arrays]
     assert store.indices().tolist() == list(range(8))
     assert store.indices(["train"]).tolist() == [1, 3, 5, 7]
     assert store.indices(["nowhere"]).tolist() == []
@@ -91,7 +110,11 @@ def test_pieces_of_a_shard_join_to_the_shard(tmp_path: Path) -> None:
         (tmp_path / name / "pieces").mkdir(parents=True)
         shard = ShardWriter(tmp_path / name, 4, ("train",))
         for number, (a, b) in enumerate(pairwise(bounds)):
-            writer = shard if name == "whole" else ShardWriter(tmp_path / name / "pieces", number, ("train",))
+            writer = (
+                shard
+                if name == "whole"
+                else ShardWriter(tmp_path / name / "pieces", number, ("train",))
+            )
             for array, one in zip(arrays[a:b], chunks[a:b], strict=True):
                 writer.add(array, one)
             if name == "joined":
@@ -115,11 +138,20 @@ def test_rollback_leaves_no_trace(tmp_path: Path) -> None:
                 writer.rollback()
             writer.add(array, chunk(k, len(array), "train"))
         index, lines, about = writer.close()
-        results.append((index.tobytes(), lines, about, (tmp_path / name / shard_name(0)).read_bytes()))
+        results.append(
+            (index.tobytes(), lines, about, (tmp_path / name / shard_name(0)).read_bytes())
+        )
     assert results[0] == results[1]
 
 
-FILES = ["store.json", "index.npy", "chunks.jsonl", "rejects.jsonl", "shard-00000.bin", "shard-00001.bin"]
+FILES = [
+    "store.json",
+    "index.npy",
+    "chunks.jsonl",
+    "rejects.jsonl",
+    "shard-00000.bin",
+    "shard-00001.bin",
+]
 
 
 @pytest.fixture
@@ -136,12 +168,16 @@ def read_all(folder: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_every_flipped_bit_is_noticed(folder: Path, data: st.DataObject) -> None:
     file = folder / data.draw(st.sampled_from(FILES))
     good = file.read_bytes()
     at = data.draw(st.integers(0, len(good) - 1))
-    file.write_bytes(good[:at] + bytes([good[at] ^ 1 << data.draw(st.integers(0, 7))]) + good[at + 1 :])
+    file.write_bytes(
+        good[:at] + bytes([good[at] ^ 1 << data.draw(st.integers(0, 7))]) + good[at + 1 :]
+    )
     try:
         with pytest.raises(ManifestError):
             read_all(folder)
@@ -176,9 +212,17 @@ def test_a_damaged_chunk_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("shard", 7), ("offset", 2**63), ("num_units", 2**32 - 1), ("record_offset", 2**60), ("record_bytes", 2**31)],
+    [
+        ("shard", 7),
+        ("offset", 2**63),
+        ("num_units", 2**32 - 1),
+        ("record_offset", 2**60),
+        ("record_bytes", 2**31),
+    ],
 )
-def test_an_index_out_of_range_is_an_error_not_a_crash(folder: Path, column: str, value: int) -> None:
+def test_an_index_out_of_range_is_an_error_not_a_crash(
+    folder: Path, column: str, value: int
+) -> None:
     store = Store(folder)
     forged = store._index.copy()
     forged[2][column] = value
@@ -208,7 +252,14 @@ def test_a_million_chunks_open_at_once(tmp_path: Path) -> None:
     one, line, about = writer.close()
     table = TableWriter(folder, count)
     table.add(np.repeat(one, count), line, b"")  # every row points at the same array and record
-    meta = {"dtype": "int16", "width": None, "splits": ["train"], "features": {}, "account": {}, "plan": ""}
+    meta = {
+        "dtype": "int16",
+        "width": None,
+        "splits": ["train"],
+        "features": {},
+        "account": {},
+        "plan": "",
+    }
     table.finish({**meta, "shards": [about], "totals": {"chunks": count}})
     assert INDEX.itemsize == 41
     tracemalloc.start()

@@ -29,7 +29,8 @@ SPECS = ("chars", "bpe:60", "unigram:44")
 # Characters that normalisers get wrong, each likely enough to meet another of its kind.
 TRICKY = st.text(
     alphabet=st.one_of(
-        st.sampled_from("aAİßΣςé\u0301\u0327\u0345'’`-.,_ \t\n\u200b\u200c\u200d\xad\ufe0f❤1½"), st.characters()
+        st.sampled_from("aAİßΣςé\u0301\u0327\u0345'’`-.,_ \t\n\u200b\u200c\u200d\xad\ufe0f❤1½"),
+        st.characters(),
     )
 )
 
@@ -78,7 +79,8 @@ def test_basic_1_holds_what_it_says(text: str) -> None:
 @given(
     st.text(
         alphabet=st.characters(
-            categories=["Ll", "Lo", "Mn", "Mc"], exclude_characters="".join(map(chr, range(0xFE00, 0xFE10)))
+            categories=["Ll", "Lo", "Mn", "Mc"],
+            exclude_characters="".join(map(chr, range(0xFE00, 0xFE10))),
         )
     )
 )
@@ -143,7 +145,11 @@ def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> N
         (tmp_path / name).write_bytes(content)
     loaded = load_tokenizer(tmp_path)
     assert type(loaded) is type(tokenizer)
-    assert (loaded.size, loaded.alphabet, loaded.files()) == (tokenizer.size, tokenizer.alphabet, tokenizer.files())
+    assert (loaded.size, loaded.alphabet, loaded.files()) == (
+        tokenizer.size,
+        tokenizer.alphabet,
+        tokenizer.files(),
+    )
     assert all(loaded.encode(t) == tokenizer.encode(t) for t in TEXTS)
 
 
@@ -195,7 +201,10 @@ def test_a_foreign_vocabulary_needs_three_tokens_with_texts(tokens: list[str]) -
 def test_every_tokenizer_lists_its_texts(tokenizer: Tokenizer) -> None:
     assert len(tokenizer.texts) == tokenizer.size
     assert tokenizer.texts[:2] == ("<pad>", "⁇")
-    assert all(tokenizer.decode([i]) == " ".join(tokenizer.texts[i].split()) for i in range(2, tokenizer.size))
+    assert all(
+        tokenizer.decode([i]) == " ".join(tokenizer.texts[i].split())
+        for i in range(2, tokenizer.size)
+    )
 
 
 def test_characters_are_sorted_and_the_space_is_always_there() -> None:
@@ -238,7 +247,9 @@ def test_characters_reserved_by_sentencepiece_are_refused() -> None:
         train_tokenizer("bpe:60", [*TEXTS, "a ▅ b"])
 
 
-@pytest.mark.parametrize("spec", ["", "char", "bpe", "bpe:", "bpe:0", "bpe:-5", "word:100", "bpe:5e2"])
+@pytest.mark.parametrize(
+    "spec", ["", "char", "bpe", "bpe:", "bpe:0", "bpe:-5", "word:100", "bpe:5e2"]
+)
 def test_unknown_spec_is_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match="choose chars"):
         train_tokenizer(spec, TEXTS)
@@ -283,7 +294,9 @@ def test_missing_or_damaged_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / "tokenizer.model").write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"tokenizer|SentencePiece"):
             load_tokenizer(tmp_path)
-    (tmp_path / "tokenizer.model").write_bytes(train_tokenizer("bpe:50", TEXTS).files()["tokenizer.model"])
+    (tmp_path / "tokenizer.model").write_bytes(
+        train_tokenizer("bpe:50", TEXTS).files()["tokenizer.model"]
+    )
     with pytest.raises(CheckpointError, match="51 ids"):
         load_tokenizer(tmp_path)
 

@@ -56,7 +56,9 @@ def quantity(shown: str) -> str:
     return next((start for start in COUNTED if shown.startswith(start)), shown)
 
 
-def test_the_table_has_every_quantity_of_every_style_and_all_are_equal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_every_quantity_of_every_style_and_all_are_equal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert differences.main([]) == 0
     rows = table(capsys.readouterr().out)
     found: dict[tuple[str, str], set[str]] = {}
@@ -89,7 +91,9 @@ def test_a_weight_that_is_not_the_same_shows_in_its_rows_and_in_the_exit_code(
 
     monkeypatch.setattr(differences, "ctc_twin", wrong)
     assert differences.main([]) == 1
-    wrong_rows = {(row[1], quantity(row[2])) for row in table(capsys.readouterr().out) if row[-1] == "NO"}
+    wrong_rows = {
+        (row[1], quantity(row[2])) for row in table(capsys.readouterr().out) if row[-1] == "NO"
+    }
     assert {("transformers", "encoder output, alone"), ("transformers", "CTC logits")} <= wrong_rows
     assert not wrong_rows & {("torchaudio", "CTC logits"), ("transformers", "gradients of")}
 
@@ -107,7 +111,9 @@ def test_a_gradient_that_is_not_the_same_shows_too(
 
     monkeypatch.setattr(differences, "gradients", wrong)
     assert differences.main([]) == 1
-    assert [quantity(r[2]) for r in table(capsys.readouterr().out) if r[-1] == "NO"] == ["gradients of"]
+    assert [quantity(r[2]) for r in table(capsys.readouterr().out) if r[-1] == "NO"] == [
+        "gradients of"
+    ]
 
 
 def test_nan_is_a_difference() -> None:
@@ -125,7 +131,9 @@ def audio(tmp_path: Path) -> Path:
     folder.mkdir()
     for number, seconds in enumerate((1.3, 0.9)):
         time = np.arange(round(16_000 * seconds)) / 16_000
-        tone = 0.2 * np.sin(2 * np.pi * (300 + 500 * time) * time) * np.sin(2 * np.pi * 2 * time) ** 2
+        tone = (
+            0.2 * np.sin(2 * np.pi * (300 + 500 * time) * time) * np.sin(2 * np.pi * 2 * time) ** 2
+        )
         wave = tone + 0.02 * rng.standard_normal(len(time))
         write_wav(folder / f"{number}.wav", wave.astype(np.float32), 16_000)
     return folder
@@ -139,7 +147,9 @@ def test_an_imported_model_says_what_their_pipeline_says(
     folders = [str(tmp_path / "theirs"), str(tmp_path / "ours")]
     assert same_texts.main([*folders, str(audio), "--random", style]) == 0
     shown = capfd.readouterr()
-    assert "2 recordings, 2.2 s of audio; both hear the same 16-bit samples at 16000 Hz" in shown.out
+    assert (
+        "2 recordings, 2.2 s of audio; both hear the same 16-bit samples at 16000 Hz" in shown.out
+    )
     assert "2 different texts" in shown.out
     assert "identical literally: 2 of 2" in shown.out
     assert "as one, none at the ends: 2 of 2" in shown.out
@@ -164,7 +174,9 @@ def test_texts_that_differ_are_shown_and_counted(
 def test_the_random_folder_is_not_written_over(tmp_path: Path, audio: Path) -> None:
     (tmp_path / "theirs").mkdir()
     with pytest.raises(SystemExit, match="is there already"):
-        same_texts.main([str(tmp_path / "theirs"), str(tmp_path / "ours"), str(audio), "--random", "base"])
+        same_texts.main(
+            [str(tmp_path / "theirs"), str(tmp_path / "ours"), str(audio), "--random", "base"]
+        )
 
 
 # --- turns -------------------------------------------------------------------------------------------------------
@@ -197,17 +209,25 @@ def test_sides_take_turns_and_only_their_own_work_counts(worker: Path) -> None:
     ):
         replies = turns.alternate({"speechssl": quick, "other": slow}, warm_up=1, repeats=3)
     assert [[r["number"] for r in found] for found in replies.values()] == [[1, 2, 3], [1, 2, 3]]
-    assert all(0.02 <= r["seconds"] < 1 for r in replies["speechssl"])  # not the second of the other
+    assert all(
+        0.02 <= r["seconds"] < 1 for r in replies["speechssl"]
+    )  # not the second of the other
     assert all(r["seconds"] >= 1 and r["cpu_s"] < 0.5 for r in replies["other"])  # it slept
-    assert all(0 < r["before_gb"] <= r["peak_gb"] * 1.05 for found in replies.values() for r in found)
+    assert all(
+        0 < r["before_gb"] <= r["peak_gb"] * 1.05 for found in replies.values() for r in found
+    )
     compared = turns.compared(replies, "other")
     first = replies["other"][0]["seconds"] / replies["speechssl"][0]["seconds"]
     lowest, highest = (compared["speed_ratio"][end] for end in ("low", "high"))
-    assert lowest * (1 - 1e-9) <= first <= highest * (1 + 1e-9)  # another order of division rounds otherwise
+    assert (
+        lowest * (1 - 1e-9) <= first <= highest * (1 + 1e-9)
+    )  # another order of division rounds otherwise
     assert quick.process.returncode == slow.process.returncode == 0
 
 
-def test_a_side_that_fails_ends_the_measurement(worker: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_side_that_fails_ends_the_measurement(
+    worker: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with turns.Side(str(worker), "break", pause=0) as side:
         assert side.turn()["number"] == 0
         with pytest.raises(SystemExit, match="nothing measured: break failed"):
@@ -238,33 +258,61 @@ class Once:
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    small = {"conv_layers": [(16, k, s) for _, k, s in bench_peers.WAV2VEC2_CONVS], "width": 32, "num_layers": 1}
+    small = {
+        "conv_layers": [(16, k, s) for _, k, s in bench_peers.WAV2VEC2_CONVS],
+        "width": 32,
+        "num_layers": 1,
+    }
     shape = small | {"num_heads": 2, "ffn_width": 32, "pos_kernel": 8, "pos_groups": 4}
     monkeypatch.setitem(bench_peers.ENCODERS, "small", shape)
-    return {"folder": str(tmp_path), "size": "small", "rows": 3, "seconds": 1.0, "seed": 5, "updates": 2}
+    return {
+        "folder": str(tmp_path),
+        "size": "small",
+        "rows": 3,
+        "seconds": 1.0,
+        "seed": 5,
+        "updates": 2,
+    }
 
 
-def test_the_peer_gets_our_weights_our_masks_and_the_dropout_of_both(task: dict[str, Any], tmp_path: Path) -> None:
+def test_the_peer_gets_our_weights_our_masks_and_the_dropout_of_both(
+    task: dict[str, Any], tmp_path: Path
+) -> None:
     once = Once()
     bench_peers.make_pretraining(task, once)
     assert once.report["loss_difference"] < 1e-5
     assert once.report["gradient_difference"] < 1e-4
     config = json.loads((tmp_path / "theirs.json").read_text())
-    dropouts = ("hidden_dropout", "feat_proj_dropout", "attention_dropout", "activation_dropout", "layerdrop")
+    dropouts = (
+        "hidden_dropout",
+        "feat_proj_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "layerdrop",
+    )
     ours = bench_peers.pretraining("small").encoder
     assert [config[name] for name in dropouts] == [0.1, 0.1, 0.1, 0.0, 0.0]
-    assert (ours.dropout, ours.attention_dropout, ours.activation_dropout, ours.layer_drop) == (0.1, 0.1, 0.0, 0.0)
+    assert (ours.dropout, ours.attention_dropout, ours.activation_dropout, ours.layer_drop) == (
+        0.1,
+        0.1,
+        0.0,
+        0.0,
+    )
     model = bench_peers.make_objective(bench_peers.pretraining("small"), seed=5)
     weights = load_file(tmp_path / "theirs.safetensors")
     assert torch.equal(weights["project_q.weight"], model.target_projection.weight)
     batch = bench_peers.make_batch(bench_peers.pretraining("small"), 3, 1.0, 5)
     masks = [load_file(tmp_path / f"draws-{number}.safetensors")["mask"] for number in range(2)]
     for step, mask in enumerate(masks):
-        assert torch.equal(mask, torch.from_numpy(model.draw(batch, [49] * 3, 49, step, noisy=True).mask))
+        assert torch.equal(
+            mask, torch.from_numpy(model.draw(batch, [49] * 3, 49, step, noisy=True).mask)
+        )
     assert not torch.equal(*masks)
 
 
-def test_models_that_differ_are_not_timed(task: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_differ_are_not_timed(
+    task: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = twins.objective_twin
 
     def wrong(model: Any) -> Any:
@@ -288,14 +336,20 @@ def test_operations_are_counted_as_by_hand(task: dict[str, Any]) -> None:
         frames = (frames - kernel) // stride + 1
         forward += 2 * frames * channels * kernel * width
         width = channels
-    positions = 2 * (frames + 1) * 32 * 8 * 8  # kernel 8, 32 / 4 channels a group; even kernels give a frame more
+    positions = (
+        2 * (frames + 1) * 32 * 8 * 8
+    )  # kernel 8, 32 / 4 channels a group; even kernels give a frame more
     layer = 2 * frames * (4 * 32 * 32 + 2 * 32 * 32) + 4 * frames * frames * 32
     codes, projections = 2 * frames * 16 * 640, 2 * frames * (16 * 32 + 256 * 256 + 32 * 256)
-    assert counted == pytest.approx(3 * (forward + positions + layer + codes + projections), rel=1e-9)
+    assert counted == pytest.approx(
+        3 * (forward + positions + layer + codes + projections), rel=1e-9
+    )
 
 
 @pytest.mark.slow
-def test_updates_are_timed_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_updates_are_timed_on_both_sides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = tmp_path / "made.json"
     arguments = "pretrain --rows 1 --seconds 0.5 --repeats 1 --threads 1 --keep-memory --json"
     bench_peers.main([*arguments.split(), str(made)])
@@ -305,16 +359,26 @@ def test_updates_are_timed_on_both_sides(tmp_path: Path, capsys: pytest.CaptureF
     assert sorted(table["sides"]) == names
     for side in table["sides"].values():
         rate = side["audio_s_per_s"]["median"]
-        assert side["share"] == pytest.approx(table["flops_per_audio_s"] * rate / table["matmul_peak"])
+        assert side["share"] == pytest.approx(
+            table["flops_per_audio_s"] * rate / table["matmul_peak"]
+        )
         assert 0 < side["share"] < 1
         assert 0 < side["increase_gb"] < side["peak_gb"]
     rates = {name: side["audio_s_per_s"]["median"] for name, side in table["sides"].items()}
-    assert table["speed_ratio"]["median"] == pytest.approx(rates["speechssl"] / rates["transformers"])
-    shown = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert table["speed_ratio"]["median"] == pytest.approx(
+        rates["speechssl"] / rates["transformers"]
+    )
+    shown = [
+        line.split("|")[1].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("|")
+    ]
     assert shown[2:] == [*names, "speechssl / transformers"]
 
 
-def test_recordings_are_joined_to_the_sample(audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recordings_are_joined_to_the_sample(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (audio / "2.wav").write_bytes(b"RIFF")
     out = bench_peers.write_joined([audio], 5.0, tmp_path / "joined.wav")
     samples = load_audio(out, 16_000)
@@ -335,7 +399,11 @@ def test_transcription_is_timed_on_both_sides_and_our_memory_alone(
     table = json.loads(made.read_text())
     assert table["about"]["difference"] < 1e-4
     assert table["about"]["audio_s"] == pytest.approx(7.2)
-    assert sorted(table["sides"]) == ["speechssl", "transformers, batches of 1", "transformers, batches of 8"]
+    assert sorted(table["sides"]) == [
+        "speechssl",
+        "transformers, batches of 1",
+        "transformers, batches of 8",
+    ]
     assert table["peer"].startswith("transformers")
     assert all(0.1 < peak < 10 for peak in table["our_peak_gb"].values())
     assert "our peak for a recording of 0.05 minutes" in capsys.readouterr().out
@@ -352,7 +420,9 @@ def rows_of(seconds: float, loss: float = 4.0) -> list[dict[str, float]]:
 def test_efficiency_is_against_one_process_with_as_many_threads_and_with_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    rows = dict(zip(bench_ranks.SIDES, (rows_of(2.0, 4.001), rows_of(1.5), rows_of(3.0)), strict=True))
+    rows = dict(
+        zip(bench_ranks.SIDES, (rows_of(2.0, 4.001), rows_of(1.5), rows_of(3.0)), strict=True)
+    )
     monkeypatch.setattr(bench_ranks, "make_store", lambda *_: tmp_path)
     monkeypatch.setattr(bench_ranks, "run_once", lambda side, *_: rows[side])
     assert bench_ranks.main(["--updates", "4", "--json", str(tmp_path / "made.json")]) == 0
@@ -364,13 +434,18 @@ def test_efficiency_is_against_one_process_with_as_many_threads_and_with_one(
     assert "15.00 (15.00 .. 15.00)" in capsys.readouterr().out
     rows[bench_ranks.SHARED] = rows_of(2.0, 4.1)
     assert bench_ranks.main(["--updates", "4"]) == 1
-    assert bench_ranks.apart(rows_of(1.0), [row | {"audio_s": 31.0} for row in rows_of(1.0)]) == math.inf
+    assert (
+        bench_ranks.apart(rows_of(1.0), [row | {"audio_s": 31.0} for row in rows_of(1.0)])
+        == math.inf
+    )
 
 
 @pytest.mark.slow
 def test_two_real_processes_have_the_losses_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_ranks.main(["--updates", "3", "--repeats", "1", "--minutes", "1"]) == 0
-    shown = [row.split("|")[1:-1] for row in capsys.readouterr().out.splitlines() if row.startswith("| ")][2:]
+    shown = [
+        row.split("|")[1:-1] for row in capsys.readouterr().out.splitlines() if row.startswith("| ")
+    ][2:]
     assert [name.strip() for name, *_ in shown] == list(bench_ranks.SIDES)
     assert all(float(different) <= 1e-3 for *_, different in shown)
 
@@ -382,14 +457,19 @@ growth = load_script(ROOT / "tools" / "growth.py")
 
 def costs(chunks: int, **others: float) -> dict[str, float]:
     """What should grow linearly does, and a step is flat."""
-    found = {key: 1e-6 if name in growth.STEP else 1e-6 * chunks for name, (key, _, _) in growth.MEASURES.items()}
+    found = {
+        key: 1e-6 if name in growth.STEP else 1e-6 * chunks
+        for name, (key, _, _) in growth.MEASURES.items()
+    }
     return {"chunks": chunks, **found, **others}
 
 
 def test_growth_above_linear_shows_in_the_table_and_in_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = {n: costs(n, prepare_s=n**1.5, step_s=0.001 * n**0.5, open_bytes=0.0) for n in (1000, 10_000)}
+    rows = {
+        n: costs(n, prepare_s=n**1.5, step_s=0.001 * n**0.5, open_bytes=0.0) for n in (1000, 10_000)
+    }
     monkeypatch.setattr(growth, "measure", rows.__getitem__)
     assert growth.main(["--chunks", "10000", "1000"]) == 1
     shown = capsys.readouterr().out
@@ -402,7 +482,9 @@ def test_growth_above_linear_shows_in_the_table_and_in_the_exit_code(
 
 
 @pytest.mark.slow
-def test_growth_is_measured_with_the_real_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_growth_is_measured_with_the_real_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     growth.main(["--chunks", "25", "50", "--json", str(made), "--png", str(picture)])
     small, large = json.loads(made.read_text())["rows"]

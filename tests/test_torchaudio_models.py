@@ -23,12 +23,18 @@ from speechssl.storage.checkpoint import save_folder
 LABELS = ["-", "|", "E", "T", "'"]
 
 
-def make(kind: str, aux_num_out: int | None = None) -> tuple[torchaudio.models.Wav2Vec2Model, dict[str, Any]]:
+def make(
+    kind: str, aux_num_out: int | None = None
+) -> tuple[torchaudio.models.Wav2Vec2Model, dict[str, Any]]:
     settings = their_settings(tiny_encoder(kind).config)
-    return randomise(torchaudio.models.wav2vec2_model(**settings, aux_num_out=aux_num_out)), settings
+    return randomise(
+        torchaudio.models.wav2vec2_model(**settings, aux_num_out=aux_num_out)
+    ), settings
 
 
-def save(folder: Path, model: torch.nn.Module, settings: dict[str, Any], labels: list[str] | None = None) -> Path:
+def save(
+    folder: Path, model: torch.nn.Module, settings: dict[str, Any], labels: list[str] | None = None
+) -> Path:
     folder.mkdir()
     torch.save(model.state_dict(), folder / "model.pth")
     (folder / "config.json").write_text(json.dumps(settings))
@@ -45,7 +51,10 @@ def test_an_encoder_is_imported_as_the_same_model(tmp_path: Path, kind: str) -> 
     encoder = load_encoder(tmp_path / "ours").eval()
     batch = batch_of(noise(encoder.config, [2000]))
     torch.testing.assert_close(
-        encoder(batch.inputs, batch.num_units).hidden, theirs(batch.inputs)[0], atol=1e-5, rtol=0
+        encoder(batch.inputs, batch.input_lengths).hidden,
+        theirs(batch.inputs)[0],
+        atol=1e-5,
+        rtol=0,
     )
     assert (encoder.mask_embedding == 0).all()  # torchaudio has none
 
@@ -70,7 +79,13 @@ def test_labels_must_be_there_and_as_many_as_outputs(tmp_path: Path) -> None:
         import_model(source, tmp_path / "ours")
 
 
-PUBLISHED = ["wav2vec2_base", "wav2vec2_large", "wav2vec2_large_lv60k", "wav2vec2_xlsr_300m", "wav2vec2_xlsr_1b"]
+PUBLISHED = [
+    "wav2vec2_base",
+    "wav2vec2_large",
+    "wav2vec2_large_lv60k",
+    "wav2vec2_xlsr_300m",
+    "wav2vec2_xlsr_1b",
+]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -83,7 +98,9 @@ def test_a_published_shape_needs_no_settings(name: str, old: bool) -> None:
     found = _published(Path("weights.pth"), old_weight_norm(tensors) if old else tensors)
     with torch.device("meta"):
         built = torchaudio.models.wav2vec2_model(**found, aux_num_out=None)
-    assert {n: t.shape for n, t in built.state_dict().items()} == {n: t.shape for n, t in tensors.items()}
+    assert {n: t.shape for n, t in built.state_dict().items()} == {
+        n: t.shape for n, t in tensors.items()
+    }
     for ours, its in zip(built.modules(), theirs.modules(), strict=True):
         assert type(ours).__name__ == type(its).__name__
         for setting in ("num_heads", "stride", "layer_norm_first", "groups", "kernel_size"):
@@ -94,7 +111,9 @@ def test_a_published_shape_needs_no_settings(name: str, old: bool) -> None:
 @pytest.mark.parametrize("change", [{"encoder_num_layers": 1}, {"encoder_ff_interm_features": 64}])
 def test_a_shape_that_is_nearly_published_needs_settings(change: dict[str, int]) -> None:
     with torch.device("meta"):
-        settings = _published(Path("weights.pth"), torchaudio.models.wav2vec2_base().state_dict()) | change
+        settings = (
+            _published(Path("weights.pth"), torchaudio.models.wav2vec2_base().state_dict()) | change
+        )
         theirs = torchaudio.models.wav2vec2_model(**settings, aux_num_out=None)
     with pytest.raises(CheckpointError, match="no published shape"):
         _published(Path("weights.pth"), theirs.state_dict())
@@ -107,7 +126,9 @@ def test_the_names_of_wrapped_models_are_known(tmp_path: Path) -> None:
     assert import_model(source, tmp_path / "ours").difference < 1e-5
 
 
-@pytest.mark.parametrize("labels", [[1, 2, 3, 4, 5], ["-", "|", "E", "E", "T"], ["-", "|", "", "E", "T"], [["-"]] * 5])
+@pytest.mark.parametrize(
+    "labels", [[1, 2, 3, 4, 5], ["-", "|", "E", "E", "T"], ["-", "|", "", "E", "T"], [["-"]] * 5]
+)
 def test_labels_are_different_texts(tmp_path: Path, labels: list[Any]) -> None:
     theirs, settings = make("base", len(labels))
     with pytest.raises(CheckpointError, match="no list of different texts"):
@@ -137,10 +158,19 @@ def test_torchaudio_reads_an_exported_recogniser(tmp_path: Path, kind: str) -> N
     labels = json.loads((tmp_path / "theirs" / "labels.json").read_text())
     assert labels == ["-", "<unk>", "'", "|", "a", "b", "c", "d"]
     theirs = torchaudio.models.wav2vec2_model(**settings, aux_num_out=len(labels)).eval()
-    theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "theirs" / "model.safetensors"), strict=True)
+    theirs.load_state_dict(
+        safetensors.torch.load_file(tmp_path / "theirs" / "model.safetensors"), strict=True
+    )
     samples = noise(model.encoder.config, [3000])[0]
-    given = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt() if kind == "large" else samples
-    found, expected = model.log_probs(batch_of([samples])).hidden, theirs(given[None])[0].log_softmax(-1)
+    given = (
+        (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+        if kind == "large"
+        else samples
+    )
+    found, expected = (
+        model.log_probs(batch_of([samples])).hidden,
+        theirs(given[None])[0].log_softmax(-1),
+    )
     # CPUs round sums differently: 1.03e-5 on an Intel one, below 1e-5 on the AMD ones before.
     torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
     import_model(tmp_path / "theirs", tmp_path / "again")
@@ -152,7 +182,11 @@ def test_torchaudio_reads_an_exported_recogniser(tmp_path: Path, kind: str) -> N
 def test_what_torchaudio_does_not_have_is_refused(tmp_path: Path) -> None:
     adapted = tiny_encoder("large", adapter_width=4)
     tensors = {f"encoder.{name}": tensor for name, tensor in adapted.state_dict().items()}
-    save_folder(tmp_path / "adapted", tensors, {"kind": "encoder", "encoder": as_table(adapted.config), "about": {}})
+    save_folder(
+        tmp_path / "adapted",
+        tensors,
+        {"kind": "encoder", "encoder": as_table(adapted.config), "about": {}},
+    )
     assert torch.equal(load_model(tmp_path / "adapted").mask_embedding, adapted.mask_embedding)  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="neither adapters nor this objective"):
         export_model(tmp_path / "adapted", tmp_path / "out", "torchaudio")

@@ -36,7 +36,7 @@ from speechssl.training.run_folder import only_process
 SETTINGS = {
     "encoder": SMALL_ENCODER,
     "quantizer": {"num_codes": 16, "width": 16},
-    "objective": {"num_negatives": 10, "width": 16},
+    "contrastive": {"num_negatives": 10, "width": 16},
     "mask": {"length": 3},
     "optim": {"lr": 1e-3},
     "batch": {"seconds": 12, "crop_s": 3},
@@ -46,7 +46,10 @@ SETTINGS = {
 
 def losses(run: Path) -> list[str]:
     """Every logged loss and gradient norm, digit by digit."""
-    return [f"{row['step']} {row['loss']!r} {row['grad_norm']!r}" for row in read_metrics(run / "metrics.jsonl")]
+    return [
+        f"{row['step']} {row['loss']!r} {row['grad_norm']!r}"
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -64,7 +67,9 @@ def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
     """The same run as ``undisturbed``, as a user would start it."""
     preset = run.parent / f"{run.name}.toml"
     pretrain_table = {k: v for k, v in SETTINGS.items() if k != "encoder"}
-    preset.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain_table}), encoding="utf-8")
+    preset.write_text(
+        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain_table}), encoding="utf-8"
+    )
     command = [
         sys.executable,
         "-m",
@@ -77,13 +82,21 @@ def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
         str(preset),
     ]
     # Reductions depend on the number of threads: a child must use as many as this process.
-    threads = {name: str(torch.get_num_threads()) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=os.environ | threads)
+    threads = {
+        name: str(torch.get_num_threads()) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
+    return subprocess.Popen(
+        [*command, *more], stderr=subprocess.PIPE, text=True, env=os.environ | threads
+    )
 
 
 def _toml(table: dict[str, object], prefix: str = "") -> str:
     plain = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
-    tables = [f"[{prefix}{k}]\n{_toml(v, f'{prefix}{k}.')}" for k, v in table.items() if isinstance(v, dict)]
+    tables = [
+        f"[{prefix}{k}]\n{_toml(v, f'{prefix}{k}.')}"
+        for k, v in table.items()
+        if isinstance(v, dict)
+    ]
     return "\n".join([*plain, *tables]) + "\n"
 
 
@@ -95,7 +108,9 @@ def wait_for(run: Path, step: int, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.002)
 
 
-def test_sigkill_and_resume_equal_an_undisturbed_run(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_sigkill_and_resume_equal_an_undisturbed_run(
+    labelled_store: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "killed"
     for step in (5, 10):
         process = start(labelled_store, run)
@@ -134,7 +149,9 @@ def test_a_signal_saves_and_exits_with_its_code(
     assert losses(run) == losses(undisturbed)
 
 
-def test_a_damaged_checkpoint_is_passed_over(labelled_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    labelled_store: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     settings = build(PretrainSettings, SETTINGS)
     run = tmp_path / "damaged"
     pretrain([labelled_store], run, settings)
@@ -149,7 +166,9 @@ def test_a_damaged_checkpoint_is_passed_over(labelled_store: Path, undisturbed: 
     assert all(torch.equal(v, weights(run)[n]) for n, v in weights(undisturbed).items())
 
 
-def test_a_lock_is_on_the_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_on_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between opening and locking the file another process may have deleted the run: its lock would keep nobody out."""
     (tmp_path / "run").mkdir()
     with only_process(tmp_path / "run"):
@@ -170,7 +189,10 @@ def test_a_refused_folder_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("pid 42")
     with pytest.raises(ConfigError, match="other settings"):
         run_toy(Toy(), tmp_path, [12])
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"settings.json": '{"theirs": 1}', ".lock": "pid 42"}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "settings.json": '{"theirs": 1}',
+        ".lock": "pid 42",
+    }
 
 
 def test_a_run_is_held_until_its_model_is_saved(labelled_store: Path, tmp_path: Path) -> None:
@@ -203,7 +225,9 @@ def test_a_run_on_other_stores_is_refused(
         pretrain([labelled_store], undisturbed, build(PretrainSettings, SETTINGS), ["dev"])
     moved = tmp_path / "moved"
     shutil.copytree(labelled_store, moved)
-    pretrain([moved], undisturbed, build(PretrainSettings, SETTINGS))  # where a store lies does not matter
+    pretrain(
+        [moved], undisturbed, build(PretrainSettings, SETTINGS)
+    )  # where a store lies does not matter
     assert f"all 24 updates of {undisturbed} are done already" in capsys.readouterr().err
 
 
@@ -222,7 +246,12 @@ class Toy(nn.Module):
         if step in self.poison:
             error = error * float("nan")
         n = len(batch.ids)
-        extra = {"chance": 2.0 * n, "accuracy": 0.1 * n, "code_perplexity": 9.0 * n, "loss": torch.tensor(2.0 * n)}
+        extra = {
+            "chance": 2.0 * n,
+            "accuracy": 0.1 * n,
+            "code_perplexity": 9.0 * n,
+            "loss": torch.tensor(2.0 * n),
+        }
         return LossOutput(error, n, extra if self.chance else {"loss": error.detach()})
 
 
@@ -235,14 +264,21 @@ class ToyBatches:
         pieces = rows.split(self.cuts)
         return [
             Batch(
-                tuple(f"{step}-{i}" for i in range(len(p))), (0,) * len(p), p, torch.ones(len(p)), (None,) * len(p), 1
+                tuple(f"{step}-{i}" for i in range(len(p))),
+                (0,) * len(p),
+                p,
+                torch.ones(len(p)),
+                (None,) * len(p),
+                1,
             )
             for p in pieces
         ]
 
 
 def run_toy(model: Toy, run: Path, cuts: list[int], **train: object) -> Toy:
-    config = build(TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu"} | train)
+    config = build(
+        TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu"} | train
+    )
     fit(model, ToyBatches(cuts), OptimConfig(lr=0.01), config, run)
     return model
 
@@ -251,7 +287,9 @@ def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "metrics.jsonl").write_text('{"step": 99}\n')
-    with pytest.raises(ConfigError, match=r"no run folder and not empty \(it holds 'metrics.jsonl'\)"):
+    with pytest.raises(
+        ConfigError, match=r"no run folder and not empty \(it holds 'metrics.jsonl'\)"
+    ):
         run_toy(Toy(), mine, [12])
     assert [p.name for p in mine.iterdir()] == ["metrics.jsonl"]
     assert (mine / "metrics.jsonl").read_text() == '{"step": 99}\n'
@@ -267,13 +305,19 @@ def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
         run_toy(Toy(), half, [12])
 
 
-def test_every_update_reaches_the_progress_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_update_reaches_the_progress_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also those that a checkpoint between two lines writes to the file."""
     validation = Validation(lambda: {"dev_wer": 0.25}, "dev_wer", lambda _: None)
     config = TrainConfig(steps=12, validate_every=4, save_every=3, log_every=6, device="cpu")
     fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
     lines = capsys.readouterr().err.splitlines()
-    shown = [(int(found[1]), "dev_wer 25.0%" in line) for line in lines if (found := re.search(r"update (\d+)/", line))]
+    shown = [
+        (int(found[1]), "dev_wer 25.0%" in line)
+        for line in lines
+        if (found := re.search(r"update (\d+)/", line))
+    ]
     assert shown == [(4, True), (6, False), (8, True), (12, True)]
     losses = [row["loss"] for row in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert f"loss {sum(losses[:4]) / 4:.3g} " in lines[0]
@@ -292,7 +336,9 @@ def test_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path) -> None:
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     pairs = zip(
-        read_metrics(tmp_path / "whole/metrics.jsonl"), read_metrics(tmp_path / "parts/metrics.jsonl"), strict=True
+        read_metrics(tmp_path / "whole/metrics.jsonl"),
+        read_metrics(tmp_path / "parts/metrics.jsonl"),
+        strict=True,
     )
     assert all(a["loss"] == pytest.approx(b["loss"], abs=1e-5) for a, b in pairs)
 
@@ -301,8 +347,13 @@ def test_a_non_finite_update_changes_nothing_and_names_its_utterances(tmp_path: 
     poisoned = run_toy(Toy(poison={7}), tmp_path / "poisoned", [12])
     tensors = load_folder(tmp_path / "poisoned/checkpoints/step-00000004")[0]
     assert all(torch.isfinite(p).all() for p in poisoned.parameters())
-    assert not torch.equal(tensors["model.linear.weight"], poisoned.linear.weight)  # updates 5 to 7 did count
-    (bad,) = [json.loads(line) for line in (tmp_path / "poisoned/bad_steps.jsonl").read_text().splitlines()]
+    assert not torch.equal(
+        tensors["model.linear.weight"], poisoned.linear.weight
+    )  # updates 5 to 7 did count
+    (bad,) = [
+        json.loads(line)
+        for line in (tmp_path / "poisoned/bad_steps.jsonl").read_text().splitlines()
+    ]
     assert bad == {"step": 8, "utterances": [f"7-{i}" for i in range(12)]}
     alone = run_toy(Toy(poison={0}), tmp_path / "alone", [12], steps=1)
     assert torch.equal(alone.linear.weight, torch.full((1, 3), 0.3))
@@ -327,7 +378,9 @@ def test_a_resumed_run_is_judged_like_one_that_never_stopped(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="chance after 25 updates"):
         judge(Health(config.health, config.steps), 0)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:29]))
-    (tmp_path / BAD_STEPS).write_text("".join(json.dumps({"step": k, "utterances": ["a"]}) + "\n" for k in (23, 26)))
+    (tmp_path / BAD_STEPS).write_text(
+        "".join(json.dumps({"step": k, "utterances": ["a"]}) + "\n" for k in (23, 26))
+    )
     with pytest.raises(TrainingError, match="chance after 25 updates"):
         judge(_Journal(tmp_path, config, 24).health, 24)
     assert [row["step"] for row in read_metrics(tmp_path / BAD_STEPS)] == [23]
@@ -349,7 +402,9 @@ def test_checkpoints_that_were_passed_over_do_not_crowd_out_new_ones(
                 raise KeyboardInterrupt
             return super().micro_batches(step, rank, ranks)
 
-    config = build(TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu", "keep": 1})
+    config = build(
+        TrainConfig, {"steps": 8, "save_every": 4, "log_every": 2, "device": "cpu", "keep": 1}
+    )
     with pytest.raises(KeyboardInterrupt):
         fit(Toy(), Watching([12]), OptimConfig(lr=0.01), config, tmp_path / "run")
     assert "no checkpoint can be read: starting from the first update" in capsys.readouterr().err
@@ -378,11 +433,15 @@ def test_a_short_run_that_ends_at_chance_says_so(
 
 def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None:
     scores, kept = iter([0.5, 0.3, 0.4, 0.3]), list[float]()
-    validation = Validation(lambda: {"dev_wer": next(scores)}, "dev_wer", lambda m: kept.append(m["dev_wer"]))
+    validation = Validation(
+        lambda: {"dev_wer": next(scores)}, "dev_wer", lambda m: kept.append(m["dev_wer"])
+    )
     config = TrainConfig(steps=8, validate_every=2, save_every=4, device="cpu")
     fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
     assert kept == [0.5, 0.3]
-    rows = [row["dev_wer"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
+    rows = [
+        row["dev_wer"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row
+    ]
     assert rows == [0.5, 0.3, 0.4, 0.3]
     assert (tmp_path / "run/wer.png").read_bytes().startswith(b"\x89PNG")
 
@@ -421,7 +480,13 @@ def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) ->
     for decay in (0.0, 0.5):
         model = Toy()
         train = TrainConfig(steps=1, device="cpu")
-        fit(model, ToyBatches([12]), OptimConfig(lr=0.01, weight_decay=decay), train, tmp_path / str(decay))
+        fit(
+            model,
+            ToyBatches([12]),
+            OptimConfig(lr=0.01, weight_decay=decay),
+            train,
+            tmp_path / str(decay),
+        )
         found.append(model.linear.weight.detach())
     rate = read_metrics(tmp_path / "0.5/metrics.jsonl")[0]["lr"]
     assert (found[0] - found[1]).ravel().tolist() == pytest.approx([rate * 0.5 * 0.3] * 3, rel=1e-3)

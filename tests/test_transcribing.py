@@ -21,7 +21,7 @@ from speechssl.data.dataset import Batch, Dataset, collate
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, recognised
+from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribing
@@ -58,7 +58,9 @@ def test_transcribe_equals_evaluation_on_the_same_files(
     assert {Path(r.path).stem: r.text for r in results if isinstance(r, Transcript)} == expected
 
 
-def test_bad_files_are_named_and_stop_nothing(model: CtcModel, labelled_folder: Path, tmp_path: Path) -> None:
+def test_bad_files_are_named_and_stop_nothing(
+    model: CtcModel, labelled_folder: Path, tmp_path: Path
+) -> None:
     good = sorted(labelled_folder.glob("dev*.wav"))[:3]
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_text("not audio at all")
@@ -78,10 +80,14 @@ def test_digital_silence_gives_an_empty_transcript(model: CtcModel, tmp_path: Pa
 
 @pytest.mark.parametrize("length_s", [2, 100])
 @pytest.mark.parametrize("kind", ["white noise", "hum", "chord", "zeros"])
-def test_what_is_no_speech_gives_an_empty_transcript(model: CtcModel, tmp_path: Path, kind: str, length_s: int) -> None:
+def test_what_is_no_speech_gives_an_empty_transcript(
+    model: CtcModel, tmp_path: Path, kind: str, length_s: int
+) -> None:
     time = np.arange(length_s * RATE) / RATE
     tones = {"hum": (50, 150, 250), "chord": (220.0, 277.18, 329.63, 440.0), "zeros": ()}
-    wave = np.zeros(len(time)) + sum(0.1 * np.sin(2 * np.pi * f * time) for f in tones.get(kind, ()))
+    wave = np.zeros(len(time)) + sum(
+        0.1 * np.sin(2 * np.pi * f * time) for f in tones.get(kind, ())
+    )
     if kind == "white noise":
         wave = 0.1 * np.random.default_rng(0).standard_normal(len(time))
     write_wav(tmp_path / "x.wav", wave.astype(np.float32), RATE)
@@ -96,7 +102,11 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     rng = np.random.default_rng(0)
     wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
     write_wav(tmp_path / "x.wav", wave, RATE)
-    pieces = [p for p in transcribing.read_pieces(model, [tmp_path / "x.wav"]) if isinstance(p, transcribing.Piece)]
+    pieces = [
+        p
+        for p in transcribing.read_pieces(model, [tmp_path / "x.wav"])
+        if isinstance(p, transcribing.Piece)
+    ]
     assert len(pieces) > 2
     assert [p.goes_on for p in pieces] == [False] + [True] * (len(pieces) - 1)
     assert all(a.end == b.start for a, b in pairwise(pieces))
@@ -107,7 +117,9 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     config = model.encoder.config.features
     for piece in pieces[1:]:
         first = round(piece.start * RATE) - piece.lead * model.encoder.config.samples_per_frame
-        assert first == pytest.approx((piece.start - 1) * RATE, abs=model.encoder.config.samples_per_frame)
+        assert first == pytest.approx(
+            (piece.start - 1) * RATE, abs=model.encoder.config.samples_per_frame
+        )
         heard = samples[first : round(piece.end * RATE) + RATE]
         np.testing.assert_array_equal(piece.array, featurise(heard, config))
     lengths: list[int] = []
@@ -116,7 +128,7 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
         lengths.extend(frames.tolist())
         return greedy(log_probs, frames)
 
-    (result,) = transcribe(model, [tmp_path / "x.wav"], decoder=Decoder(decode, Scaling()))
+    (result,) = transcribe(model, [tmp_path / "x.wav"], decoder=CtcDecoder(decode, Scaling()))
     # Up to a minute is decoded as one; what is left, as the next one.
     assert len(lengths) == 2
     assert sum(lengths) == sum(p.frames for p in pieces) * model.config.tokens_per_frame
@@ -149,7 +161,9 @@ def speech_with_pauses(sentences: int, seed: int = 0) -> NDArray[np.float32]:
     """Sentences of four words with a second of silence after each: at least half a second is never joined over."""
     rng = np.random.default_rng(seed)
     pause = np.zeros(RATE, dtype=np.float32)
-    return np.concatenate([part for _ in range(sentences) for part in (speak(sentence(rng), rng), pause)])
+    return np.concatenate(
+        [part for _ in range(sentences) for part in (speak(sentence(rng), rng), pause)]
+    )
 
 
 def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
@@ -160,7 +174,9 @@ def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
     monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
     samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
     assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
-    pieces = [p for p in transcribing.read_pieces(model, [path]) if isinstance(p, transcribing.Piece)]
+    pieces = [
+        p for p in transcribing.read_pieces(model, [path]) if isinstance(p, transcribing.Piece)
+    ]
     assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
         samples, RATE, *transcribing.CHUNK_S
     )
@@ -193,15 +209,23 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
     recognised: list[int] = []
     monkeypatch.setattr(transcribing, "HORIZON_S", 10.0)
     monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
-    monkeypatch.setattr(transcribing, "collate", lambda *args: recognised.append(len(args[0])) or collate(*args))
+    monkeypatch.setattr(
+        transcribing, "collate", lambda *args: recognised.append(len(args[0])) or collate(*args)
+    )
     (expected,) = transcribe(model, [tmp_path / "good.wav"])
     recognised.clear()
     (failure,) = transcribe(model, [tmp_path / "bad.wav"])
     assert isinstance(failure, Failure)
     assert "NaN" in failure.error
     assert sum(recognised) > 10  # what came before the damage was at work already
-    results = list(transcribe(model, [tmp_path / name for name in ("good.wav", "bad.wav", "good.wav")]))
-    assert [without_rounding(r) for r in results] == [without_rounding(expected), failure, without_rounding(expected)]
+    results = list(
+        transcribe(model, [tmp_path / name for name in ("good.wav", "bad.wav", "good.wav")])
+    )
+    assert [without_rounding(r) for r in results] == [
+        without_rounding(expected),
+        failure,
+        without_rounding(expected),
+    ]
 
 
 def test_memory_does_not_grow_with_the_recording(
@@ -251,14 +275,18 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
     def measured(ids: list[str], arrays: list[NDArray[np.float16]], *_: object) -> Batch:
         nonlocal padded
         padded += len(ids) * max(map(len, arrays))
-        return collate(ids, [array[:100] for array in arrays], [None] * len(ids), model.encoder.config.features)
+        return collate(
+            ids, [array[:100] for array in arrays], [None] * len(ids), model.encoder.config.features
+        )
 
     monkeypatch.setattr(transcribing, "collate", measured)
     pool, file = transcribing._Pool(), transcribing._File()
     lengths = np.random.default_rng(0).integers(100, 3000, size=300)  # rows of 10 ms
     for number, length in enumerate(lengths.tolist()):
         array = np.zeros((length, 80), np.float16)
-        pool.add(file, transcribing.Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
+        pool.add(
+            file, transcribing.Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False)
+        )
         while pool.seconds > transcribing.HORIZON_S:
             oldest = file.rows.index(None)
             pool.recognise(model, round(100 * BATCH_SECONDS))
@@ -272,13 +300,21 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
     assert lengths.sum() / padded > 0.95
 
 
-def test_progress_ends_with_all_that_could_be_read(model: CtcModel, labelled_folder: Path, tmp_path: Path) -> None:
+def test_progress_ends_with_all_that_could_be_read(
+    model: CtcModel, labelled_folder: Path, tmp_path: Path
+) -> None:
     write_wav(tmp_path / "silence.wav", np.zeros(5 * RATE, dtype=np.float32), RATE)
     told: list[float] = []
-    files = [*sorted(labelled_folder.glob("dev*.wav")), tmp_path / "missing.wav", tmp_path / "silence.wav"]
+    files = [
+        *sorted(labelled_folder.glob("dev*.wav")),
+        tmp_path / "missing.wav",
+        tmp_path / "silence.wav",
+    ]
     results = list(transcribe(model, files, progress=told.append))
     assert told == sorted(told)
-    assert told[-1] == pytest.approx(sum(r.duration_s for r in results if isinstance(r, Transcript)))
+    assert told[-1] == pytest.approx(
+        sum(r.duration_s for r in results if isinstance(r, Transcript))
+    )
 
 
 def test_a_link_to_nothing_is_found_and_fails_by_name(tmp_path: Path) -> None:

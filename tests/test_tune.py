@@ -43,8 +43,14 @@ def test_the_best_pair_is_found_and_comes_first(
         def __init__(self, config: BeamConfig, log_prior: Tensor) -> None:
             self.config = config
             priors.append(log_prior)
-            off = abs(config.lm_weight - 3.5) + abs(config.prior_scale - 0.6) + abs(config.word_score + 6)
-            self.ids = tuple(recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off))))
+            off = (
+                abs(config.lm_weight - 3.5)
+                + abs(config.prior_scale - 0.6)
+                + abs(config.word_score + 6)
+            )
+            self.ids = tuple(
+                recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off)))
+            )
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
             return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
@@ -52,8 +58,16 @@ def test_the_best_pair_is_found_and_comes_first(
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     best = found.tried[0].config
     assert (best.lm_weight, best.prior_scale, best.word_score) == (3.5, 0.6, -6)
-    shares = torch.cat([rows[k, :n] for _, rows, count in emissions(recogniser, dataset) for k, n in enumerate(count)])
-    torch.testing.assert_close(found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float())
+    shares = torch.cat(
+        [
+            rows[k, :n]
+            for _, rows, count in emissions(recogniser, dataset)
+            for k, n in enumerate(count)
+        ]
+    )
+    torch.testing.assert_close(
+        found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float()
+    )
     assert all(prior is found.log_prior for prior in priors)
     both = [t.score.wer + t.score.cer for t in found.tried]
     assert both == sorted(both)
@@ -61,7 +75,10 @@ def test_the_best_pair_is_found_and_comes_first(
     assert found.greedy == evaluate(recogniser, dataset)
     assert found.tried[0].score.calibration is not None
     scaling = found.tried[0].score.calibration.scaling
-    assert (found.best.confidence_slope, found.best.confidence_offset) == (scaling.slope, scaling.offset)
+    assert (found.best.confidence_slope, found.best.confidence_offset) == (
+        scaling.slope,
+        scaling.offset,
+    )
     assert (found.best.lm_weight, found.best.word_score) == (3.5, -6)
 
 
@@ -79,7 +96,9 @@ def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) ->
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
             words = [next(self.left).split() for _ in log_probs]
             said = [w[0] if self.brief else " ".join(x + x[-1] for x in w) for w in words]
-            return [[Hypothesis("", 0.0, tuple(recogniser.tokenizer.encode(text)))] for text in said]
+            return [
+                [Hypothesis("", 0.0, tuple(recogniser.tokenizer.encode(text)))] for text in said
+            ]
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     brief = next(t for t in found.tried if t.config.lm_weight == 2)
@@ -113,7 +132,9 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
     assert len({config.prior_scale for config in tried[:looks]}) == 3
 
 
-def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+def test_a_language_model_travels_with_its_model(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
     recogniser = load_ctc(model_folder(model))
     texts = [text.split() for text in read_texts([labelled_store], "train")]
     arpa = tmp_path / "given.arpa"
@@ -135,12 +156,24 @@ def test_a_language_model_travels_with_its_model(model: Path, labelled_store: Pa
     assert heard
     assert heard <= set(words)
     prior = torch.linspace(-9, 0, recogniser.tokenizer.size)
-    save_lm(tmp_path / "prior", moved / "lm/lm.arpa", words, config.model_copy(update={"prior_scale": 0.5}), {}, prior)
-    with_prior, rows = load_lm(tmp_path / "prior", recogniser.tokenizer), torch.randn(1, 30, len(prior)).log_softmax(2)
+    save_lm(
+        tmp_path / "prior",
+        moved / "lm/lm.arpa",
+        words,
+        config.model_copy(update={"prior_scale": 0.5}),
+        {},
+        prior,
+    )
+    with_prior, rows = (
+        load_lm(tmp_path / "prior", recogniser.tokenizer),
+        torch.randn(1, 30, len(prior)).log_softmax(2),
+    )
     assert with_prior is not None
     assert with_prior(rows, torch.tensor([30])) == beam(rows - 0.5 * prior, torch.tensor([30]))
     for wrong in (None, prior[1:]):
-        save_lm(tmp_path / "wrong", moved / "lm/lm.arpa", words, BeamConfig(prior_scale=0.5), {}, wrong)
+        save_lm(
+            tmp_path / "wrong", moved / "lm/lm.arpa", words, BeamConfig(prior_scale=0.5), {}, wrong
+        )
         with pytest.raises(CheckpointError, match="does not hold log_prior of the"):
             load_lm(tmp_path / "wrong", recogniser.tokenizer)
     record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(config)}
@@ -158,7 +191,9 @@ def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) 
     store = Store(labelled_store)
     assert [line.strip() for line in found[:3]] == ["one two", "", "three"]
     assert found[3:] == [store.record(int(i)).text for i in store.indices(["dev"])]
-    with pytest.raises(ConfigError, match="no transcripts in split nowhere; those with some: dev, test, train"):
+    with pytest.raises(
+        ConfigError, match="no transcripts in split nowhere; those with some: dev, test, train"
+    ):
         list(read_texts([labelled_store], "nowhere"))
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"b\.txt cannot be read as text"):

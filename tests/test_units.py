@@ -1,4 +1,4 @@
-"""Units by brute force, targets that are blind to what is hidden, and a task that learns."""
+"""HiddenUnits by brute force, targets that are blind to what is hidden, and a task that learns."""
 
 import math
 
@@ -13,16 +13,16 @@ from speechssl.data.dataset import Batch
 from speechssl.encoder.augment import AugmentConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError
-from speechssl.pretraining.hidden_units import Units, UnitsConfig
+from speechssl.pretraining.hidden_units import HiddenUnits, HiddenUnitsConfig
 from speechssl.pretraining.kmeans import NEIGHBOURS, NUM_CEPSTRA
-from speechssl.pretraining.masked_prediction import DecoderConfig
+from speechssl.pretraining.masked_prediction import MaskDecoderConfig
 
 MASK = MaskConfig(prob=0.5, length=3)
 PLAIN = AugmentConfig()
 
 
 class Utterances:
-    """What ``Units.fit`` asks of ``Dataset``."""
+    """What ``HiddenUnits.fit`` asks of ``Dataset``."""
 
     def __init__(self, lengths: list[int]) -> None:
         torch.manual_seed(4)
@@ -35,12 +35,14 @@ class Utterances:
         return batch_of([self.utterances[p] for p in positions])
 
 
-def make(teacher: bool = False, layers: int = 0, **settings: object) -> Units:
+def make(teacher: bool = False, layers: int = 0, **settings: object) -> HiddenUnits:
     torch.manual_seed(2)
     encoder = tiny_encoder("logmel-4")
     guide = tiny_encoder("logmel-4") if teacher else None
-    config = UnitsConfig.model_validate({"num_codes": (7, 3), "augment": PLAIN} | settings)
-    task = Units(encoder, guide, config, MASK, 3, DecoderConfig(num_layers=layers, groups=4))
+    config = HiddenUnitsConfig.model_validate({"num_codes": (7, 3), "augment": PLAIN} | settings)
+    task = HiddenUnits(
+        encoder, guide, config, MASK, 3, MaskDecoderConfig(num_layers=layers, groups=4)
+    )
     task.fit(Utterances(LENGTHS))  # type: ignore[arg-type]
     return task
 
@@ -54,7 +56,9 @@ def test_units_are_the_nearest_clusters() -> None:
         scaled = (place - task.mean) * task.scale
         found = task.units(place)
         for index in range(2):
-            distances = [float((scaled - code).norm()) for code in task.get_buffer(f"codes_{index}")]
+            distances = [
+                float((scaled - code).norm()) for code in task.get_buffer(f"codes_{index}")
+            ]
             assert int(found[index]) == min(range(len(distances)), key=distances.__getitem__)
 
 
@@ -63,12 +67,14 @@ def test_cepstra_are_scipys_cosine_transform_of_each_half_frame() -> None:
     encoder = task.encoder
     batch = batch_of(noise(encoder.config, [90]))
     described, num_frames = task.describe(batch)
-    rows = encoder.stacked_log_mel(batch.inputs, batch.num_units, int(num_frames[0]))[0].numpy()
+    rows = encoder.stacked_log_mel(batch.inputs, batch.input_lengths, int(num_frames[0]))[0].numpy()
     bins = encoder.config.features.num_mels
     halves = rows.reshape(len(rows), 2, 2, bins).mean(2)
     wanted = scipy.fft.dct(halves, norm="ortho", axis=-1)[..., 1 : NUM_CEPSTRA + 1]
     per_frame = described[0].reshape(len(rows), -1, 2 * NEIGHBOURS + 1)[..., NEIGHBOURS].numpy()
-    assert np.allclose(per_frame.reshape(len(rows), 2, -1)[..., : wanted.shape[-1]], wanted, atol=1e-4)
+    assert np.allclose(
+        per_frame.reshape(len(rows), 2, -1)[..., : wanted.shape[-1]], wanted, atol=1e-4
+    )
 
 
 def test_the_teacher_is_neither_trained_nor_saved() -> None:
@@ -76,7 +82,9 @@ def test_the_teacher_is_neither_trained_nor_saved() -> None:
     assert not any("teacher" in name for name in task.state_dict())
     before = [p.clone() for p in task._teacher[0].parameters()]
     losses_of_a_short_run(task, task.encoder.config, steps=3)
-    assert all(torch.equal(p, q) for p, q in zip(before, task._teacher[0].parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(before, task._teacher[0].parameters(), strict=True)
+    )
     assert not task._teacher[0].training
 
 
@@ -89,10 +97,13 @@ def test_a_teacher_describes_with_its_last_layers() -> None:
     for layer in teacher.context.layers:
         layer.register_forward_hook(lambda _layer, _inputs, out: outputs.append(out))
     with torch.no_grad():
-        teacher(batch.inputs, batch.num_units)
+        teacher(batch.inputs, batch.input_lengths)
     last = outputs[-task.config.layers :]
     wanted = torch.stack(
-        [(x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() for x in last]
+        [
+            (x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            for x in last
+        ]
     )
     for row, count in enumerate(num_frames.tolist()):
         assert torch.allclose(described[row, :count], wanted.mean(0)[row, :count], atol=1e-5)
@@ -105,7 +116,9 @@ def test_units_do_not_see_the_hidden_bands() -> None:
         task = make(augment=AugmentConfig(tempo=0.2, mel_masks=bands, mel_mask_bins=3))
         seen: list[torch.Tensor] = []
         plain = task.units
-        task.units = lambda described, plain=plain, seen=seen: seen.append(plain(described)) or seen[-1]  # type: ignore[misc, assignment, func-returns-value]
+        task.units = lambda described, plain=plain, seen=seen: (
+            seen.append(plain(described)) or seen[-1]
+        )  # type: ignore[misc, assignment, func-returns-value]
         task(batch_of(noise(task.encoder.config, LENGTHS)), 5)
         asked.append(seen[0])
     assert torch.equal(*asked)
@@ -119,13 +132,19 @@ def test_the_loss_of_an_ignorant_head_is_chance(weight: float) -> None:
     share = float(output.metrics["masked_share"]) / output.weight
     mean_weight = 1.0 if weight == 0 else share + weight * (1 - share)
     each = (math.log(7) + math.log(3)) / 2
-    assert float(output.total.detach()) / output.weight == pytest.approx(each * mean_weight, rel=1e-5)
+    assert float(output.total.detach()) / output.weight == pytest.approx(
+        each * mean_weight, rel=1e-5
+    )
     assert float(output.metrics["chance"]) == pytest.approx(float(output.total.detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("teacher", "layers", "weight"), [(False, 0, 0.5), (True, 0, 0.0), (True, 2, 0.5)])
+@pytest.mark.parametrize(
+    ("teacher", "layers", "weight"), [(False, 0, 0.5), (True, 0, 0.0), (True, 2, 0.5)]
+)
 def test_padding_and_split_change_nothing(teacher: bool, layers: int, weight: float) -> None:
-    assert_blind_to_padding_and_split(lambda: make(teacher, layers, visible_weight=weight), make().encoder.config)
+    assert_blind_to_padding_and_split(
+        lambda: make(teacher, layers, visible_weight=weight), make().encoder.config
+    )
 
 
 @pytest.mark.parametrize("teacher", [False, True])
@@ -144,12 +163,17 @@ def test_clusters_are_the_same_each_time_and_are_saved() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="waveforms"):
-        Units(tiny_encoder("base"), None, UnitsConfig(), MASK)
+        HiddenUnits(tiny_encoder("base"), None, HiddenUnitsConfig(), MASK)
     with pytest.raises(ConfigError, match="teacher"):
-        Units(tiny_encoder("logmel-4"), tiny_encoder("logmel-2"), UnitsConfig(augment=PLAIN), MASK)
-    task = Units(tiny_encoder("logmel-4"), None, UnitsConfig(num_codes=(2000,)), MASK)
+        HiddenUnits(
+            tiny_encoder("logmel-4"),
+            tiny_encoder("logmel-2"),
+            HiddenUnitsConfig(augment=PLAIN),
+            MASK,
+        )
+    task = HiddenUnits(tiny_encoder("logmel-4"), None, HiddenUnitsConfig(num_codes=(2000,)), MASK)
     with pytest.raises(ConfigError, match="2000 clusters of 42 frames"):
         task.fit(Utterances([90, 90]))  # type: ignore[arg-type]
     teacher = tiny_encoder("logmel-4")
     with pytest.raises(ConfigError, match=r"units\.layers is 99"):
-        Units(tiny_encoder("logmel-4"), teacher, UnitsConfig(layers=99), MASK)
+        HiddenUnits(tiny_encoder("logmel-4"), teacher, HiddenUnitsConfig(layers=99), MASK)

@@ -32,7 +32,9 @@ def build_torchaudio(config: EncoderConfig) -> nn.Module:
     return torchaudio.models.wav2vec2_model(**torchaudio_settings(config), aux_num_out=None)
 
 
-@pytest.mark.parametrize(("dialect", "build"), [("transformers", build_transformers), ("torchaudio", build_torchaudio)])
+@pytest.mark.parametrize(
+    ("dialect", "build"), [("transformers", build_transformers), ("torchaudio", build_torchaudio)]
+)
 @pytest.mark.parametrize("kind", [*WAVEFORM, "adapters"])
 def test_names_and_shapes_are_those_of_their_models(
     kind: str, dialect: Dialect, build: Callable[[EncoderConfig], nn.Module]
@@ -56,7 +58,9 @@ def test_there_and_back_is_the_same(kind: str, dialect: Dialect, old: bool) -> N
     for name, tensor in encoder.state_dict().items():
         # torchaudio has no mask vector: ours becomes zero.
         lost = dialect == "torchaudio" and name == "mask_embedding"
-        assert torch.equal(back[f"encoder.{name}"], torch.zeros_like(tensor) if lost else tensor), name
+        assert torch.equal(back[f"encoder.{name}"], torch.zeros_like(tensor) if lost else tensor), (
+            name
+        )
 
 
 @pytest.mark.parametrize("dialect", ["transformers", "fairseq"])
@@ -88,4 +92,6 @@ def test_every_missing_name_is_an_error_and_every_strange_one(dialect: Dialect) 
 def test_gradients_that_are_not_there_are_left_out() -> None:
     encoder: Encoder = tiny_encoder("base")
     part = {"projection.weight": encoder.projection.weight}
-    assert to_dialect(part, encoder.config, "transformers").keys() == {"feature_projection.projection.weight"}
+    assert to_dialect(part, encoder.config, "transformers").keys() == {
+        "feature_projection.projection.weight"
+    }

@@ -35,11 +35,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # one oracle for the tests and for this lies beside them
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "tests")
+)  # one oracle for the tests and for this lies beside them
 from turns import OURS, Side, Turns, alternate, best_peer, compared, machine, measures
 
 from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak
-from speechssl.audio.features import num_units
+from speechssl.audio.features import input_length
 from speechssl.audio.reader import load_audio
 from speechssl.config import Table
 from speechssl.data.dataset import Batch, collate
@@ -93,25 +95,35 @@ def pretraining(size: str, still: bool = False) -> PretrainSettings:
     Args:
         still: without dropout.
     """
-    train = {"steps": NEVER, "log_every": NEVER, "save_every": NEVER, "device": "cpu", "precision": "float32"}
+    train = {
+        "steps": NEVER,
+        "log_every": NEVER,
+        "save_every": NEVER,
+        "device": "cpu",
+        "precision": "float32",
+    }
     if size == "tiny":
         return resolve_settings(PretrainSettings, "tiny", {"train": train})
     encoder = ENCODERS[size] | {"layer_drop": 0.0} | (STILL if still else {})
     objective = {"penalty_weight": 0.0, "front_end_gradient": 1.0}
-    return resolve_settings(PretrainSettings, "base", {"encoder": encoder, "objective": objective, "train": train})
+    return resolve_settings(
+        PretrainSettings, "base", {"encoder": encoder, "contrastive": objective, "train": train}
+    )
 
 
 def make_objective(settings: PretrainSettings, seed: int) -> Contrastive:
     """Random weights, the same with and without dropout."""
     torch.manual_seed(seed)
     encoder = Encoder(settings.encoder)
-    return Contrastive(encoder, settings.objective, settings.quantizer, settings.mask, seed).train()
+    return Contrastive(
+        encoder, settings.contrastive, settings.quantizer, settings.mask, seed
+    ).train()
 
 
 def make_batch(settings: PretrainSettings, rows: int, seconds: float, seed: int) -> Batch:
     """Noise as a store would hold it, all utterances of one length."""
     features, rng = settings.encoder.features, generator("peers", seed)
-    units = num_units(round(seconds * features.sample_rate_hz), features)
+    units = input_length(round(seconds * features.sample_rate_hz), features)
     shape = (units,) if features.kind == "waveform" else (units, features.num_mels)
     kind, scale = ("int16", 3000) if features.kind == "waveform" else ("float16", 1)
     arrays = [(scale * rng.standard_normal(shape)).astype(kind) for _ in range(rows)]
@@ -137,7 +149,9 @@ def agreement(model: Contrastive, batch: Batch) -> Table:
     draws, _ = drawn(model, batch, 0)
     mask, negatives = torch.from_numpy(draws.mask), their_negatives(draws)
     with flop_counter() as counter:
-        theirs(batch.inputs, mask_time_indices=mask, sampled_negative_indices=negatives).loss.backward()
+        theirs(
+            batch.inputs, mask_time_indices=mask, sampled_negative_indices=negatives
+        ).loss.backward()
     return {
         "loss_difference": abs(losses[0] / losses[1] - 1),
         "gradient_difference": abs(norms[0] / norms[1] - 1),
@@ -146,14 +160,19 @@ def agreement(model: Contrastive, batch: Batch) -> Table:
 
 
 def gradient_norm(model: nn.Module) -> float:
-    return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+    return float(
+        torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    )
 
 
 def make_pretraining(task: Table, turns: Turns) -> None:
     """Refuse models that differ; leave their settings, weights, masks and negatives for ``their_updates``."""
     from reference.twins import objective_twin, their_negatives
 
-    folder, size, rows, seconds, seed = Path(task["folder"]), *(task[k] for k in ("size", "rows", "seconds", "seed"))
+    folder, size, rows, seconds, seed = (
+        Path(task["folder"]),
+        *(task[k] for k in ("size", "rows", "seconds", "seed")),
+    )
     model = make_objective(pretraining(size, still=True), seed)
     for _ in turns:
         found = agreement(model, make_batch(pretraining(size), min(rows, 2), seconds, seed))
@@ -166,7 +185,7 @@ def make_pretraining(task: Table, turns: Turns) -> None:
         theirs.config.to_json_file(folder / "theirs.json")
         save_file(theirs.state_dict(), folder / "theirs.safetensors")
         batch = make_batch(pretraining(size), rows, seconds, seed)
-        lengths = model.encoder.num_frames(batch.num_units).tolist()
+        lengths = model.encoder.num_frames(batch.input_lengths).tolist()
         for number in range(task["updates"]):
             draws = model.draw(batch, lengths, max(lengths), number, noisy=False)
             ready = {"mask": torch.from_numpy(draws.mask), "negatives": their_negatives(draws)}
@@ -222,7 +241,10 @@ def bench_pretrain(options: argparse.Namespace) -> Table:
     """Updates in turn; ``tiny`` beside their small."""
     size = "small" if options.size == "tiny" else options.size
     tiny_rows = int(pretraining("tiny").batch.seconds // TINY_CHUNK_S)
-    ours, theirs = (tiny_rows, TINY_CHUNK_S) if options.size == "tiny" else BATCHES[size], BATCHES[size]
+    ours, theirs = (
+        (tiny_rows, TINY_CHUNK_S) if options.size == "tiny" else BATCHES[size],
+        BATCHES[size],
+    )
     audio = [(options.rows or rows, options.seconds or seconds) for rows, seconds in (ours, theirs)]
     common = {"threads": options.threads, "seed": options.seed}
     with TemporaryDirectory() as folder, ExitStack() as stack:
@@ -238,13 +260,23 @@ def bench_pretrain(options: argparse.Namespace) -> Table:
     torch.set_num_threads(options.threads)
     best = matmul_peak(torch.device("cpu"))
     checked = {name: made[name] for name in ("loss_difference", "gradient_difference")}
-    about = {"size": options.size, "repeats": options.repeats, "attention": replies[THEIRS][0]["attention"], **checked}
+    about = {
+        "size": options.size,
+        "repeats": options.repeats,
+        "attention": replies[THEIRS][0]["attention"],
+        **checked,
+    }
     about |= {"batch": dict(zip((OURS, THEIRS), audio, strict=True))}
     where = machine(keep_memory=options.keep_memory, **common)
     table: Table = {"bench": "pretrain", "about": about, "machine": where, "matmul_peak": best}
-    table |= {"flops_per_audio_s": made["flops"], "sides": {name: measures(found) for name, found in replies.items()}}
+    table |= {
+        "flops_per_audio_s": made["flops"],
+        "sides": {name: measures(found) for name, found in replies.items()},
+    }
     for name, found in table["sides"].items():
-        if name != OURS or options.size != "tiny":  # another architecture: `speechssl bench pretrain` counts its own
+        if (
+            name != OURS or options.size != "tiny"
+        ):  # another architecture: `speechssl bench pretrain` counts its own
             found["share"] = made["flops"] * found["audio_s_per_s"]["median"] / best
     return table | compared(replies, best_peer(table["sides"]))
 
@@ -259,13 +291,20 @@ def make_recognisers(task: Table, turns: Turns) -> None:
     folder, source = Path(task["folder"]), task["model"]
     for _ in turns:
         if source is None:
-            settings = resolve_settings(FinetuneSettings, "base", {"encoder": ENCODERS[task["size"]]})
+            settings = resolve_settings(
+                FinetuneSettings, "base", {"encoder": ENCODERS[task["size"]]}
+            )
             tokenizer = CharTokenizer.train(["abcdefghijklmnopqrstuvwxyz"])
             torch.manual_seed(task["seed"])
-            model = CtcModel(Encoder(settings.encoder), tokenizer, settings.normaliser, settings.ctc)
+            model = CtcModel(
+                Encoder(settings.encoder), tokenizer, settings.normaliser, settings.ctc
+            )
             save_ctc(model, folder / "ours", {})
         ours = folder / "ours" if source is None else model_folder(Path(source))
-        turns.report = {"ours": str(ours), "difference": export_model(ours, folder / "theirs", "hf").difference}
+        turns.report = {
+            "ours": str(ours),
+            "difference": export_model(ours, folder / "theirs", "hf").difference,
+        }
 
 
 def our_texts(task: Table, turns: Turns) -> None:
@@ -290,7 +329,9 @@ def their_texts(task: Table, turns: Turns) -> None:
             batch_size=task["batch"],
         )
         for number in turns:
-            samples, rate = soundfile.read(task["audio"][min(number, len(task["audio"]) - 1)], dtype="float32")
+            samples, rate = soundfile.read(
+                task["audio"][min(number, len(task["audio"]) - 1)], dtype="float32"
+            )
             text = recognise({"raw": samples, "sampling_rate": rate})["text"]
             turns.report = {"audio_s": len(samples) / rate, "characters": len(text)}
 
@@ -301,7 +342,9 @@ def write_joined(paths: Sequence[Path], seconds: float, out: Path) -> Path:
     with soundfile.SoundFile(out, "w", RATE, 1, "PCM_16") as joined:
         while left:
             if not files:
-                raise ConfigError(f"no recording that can be read in {', '.join(map(str, paths))}: give other files")
+                raise ConfigError(
+                    f"no recording that can be read in {', '.join(map(str, paths))}: give other files"
+                )
             path = files.popleft()
             try:
                 samples = load_audio(path, RATE)[:left]
@@ -320,7 +363,9 @@ def bench_transcribe(options: argparse.Namespace) -> Table:
     common, seconds = {"threads": options.threads, "seed": options.seed}, 3600 * options.hours
     with TemporaryDirectory() as folder, ExitStack() as stack:
         source = str(options.model) if options.model else None
-        with side("make_recognisers", folder=folder, size=options.size, model=source, **common) as maker:
+        with side(
+            "make_recognisers", folder=folder, size=options.size, model=source, **common
+        ) as maker:
             made = maker.turn()
         joined = write_joined(options.audio, seconds, Path(folder, "joined.wav"))
         warm = write_joined([joined], min(60.0, seconds), Path(folder, "warm.wav"))
@@ -328,7 +373,9 @@ def bench_transcribe(options: argparse.Namespace) -> Table:
         sides = {OURS: side("our_texts", model=made["ours"], audio=audio, **common)}
         for size in PIPELINE_BATCHES:
             model = str(Path(folder, "theirs"))
-            sides[f"{THEIRS}, batches of {size}"] = side("their_texts", model=model, audio=audio, batch=size, **common)
+            sides[f"{THEIRS}, batches of {size}"] = side(
+                "their_texts", model=model, audio=audio, batch=size, **common
+            )
         for each in sides.values():
             stack.enter_context(each)
         replies = alternate(sides, 1, options.repeats)
@@ -345,7 +392,11 @@ def bench_transcribe(options: argparse.Namespace) -> Table:
         "machine": machine(keep_memory=options.keep_memory, **common),
     }
     table["sides"] = {name: measures(found) for name, found in replies.items()}
-    return table | compared(replies, best_peer(table["sides"])) | ({"our_peak_gb": memory} if memory else {})
+    return (
+        table
+        | compared(replies, best_peer(table["sides"]))
+        | ({"our_peak_gb": memory} if memory else {})
+    )
 
 
 # ---- what is told -----------------------------------------------------------------------------------------------
@@ -353,15 +404,31 @@ def bench_transcribe(options: argparse.Namespace) -> Table:
 
 def as_text(table: Table) -> str:
     """For people: what ran and where, and a Markdown table."""
-    lines = [", ".join(f"{name} {value}" for name, value in table[part].items()) for part in ("about", "machine")]
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in table[part].items())
+        for part in ("about", "machine")
+    ]
     rows = []
     for name, found in table["sides"].items():
-        numbers = (f"{found[key]:.2f}" for key in ("peak_gb", "increase_gb", "cores", "cores_in_kernel"))
+        numbers = (
+            f"{found[key]:.2f}" for key in ("peak_gb", "increase_gb", "cores", "cores_in_kernel")
+        )
         share = f"{found['share']:.1%}" if "share" in found else ""
         rows.append([name, Spread(**found["audio_s_per_s"]), *numbers, share])
-    ratio, memory = Spread(**table["speed_ratio"]), (f"{table[f'{m}_gb_ratio']:.2f}" for m in ("peak", "increase"))
+    ratio, memory = (
+        Spread(**table["speed_ratio"]),
+        (f"{table[f'{m}_gb_ratio']:.2f}" for m in ("peak", "increase")),
+    )
     rows.append([f"{OURS} / {table['peer']}", ratio, *memory, "", "", ""])
-    header = ("", "seconds of audio per second", "peak, GB", "increase, GB", "cores", "in kernel", "share of the best")
+    header = (
+        "",
+        "seconds of audio per second",
+        "peak, GB",
+        "increase, GB",
+        "cores",
+        "in kernel",
+        "share of the best",
+    )
     shown = len(header) if "matmul_peak" in table else -1
     lines.append("\n" + text_table(header[:shown], [row[:shown] for row in rows]))
     if "matmul_peak" in table:
@@ -370,7 +437,8 @@ def as_text(table: Table) -> str:
             f"{table['flops_per_audio_s'] / 1e9:.2f} GFLOP per second of audio"
         )
     lines += [
-        f"our peak for a recording of {length}: {peak:.3f} GB" for length, peak in table.get("our_peak_gb", {}).items()
+        f"our peak for a recording of {length}: {peak:.3f} GB"
+        for length, peak in table.get("our_peak_gb", {}).items()
     ]
     return "\n".join(lines)
 
@@ -379,7 +447,14 @@ def work(arguments: str) -> None:
     """The process of a ``Side``."""
     task: Table = json.loads(arguments)
     torch.set_num_threads(task["threads"])
-    functions = make_pretraining, our_updates, their_updates, make_recognisers, our_texts, their_texts
+    functions = (
+        make_pretraining,
+        our_updates,
+        their_updates,
+        make_recognisers,
+        our_texts,
+        their_texts,
+    )
     {function.__name__: function for function in functions}[task["work"]](task, Turns())
 
 
@@ -392,7 +467,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     common.add_argument("--keep-memory", action="store_true", help=keep)
     common.add_argument("--json", type=Path, help="also write everything here")
     verbs = parser.add_subparsers(required=True)
-    pretrain = verbs.add_parser("pretrain", parents=[common], help="updates of the contrastive objective")
+    pretrain = verbs.add_parser(
+        "pretrain", parents=[common], help="updates of the contrastive objective"
+    )
     pretrain.add_argument("--size", choices=[*ENCODERS, "tiny"], default="small")
     pretrain.add_argument("--repeats", type=int, default=5, help="timed updates of each")
     pretrain.add_argument("--rows", type=int, help="utterances of an update, in both")
@@ -404,7 +481,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     transcribe.add_argument("--size", choices=ENCODERS, default="small", help="of random weights")
     transcribe.add_argument("--model", type=Path, help="a recogniser of ours instead, waveform")
     transcribe.add_argument("--repeats", type=int, default=3, help="timed passes of each")
-    transcribe.add_argument("--memory", type=float, nargs="+", default=[], help="also our peak for so many minutes")
+    transcribe.add_argument(
+        "--memory", type=float, nargs="+", default=[], help="also our peak for so many minutes"
+    )
     transcribe.set_defaults(run=bench_transcribe)
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.repeats < 1:

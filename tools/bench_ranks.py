@@ -35,7 +35,11 @@ from speechssl.training.presets import resolve_settings
 WARM_UP = 2  # updates
 ALLOWED = 1e-3
 RECORDING_S = 60.0
-SIDES = {"2 processes, 1 thread each": (2, 1), "1 process, 2 threads": (1, 2), "1 process, 1 thread": (1, 1)}
+SIDES = {
+    "2 processes, 1 thread each": (2, 1),
+    "1 process, 2 threads": (1, 2),
+    "1 process, 1 thread": (1, 1),
+}
 SHARED, WHOLE, HALF = SIDES
 
 
@@ -54,10 +58,27 @@ def run_once(side: str, store: Path, run: Path, options: argparse.Namespace) -> 
     """A whole run in processes of its own; returns the rows of its ``metrics.jsonl``."""
     processes, threads = SIDES[side]
     still = ("dropout", "attention_dropout", "activation_dropout", "layer_drop")
-    changes = {f"encoder.{name}": 0.0 for name in still} | {"train.steps": options.updates, "train.device": "cpu"}
+    changes = {f"encoder.{name}": 0.0 for name in still} | {
+        "train.steps": options.updates,
+        "train.device": "cpu",
+    }
     changes |= {"train.seed": options.seed}
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "--"]
-    command = [sys.executable, "-m", *(torchrun if processes > 1 else []), "speechssl.cli", "pretrain", str(store)]
+    torchrun = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        "--",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        *(torchrun if processes > 1 else []),
+        "speechssl.cli",
+        "pretrain",
+        str(store),
+    ]
     command += ["--run", str(run), "--preset", options.preset]
     command += [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -69,7 +90,9 @@ def run_once(side: str, store: Path, run: Path, options: argparse.Namespace) -> 
 
 def rate(rows: Sequence[Table]) -> float:
     """Seconds of audio per second after the warm-up."""
-    audio_s, time_s = (sum(float(row[name]) for row in rows[WARM_UP:]) for name in ("audio_s", "time_s"))
+    audio_s, time_s = (
+        sum(float(row[name]) for row in rows[WARM_UP:]) for name in ("audio_s", "time_s")
+    )
     return audio_s / time_s
 
 
@@ -89,7 +112,9 @@ def bench(options: argparse.Namespace) -> Table:
         for number in range(options.repeats):
             order = list(SIDES)[number % len(SIDES) :] + list(SIDES)[: number % len(SIDES)]
             for place, side in enumerate(order):
-                runs[side].append(run_once(side, store, Path(folder, f"run-{number}-{place}"), options))
+                runs[side].append(
+                    run_once(side, store, Path(folder, f"run-{number}-{place}"), options)
+                )
     speeds = {side: [rate(rows) for rows in found] for side, found in runs.items()}
     ratios = {WHOLE: 1.0, HALF: 2.0}
     return {
@@ -103,16 +128,23 @@ def bench(options: argparse.Namespace) -> Table:
         "machine": machine(seed=options.seed),
         "audio_s_per_s": {side: asdict(spread(found)) for side, found in speeds.items()},
         "efficiency": {
-            side: asdict(spread([a / (b * times) for a, b in zip(speeds[SHARED], speeds[side], strict=True)]))
+            side: asdict(
+                spread([a / (b * times) for a, b in zip(speeds[SHARED], speeds[side], strict=True)])
+            )
             for side, times in ratios.items()
         },
-        "loss_difference": {side: max(apart(rows, runs[WHOLE][0]) for rows in found) for side, found in runs.items()},
+        "loss_difference": {
+            side: max(apart(rows, runs[WHOLE][0]) for rows in found) for side, found in runs.items()
+        },
     }
 
 
 def as_text(table: Table) -> str:
     """For people: what ran and where, and a Markdown table."""
-    lines = [", ".join(f"{name} {value}" for name, value in table[part].items()) for part in ("about", "machine")]
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in table[part].items())
+        for part in ("about", "machine")
+    ]
     efficiency: Mapping[str, Table] = table["efficiency"]
     rows = [
         (
@@ -123,13 +155,20 @@ def as_text(table: Table) -> str:
         )
         for side in SIDES
     ]
-    header = ("", "seconds of audio per second", "efficiency of 2 processes over it", "largest difference of a loss")
+    header = (
+        "",
+        "seconds of audio per second",
+        "efficiency of 2 processes over it",
+        "largest difference of a loss",
+    )
     return "\n".join([*lines, "", text_table(header, rows)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--updates", type=int, default=12, help="of a run, with the two that do not count")
+    parser.add_argument(
+        "--updates", type=int, default=12, help="of a run, with the two that do not count"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each")
     parser.add_argument("--minutes", type=float, default=6.0, help="of synthetic speech")
     parser.add_argument("--preset", default="tiny")

@@ -13,7 +13,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("", "demo", "lm", "bench", "convert", "dev")  # in this order: a package belongs to the first that needs it
+EXTRAS = (
+    "",
+    "demo",
+    "lm",
+    "bench",
+    "convert",
+    "dev",
+)  # in this order: a package belongs to the first that needs it
 UNSAID = {  # by packages whose metadata say nothing short
     "atheris": "Apache-2.0",
     "cuda-toolkit": "NVIDIA proprietary",
@@ -45,8 +52,15 @@ def licence(package: Distribution) -> str:
     about, key = package.metadata, canonicalize_name(package.metadata["Name"])
     if key in UNSAID:
         return UNSAID[key]
-    classified = [c.split(" :: ")[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
-    named = about.get("License-Expression") or "; ".join(classified) or about.get("License") or "not said"
+    classified = [
+        c.split(" :: ")[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")
+    ]
+    named = (
+        about.get("License-Expression")
+        or "; ".join(classified)
+        or about.get("License")
+        or "not said"
+    )
     return "NVIDIA proprietary" if "roprietary" in named else re.split(r"\n|, as found", named)[0]
 
 
@@ -61,7 +75,10 @@ def main() -> None:
             parts.setdefault(key, extra or "speechssl")
     lines = [f"{key}=={package.version}\n" for key, package in sorted(packages.items())]
     lock.write_text("# Written by tools/dependencies.py: what CI installs.\n" + "".join(lines))
-    rows = [f"| {key} | {licence(package)} | {parts[key]} |\n" for key, package in sorted(packages.items())]
+    rows = [
+        f"| {key} | {licence(package)} | {parts[key]} |\n"
+        for key, package in sorted(packages.items())
+    ]
     page.write_text(
         "# Licences of what is installed\n\nWritten by `tools/dependencies.py`; versions are those of "
         "`.ci/constraints.txt`. `speechssl` = needed to run it; the others\nare extras, of which `demo`, `lm`, `bench` "

@@ -98,7 +98,10 @@ def style(name: str, preset: str, small: bool, **changes: object) -> Style:
     """A published model, or its like in small: without dropout, and with what transformers has no setting for off."""
     table = read_preset(preset)
     published: Table = table["pretrain"]
-    objective = published.get("objective", {}) | {"penalty_weight": 0.0, "front_end_gradient": 1.0}
+    objective = published.get("contrastive", {}) | {
+        "penalty_weight": 0.0,
+        "front_end_gradient": 1.0,
+    }
     quantizer = published.get("quantizer", {})
     return Style(
         name,
@@ -117,7 +120,10 @@ def styles(full: bool) -> list[Style]:
         style("LARGE with adapters, small", "large", small=True, adapter_width=16),
     ]
     if full:
-        found += [style("BASE, published", "base", small=False), style("LARGE, published", "large", small=False)]
+        found += [
+            style("BASE, published", "base", small=False),
+            style("LARGE, published", "large", small=False),
+        ]
     return found
 
 
@@ -163,12 +169,17 @@ class Outputs(NamedTuple):
 
 
 def outputs(
-    context: Callable[[Batch], Tensor], logits: Callable[[Batch], Tensor], batch: Batch, num_frames: Tensor
+    context: Callable[[Batch], Tensor],
+    logits: Callable[[Batch], Tensor],
+    batch: Batch,
+    num_frames: Tensor,
 ) -> Outputs:
     """Run a model, given as what turns a batch into (B, T, D) context and into (B, T, V) logits."""
-    utterances = valid_rows(batch.inputs, batch.num_units)
+    utterances = valid_rows(batch.inputs, batch.input_lengths)
     alone = [context(batch_of([utterance]))[0] for utterance in utterances]
-    return Outputs(alone, valid_rows(context(batch), num_frames), valid_rows(logits(batch), num_frames))
+    return Outputs(
+        alone, valid_rows(context(batch), num_frames), valid_rows(logits(batch), num_frames)
+    )
 
 
 def recogniser(style: Style, batch: Batch) -> CtcModel:
@@ -176,7 +187,9 @@ def recogniser(style: Style, batch: Batch) -> CtcModel:
     torch.manual_seed(0)
     model = CtcModel(Encoder(style.encoder), CharTokenizer(LETTERS), "none-1", CtcConfig()).eval()
     randomise(model)
-    model.head.bias.sub_(model.head(model.encoder(batch.inputs, batch.num_units).hidden).mean((0, 1)))
+    model.head.bias.sub_(
+        model.head(model.encoder(batch.inputs, batch.input_lengths).hidden).mean((0, 1))
+    )
     return model
 
 
@@ -185,10 +198,10 @@ def recogniser_rows(style: Style) -> Iterator[Row]:
     """Encoder and CTC of both libraries."""
     batch = batch_for(style)
     model = recogniser(style, batch)
-    num_frames = model.encoder.num_frames(batch.num_units)
+    num_frames = model.encoder.num_frames(batch.input_lengths)
 
     def our_context(heard: Batch) -> Tensor:
-        hidden: Tensor = model.encoder(heard.inputs, heard.num_units).hidden
+        hidden: Tensor = model.encoder(heard.inputs, heard.input_lengths).hidden
         return hidden
 
     ours = outputs(our_context, lambda heard: model.head(our_context(heard)), batch, num_frames)
@@ -197,7 +210,9 @@ def recogniser_rows(style: Style) -> Iterator[Row]:
         yield from encoder_rows(style, "torchaudio", ours, torchaudio_outputs(style, model, batch))
 
 
-def encoder_rows(style: Style, library: str, ours: Outputs, theirs: Outputs, note: str = "") -> Iterator[Row]:
+def encoder_rows(
+    style: Style, library: str, ours: Outputs, theirs: Outputs, note: str = ""
+) -> Iterator[Row]:
     pairs = {
         "encoder output, alone": (ours.alone, theirs.alone),
         "encoder output, padded batch": (ours.batch, theirs.batch),
@@ -221,7 +236,7 @@ def transformers_rows(style: Style, model: CtcModel, batch: Batch, ours: Outputs
             lambda heard: theirs.wav2vec2(**given(heard)).last_hidden_state,
             lambda heard: theirs(**given(heard)).logits,
             batch,
-            model.encoder.num_frames(batch.num_units),
+            model.encoder.num_frames(batch.input_lengths),
         )
 
     single = found()
@@ -232,7 +247,9 @@ def transformers_rows(style: Style, model: CtcModel, batch: Batch, ours: Outputs
     difference = abs(float(output.total - result.loss)) / output.weight
     yield Row(style.name, "transformers", "CTC loss per token", difference, 1e-5)
     # -1 = the end of an utterance
-    ids = [i for own in greedy(*model.log_probs(batch), model.tokenizer.blank_id) for i in (*own, -1)]
+    ids = [
+        i for own in greedy(*model.log_probs(batch), model.tokenizer.blank_id) for i in (*own, -1)
+    ]
     expected = [i for own in single.logits for i in (*collapse(own.argmax(-1).tolist()), -1)]
     different = sum(a != b for a, b in zip_longest(ids, expected))
     quantity = f"greedy tokens, different of {len(expected) - len(targets)}"
@@ -241,7 +258,9 @@ def transformers_rows(style: Style, model: CtcModel, batch: Batch, ours: Outputs
         theirs.double()
         double = found()
         yield from encoder_rows(style, "transformers in float64", ours, double)
-        yield from encoder_rows(style, "transformers in float64", single, double, "; theirs in float32")
+        yield from encoder_rows(
+            style, "transformers in float64", single, double, "; theirs in float32"
+        )
 
 
 def torchaudio_outputs(style: Style, model: CtcModel, batch: Batch) -> Outputs:
@@ -252,17 +271,19 @@ def torchaudio_outputs(style: Style, model: CtcModel, batch: Batch) -> Outputs:
 
     def run(theirs: nn.Module, heard: Batch) -> Tensor:
         inputs, _ = their_inputs(heard, style.encoder.normalise_input)
-        found: Tensor = theirs(inputs, heard.num_units if style.padding_safe else None)[0]
+        found: Tensor = theirs(inputs, heard.input_lengths if style.padding_safe else None)[0]
         return found
 
-    num_frames = model.encoder.num_frames(batch.num_units)
+    num_frames = model.encoder.num_frames(batch.input_lengths)
     return outputs(partial(run, encoder), partial(run, whole), batch, num_frames)
 
 
 def objective_rows(style: Style) -> Iterator[Row]:
     """Losses and gradients of pretraining, in training: same masks, negatives and Gumbel noise."""
     torch.manual_seed(0)
-    model = Contrastive(Encoder(style.encoder), style.objective, style.quantizer, MaskConfig(), seed=3).train()
+    model = Contrastive(
+        Encoder(style.encoder), style.objective, style.quantizer, MaskConfig(), seed=3
+    ).train()
     randomise(model)
     batch = batch_for(style)
     output = model(batch, STEP)
@@ -272,7 +293,10 @@ def objective_rows(style: Style) -> Iterator[Row]:
     result.loss.backward()
     metrics = {name: float(value) / output.weight for name, value in output.metrics.items()}
     pairs = {
-        "contrastive loss per masked frame": (metrics["loss"], float(result.contrastive_loss.detach()) / output.weight),
+        "contrastive loss per masked frame": (
+            metrics["loss"],
+            float(result.contrastive_loss.detach()) / output.weight,
+        ),
         "diversity": (metrics["diversity"], float(result.diversity_loss.detach()) / output.weight),
         # Theirs is the sum over codebooks, ours the mean.
         "code perplexity": (
@@ -285,7 +309,9 @@ def objective_rows(style: Style) -> Iterator[Row]:
     yield from gradient_rows(style.name, ours, {n: p.grad for n, p in theirs.named_parameters()})
 
 
-def gradient_rows(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor | None]) -> Iterator[Row]:
+def gradient_rows(
+    name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor | None]
+) -> Iterator[Row]:
     """Relative to the largest entry of each gradient.
 
     The bias of the keys adds one number to all scores of a query, which the softmax does not see: its gradient is zero
@@ -297,7 +323,9 @@ def gradient_rows(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Te
         assert expected is not None, parameter
         if parameter.endswith("k_proj.bias"):
             scale = ours[parameter.replace("bias", "weight")].abs().max()
-            vanishing.append(torch.maximum(ours[parameter].abs().max(), expected.abs().max()) / scale)
+            vanishing.append(
+                torch.maximum(ours[parameter].abs().max(), expected.abs().max()) / scale
+            )
         else:
             relative.append((ours[parameter] - expected).abs().max() / expected.abs().max())
     entries = sum(gradient.numel() for gradient in ours.values())
@@ -309,20 +337,41 @@ def gradient_rows(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Te
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--full", action="store_true", help="BASE and LARGE at their published sizes too")
+    parser.add_argument(
+        "--full", action="store_true", help="BASE and LARGE at their published sizes too"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     rows = [
-        row for one in styles(options.full) for rows_of in (recogniser_rows, objective_rows) for row in rows_of(one)
+        row
+        for one in styles(options.full)
+        for rows_of in (recogniser_rows, objective_rows)
+        for row in rows_of(one)
     ]
     cells = [
-        (r.style, r.library, r.quantity, f"{r.difference:.2g}", f"{r.allowed:g}", "yes" if r.ok else "NO") for r in rows
+        (
+            r.style,
+            r.library,
+            r.quantity,
+            f"{r.difference:.2g}",
+            f"{r.allowed:g}",
+            "yes" if r.ok else "NO",
+        )
+        for r in rows
     ]
-    print(text_table(("style", "library", "quantity", "largest difference", "allowed", "ok"), cells))
-    versions = ", ".join(f"{library.__name__} {library.__version__}" for library in (torch, torchaudio, transformers))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    print(f"{versions}; {options.threads} threads on {platform.machine()}; peak memory {peak:.1f} GiB")
+    print(
+        text_table(("style", "library", "quantity", "largest difference", "allowed", "ok"), cells)
+    )
+    versions = ", ".join(
+        f"{library.__name__} {library.__version__}" for library in (torch, torchaudio, transformers)
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )
+    print(
+        f"{versions}; {options.threads} threads on {platform.machine()}; peak memory {peak:.1f} GiB"
+    )
     return 0 if all(row.ok for row in rows) else 1
 
 

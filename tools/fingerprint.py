@@ -41,7 +41,9 @@ SMALL = [
     "encoder.num_heads=2",
     "encoder.dropout=0.0",
 ]
-SMALL_FRONT_END = "encoder.conv_layers=[[32,10,5],[32,3,2],[32,3,2],[32,3,2],[32,3,2],[32,2,2],[32,2,2]]"
+SMALL_FRONT_END = (
+    "encoder.conv_layers=[[32,10,5],[32,3,2],[32,3,2],[32,3,2],[32,3,2],[32,2,2],[32,2,2]]"
+)
 SETTINGS = ["train.steps=20", "train.save_every=10", "train.device=cpu", "batch.seconds=8"]
 # Until it hears words.
 RECOGNISER = ["train.steps=480", "train.validate_every=240", "optim.lr=3e-3", "ctc.augment.tempo=0"]
@@ -112,7 +114,11 @@ def run(command: Sequence[str], *arguments: str | Path) -> str:
     """Standard output of the command; what it says on standard error is shown if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [*command, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     if done.returncode:
@@ -171,7 +177,18 @@ def train_all(command: Sequence[str], out: Path) -> None:
         folder = out / "runs" / name
         shape = [] if start != "none" else SMALL
         chosen = changes(*RECOGNISER, *shape)
-        run(command, "finetune", labelled, "--preset", "tiny", "--init-from", start, "--run", folder, *chosen)
+        run(
+            command,
+            "finetune",
+            labelled,
+            "--preset",
+            "tiny",
+            "--init-from",
+            start,
+            "--run",
+            folder,
+            *chosen,
+        )
         show_run(folder, f"finetune {name}")
 
 
@@ -188,7 +205,15 @@ def use_models(command: Sequence[str], models: Path, out: Path, name: str) -> No
     texts = [{**json.loads(line), "made_by": ""} for line in labels]
     show(f"{name}: labels", json.dumps(texts).encode())
 
-    shown = run(command, "transcribe", recogniser, "corpus/long", "corpus/labelled", "--output-format", "txt")
+    shown = run(
+        command,
+        "transcribe",
+        recogniser,
+        "corpus/long",
+        "corpus/labelled",
+        "--output-format",
+        "txt",
+    )
     show(f"{name}: transcripts", shown.encode())
     shown = run(command, "transcribe", recogniser, "corpus/long/0.wav", "--output-format", "json")
     found = json.loads(shown)
@@ -200,13 +225,15 @@ def use_models(command: Sequence[str], models: Path, out: Path, name: str) -> No
     show_run(folder, f"{name}: trained on")
 
     folder = out / "runs" / f"{name}-units"
-    chosen = changes("task=units", f"units.teacher={recogniser}")
+    chosen = changes("task=hidden_units", f"hidden_units.teacher={recogniser}")
     run(command, "pretrain", out / "long", "--init-from", recogniser, "--run", folder, *chosen)
     show_run(folder, f"{name}: pretrained on its units")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--command", default=f"{sys.executable} -m speechssl.cli")
     parser.add_argument("--models", type=Path, help="what this script wrote with another version")

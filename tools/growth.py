@@ -52,7 +52,10 @@ WHOLE = {
     "dataset and batches": ("batches_s", "ms", 1e3),
     "first step of an epoch": ("first_step_s", "ms", 1e3),
 }
-STEP = {"a step's positions": ("step_s", "µs", 1e6), "a step's batch, loaded": ("load_s", "µs", 1e6)}
+STEP = {
+    "a step's positions": ("step_s", "µs", 1e6),
+    "a step's batch, loaded": ("load_s", "µs", 1e6),
+}
 MEMORY = {
     "memory: prepare": ("prepare_bytes", "MB", 1e-6),
     "memory: open store": ("open_bytes", "MB", 1e-6),
@@ -81,8 +84,14 @@ def make_corpus(folder: Path, num_chunks: int) -> Table:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(recording)
             for part in range(min(PARTS, num_chunks - number * PARTS)):
-                row = {"audio_filepath": name, "offset": round(part * PART_S, 3), "duration": PART_S}
-                manifest.write(json.dumps(row | {"id": f"{number}-{part}", "text": "one two three"}) + "\n")
+                row = {
+                    "audio_filepath": name,
+                    "offset": round(part * PART_S, 3),
+                    "duration": PART_S,
+                }
+                manifest.write(
+                    json.dumps(row | {"id": f"{number}-{part}", "text": "one two three"}) + "\n"
+                )
     return {}
 
 
@@ -105,7 +114,8 @@ def measure_reading(folder: Path, num_chunks: int) -> Table:
     row |= {"order_bytes": peak_bytes() - imported, "steps": batches.steps_per_epoch}
     rng = np.random.default_rng(0)
     row["load_s"] = statistics.median(
-        timed(batches.micro_batches, step) for step in rng.integers(batches.steps_per_epoch, size=LOADED).tolist()
+        timed(batches.micro_batches, step)
+        for step in rng.integers(batches.steps_per_epoch, size=LOADED).tolist()
     )
     row["load_bytes"] = peak_bytes() - imported
     row["open_s"] = statistics.median(timed(Store, folder / "store") for _ in range(REPEATS))
@@ -116,7 +126,10 @@ def measure_reading(folder: Path, num_chunks: int) -> Table:
     for epoch in range(REPEATS):
         steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
         first.append(timed(batches.positions, steps[0]))
-        rest.append(timed(lambda all_steps: [batches.positions(step) for step in all_steps], steps) / len(steps))
+        rest.append(
+            timed(lambda all_steps: [batches.positions(step) for step in all_steps], steps)
+            / len(steps)
+        )
     assert len(store) == num_chunks
     return row | {"first_step_s": statistics.median(first), "step_s": statistics.median(rest)}
 
@@ -143,8 +156,18 @@ def measure(num_chunks: int) -> Table:
     row: Table = {"chunks": num_chunks}
     with TemporaryDirectory() as folder:
         for stage in STAGES:
-            command = [sys.executable, __file__, "--stage", stage, folder, "--chunks", str(num_chunks)]
-            row |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            command = [
+                sys.executable,
+                __file__,
+                "--stage",
+                stage,
+                folder,
+                "--chunks",
+                str(num_chunks),
+            ]
+            row |= json.loads(
+                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            )
     return row
 
 
@@ -153,7 +176,9 @@ def exponents(rows: Sequence[Mapping[str, float]], key: str) -> list[float]:
     found = []
     for small, large in pairwise(rows):
         grown = large[key] / small[key] if small[key] > 0 else 0
-        found.append(math.log(grown) / math.log(large["chunks"] / small["chunks"]) if grown > 0 else math.nan)
+        found.append(
+            math.log(grown) / math.log(large["chunks"] / small["chunks"]) if grown > 0 else math.nan
+        )
     return found
 
 
@@ -162,7 +187,10 @@ def table(rows: Sequence[Mapping[str, float]]) -> str:
     lines = []
     for name, (key, unit, factor) in MEASURES.items():
         cells = [f"{factor * row[key]:.3g}" for row in rows]
-        cells[1:] = [f"{cell} ({power:.2f})" for cell, power in zip(cells[1:], exponents(rows, key), strict=True)]
+        cells[1:] = [
+            f"{cell} ({power:.2f})"
+            for cell, power in zip(cells[1:], exponents(rows, key), strict=True)
+        ]
         lines.append([f"{name}, {unit}", *cells])
     return report.text_table(["chunks", *(f"{row['chunks']:,}" for row in rows)], lines)
 
@@ -195,11 +223,19 @@ def plot(rows: Sequence[Mapping[str, float]], out_png: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6], metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, in seconds and bytes")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--chunks", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6], metavar="N"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write what was measured, in seconds and bytes"
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw it")
-    parser.add_argument("--stage", nargs=2, help=argparse.SUPPRESS)  # one of STAGES and its folder, in a child
+    parser.add_argument(
+        "--stage", nargs=2, help=argparse.SUPPRESS
+    )  # one of STAGES and its folder, in a child
     options = parser.parse_args(argv)
     if options.stage:
         stage, folder = options.stage

@@ -43,26 +43,45 @@ def as_table(runs: Runs) -> str:
             wer, cer = (" ".join(f"{100 * s.rates[k]:.1f}" for s in systems) for k in (0, 1))
             rows.append((f"{minutes:g}", name, wer, cer))
     return text_table(
-        ("minutes", "system", "WER by seed, %", "CER by seed, %"), sorted(rows, key=lambda r: float(r[0]))
+        ("minutes", "system", "WER by seed, %", "CER by seed, %"),
+        sorted(rows, key=lambda r: float(r[0])),
     )
 
 
 def draw(runs: Runs, out_png: Path) -> None:
     """Character error rate above word error rate."""
     figure, panels = new_figure(2)
-    for axes, which, title in zip(panels, (1, 0), ("character error rate (%)", "word error rate (%)"), strict=True):
+    for axes, which, title in zip(
+        panels, (1, 0), ("character error rate (%)", "word error rate (%)"), strict=True
+    ):
         for name, amounts in runs.items():
             places = sorted(amounts.items())
-            rates = {minutes: [100 * s.rates[which] for s in systems] for minutes, systems in places}
-            draw_line(axes, [(minutes, statistics.mean(values)) for minutes, values in rates.items()], name, marker="o")
+            rates = {
+                minutes: [100 * s.rates[which] for s in systems] for minutes, systems in places
+            }
+            draw_line(
+                axes,
+                [(minutes, statistics.mean(values)) for minutes, values in rates.items()],
+                name,
+                marker="o",
+            )
             color = axes.lines[-1].get_color()
-            axes.vlines(list(rates), *zip(*((min(v), max(v)) for v in rates.values()), strict=True), color=color)
-            ends = [[100 * end for s in systems for end in intervals(s)[which]] for _, systems in places]
+            axes.vlines(
+                list(rates),
+                *zip(*((min(v), max(v)) for v in rates.values()), strict=True),
+                color=color,
+            )
+            ends = [
+                [100 * end for s in systems for end in intervals(s)[which]] for _, systems in places
+            ]
             for choose in (min, max):
-                axes.plot(list(rates), [choose(both) for both in ends], ":", color=color, linewidth=0.7)
+                axes.plot(
+                    list(rates), [choose(both) for both in ends], ":", color=color, linewidth=0.7
+                )
         axes.set_xscale("log")
         axes.set_xticks(
-            minutes := sorted({m for amounts in runs.values() for m in amounts}), [f"{m:g}" for m in minutes]
+            minutes := sorted({m for amounts in runs.values() for m in amounts}),
+            [f"{m:g}" for m in minutes],
         )
         axes.minorticks_off()
         finish_panel(axes, title, "labelled minutes")
@@ -71,7 +90,9 @@ def draw(runs: Runs, out_png: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Table on stdout, picture in a file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("png", type=Path)
     parser.add_argument("runs", nargs="+", metavar="SYSTEM@MINUTES=FOLDER")
     options = parser.parse_args(argv)

@@ -66,7 +66,9 @@ def cpu_s_per_update(stores: Sequence[Path], settings: PretrainSettings) -> floa
             pretrain(stores, Path(folder, "run"), settings.model_copy(update={"train": train}))
             took.append(time.process_time() - started)
     if took[1] <= took[2]:
-        raise ConfigError(f"the time of an update could not be measured: {TIMED[0]} took no longer than {TIMED[1]}")
+        raise ConfigError(
+            f"the time of an update could not be measured: {TIMED[0]} took no longer than {TIMED[1]}"
+        )
     return (took[1] - took[2]) / (TIMED[0] - TIMED[1])
 
 
@@ -82,21 +84,38 @@ def plan_trial(options: argparse.Namespace) -> Table:
     Raises:
         ConfigError: the name is taken by a trial of other settings, or a setting is not for a trial to change.
     """
-    refuse("pretrain", options.pretrain, ("encoder", "train.seed", "train.steps", "train.device", "train.save_every"))
-    refuse("finetune", options.finetune, ("encoder", "train.seed", "train.device", "minutes", "ctc.frozen"))
+    refuse(
+        "pretrain",
+        options.pretrain,
+        ("encoder", "train.seed", "train.steps", "train.device", "train.save_every"),
+    )
+    refuse(
+        "finetune",
+        options.finetune,
+        ("encoder", "train.seed", "train.device", "minutes", "ctc.frozen"),
+    )
     names = ("preset", "encoder", "pretrain", "finetune", "cpu_minutes", "threads")
     about = {name: getattr(options, name) for name in names} | {"labelled": str(options.labelled)}
-    about |= {"unlabelled": [str(path) for path in options.unlabelled], "init": options.init and str(options.init)}
+    about |= {
+        "unlabelled": [str(path) for path in options.unlabelled],
+        "init": options.init and str(options.init),
+    }
     # A wrong name must not found a trial.
     finetune_settings(None, options.preset, parse_overrides(options.finetune))
     settings = pretrain_settings(None, options.preset, pretrain_changes(options, options.seeds[0]))
     path = options.out / options.name / "trial.json"
-    plan: Table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"about": about}
+    plan: Table = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"about": about}
+    )
     other = sorted(key for key, value in about.items() if plan["about"][key] != value)
     if other:
-        raise ConfigError(f"trial {options.name} was begun with another {other[0]}: give a new name")
+        raise ConfigError(
+            f"trial {options.name} was begun with another {other[0]}: give a new name"
+        )
     if "pretrained" in options.systems and options.init is None and "steps" not in plan:
-        plan["steps"] = max(1, round(60 * options.cpu_minutes / cpu_s_per_update(options.unlabelled, settings)))
+        plan["steps"] = max(
+            1, round(60 * options.cpu_minutes / cpu_s_per_update(options.unlabelled, settings))
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(plan, indent=1) + "\n")
     return plan
@@ -107,7 +126,9 @@ def refuse(option: str, given: Sequence[str], names: Sequence[str]) -> None:
     for assignment in given:
         name = assignment.partition("=")[0].strip()
         if name in names or name.partition(".")[0] in names:
-            raise ConfigError(f"--{option} {name} is not free: see --encoder, --seeds, --minutes, --cpu-minutes")
+            raise ConfigError(
+                f"--{option} {name} is not free: see --encoder, --seeds, --minutes, --cpu-minutes"
+            )
 
 
 def pretrained(options: argparse.Namespace, plan: Table, seed: int) -> tuple[Path, Table]:
@@ -116,19 +137,27 @@ def pretrained(options: argparse.Namespace, plan: Table, seed: int) -> tuple[Pat
         return options.init, {}
     run = options.out / options.name / str(seed) / "pretrained"
     settings = pretrain_settings(None, options.preset, pretrain_changes(options, seed))
-    train = settings.train.model_copy(update={"steps": plan["steps"], "save_every": max(1, plan["steps"] // 10)})
+    train = settings.train.model_copy(
+        update={"steps": plan["steps"], "save_every": max(1, plan["steps"] // 10)}
+    )
     whole, started = not run.exists(), time.process_time()
     pretrain(options.unlabelled, run, settings.model_copy(update={"train": train}))
-    took = {"cpu_s": time.process_time() - started} if whole else {}  # of a run that was resumed nobody knows
+    took = (
+        {"cpu_s": time.process_time() - started} if whole else {}
+    )  # of a run that was resumed nobody knows
     rows = read_metrics(run / "metrics.jsonl")
-    shown = [name for name in ("loss", "accuracy") if name in rows[-1]]  # a task of errors has no accuracy
+    shown = [
+        name for name in ("loss", "accuracy") if name in rows[-1]
+    ]  # a task of errors has no accuracy
     about = {name: statistics.mean(row[name] for row in rows[-LAST:]) for name in shown}
     hours = sum(row["audio_s"] for row in rows) / 3600
     wall_s = sum(row["time_s"] for row in rows)
     return run, {"steps": plan["steps"], "hours": hours, "wall_s": wall_s, **took, **about}
 
 
-def tuned(options: argparse.Namespace, plan: Table, system: str, minutes: float | None, seed: int) -> Table:
+def tuned(
+    options: argparse.Namespace, plan: Table, system: str, minutes: float | None, seed: int
+) -> Table:
     """Error rates on dev of one recogniser after its last update, in per cent, and its pretraining."""
     init, about = pretrained(options, plan, seed) if system == "pretrained" else (None, {})
     # Random weights must all learn; a preset may say so for pretrained ones too, as tiny and small do.
@@ -136,7 +165,9 @@ def tuned(options: argparse.Namespace, plan: Table, system: str, minutes: float 
     fixed["encoder"] = parse_overrides(options.encoder)
     if system == "frozen":
         fixed["ctc"] = {"frozen": True}
-    settings = finetune_settings(init, options.preset, merge(parse_overrides(options.finetune), fixed))
+    settings = finetune_settings(
+        init, options.preset, merge(parse_overrides(options.finetune), fixed)
+    )
     run = options.out / options.name / str(seed) / f"{system}-{minutes or 'all'}"
     finetune([options.labelled], run, settings, init)
     last = read_metrics(run / "metrics.jsonl")[-1]
@@ -181,8 +212,13 @@ def grouped(rows: Sequence[Table]) -> list[tuple[tuple[Any, ...], list[Table]]]:
         return row["name"], row["system"], row["minutes"] or ALL
 
     rows = [row for row in rows if "failed" not in row]
-    groups = [(key(found[0]), found) for found in (list(g) for _, g in groupby(sorted(rows, key=key), key))]
-    return sorted(groups, key=lambda group: (group[0][2], statistics.mean(row["cer"] for row in group[1])))
+    groups = [
+        (key(found[0]), found)
+        for found in (list(g) for _, g in groupby(sorted(rows, key=key), key))
+    ]
+    return sorted(
+        groups, key=lambda group: (group[0][2], statistics.mean(row["cer"] for row in group[1]))
+    )
 
 
 def as_text(rows: Sequence[Table]) -> str:
@@ -201,7 +237,9 @@ def as_text(rows: Sequence[Table]) -> str:
         for row in rows
         if "failed" in row
     ]
-    return text_table(("minutes", "trial", "system", "seeds", "CER on dev, %", "WER on dev, %"), cells) + "".join(lost)
+    return text_table(
+        ("minutes", "trial", "system", "seeds", "CER on dev, %", "WER on dev, %"), cells
+    ) + "".join(lost)
 
 
 def correlations(rows: Sequence[Table]) -> str:
@@ -214,13 +252,17 @@ def correlations(rows: Sequence[Table]) -> str:
     for row in rows:
         if "failed" not in row and row.get("pretraining"):
             task = dict(item.split("=", 1) for item in row["pretrain"]).get("task", "contrastive")
-            alike = json.dumps([row["finetune"], *(row.get(name) for name in ("labelled", "preset", "encoder"))])
+            alike = json.dumps(
+                [row["finetune"], *(row.get(name) for name in ("labelled", "preset", "encoder"))]
+            )
             runs.setdefault((amount(row["minutes"]), task, alike), []).append(row)
     cells = []
     for (minutes, task, _), found in sorted(runs.items()):
         if len(found) >= LEAST:
             pairs = [(own, rate) for own in ("loss", "accuracy") for rate in ("cer", "wer")]
-            cells.append((minutes, task, len(found), *(rank_correlation(found, *pair) for pair in pairs)))
+            cells.append(
+                (minutes, task, len(found), *(rank_correlation(found, *pair) for pair in pairs))
+            )
     titles = ("loss, CER", "loss, WER", "accuracy, CER", "accuracy, WER")
     return "\n" + text_table(("minutes", "task", "runs", *titles), cells) if cells else ""
 
@@ -246,7 +288,9 @@ def plot(rows: Sequence[Table], out_png: Path) -> None:
         lines.setdefault(f"{name}, {system}", {})[minutes] = [row["cer"] for row in found]
     amounts = sorted({minutes for points in lines.values() for minutes in points})
     for number, (label, points) in enumerate(lines.items()):
-        beside = 0.6 * ((number + 0.5) / len(lines) - 0.5)  # bars that stood on each other would hide each other
+        beside = 0.6 * (
+            (number + 0.5) / len(lines) - 0.5
+        )  # bars that stood on each other would hide each other
         means = [statistics.mean(values) for values in points.values()]
         below = [mean - min(values) for mean, values in zip(means, points.values(), strict=True)]
         above = [max(values) - mean for mean, values in zip(means, points.values(), strict=True)]
@@ -264,22 +308,41 @@ def minutes_or_all(text: str) -> float | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Try, or show."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    trial, show = commands.add_parser("try", help="run one trial"), commands.add_parser("show", help="table, picture")
+    trial, show = (
+        commands.add_parser("try", help="run one trial"),
+        commands.add_parser("show", help="table, picture"),
+    )
     for each in (trial, show):
-        each.add_argument("--out", type=Path, default=Path("exp/learn"), help="folder of runs and results")
+        each.add_argument(
+            "--out", type=Path, default=Path("exp/learn"), help="folder of runs and results"
+        )
     trial.add_argument("name", help="of the trial, and of its folder")
-    trial.add_argument("--labelled", type=Path, required=True, metavar="STORE", help="with splits train and dev")
-    trial.add_argument("--unlabelled", type=Path, nargs="+", default=[], metavar="STORE", help="to pretrain on")
-    trial.add_argument("--init", type=Path, metavar="RUN", help="a pretrained encoder, instead of pretraining")
-    trial.add_argument("--cpu-minutes", type=float, default=20.0, help="processor time of pretraining")
-    trial.add_argument("--minutes", type=minutes_or_all, nargs="+", default=[], help="labelled minutes, or all")
+    trial.add_argument(
+        "--labelled", type=Path, required=True, metavar="STORE", help="with splits train and dev"
+    )
+    trial.add_argument(
+        "--unlabelled", type=Path, nargs="+", default=[], metavar="STORE", help="to pretrain on"
+    )
+    trial.add_argument(
+        "--init", type=Path, metavar="RUN", help="a pretrained encoder, instead of pretraining"
+    )
+    trial.add_argument(
+        "--cpu-minutes", type=float, default=20.0, help="processor time of pretraining"
+    )
+    trial.add_argument(
+        "--minutes", type=minutes_or_all, nargs="+", default=[], help="labelled minutes, or all"
+    )
     trial.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     trial.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     trial.add_argument("--preset", default="tiny")
     for name in ("encoder", "pretrain", "finetune"):
-        trial.add_argument(f"--{name}", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings of {name}")
+        trial.add_argument(
+            f"--{name}", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings of {name}"
+        )
     trial.add_argument("--threads", type=int, default=1)
     show.add_argument("--png", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
@@ -290,7 +353,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             plot(rows, options.png)
         return 0
     if "pretrained" in options.systems and bool(options.unlabelled) == (options.init is not None):
-        parser.error("give stores as --unlabelled, or a run as --init; or leave pretrained out of --systems")
+        parser.error(
+            "give stores as --unlabelled, or a run as --init; or leave pretrained out of --systems"
+        )
     for name in ("seeds", "systems", "minutes"):
         setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     torch.set_num_threads(options.threads)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from speechssl.audio.reader import load_audio
 from speechssl.audio.silence import MARGIN_S, speech_intervals
 from speechssl.pictures import text_table
-from speechssl.recognition.evaluate import Decoder, beam_decoder
+from speechssl.recognition.evaluate import CtcDecoder, beam_decoder
 from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
@@ -66,14 +66,16 @@ def joined(
                 written += len(part)
 
 
-def one(model: CtcModel, path: Path, decoder: Decoder | None) -> Transcript:
+def one(model: CtcModel, path: Path, decoder: CtcDecoder | None) -> Transcript:
     """The transcript of a file that is known to be one."""
     (result,) = transcribe(model, [path], decoder=decoder)
     assert isinstance(result, Transcript)
     return result
 
 
-def onset_errors(result: Transcript, places: Sequence[tuple[float, float, float]]) -> NDArray[np.float64]:
+def onset_errors(
+    result: Transcript, places: Sequence[tuple[float, float, float]]
+) -> NDArray[np.float64]:
     """Seconds between the first word of each recording and its onset; of recordings without a word nothing."""
     starts = np.array([word.start for segment in result.segments for word in segment.words])
     errors = []
@@ -88,12 +90,16 @@ def same_words(pieces: Sequence[str], wholes: Sequence[str]) -> tuple[float, int
     """Share of the words of ``wholes`` that ``pieces`` have too (1 of none), and how many texts are the same."""
     found: Any = jiwer.process_words(list(wholes), list(pieces))
     words = sum(len(text.split()) for text in wholes)
-    return found.hits / words if words else 1.0, sum(a == b for a, b in zip(pieces, wholes, strict=True))
+    return found.hits / words if words else 1.0, sum(
+        a == b for a, b in zip(pieces, wholes, strict=True)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Both comparisons, as a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=2.0)
@@ -124,7 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         if len(errors):
             middle, most = np.quantile(errors, [0.5, 0.95])
-            rows.append(("first word from onset", f"median {middle:.3f} s, 95 % within {most:.3f} s"))
+            rows.append(
+                ("first word from onset", f"median {middle:.3f} s, 95 % within {most:.3f} s")
+            )
         texts: dict[float, list[str]] = {0.0: [], 3600.0: []}
         for number in range(options.pieces):
             path = Path(scratch, f"{number}.wav")
@@ -134,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with mock.patch.object(transcribing, "WHOLE_BELOW_S", whole_below_s):
                     found.append(one(model, path, decoder).text)
         share, same = same_words(*texts.values())
-        rows.append(("words the same in pieces as whole", f"{share:.1%}; {same} of {options.pieces} texts"))
+        rows.append(
+            ("words the same in pieces as whole", f"{share:.1%}; {same} of {options.pieces} texts")
+        )
     print(text_table(("", f"seed {options.seed}, {machine()['processor']}"), rows), end="")
     return 0
 

@@ -24,7 +24,14 @@ SLOW = "sigkill or sigterm or learns_a_toy_language"  # half a minute, and they 
 JOBS = min(2, os.cpu_count() or 1)  # each needs about 1 GB
 TIMEOUT_S = 600
 # A test that stops for one of these has met broken code, not the mistake.
-BROKEN = ("NameError", "UnboundLocalError", "AttributeError", "ImportError", "ModuleNotFoundError", "TypeError")
+BROKEN = (
+    "NameError",
+    "UnboundLocalError",
+    "AttributeError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "TypeError",
+)
 ASSERTED = ("AssertionError", "assert ", "Failed: DID NOT RAISE")
 # The process that tests also says which file it imported. Hypothesis gives the same verdict each time, and does not
 # look for the smallest example that fails.
@@ -83,7 +90,12 @@ class MutantError(Exception):
 
 
 # Module -> what it was called, and its tests still are.
-BEFORE_ROOMS = {"model": "ctc", "finetune": "experiments", "loop": "train", "masked_prediction": "masked"}
+BEFORE_ROOMS = {
+    "model": "ctc",
+    "finetune": "experiments",
+    "loop": "train",
+    "masked_prediction": "masked",
+}
 CHECKPOINT = "speechssl/storage/checkpoint.py"
 CTC = "speechssl/recognition/model.py"
 ENCODER = "speechssl/encoder/encoder.py"
@@ -384,7 +396,9 @@ def copy_tree(source: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     for name in COPIED:
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                source / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         elif (source / name).is_file():
             shutil.copy2(source / name, target / name)
     return target
@@ -394,14 +408,24 @@ def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
     """Run tests of a copy; ``file`` is of the copy, and shown to be what they import."""
     started, report = time.monotonic(), tree / "report.xml"
     search = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": search,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     module = file.removesuffix(".py").replace("/", ".")
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-k", f"not ({SLOW})"]
     options += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
     command = [sys.executable, "-c", RUN, module, *tests, *options]
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+            command,
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
         return Outcome("ERROR", f"not finished after {TIMEOUT_S} s", TIMEOUT_S)
@@ -410,26 +434,36 @@ def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
     if not imported:
         return Outcome("ERROR", f"{module} does not import: {_last_line(done.stderr)}", seconds)
     if Path(imported).resolve() != (tree / file).resolve():
-        return Outcome("ERROR", f"{module} was imported from {imported}, not from the copy", seconds)
+        return Outcome(
+            "ERROR", f"{module} was imported from {imported}, not from the copy", seconds
+        )
     if done.returncode == 0:
         return Outcome("SURVIVED", "", seconds)
     failed = _failures(report) if report.exists() else []
     # Exit code 1 with a failure is a test that said no; anything else is collection, a fixture or pytest itself.
     if done.returncode != 1 or not failed:
         why = _last_line(output + done.stderr)
-        return Outcome("ERROR", f"no test failed, but pytest ended with {done.returncode}: {why}", seconds)
+        return Outcome(
+            "ERROR", f"no test failed, but pytest ended with {done.returncode}: {why}", seconds
+        )
     sound = [failure for failure in failed if not failure[1].startswith(BROKEN)]
     if not sound:
         return Outcome("ERROR", f"broken code, not a mistake: {': '.join(failed[0])}", seconds)
     # A test that compares says more than one that stumbles over the consequences.
     first = min(sound, key=lambda failure: not failure[1].startswith(ASSERTED))[0]
-    return Outcome("caught", first + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""), seconds)
+    return Outcome(
+        "caught", first + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""), seconds
+    )
 
 
 def _failures(report: Path) -> list[tuple[str, str]]:
     """Node id and message of the tests that failed themselves, not in a fixture."""
     cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own pytest
-    return [(f"{c.get('file')}::{c.get('name')}", f.get("message", "")) for c in cases for f in c.iter("failure")]
+    return [
+        (f"{c.get('file')}::{c.get('name')}", f.get("message", ""))
+        for c in cases
+        for f in c.iter("failure")
+    ]
 
 
 def _last_line(text: str) -> str:
@@ -459,7 +493,9 @@ def _row(mutant: Mutant, outcome: Outcome) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("numbers", type=int, nargs="*", metavar="NUMBER", help="mistakes to plant (default: all)")
+    parser.add_argument(
+        "numbers", type=int, nargs="*", metavar="NUMBER", help="mistakes to plant (default: all)"
+    )
     chosen = set(parser.parse_args(arguments).numbers)
     known = {mutant.number for mutant in MUTANTS}
     if unknown := sorted(chosen - known):
@@ -482,7 +518,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_row(mutant, outcome.result()), flush=True)
             missed += [mutant.label] if outcome.result().result != "caught" else []
     numbers = {mutant.number for mutant in mutants}
-    print(f"planted: {len(numbers)} of the mistakes in {len(mutants)} forms; not caught: {', '.join(missed) or 'none'}")
+    print(
+        f"planted: {len(numbers)} of the mistakes in {len(mutants)} forms; not caught: {', '.join(missed) or 'none'}"
+    )
     return 1 if missed else 0
 
 

@@ -54,7 +54,10 @@ def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
         if shortest <= len(samples) <= longest:
             recordings.append(samples)
         else:
-            print(f"left out: {path}: {len(samples) / rate:.2f} s, not up to {WHOLE_BELOW_S:g} s", file=sys.stderr)
+            print(
+                f"left out: {path}: {len(samples) / rate:.2f} s, not up to {WHOLE_BELOW_S:g} s",
+                file=sys.stderr,
+            )
     if not recordings:
         raise SystemExit("no recording is left")
     return recordings
@@ -65,14 +68,18 @@ def texts(model: CtcModel, output: EncoderOutput) -> list[str]:
     return [model.tokenizer.decode(tokens) for tokens in ids]
 
 
-def compare(model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int) -> tuple[float, int]:
+def compare(
+    model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int
+) -> tuple[float, int]:
     """The largest difference of a log-probability, and how many transcripts are the same."""
     difference, same = 0.0, 0
     for start in range(0, len(recordings), size):
         batch = recordings[start : start + size]
         expected, found = (recognise(batch) for recognise in engines.values())
         difference = max(difference, output_difference(found, expected))
-        same += sum(a == b for a, b in zip(texts(model, expected), texts(model, found), strict=True))
+        same += sum(
+            a == b for a, b in zip(texts(model, expected), texts(model, found), strict=True)
+        )
     return difference, same
 
 
@@ -107,7 +114,9 @@ def run(options: argparse.Namespace, out: Path) -> None:
     started = time.perf_counter()
     checked = export_onnx(model, out)
     size_mb = sum(f.stat().st_size for f in out.glob("model.onnx*")) / 1e6
-    print(f"exported in {time.perf_counter() - started:.1f} s, {size_mb:.1f} MB; on export {checked:.1e} apart")
+    print(
+        f"exported in {time.perf_counter() - started:.1f} s, {size_mb:.1f} MB; on export {checked:.1e} apart"
+    )
     engines: dict[str, Recognise] = {
         "torch": partial(model_log_probs, model),
         "onnxruntime": partial(onnx_log_probs, onnx_session(out)),
@@ -118,10 +127,16 @@ def run(options: argparse.Namespace, out: Path) -> None:
         speeds = measure(model, engines, recordings, size, options.rounds)
         for name, found in speeds.items():
             speed = f"{statistics.median(found):.0f} ({min(found):.0f} .. {max(found):.0f})"
-            agreement = ("", "") if name == "torch" else (f"{difference:.1e}", f"{same} of {len(recordings)}")
+            agreement = (
+                ("", "")
+                if name == "torch"
+                else (f"{difference:.1e}", f"{same} of {len(recordings)}")
+            )
             rows.append((size, name, speed, *agreement))
     audio_s = sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
-    print(f"{len(recordings)} recordings, {audio_s:.1f} s of audio; median (range) of {options.rounds} rounds")
+    print(
+        f"{len(recordings)} recordings, {audio_s:.1f} s of audio; median (range) of {options.rounds} rounds"
+    )
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     print(f"{options.threads} threads on {platform.machine()}; {versions}")
     print(text_table(("batch", "", "s of audio per s", "max difference", "same text"), rows))
@@ -130,8 +145,12 @@ def run(options: argparse.Namespace, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", type=Path, help="run or model folder")
-    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken")
-    parser.add_argument("--out", type=Path, help="keep the export in this folder, which must not exist")
+    parser.add_argument(
+        "audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="keep the export in this folder, which must not exist"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="timed passes of each")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of onnxruntime")
     options = parser.parse_args()

@@ -49,11 +49,15 @@ TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 def save_random(folder: Path, style: str, heard: NDArray[np.float32]) -> None:
     """A Wav2Vec2ForCTC with the vocabulary of English models; random, but each token has its turn in ``heard``."""
     if folder.exists():
-        raise ConfigError(f"{folder} is there already and stays as it is: give another folder, or leave out --random")
+        raise ConfigError(
+            f"{folder} is there already and stays as it is: give another folder, or leave out --random"
+        )
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     with quiet_transformers() as transformers, tempfile.TemporaryDirectory() as temporary:
-        config = transformers.Wav2Vec2Config(**SIZE, **STYLES[style], vocab_size=len(TOKENS), pad_token_id=0)
+        config = transformers.Wav2Vec2Config(
+            **SIZE, **STYLES[style], vocab_size=len(TOKENS), pad_token_id=0
+        )
         model = transformers.Wav2Vec2ForCTC(config)
         extractor = transformers.Wav2Vec2FeatureExtractor(
             do_normalize=style == "large", return_attention_mask=style == "large"
@@ -66,7 +70,9 @@ def save_random(folder: Path, style: str, heard: NDArray[np.float32]) -> None:
             model.lm_head.bias.sub_(model.eval()(inputs).logits.mean((0, 1)))
         model.save_pretrained(folder)
         vocabulary = Path(temporary, "vocab.json")
-        vocabulary.write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8")
+        vocabulary.write_text(
+            json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8"
+        )
         tokenizer = transformers.Wav2Vec2CTCTokenizer(vocabulary)
         transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
 
@@ -106,7 +112,9 @@ def our_texts(model: CtcModel, recordings: Recordings) -> list[str]:
         paths = [Path(folder, f"{number}.wav") for number in range(len(recordings))]
         for path, samples in zip(paths, recordings.values(), strict=True):
             write_wav(path, samples, rate)
-            assert np.array_equal(load_audio(path, rate), samples), "the file does not hold the same samples"
+            assert np.array_equal(load_audio(path, rate), samples), (
+                "the file does not hold the same samples"
+            )
         results = list(transcribe(model, paths))
     failed = [result.error for result in results if not isinstance(result, Transcript)]
     if failed:
@@ -116,7 +124,9 @@ def our_texts(model: CtcModel, recordings: Recordings) -> list[str]:
 
 def their_texts(folder: Path, recordings: Recordings, rate: int) -> list[str]:
     with quiet_transformers() as transformers:
-        recognise = transformers.pipeline("automatic-speech-recognition", model=str(folder), device="cpu")
+        recognise = transformers.pipeline(
+            "automatic-speech-recognition", model=str(folder), device="cpu"
+        )
         inputs = [{"raw": samples, "sampling_rate": rate} for samples in recordings.values()]
         return [recognise(item)["text"] for item in inputs]
 
@@ -128,13 +138,21 @@ def run(options: argparse.Namespace) -> int:
     if options.random:
         save_random(options.theirs, options.random, load_audio(chosen[0], RATE))
         conversion = import_model(options.theirs, options.ours)
-        print(f"made {options.theirs}, imported as {options.ours}; outputs differ by {conversion.difference:.1e}")
+        print(
+            f"made {options.theirs}, imported as {options.ours}; outputs differ by {conversion.difference:.1e}"
+        )
     model = load_ctc(model_folder(options.ours))
     recordings = load(model, chosen)
     rate = model.encoder.config.features.sample_rate_hz
     audio_s = sum(map(len, recordings.values())) / rate
-    print(f"{len(recordings)} recordings, {audio_s:.1f} s of audio; both hear the same 16-bit samples at {rate} Hz")
-    pairs = list(zip(their_texts(options.theirs, recordings, rate), our_texts(model, recordings), strict=True))
+    print(
+        f"{len(recordings)} recordings, {audio_s:.1f} s of audio; both hear the same 16-bit samples at {rate} Hz"
+    )
+    pairs = list(
+        zip(
+            their_texts(options.theirs, recordings, rate), our_texts(model, recordings), strict=True
+        )
+    )
     literally = sum(theirs == ours for theirs, ours in pairs)
     spaced = [" ".join(theirs.split()) == " ".join(ours.split()) for theirs, ours in pairs]
     characters = sum(len(ours) for _, ours in pairs)
@@ -151,9 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("theirs", type=Path, help="Hugging Face folder of a Wav2Vec2ForCTC")
     parser.add_argument("ours", type=Path, help="our model or run folder")
-    parser.add_argument("audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken")
+    parser.add_argument(
+        "audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken"
+    )
     parser.add_argument("--most", type=int, default=20, help="recordings, evenly spaced among all")
-    parser.add_argument("--random", choices=STYLES, help="make both folders first, with random weights in this style")
+    parser.add_argument(
+        "--random",
+        choices=STYLES,
+        help="make both folders first, with random weights in this style",
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     options = parser.parse_args(arguments)
     if options.most < 1 or options.threads < 1:

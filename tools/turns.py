@@ -35,7 +35,9 @@ class Side:
     def __init__(self, script: str, work: str, **task: Any) -> None:
         command = [sys.executable, script, "work", json.dumps(task | {"work": work})]
         self.work = work
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def turn(self) -> Table:
         """One piece of work, while this process waits.
@@ -78,7 +80,11 @@ class Turns:
             yield number
             seconds, after = time.perf_counter() - started, os.times()
             kernel_s = after.system - before.system
-            reply = {"seconds": seconds, "cpu_s": after.user - before.user + kernel_s, "kernel_s": kernel_s}
+            reply = {
+                "seconds": seconds,
+                "cpu_s": after.user - before.user + kernel_s,
+                "kernel_s": kernel_s,
+            }
             reply |= {"before_gb": before_gb, "peak_gb": peak_memory_gb()}
             print(json.dumps(reply | self.report), file=self.replies, flush=True)
 
@@ -105,8 +111,21 @@ def alternate(sides: Mapping[str, Side], warm_up: int, repeats: int) -> dict[str
 def machine(**more: Any) -> Table:
     """Processor, versions and commit of what ran, and ``more``."""
     git = shutil.which("git")
-    command = [git or "git", "--no-optional-locks", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() if git else ""
+    command = [
+        git or "git",
+        "--no-optional-locks",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
+    commit = (
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if git
+        else ""
+    )
     return {
         "processor": processor(torch.device("cpu")),
         "torch": torch.__version__,
@@ -139,7 +158,10 @@ def measures(replies: Sequence[Table]) -> Table:
 
 def best_peer(sides: Mapping[str, Table]) -> str:
     """The fastest of the others."""
-    return max((name for name in sides if name != OURS), key=lambda name: sides[name]["audio_s_per_s"]["median"])
+    return max(
+        (name for name in sides if name != OURS),
+        key=lambda name: sides[name]["audio_s_per_s"]["median"],
+    )
 
 
 def compared(replies: Mapping[str, Sequence[Table]], peer: str) -> Table:

@@ -40,12 +40,16 @@ def strings(records: Sequence[Record], draws: random.Random) -> Iterator[list[Re
         left = left[count:]
 
 
-def join(root: Path, string: Sequence[Record], draws: random.Random) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def join(
+    root: Path, string: Sequence[Record], draws: random.Random
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """(S,) samples of one string."""
     quiet = np.random.default_rng(draws.getrandbits(32))
 
     def pause() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        return (NOISE * quiet.standard_normal(round(draws.uniform(*QUIET_S) * RATE_HZ))).astype(np.float32)
+        return (NOISE * quiet.standard_normal(round(draws.uniform(*QUIET_S) * RATE_HZ))).astype(
+            np.float32
+        )
 
     parts = [pause()]
     for record in string:
@@ -63,7 +67,9 @@ def make(digits: Path, out: Path, seed: int) -> int:
         mark = out / "seed.txt"
         before = mark.read_text(encoding="utf-8").strip() if mark.is_file() else "unknown"
         if before != str(seed):
-            raise ConfigError(f"{out} holds strings of seed {before}: give another folder for those of {seed}")
+            raise ConfigError(
+                f"{out} holds strings of seed {before}: give another folder for those of {seed}"
+            )
         return len((out / "metadata.csv").read_text(encoding="utf-8").splitlines()) - 1
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -72,7 +78,9 @@ def make(digits: Path, out: Path, seed: int) -> int:
     split_of: dict[str, str | None] = {}
     for record in manifest.records:
         if not record.speaker or split_of.setdefault(record.speaker, record.split) != record.split:
-            raise ConfigError(f"{digits}: {record.audio} needs a speaker, all of whose recordings are in one split")
+            raise ConfigError(
+                f"{digits}: {record.audio} needs a speaker, all of whose recordings are in one split"
+            )
     for speaker in sorted(split_of):
         own = [record for record in manifest.records if record.speaker == speaker]
         draws = random.Random(f"{seed} {speaker}")  # noqa: S311 (no secret)
@@ -80,7 +88,9 @@ def make(digits: Path, out: Path, seed: int) -> int:
         for number, string in enumerate(strings(own, draws)):
             name = f"{speaker}/{number:03d}.wav"
             write_wav(partial / name, join(digits, string, draws), RATE_HZ)
-            rows.append((name, " ".join(r.text or "" for r in string), speaker, string[0].split or "train"))
+            rows.append(
+                (name, " ".join(r.text or "" for r in string), speaker, string[0].split or "train")
+            )
     with (partial / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("file_name", "transcription", "speaker", "split"), *rows])

@@ -37,7 +37,7 @@ fi
 
 if stage 4 "pretrain, and fine-tune again with it and without"; then
     speechssl pretrain "$exp/store" --split train --preset "$preset" --init-from "$exp/scratch" --run "$exp/pretrained" \
-        --set task=units --set "units.teacher=$exp/scratch" --set mask.prob=0.5 --set batch.seconds=20 \
+        --set task=hidden_units --set "hidden_units.teacher=$exp/scratch" --set mask.prob=0.5 --set batch.seconds=20 \
         --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
     speechssl finetune "${tuned[@]}" "${again[@]}" --init-from "$exp/pretrained" --run "$exp/finetuned" >&2
     speechssl finetune "${tuned[@]}" "${again[@]}" --init-from "$exp/scratch" --run "$exp/twice" >&2

@@ -36,7 +36,7 @@ systems() {
     for ((round = 1; round <= rounds; round++)); do
         speechssl pretrain "$store" --split train --preset "$preset" --init-from "$before" \
             --run "$runs/pretrained-$round" \
-            --set task=units --set "units.teacher=$before" --set mask.prob=0.5 --set batch.seconds=20 \
+            --set task=hidden_units --set "hidden_units.teacher=$before" --set mask.prob=0.5 --set batch.seconds=20 \
             --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
         speechssl finetune "${common[@]}" --set "train.steps=$again_steps" --set optim.lr=7e-4 \
             --init-from "$runs/pretrained-$round" --run "$runs/finetuned-$round" >&2

@@ -40,7 +40,9 @@ import soundfile
 SAMPLE_RATE_HZ = 16_000
 LABELLED_TRAIN_SPEAKERS = 40
 UNLABELLED_LENGTH_S = (4.0, 40.0)  # long enough that splitting at silences has something to do
-MIN_SHARE_S = 20.0  # a speaker takes part only if this much is left for each: a tiny corpus has few speakers
+MIN_SHARE_S = (
+    20.0  # a speaker takes part only if this much is left for each: a tiny corpus has few speakers
+)
 PAUSE_S = (0.25, 1.5)
 EDGE_S = (0.05, 0.3)
 LEVEL_DB = (-32.0, -18.0)  # of the speech, relative to full scale
@@ -137,18 +139,31 @@ def sentences(seed: int, n: int, part: str = "train", purpose: str = "labelled")
         if part_of(sentence) == part:
             found[sentence] = None
     if len(found) < n:
-        raise ValueError(f"the grammar gives no {n} different sentences for {part}: ask for fewer minutes")
+        raise ValueError(
+            f"the grammar gives no {n} different sentences for {part}: ask for fewer minutes"
+        )
     return list(found)
 
 
 # -- speakers ----------------------------------------------------------------------------------------------------------
 
 # espeak-ng calls British English "en"; it has no voice of the name "en-gb".
-ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-us-nyc", "en-029")
+ACCENTS = (
+    "en-us",
+    "en",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbcwmd",
+    "en-gb-x-gbclan",
+    "en-us-nyc",
+    "en-029",
+)
 # Every variant of espeak-ng 1.52 speaks every accent without a crash. Left out are: the plain voice under another name,
 # and two that are so overdriven that samples are cut off at any volume.
 LEFT_OUT = frozenset({"fast", "antonio", "iven"})
-LARGEST_HELD_OUT = 2  # a larger family (eight of robosoft) would be most of dev or test: it goes to train
+LARGEST_HELD_OUT = (
+    2  # a larger family (eight of robosoft) would be most of dev or test: it goes to train
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,9 @@ def make_speaker(seed: int, variant: str) -> Speaker:
     draws = stream(seed, "speaker", variant)
     accent = draws.choice(ACCENTS)
     name = re.sub(r"[^a-z0-9-]", "_", f"{variant}-{accent}".lower())
-    return Speaker(name, variant, accent, draws.randint(140, 205), draws.randint(30, 70), draws.randint(30, 70))
+    return Speaker(
+        name, variant, accent, draws.randint(140, 205), draws.randint(30, 70), draws.randint(30, 70)
+    )
 
 
 # -- sound -------------------------------------------------------------------------------------------------------------
@@ -215,13 +232,17 @@ class Espeak:
         self._pieces: list[bytes] = []
         synchronous, do_not_exit = 2, 0x8000
         data_path = str(espeakng_loader.get_data_path()).encode()
-        self.sample_rate_hz: int = self._library.espeak_Initialize(synchronous, 0, data_path, do_not_exit)
+        self.sample_rate_hz: int = self._library.espeak_Initialize(
+            synchronous, 0, data_path, do_not_exit
+        )
         if self.sample_rate_hz <= 0:
             raise RuntimeError("espeak-ng did not start")
         # Without this the breath noise is seeded by the clock.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._callback = signature(self._keep)  # held here, or it would be collected while espeak-ng calls it
+        self._callback = signature(
+            self._keep
+        )  # held here, or it would be collected while espeak-ng calls it
         self._library.espeak_SetSynthCallback(self._callback)
         self._choose(speaker)
 
@@ -235,15 +256,24 @@ class Espeak:
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise RuntimeError(f"espeak-ng has no voice {voice!r}")
         # The numbers are espeakRATE, espeakVOLUME, espeakPITCH and espeakRANGE. Half the usual volume: no clipping.
-        for parameter, value in ((1, speaker.rate), (2, 50), (3, speaker.pitch), (4, speaker.melody)):
+        for parameter, value in (
+            (1, speaker.rate),
+            (2, 50),
+            (3, speaker.pitch),
+            (4, speaker.melody),
+        ):
             self._library.espeak_SetParameter(parameter, value, 0)
 
-    def say(self, text: str) -> Wave:
+    def log_once(self, text: str) -> Wave:
         """(S,) float64 in -1..1 at ``sample_rate_hz``, one sentence with a short silence behind it."""
         self._pieces.clear()
-        encoded = (text + ".").encode()  # the full stop makes it a sentence: the pitch falls at the end
+        encoded = (
+            text + "."
+        ).encode()  # the full stop makes it a sentence: the pitch falls at the end
         by_character, utf8 = 1, 1
-        if self._library.espeak_Synth(encoded, len(encoded) + 1, 0, by_character, 0, utf8, None, None):
+        if self._library.espeak_Synth(
+            encoded, len(encoded) + 1, 0, by_character, 0, utf8, None, None
+        ):
             raise RuntimeError(f"espeak-ng could not speak {text!r}")
         return np.frombuffer(b"".join(self._pieces), dtype="<i2") / 32768.0
 
@@ -263,7 +293,9 @@ def record(wave: Wave, sample_rate_hz: int, draws: random.Random) -> npt.NDArray
 
 def tilted_to_16k(wave: Wave, sample_rate_hz: int, db_per_octave: float) -> Wave:
     """Resampled and tilted around 1 kHz, both at once in the spectrum of the whole recording."""
-    block = sample_rate_hz // math.gcd(sample_rate_hz, SAMPLE_RATE_HZ)  # whole blocks become whole samples
+    block = sample_rate_hz // math.gcd(
+        sample_rate_hz, SAMPLE_RATE_HZ
+    )  # whole blocks become whole samples
     wave = np.pad(wave, (0, -len(wave) % block))
     num_samples = len(wave) * SAMPLE_RATE_HZ // sample_rate_hz
     spectrum = np.fft.rfft(wave)[: num_samples // 2 + 1]
@@ -320,9 +352,16 @@ def plan(settings: Settings, out: Path) -> list[Job]:
         "unlabelled": (unlabelled, settings.unlabelled_minutes),
         "train": (train, settings.labelled_minutes),
         "dev": (share(parts["dev"], settings.dev_minutes, len(parts["dev"])), settings.dev_minutes),
-        "test": (share(parts["test"], settings.test_minutes, len(parts["test"])), settings.test_minutes),
+        "test": (
+            share(parts["test"], settings.test_minutes, len(parts["test"])),
+            settings.test_minutes,
+        ),
     }
-    return [job for part, (who, minutes) in wanted.items() for job in jobs_of(part, who, minutes, settings.seed, out)]
+    return [
+        job
+        for part, (who, minutes) in wanted.items()
+        for job in jobs_of(part, who, minutes, settings.seed, out)
+    ]
 
 
 def share(who: list[Speaker], minutes: float, most: int) -> list[Speaker]:
@@ -342,7 +381,9 @@ def jobs_of(part: str, who: list[Speaker], minutes: float, seed: int, out: Path)
     for i, speaker in enumerate(who):
         folder = out / purpose / speaker.name
         own = texts[i * per_speaker : (i + 1) * per_speaker]
-        yield Job(part, folder, speaker, own, seconds, None if labelled else UNLABELLED_LENGTH_S, seed)
+        yield Job(
+            part, folder, speaker, own, seconds, None if labelled else UNLABELLED_LENGTH_S, seed
+        )
 
 
 def perform(job: Job) -> list[Recording]:
@@ -359,12 +400,18 @@ def perform(job: Job) -> list[Recording]:
         samples = record(wave, espeak.sample_rate_hz, draws)
         path = job.folder / f"{len(recordings):04d}.flac"
         soundfile.write(path, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-        recordings.append(Recording(job.part, job.speaker.name, f"{job.speaker.name}/{path.name}", text, len(samples)))
+        recordings.append(
+            Recording(
+                job.part, job.speaker.name, f"{job.speaker.name}/{path.name}", text, len(samples)
+            )
+        )
         left_s -= len(samples) / SAMPLE_RATE_HZ
     return recordings
 
 
-def read_aloud(espeak: Espeak, texts: Iterator[str], length_s: float, draws: random.Random) -> tuple[Wave, str]:
+def read_aloud(
+    espeak: Espeak, texts: Iterator[str], length_s: float, draws: random.Random
+) -> tuple[Wave, str]:
     """At least one sentence, and more with pauses between them until the wave is ``length_s`` long."""
 
     def silence(range_s: tuple[float, float]) -> Wave:
@@ -384,7 +431,9 @@ def perform_alone(job: Job) -> list[Recording]:
         try:
             return process.submit(perform, job).result()
         except BrokenProcessPool as error:
-            raise RuntimeError(f"espeak-ng crashed with variant {job.speaker.variant!r}: add it to LEFT_OUT") from error
+            raise RuntimeError(
+                f"espeak-ng crashed with variant {job.speaker.variant!r}: add it to LEFT_OUT"
+            ) from error
 
 
 def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
@@ -403,11 +452,15 @@ def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
         if wanted.items() <= finished.items():
             return finished
     elif out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no corpus of this recipe: give another folder")
+        raise ValueError(
+            f"{out} is not empty and holds no corpus of this recipe: give another folder"
+        )
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with ThreadPoolExecutor(num_jobs) as threads:
-        recordings = [r for done in threads.map(perform_alone, plan(settings, partial)) for r in done]
+        recordings = [
+            r for done in threads.map(perform_alone, plan(settings, partial)) for r in done
+        ]
     write_metadata(partial / "labelled" / "metadata.csv", recordings)
     finished = wanted | {"parts": table(recordings)}
     (partial / "finished.json").write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
@@ -423,7 +476,9 @@ def write_metadata(path: Path, recordings: list[Recording]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file_name", "transcription", "speaker", "split"])
-        writer.writerows([r.file_name, r.text, r.speaker, r.part] for r in recordings if r.part != "unlabelled")
+        writer.writerows(
+            [r.file_name, r.text, r.speaker, r.part] for r in recordings if r.part != "unlabelled"
+        )
 
 
 def table(recordings: list[Recording]) -> dict[str, dict[str, float]]:
@@ -432,7 +487,11 @@ def table(recordings: list[Recording]) -> dict[str, dict[str, float]]:
     for part in dict.fromkeys(r.part for r in recordings):
         own = [r for r in recordings if r.part == part]
         hours = sum(r.num_samples for r in own) / SAMPLE_RATE_HZ / 3600
-        rows[part] = {"speakers": len({r.speaker for r in own}), "recordings": len(own), "hours": round(hours, 4)}
+        rows[part] = {
+            "speakers": len({r.speaker for r in own}),
+            "recordings": len(own),
+            "hours": round(hours, 4),
+        }
     return rows
 
 
@@ -451,9 +510,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     for part, minutes in (("unlabelled", 60.0), ("labelled", 10.0), ("dev", 3.0), ("test", 5.0)):
         parser.add_argument(
-            f"--{part}-minutes", type=duration, default=minutes, metavar="M", help=f"default {minutes:g}"
+            f"--{part}-minutes",
+            type=duration,
+            default=minutes,
+            metavar="M",
+            help=f"default {minutes:g}",
         )
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="speakers made at the same time (default 2)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        metavar="N",
+        help="speakers made at the same time (default 2)",
+    )
     given = vars(parser.parse_args())
     out, num_jobs = given.pop("out"), given.pop("jobs")
     try:

@@ -53,7 +53,7 @@ if stage 4 "pretrain on the unlabelled part, on units of what a recogniser hears
     before=$exp/scratch
     for ((round = 1; round <= rounds; round++)); do
         speechssl pretrain "$exp/unlabelled" --preset tiny --init-from "$before" --run "$exp/pretrained-$round" \
-            --set task=units --set "units.teacher=$before" --set mask.prob=0.5 --set batch.seconds=20 \
+            --set task=hidden_units --set "hidden_units.teacher=$before" --set mask.prob=0.5 --set batch.seconds=20 \
             --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
         again "$round" "$exp/pretrained-$round" "$exp/finetuned-$round"
         before=$exp/finetuned-$round

@@ -26,7 +26,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from speechssl import __version__
-from speechssl.analysis.profiler import Spread, Stopwatch, flop_counter, matmul_peak, processor, spread
+from speechssl.analysis.profiler import (
+    Spread,
+    Stopwatch,
+    flop_counter,
+    matmul_peak,
+    processor,
+    spread,
+)
 from speechssl.analysis.synthetic_speech import LETTERS, write_corpus, write_recordings
 from speechssl.audio.features import FeatureConfig
 from speechssl.config import Table, merge
@@ -41,7 +48,7 @@ from speechssl.recognition.evaluate import BATCH_SECONDS
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed as ranks
+from speechssl.runtime import distributed
 from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
 from speechssl.runtime.log import log
 from speechssl.runtime.seeds import derive_seed
@@ -54,7 +61,10 @@ from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Failure
 
 WARM_UP = 2  # updates that do not count: they allocate, and fill caches
-BATCHES, MOST_S = 20, 8000.0  # of the corpus to train on, by default: updates, and seconds where these are long
+BATCHES, MOST_S = (
+    20,
+    8000.0,
+)  # of the corpus to train on, by default: updates, and seconds where these are long
 COUNTED = 8  # utterances from which it is told how many operations a second of audio needs
 
 LABELS = {
@@ -76,11 +86,16 @@ LABELS = {
 
 def as_text(table: Table) -> str:
     """What a benchmark returned, for people: two lines and Markdown tables."""
-    about, machine = (", ".join(f"{k} {v}" for k, v in table[name].items()) for name in ("about", "machine"))
+    about, machine = (
+        ", ".join(f"{k} {v}" for k, v in table[name].items()) for name in ("about", "machine")
+    )
     rows = [(label, _cell(name, table[name])) for name, label in LABELS.items() if name in table]
     text = f"{table['bench']}: {about}\n{machine}\n\n" + text_table(("measure", "value"), rows)
     if "parts" in table:
-        parts = [(name, f"{part['seconds']:.4f}", f"{part['share']:.1%}") for name, part in table["parts"].items()]
+        parts = [
+            (name, f"{part['seconds']:.4f}", f"{part['share']:.1%}")
+            for name, part in table["parts"].items()
+        ]
         text += "\n" + text_table(("part of an update", "seconds", "share"), parts)
     return text
 
@@ -130,7 +145,10 @@ def bench_training(
         ConfigError: settings that do not fit, or that say how long the run is.
     """
     # Every update the same work; and a run on made-up sounds is not to be judged as one that should learn.
-    steady: Table = {"encoder": {"layer_drop": 0.0}, "train": {"health": {"window": WARM_UP + updates + 1}}}
+    steady: Table = {
+        "encoder": {"layer_drop": 0.0},
+        "train": {"health": {"window": WARM_UP + updates + 1}},
+    }
     if verb == "finetune":
         steady["ctc"] = {"head_only_steps": 0}
     changes = merge(steady, overrides or {})
@@ -141,15 +159,19 @@ def bench_training(
         settings = resolve_settings(FinetuneSettings, preset, changes)
     for name in ("steps", "save_every", "validate_every", "log_every"):
         if name in changes.get("train", {}):
-            raise ConfigError(f"--set train.{name} is not for a benchmark: --repeats says how many updates it takes")
+            raise ConfigError(
+                f"--set train.{name} is not for a benchmark: --repeats says how many updates it takes"
+            )
     seconds = _enough(settings.batch.seconds) if seconds is None else seconds
     _check(seconds, updates)
-    if ranks.count() > 1:
+    if distributed.count() > 1:
         raise ConfigError("bench times one process: give the command without torchrun")
     device, precision = pick_device(settings.train.device), settings.train.precision
     with TemporaryDirectory() as folder:
         runs = _Runs(settings, Path(folder), seconds)
-        log(f"timing {updates} updates of up to {min(settings.batch.seconds, seconds):g} s of audio")
+        log(
+            f"timing {updates} updates of up to {min(settings.batch.seconds, seconds):g} s of audio"
+        )
         with _step_events(device) as events:
             rows = runs.run(WARM_UP + updates)
         peak_gb = peak_memory_gb()  # before what is below takes memory of its own
@@ -158,13 +180,21 @@ def bench_training(
         with Stopwatch(device) as watch:
             parts = watch.parts(runs.run(WARM_UP + updates), WARM_UP)
         counted = {"needed": runs.flops_needed(), "run": runs.flops_run(updates)}
-    rate, best = spread([a / t for a, t in zip(audio, took, strict=True)]), matmul_peak(device, precision)
+    rate, best = (
+        spread([a / t for a, t in zip(audio, took, strict=True)]),
+        matmul_peak(device, precision),
+    )
     about = {
         "preset": Path(settings.preset).stem,
         "updates": updates,
         "seconds in each": round(statistics.mean(audio), 1),
     }
-    table: Table = {"bench": verb, "about": about, "machine": _machine(device, precision), "parts": parts}
+    table: Table = {
+        "bench": verb,
+        "about": about,
+        "machine": _machine(device, precision),
+        "parts": parts,
+    }
     table |= {"audio_s_per_s": asdict(rate), "update_s": asdict(spread(took))}
     table |= {"peak_memory_gb": peak_gb, "matmul_peak": best}
     for name, flops in counted.items():
@@ -190,10 +220,16 @@ def _flops(name: str, rate: float, best: float) -> Table:
 class _Runs:
     """Short runs of the real thing over one temporary store of synthetic speech."""
 
-    def __init__(self, settings: PretrainSettings | FinetuneSettings, folder: Path, seconds: float) -> None:
+    def __init__(
+        self, settings: PretrainSettings | FinetuneSettings, folder: Path, seconds: float
+    ) -> None:
         self.settings, self.folder, self.store = settings, folder, folder / "store"
         (folder / "audio").mkdir()
-        prepare(write_corpus(folder / "audio", seconds), self.store, PrepareConfig(features=settings.encoder.features))
+        prepare(
+            write_corpus(folder / "audio", seconds),
+            self.store,
+            PrepareConfig(features=settings.encoder.features),
+        )
 
     def run(self, steps: int, most_s: float = math.inf, **others: Any) -> list[dict[str, Any]]:
         """So many updates, of at most ``most_s`` seconds of audio each; returns their rows of ``metrics.jsonl``.
@@ -214,7 +250,9 @@ class _Runs:
             else:
                 finetune([self.store], run, self.settings.model_copy(update=changes), None)
         if (run / "bad_steps.jsonl").exists():
-            raise TrainingError("an update was not finite, so its speed means nothing: leave out what --set changes")
+            raise TrainingError(
+                "an update was not finite, so its speed means nothing: leave out what --set changes"
+            )
         rows = read_metrics(run / "metrics.jsonl")
         shutil.rmtree(run)
         return rows
@@ -236,7 +274,9 @@ class _Runs:
         with ExitStack() as counting:
             counter = counting.enter_context(flop_counter())
             # It ends with the last step of the optimiser: fine-tuning then goes on to recognise the development set.
-            hook = register_optimizer_step_post_hook(lambda *_: counting.close() if next(steps) == updates else None)
+            hook = register_optimizer_step_post_hook(
+                lambda *_: counting.close() if next(steps) == updates else None
+            )
             try:
                 rows = self.run(updates, most_s, **others)
             finally:
@@ -261,7 +301,9 @@ def _step_events(device: torch.device) -> Iterator[list[torch.cuda.Event]]:
             hook.remove()
 
 
-def _update_seconds(rows: Sequence[Mapping[str, Any]], events: Sequence[torch.cuda.Event]) -> list[float]:
+def _update_seconds(
+    rows: Sequence[Mapping[str, Any]], events: Sequence[torch.cuda.Event]
+) -> list[float]:
     """Of each update after the warm-up."""
     if events:
         torch.cuda.synchronize()
@@ -297,7 +339,9 @@ def bench_prepare(
             source = Path(folder, "audio")
             files = write_recordings(source, seconds, 60.0)
             # By default so few files would be one shard, and a shard is one task.
-            config = config.model_copy(update={"shard_files": math.ceil(len(files) / (4 * max(1, jobs)))})
+            config = config.model_copy(
+                update={"shard_files": math.ceil(len(files) / (4 * max(1, jobs)))}
+            )
         else:
             manifest = scan(source)
             files = sorted({manifest.root / record.audio for record in manifest.records})
@@ -313,7 +357,13 @@ def bench_prepare(
     audio_s = report.total.samples / report.sample_rate_hz
     if not audio_s:
         raise ConfigError(f"nothing in {source} can be decoded: give a folder of recordings")
-    about = {"features": features, "jobs": jobs, "files": len(files), "seconds": round(audio_s, 1), "repeats": repeats}
+    about = {
+        "features": features,
+        "jobs": jobs,
+        "files": len(files),
+        "seconds": round(audio_s, 1),
+        "repeats": repeats,
+    }
     return {
         "bench": "prepare",
         "about": about,
@@ -371,16 +421,31 @@ def bench_transcribe(
             }
         rates: dict[str, Spread] = {}
         for name, files in tasks.items():
-            timed = [_timed_transcription(recogniser, files, batch_seconds) for _ in range(1 + repeats)]
-            rates[name] = spread([audio_s / took for audio_s, took in timed[1:]])  # the first loads libraries
+            timed = [
+                _timed_transcription(recogniser, files, batch_seconds) for _ in range(1 + repeats)
+            ]
+            rates[name] = spread(
+                [audio_s / took for audio_s, took in timed[1:]]
+            )  # the first loads libraries
         peak_gb = peak_memory_gb()
         name, files = next(iter(tasks.items()))
-        recogniser.requires_grad_(False)  # torch's counter stumbles over what could learn, where nothing can
+        recogniser.requires_grad_(
+            False
+        )  # torch's counter stumbles over what could learn, where nothing can
         with flop_counter() as counter:
             audio_s, _ = _timed_transcription(recogniser, files, batch_seconds)
     flops, best = counter.get_total_flops() / audio_s * rates[name].median, matmul_peak(device)
-    about = {"model": str(model or f"{preset}, random weights"), "seconds": round(audio_s, 1), "repeats": repeats}
-    table: Table = {"bench": "transcribe", "about": about, "machine": _machine(device), "peak_memory_gb": peak_gb}
+    about = {
+        "model": str(model or f"{preset}, random weights"),
+        "seconds": round(audio_s, 1),
+        "repeats": repeats,
+    }
+    table: Table = {
+        "bench": "transcribe",
+        "about": about,
+        "machine": _machine(device),
+        "peak_memory_gb": peak_gb,
+    }
     table |= {name: asdict(rate) for name, rate in rates.items()}
     return table | {"matmul_peak": best} | _flops("run", flops, best)
 
@@ -388,10 +453,14 @@ def bench_transcribe(
 def _random_recogniser(preset: str) -> CtcModel:
     settings = resolve_settings(FinetuneSettings, preset, {})
     torch.manual_seed(derive_seed(0, "weights"))
-    return CtcModel(Encoder(settings.encoder), CharTokenizer.train([LETTERS]), settings.normaliser, settings.ctc).eval()
+    return CtcModel(
+        Encoder(settings.encoder), CharTokenizer.train([LETTERS]), settings.normaliser, settings.ctc
+    ).eval()
 
 
-def _timed_transcription(model: CtcModel, files: Sequence[Path], batch_seconds: float) -> tuple[float, float]:
+def _timed_transcription(
+    model: CtcModel, files: Sequence[Path], batch_seconds: float
+) -> tuple[float, float]:
     """Seconds of audio that were heard, and seconds that it took."""
     audio_s, started = 0.0, time.perf_counter()
     for result in transcribe(model, files, batch_seconds=batch_seconds):

@@ -26,8 +26,8 @@ from speechssl.storage.json_text import as_json
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import CharTokenizer, train_tokenizer
 
-Target = Literal["characters", "keyword", "digit", "speaker"]
-TARGETS: Mapping[Target, str] = {
+ProbeTarget = Literal["characters", "keyword", "digit", "speaker"]
+PROBE_TARGETS: Mapping[ProbeTarget, str] = {
     "characters": "a linear CTC of the transcripts; character error rate on split dev, or 10 minutes of it",
     "keyword": "the first folder of each recording; error on a quarter of the recordings of split train",
     "digit": "the whole transcript as one class; error on split dev",
@@ -38,7 +38,9 @@ NORMALISER = "basic-1"
 MOST = 2000  # recordings that a classifier is shown, those held out among them
 HELD_OUT_MINUTES = 10.0  # of characters
 BATCH_S = 60.0
-OUTPUT_S = 0.02  # a linear CTC needs an output this often to have room for the letters of fast speech
+OUTPUT_S = (
+    0.02  # a linear CTC needs an output this often to have room for the letters of fast speech
+)
 UPDATES, LR, CTC_BATCH = 240, 1e-2, 32  # of the linear CTC; its rate falls to 0
 
 
@@ -46,7 +48,7 @@ UPDATES, LR, CTC_BATCH = 240, 1e-2, 32  # of the linear CTC; its rate falls to 0
 class Probed:
     """One probe. ``layer``: 0 = the projected frames of the front end, then each Transformer layer, or ``MIX``."""
 
-    target: Target
+    target: ProbeTarget
     system: str
     layer: str
     error: float
@@ -68,7 +70,7 @@ class _Examples:
 
 def probe(
     encoder: Encoder,
-    stores: Mapping[Target, str | Path],
+    stores: Mapping[ProbeTarget, str | Path],
     minutes: float = 10.0,
     seed: int = 0,
     only_mix: bool = False,
@@ -80,7 +82,7 @@ def probe(
     frame by frame (one linear layer and CTC). Nothing of the encoder is changed.
 
     Args:
-        stores: what to ask, and of which store; ``TARGETS`` says what each needs.
+        stores: what to ask, and of which store; ``PROBE_TARGETS`` says what each needs.
         minutes: labelled audio that the probe of characters learns from, a seeded choice.
         only_mix: no probe of single layers, nor of the baselines: log-mel rows, and an encoder with the same shape and
             random weights. A third of the time of the layers and the mix together.
@@ -92,13 +94,15 @@ def probe(
     Source: the protocol of SUPERB (arXiv 2105.01051), section 3: frozen model, learned mix of layers, light head.
     """
     systems: list[tuple[str, Callable[[Batch], tuple[list[Tensor], Tensor]]]] = [
-        ("model", lambda batch: layer_outputs(encoder, batch.inputs, batch.num_units))
+        ("model", lambda batch: layer_outputs(encoder, batch.inputs, batch.input_lengths))
     ]
     if not only_mix:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "random encoder"))
             blank = Encoder(encoder.config).to(next(encoder.parameters()).device)
-        systems.append(("random", lambda batch: layer_outputs(blank, batch.inputs, batch.num_units)))
+        systems.append(
+            ("random", lambda batch: layer_outputs(blank, batch.inputs, batch.input_lengths))
+        )
         systems.append(("log-mel", lambda batch: log_mel_frames(encoder, batch)))
     found = []
     for target, path in stores.items():
@@ -117,7 +121,10 @@ def probe(
 
 
 def watch(
-    stores: Mapping[Target, str | Path], shape: EncoderConfig, minutes: float = 10.0, seed: int = 0
+    stores: Mapping[ProbeTarget, str | Path],
+    shape: EncoderConfig,
+    minutes: float = 10.0,
+    seed: int = 0,
 ) -> Callable[[Encoder], dict[str, float]]:
     """The error of the layers' mix for each target, and their mean, as ``pretrain`` logs them on the way.
 
@@ -133,7 +140,10 @@ def watch(
         _examples(target, Dataset([Store(path)]), blank, minutes, seed)
 
     def measure(encoder: Encoder) -> dict[str, float]:
-        errors = {f"probe_{row.target}": row.error for row in probe(encoder, stores, minutes, seed, only_mix=True)}
+        errors = {
+            f"probe_{row.target}": row.error
+            for row in probe(encoder, stores, minutes, seed, only_mix=True)
+        }
         return errors | {"probe_mean": sum(errors.values()) / len(errors)}
 
     return measure
@@ -144,15 +154,15 @@ def watch(
 
 def log_mel_frames(encoder: Encoder, batch: Batch) -> tuple[list[Tensor], Tensor]:
     """The log-mel rows under each frame side by side, (B, T, n F), normalised per utterance; (B,) valid frames."""
-    num_frames = encoder.num_frames(batch.num_units)
+    num_frames = encoder.num_frames(batch.input_lengths)
     length = int(num_frames.max())
     if encoder.config.features.kind == "logmel":
-        return [encoder.stacked_log_mel(batch.inputs, batch.num_units, length)], num_frames
+        return [encoder.stacked_log_mel(batch.inputs, batch.input_lengths, length)], num_frames
     config = FeatureConfig(sample_rate_hz=encoder.config.features.sample_rate_hz)
     stack = max(1, round(encoder.config.samples_per_frame / config.hop))
     out = torch.zeros(len(batch.ids), length, stack * config.num_mels)
     for row, samples, count, frames in zip(
-        out, batch.inputs, batch.num_units.tolist(), num_frames.tolist(), strict=True
+        out, batch.inputs, batch.input_lengths.tolist(), num_frames.tolist(), strict=True
     ):
         mel = torch.from_numpy(featurise(samples[:count].cpu().numpy(), config)).float()
         mel = (mel - mel.mean(0)) / (mel.std(0) + 1e-5)
@@ -162,7 +172,10 @@ def log_mel_frames(encoder: Encoder, batch: Batch) -> tuple[list[Tensor], Tensor
 
 
 def _frames(
-    dataset: Dataset, encoder: Encoder, frames: Callable[[Batch], tuple[list[Tensor], Tensor]], pool: bool
+    dataset: Dataset,
+    encoder: Encoder,
+    frames: Callable[[Batch], tuple[list[Tensor], Tensor]],
+    pool: bool,
 ) -> list[Tensor]:
     """Of each recording, in order: (L, T, D) float16 on the host, or with ``pool`` the mean over its frames, (L, D)."""
     device = next(encoder.parameters()).device
@@ -195,7 +208,9 @@ class _Heads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         mixed = torch.einsum("nld,l->nd", features, self.mix.softmax(0))
-        together = mixed[:, None] if len(self.weight) == 1 else torch.cat([features, mixed[:, None]], 1)
+        together = (
+            mixed[:, None] if len(self.weight) == 1 else torch.cat([features, mixed[:, None]], 1)
+        )
         return torch.einsum("nld,ldc->nlc", together, self.weight) + self.bias
 
 
@@ -210,7 +225,9 @@ def _classes(
     pooled = torch.stack(_frames(examples.dataset, encoder, frames, pool=True))
     names = sorted(set(examples.labels[: examples.train]))
     numbers = {name: number for number, name in enumerate(names)}
-    labels = torch.tensor([numbers.get(name, -1) for name in examples.labels])  # -1: never seen, never right
+    labels = torch.tensor(
+        [numbers.get(name, -1) for name in examples.labels]
+    )  # -1: never seen, never right
     learn, hold = pooled[: examples.train], pooled[examples.train :]
     mean, std = learn.mean(0), learn.std(0) + 1e-5
     learn, hold = (learn - mean) / std, (hold - mean) / std
@@ -230,7 +247,9 @@ def _classes(
     with torch.no_grad():
         wrong = heads(hold).argmax(-1) != labels[examples.train :, None]
     commonest = known.bincount().argmax()
-    return wrong.float().mean(0).tolist(), float((labels[examples.train :] != commonest).float().mean())
+    return wrong.float().mean(0).tolist(), float(
+        (labels[examples.train :] != commonest).float().mean()
+    )
 
 
 def _characters(
@@ -261,10 +280,17 @@ def _characters(
 
     def log_probs(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """((L + 1) B, n T, V), all utterances of the first head first, and their valid outputs."""
-        padded = nn.utils.rnn.pad_sequence([features[i].transpose(0, 1) for i in chosen], batch_first=True)
+        padded = nn.utils.rnn.pad_sequence(
+            [features[i].transpose(0, 1) for i in chosen], batch_first=True
+        )
         batch, length = padded.shape[:2]
         logits = heads(padded.flatten(0, 1)).unflatten(0, (batch, length))  # (B, T, L + 1, n V)
-        logits = logits.unflatten(-1, (per_frame, tokenizer.size)).permute(2, 0, 1, 3, 4).flatten(2, 3).flatten(0, 1)
+        logits = (
+            logits.unflatten(-1, (per_frame, tokenizer.size))
+            .permute(2, 0, 1, 3, 4)
+            .flatten(2, 3)
+            .flatten(0, 1)
+        )
         counts = torch.tensor([features[i].shape[1] * per_frame for i in chosen])
         return logits.log_softmax(-1), counts.repeat(heads.weight.shape[0])
 
@@ -290,44 +316,56 @@ def _characters(
             for head, own_texts in enumerate(texts):
                 own_texts += read[head * len(chosen) : (head + 1) * len(chosen)]
     references = {str(i): examples.labels[i] for i in hold}
-    errors = [score(references, {str(i): text for i, text in zip(hold, own, strict=True)}).cer for own in texts]
+    errors = [
+        score(references, {str(i): text for i, text in zip(hold, own, strict=True)}).cer
+        for own in texts
+    ]
     return errors, 1.0
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------------
 
 
-def _examples(target: Target, dataset: Dataset, encoder: Encoder, minutes: float, seed: int) -> _Examples:
+def _examples(
+    target: ProbeTarget, dataset: Dataset, encoder: Encoder, minutes: float, seed: int
+) -> _Examples:
     """Recordings to learn from, then those held out, with their labels."""
     if dataset.features != encoder.config.features:
         raise ConfigError(
             f"the store holds {dataset.features}, the encoder reads {encoder.config.features}: prepare it anew"
         )
-    heard = encoder.num_frames(torch.from_numpy(dataset.num_units)).numpy() > 0
+    heard = encoder.num_frames(torch.from_numpy(dataset.input_lengths)).numpy() > 0
     records = [dataset.stores[0].record(int(i)) for i in dataset.index_of]
     splits = np.array([record.split for record in records])
     if target in ("characters", "digit"):
         labels = [normalise(record.text, NORMALISER) if record.text else None for record in records]
         train, hold = splits == "train", splits == "dev"
     else:
-        labels = [r.speaker if target == "speaker" else r.audio.rpartition("/")[0].partition("/")[0] for r in records]
+        labels = [
+            r.speaker if target == "speaker" else r.audio.rpartition("/")[0].partition("/")[0]
+            for r in records
+        ]
         # By recording, not by chunk: two pieces of one recording are no independent evidence.
-        quarter = np.array([derive_seed("hold out", seed, record.audio) % 4 == 0 for record in records])
+        quarter = np.array(
+            [derive_seed("hold out", seed, record.audio) % 4 == 0 for record in records]
+        )
         train, hold = (splits == "train") & ~quarter, (splits == "train") & quarter
     labelled = np.array([bool(label) for label in labels]) & heard
     parts = [np.flatnonzero(labelled & part) for part in (train, hold)]
     if not len(parts[0]) or not len(parts[1]) or len({labels[i] for i in parts[0]}) < 2:
         raise ConfigError(
-            f"{dataset.stores[0].path} cannot answer for {target} ({TARGETS[target]}): it needs such recordings to "
+            f"{dataset.stores[0].path} cannot answer for {target} ({PROBE_TARGETS[target]}): it needs such recordings to "
             "learn from and to measure on, of two classes at least"
         )
     classes = len({labels[i] for i in parts[0]})
     if target != "characters" and 2 * classes > len(parts[0]):
         raise ConfigError(
-            f"{dataset.stores[0].path} cannot answer for {target} ({TARGETS[target]}): the {len(parts[0])} recordings "
+            f"{dataset.stores[0].path} cannot answer for {target} ({PROBE_TARGETS[target]}): the {len(parts[0])} recordings "
             f"to learn from are of {classes} classes, at least two of each are needed"
         )
-    if target == "characters":  # all layers of all frames are held at once: 14 MB for a minute and layer of 768
+    if (
+        target == "characters"
+    ):  # all layers of all frames are held at once: 14 MB for a minute and layer of 768
         for k, bound in enumerate((minutes, HELD_OUT_MINUTES)):
             subset = dataset.subset(parts[k])
             chosen = subset if subset.seconds <= 60 * bound else choose_minutes(subset, bound, seed)
@@ -335,7 +373,9 @@ def _examples(target: Target, dataset: Dataset, encoder: Encoder, minutes: float
     else:
         rng = generator("probe examples", seed)
         most = (3 * MOST // 4, MOST // 4)
-        parts = [np.sort(rng.permutation(part)[:count]) for part, count in zip(parts, most, strict=True)]
+        parts = [
+            np.sort(rng.permutation(part)[:count]) for part, count in zip(parts, most, strict=True)
+        ]
     together = np.concatenate(parts)
     return _Examples(dataset.subset(together), [labels[i] or "" for i in together], len(parts[0]))
 
@@ -350,10 +390,21 @@ def as_text(results: Sequence[Probed]) -> str:
     for target, system in dict.fromkeys((r.target, r.system) for r in results):
         own = {r.layer: r for r in results if (r.target, r.system) == (target, system)}
         one = next(iter(own.values()))
-        cells = [f"{100 * own[layer].error:.1f}" if layer in own else "" for layer in ("log-mel", *layers)]
+        cells = [
+            f"{100 * own[layer].error:.1f}" if layer in own else ""
+            for layer in ("log-mel", *layers)
+        ]
         rows.append((target, system, *cells, f"{100 * one.chance:.1f}", one.examples))
     return text_table(
-        ("error, %", "", "log-mel", *(f"layer {x}" if x != MIX else x for x in layers), "chance", "n"), rows
+        (
+            "error, %",
+            "",
+            "log-mel",
+            *(f"layer {x}" if x != MIX else x for x in layers),
+            "chance",
+            "n",
+        ),
+        rows,
     )
 
 
@@ -369,7 +420,9 @@ def plot(results: Sequence[Probed], out_png: Path) -> None:
             for r in own:
                 if not r.layer.isdigit():
                     label = "log-mel" if system == "log-mel" else f"{system}, {MIX}"
-                    axes.axhline(100 * r.error, linestyle="--", linewidth=0.8, color=colour, label=label)
+                    axes.axhline(
+                        100 * r.error, linestyle="--", linewidth=0.8, color=colour, label=label
+                    )
         finish_panel(axes, f"{target}: error (%)", "layer")
     save_figure(figure, out_png)
 
@@ -381,13 +434,15 @@ def write_probes(results: Sequence[Probed], out: Path, about: Mapping[str, str])
     plot(results, out / "probe.png")
 
 
-def probe_stores(probes: Sequence[str]) -> dict[Target, Path]:
-    stores: dict[Target, Path] = {}
+def probe_stores(probes: Sequence[str]) -> dict[ProbeTarget, Path]:
+    stores: dict[ProbeTarget, Path] = {}
     for given in probes:
         name, _, path = given.partition("=")
-        target = next((target for target in TARGETS if target == name), None)
+        target = next((target for target in PROBE_TARGETS if target == name), None)
         if target is None or not path:
-            raise ConfigError(f"a probe is {', '.join(f'{t}=STORE' for t in TARGETS)}, not {given!r}")
+            raise ConfigError(
+                f"a probe is {', '.join(f'{t}=STORE' for t in PROBE_TARGETS)}, not {given!r}"
+            )
         if target in stores:
             raise ConfigError(f"{target} is asked of two stores: give one of them")
         stores[target] = Path(path)

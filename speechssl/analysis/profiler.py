@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechssl.encoder.encoder import Encoder
@@ -76,7 +79,11 @@ def processor(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        names = re.findall(
+            r"^model name\s*: (.*)$",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
     except OSError:  # another system than Linux
         names = []
     return names[0] if names else platform.processor() or platform.machine()
@@ -96,11 +103,18 @@ def flop_counter() -> FlopCounterMode:
     mapping: dict[Any, Any] = dict.fromkeys((aten.mm, aten.bmm), _product)
     mapping |= dict.fromkeys((aten.addmm, aten.addmm_, aten.baddbmm, aten.baddbmm_), _added_product)
     mapping[aten.convolution_backward] = _convolution_gradients
-    for kind in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
+    for kind in (
+        "flash_attention_for_cpu",
+        "flash_attention",
+        "efficient_attention",
+        "cudnn_attention",
+    ):
         mapping[getattr(aten, f"_scaled_dot_product_{kind}")] = _attention
         mapping[getattr(aten, f"_scaled_dot_product_{kind}_backward")] = _attention_gradients
     for formula in set(mapping.values()):
-        formula.__dict__["_get_raw"] = True  # the counter then passes tensors, not only their shapes
+        formula.__dict__["_get_raw"] = (
+            True  # the counter then passes tensors, not only their shapes
+        )
     return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
@@ -112,7 +126,9 @@ def _added_product(_sum: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any
     return _product(left, right)
 
 
-def _convolution_gradients(above: Tensor, inputs: Tensor, weight: Tensor, *rest: Any, **__: Any) -> int:
+def _convolution_gradients(
+    above: Tensor, inputs: Tensor, weight: Tensor, *rest: Any, **__: Any
+) -> int:
     transposed: bool = rest[4]
     wanted: list[bool] = rest[7]
     places = (inputs if transposed else above).shape[2:].numel() * above.shape[0]
@@ -124,7 +140,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
     return 2 * query.shape[:3].numel() * key.shape[2] * (query.shape[3] + value.shape[3])
 
 
-def _attention_gradients(_above: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def _attention_gradients(
+    _above: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> int:
     return 2 * _attention(query, key, value)
 
 
@@ -170,7 +188,10 @@ class Stopwatch:
             rows: of ``metrics.jsonl`` of the run that was watched.
             warm_up: updates at its start that do not count.
         """
-        kept = sorted(list(zip(rows, self.updates, strict=True))[warm_up:], key=lambda pair: float(pair[0]["time_s"]))
+        kept = sorted(
+            list(zip(rows, self.updates, strict=True))[warm_up:],
+            key=lambda pair: float(pair[0]["time_s"]),
+        )
         kept = kept[: (len(kept) + 1) // 2]
         found = {"data": statistics.mean(row["data_s"] for row, _ in kept)}
         for part in PARTS[1:-1]:
@@ -201,7 +222,9 @@ class Stopwatch:
         self._watch(encoder.context, "context network")
         for parameter in model.parameters():
             if parameter.requires_grad:
-                stay = parameter.register_post_accumulate_grad_hook  # its time belongs to the part that is on
+                stay = (
+                    parameter.register_post_accumulate_grad_hook
+                )  # its time belongs to the part that is on
                 self.hooks.append(stay(lambda _: self._switch(self.part)))  # type: ignore[no-untyped-call]
 
     def _watch(self, module: nn.Module, part: str) -> None:

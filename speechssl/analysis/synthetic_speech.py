@@ -39,7 +39,10 @@ def write_corpus(folder: Path, seconds: float) -> Manifest:
         name, split = f"{len(records):05d}", "train" if len(records) > 1 else "dev"
         length = float(rng.uniform(4, min(15, max(left, 5))))
         write_speech(folder / f"{name}.flac", length, len(records))
-        words = ["".join(rng.choice(list(LETTERS), size=rng.integers(2, 8))) for _ in range(int(2 * length))]
+        words = [
+            "".join(rng.choice(list(LETTERS), size=rng.integers(2, 8)))
+            for _ in range(int(2 * length))
+        ]
         records.append(Record(name, f"{name}.flac", text=" ".join(words), split=split))
         left -= length if split == "train" else 0
     return Manifest(folder, tuple(records))

@@ -74,7 +74,9 @@ def _walk_flac(head: bytes, start: int) -> Layout:
     if len(head) < 26 or head[4] & 0x7F != 0:
         return Layout()
     total = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26], "big")
-    return Layout(declared=total or None, patches={start + 21: bytes([head[21] & 0xF0, 0, 0, 0, 0])})
+    return Layout(
+        declared=total or None, patches={start + 21: bytes([head[21] & 0xF0, 0, 0, 0, 0])}
+    )
 
 
 # ---- RIFF and its relatives: a chain of (identifier, size, bytes) -------------------------------------------------
@@ -100,7 +102,9 @@ _CHUNKED: dict[bytes, _Chunks] = {
 }
 _FILES = frozenset(magic[:4] for magic in _CHUNKED)  # a whole file is no chunk of another
 # Sizes that writers leave when they cannot seek back: the samples go on to the end of the file.
-_STREAMED_SIZES = frozenset({-1, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
+_STREAMED_SIZES = frozenset(
+    {-1, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+)
 
 
 def _walk_chunks(raw: BinaryIO, size: int, chunks: _Chunks) -> Layout:
@@ -125,13 +129,18 @@ def _walk_chunks(raw: BinaryIO, size: int, chunks: _Chunks) -> Layout:
                 rest = struct.pack(chunks.size_format, min(size - body, 0xFFFFFFFE))
                 return Layout(patches={position + chunks.id_bytes: rest})
             if end > size:
-                return Layout("truncated", f"the header declares {end - size} more bytes than the file holds")
+                return Layout(
+                    "truncated", f"the header declares {end - size} more bytes than the file holds"
+                )
             audio_seen = True
         elif end > size or end < body or identifier[:4] in _FILES:
             break
         position = end + (-end % chunks.align)
     if audio_seen and not _is_padding(raw, position, size, header):
-        return Layout("header mismatch", f"{size - position} bytes follow the samples that the header declares")
+        return Layout(
+            "header mismatch",
+            f"{size - position} bytes follow the samples that the header declares",
+        )
     return Layout()
 
 
@@ -167,9 +176,15 @@ def _walk_au(head: bytes, size: int) -> Layout:
     if length in _STREAMED_SIZES:
         return Layout()
     if offset + length > size:
-        return Layout("truncated", f"the header declares {offset + length - size} more bytes than the file holds")
+        return Layout(
+            "truncated",
+            f"the header declares {offset + length - size} more bytes than the file holds",
+        )
     if offset + length < size:
-        return Layout("header mismatch", f"{size - offset - length} bytes follow the samples that the header declares")
+        return Layout(
+            "header mismatch",
+            f"{size - offset - length} bytes follow the samples that the header declares",
+        )
     return Layout()
 
 
@@ -194,7 +209,9 @@ def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         head = raw.read(_CAPTURE.size)
         if len(head) < _CAPTURE.size or head[:4] != b"OggS":
             if ended and not running:
-                return Layout("header mismatch", f"{size - position} bytes follow the end of the Ogg stream")
+                return Layout(
+                    "header mismatch", f"{size - position} bytes follow the end of the Ogg stream"
+                )
             reason = "truncated" if len(head) < _CAPTURE.size else "decode error"
             return Layout(reason, f"no Ogg page at byte {position}")
         _, _, flags, page_granule, stream, sequence, checksum, segments = _CAPTURE.unpack(head)
@@ -206,7 +223,10 @@ def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
             return Layout("decode error", f"the Ogg page at byte {position} fails its checksum")
         if flags & 2:
             if ended:
-                return Layout("chained stream", "several Ogg streams one after another: decode and save it anew")
+                return Layout(
+                    "chained stream",
+                    "several Ogg streams one after another: decode and save it anew",
+                )
             if body[:5] == b"\x7fFLAC" and len(body) >= 35:
                 flac_total = (body[30] & 0x0F) << 32 | int.from_bytes(body[31:35], "big")
         elif running.get(stream) != sequence:
@@ -220,7 +240,9 @@ def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
     if running:
         return Layout("truncated", "the Ogg stream stops before its last page")
     if flac_total and flac_total != granule:
-        return Layout("header mismatch", f"the header declares {flac_total} samples, the pages hold {granule}")
+        return Layout(
+            "header mismatch", f"the header declares {flac_total} samples, the pages hold {granule}"
+        )
     return Layout()
 
 
@@ -259,14 +281,21 @@ def _walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     raw.seek(position)
     rest = raw.read(16)
     if rest.strip(b"\0") and not rest.startswith(_TAGS):
-        return Layout("decode error", f"no MP3 frame at byte {position}, {size - position} bytes before the end")
+        return Layout(
+            "decode error",
+            f"no MP3 frame at byte {position}, {size - position} bytes before the end",
+        )
     if declared is None:
         return Layout(start=start, prefix=_xing_frame(first, count))
     held = count - 1  # the frame with the Xing header holds no sound
     if held < declared:
-        return Layout("truncated", f"the header declares {declared} MP3 frames, the file holds {held}")
+        return Layout(
+            "truncated", f"the header declares {declared} MP3 frames, the file holds {held}"
+        )
     if held > declared + 1:
-        return Layout("header mismatch", f"the header declares {declared} MP3 frames, the file holds {held}")
+        return Layout(
+            "header mismatch", f"the header declares {declared} MP3 frames, the file holds {held}"
+        )
     return Layout()
 
 
@@ -287,7 +316,9 @@ def _xing_frames(frame: bytes) -> int | None:
 
 def _xing_frame(head: bytes, count: int) -> bytes:
     """A silent frame that tells the decoder how many frames follow, so that it need not guess."""
-    header = bytes([head[0], head[1] | 1, head[2] & 0x0F | 0x80, head[3]])  # no checksum; a rate with enough room
+    header = bytes(
+        [head[0], head[1] | 1, head[2] & 0x0F | 0x80, head[3]]
+    )  # no checksum; a rate with enough room
     frame = _mp3_frame(header)
     assert frame is not None
     at = 4 + _side_info_bytes(header)

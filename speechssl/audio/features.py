@@ -14,7 +14,9 @@ from speechssl.config import Settings
 from speechssl.errors import AudioError
 
 INT16_SCALE = 32768.0
-LOG_FLOOR = 1e-6  # least energy of a mel bin; digital silence becomes ln(1e-6) = -13.8, well inside float16
+LOG_FLOOR = (
+    1e-6  # least energy of a mel bin; digital silence becomes ln(1e-6) = -13.8, well inside float16
+)
 _BLOCK = 512  # windows that are worked on together: 1.6 MB in float64
 # A mel filter hears few frequencies: a product with all of them would be mostly zeros. Ten parts are also so small that
 # numpy's library does not start threads for them, which would disturb the other processes of ``prepare``.
@@ -54,8 +56,8 @@ class FeatureConfig(Settings):
         return self.num_mels if self.kind == "logmel" else 1
 
 
-def num_units(num_samples: int, config: FeatureConfig) -> int:
-    """Units of ``num_samples`` samples: every window lies wholly inside the audio, nothing is padded."""
+def input_length(num_samples: int, config: FeatureConfig) -> int:
+    """HiddenUnits of ``num_samples`` samples: every window lies wholly inside the audio, nothing is padded."""
     return max(0, (num_samples - config.window) // config.hop + 1)
 
 
@@ -90,7 +92,9 @@ def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
     in test_features.py.
     """
     windows = waveforms.unfold(-1, config.window, config.hop)
-    return torch.cat([_log_mel(part, config) for part in torch.split(windows, _BLOCK, dim=-2)], dim=-2)
+    return torch.cat(
+        [_log_mel(part, config) for part in torch.split(windows, _BLOCK, dim=-2)], dim=-2
+    )
 
 
 def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
@@ -100,13 +104,19 @@ def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
     real, imaginary = spectrum.unbind(-1)
     power = torch.addcmul(real * real, imaginary, imaginary).numpy()
     energies = np.empty((*power.shape[:-1], config.num_mels), power.dtype)
-    for rows, columns, filters in bands:  # numpy's product: for so narrow a matrix torch's takes three times as long
+    for (
+        rows,
+        columns,
+        filters,
+    ) in bands:  # numpy's product: for so narrow a matrix torch's takes three times as long
         np.matmul(power[..., rows], filters, out=energies[..., columns])
     return torch.from_numpy(energies).clamp_min_(LOG_FLOOR).log_()
 
 
 @lru_cache
-def _bands(config: FeatureConfig, dtype: torch.dtype) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
+def _bands(
+    config: FeatureConfig, dtype: torch.dtype
+) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
     """The window, and the mel filters in bands of neighbours, each without the frequencies that it does not hear.
 
     Returns:
@@ -134,10 +144,12 @@ def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[An
     Raises:
         AudioError: shorter than one window.
     """
-    if num_units(len(samples), config) < 1:
+    if input_length(len(samples), config) < 1:
         raise AudioError("too short", f"{len(samples)} samples, one window needs {config.window}")
     if config.kind == "waveform":
-        rounded: NDArray[np.int16] = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767).astype(np.int16)
+        rounded: NDArray[np.int16] = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767).astype(
+            np.int16
+        )
         return rounded
     # In float64, so that every processor and the ONNX graph round to the same float16: after float32 sums in another
     # order one value in 10,000 would be its neighbour, which moves log-probabilities by up to 1e-3.

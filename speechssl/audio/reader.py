@@ -26,16 +26,27 @@ Span = tuple[int, int]
 MAX_DURATION_S = 6 * 3600.0
 SAMPLE_RATES_HZ = (1_000, 768_000)  # what a header may say
 
-_BLOCK_VALUES = 1 << 22  # of all channels: bounds memory whatever rate and channel count a header gives
+_BLOCK_VALUES = (
+    1 << 22
+)  # of all channels: bounds memory whatever rate and channel count a header gives
 _NO_COUNT = 1 << 62  # libsndfile's number of frames when it does not know
 _STEP = 4096  # samples per channel that are asked for beyond the end that the header gives
 _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _MAX_RATIO = 2000  # largest term of a resampling ratio: the filter bank stays below 64 MiB
 
-_NOT_AUDIO = {"RAW", "MAT4", "MAT5", "SD2", "XI", "WVE", "WAVEX"}  # no suffix of their own, or no recordings
+_NOT_AUDIO = {
+    "RAW",
+    "MAT4",
+    "MAT5",
+    "SD2",
+    "XI",
+    "WVE",
+    "WAVEX",
+}  # no suffix of their own, or no recordings
 _MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf"}
 AUDIO_SUFFIXES: frozenset[str] = frozenset(
-    {f".{name.lower()}" for name in soundfile.available_formats() if name not in _NOT_AUDIO} | _MORE_SUFFIXES
+    {f".{name.lower()}" for name in soundfile.available_formats() if name not in _NOT_AUDIO}
+    | _MORE_SUFFIXES
 )
 
 
@@ -56,7 +67,13 @@ def load_audio(
         AudioError: as ``stream_mono``.
     """
     blocks = list(
-        stream_mono(path, sample_rate_hz, offset_s=offset_s, duration_s=duration_s, max_duration_s=max_duration_s)
+        stream_mono(
+            path,
+            sample_rate_hz,
+            offset_s=offset_s,
+            duration_s=duration_s,
+            max_duration_s=max_duration_s,
+        )
     )
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
@@ -92,7 +109,9 @@ def stream_mono(
             mismatch, chained stream, bad sample rate, non-finite samples, too long, no samples.
     """
     if offset_s < 0 or (duration_s is not None and duration_s <= 0) or sample_rate_hz < 1:
-        raise ConfigError(f"offset {offset_s} s, duration {duration_s} s, {sample_rate_hz} Hz: none may be negative")
+        raise ConfigError(
+            f"offset {offset_s} s, duration {duration_s} s, {sample_rate_hz} Hz: none may be negative"
+        )
     skip = round(offset_s * sample_rate_hz)
     wanted = None if duration_s is None else round(duration_s * sample_rate_hz)
     for block in _resampled(Path(path), sample_rate_hz, max_duration_s, block_s):
@@ -113,14 +132,21 @@ def declared_seconds(path: Path) -> float | None:
     try:
         with soundfile.SoundFile(path) as file:
             return int(file.frames) / int(file.samplerate) if file.frames < _NO_COUNT else None
-    except (soundfile.LibsndfileError, OSError, ValueError, TypeError):  # TypeError: .raw, whose rate must be told
+    except (
+        soundfile.LibsndfileError,
+        OSError,
+        ValueError,
+        TypeError,
+    ):  # TypeError: .raw, whose rate must be told
         return None
 
 
 def write_wav(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: int) -> None:
     """Write (S,) or (S, channels) samples in -1..1 as a 16-bit WAV file, block by block."""
     channels = 1 if samples.ndim == 1 else samples.shape[1]
-    with soundfile.SoundFile(os.fsencode(path), "w", sample_rate_hz, channels, "PCM_16", format="WAV") as file:
+    with soundfile.SoundFile(
+        os.fsencode(path), "w", sample_rate_hz, channels, "PCM_16", format="WAV"
+    ) as file:
         for start in range(0, len(samples), _BLOCK_VALUES):
             file.write(samples[start : start + _BLOCK_VALUES])
 
@@ -128,7 +154,7 @@ def write_wav(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: in
 # ---- decoding ---------------------------------------------------------------------------------------------------
 
 
-class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
+class _SoundDecoder(soundfile.SoundFile):  # type: ignore[misc]
     """A SoundFile that only reads onward: its seek after every read fails where headers lie, and costs time."""
 
     def seekable(self) -> bool:
@@ -144,7 +170,10 @@ class _View:
         self._size = raw.seek(0, os.SEEK_END) + self._shift
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence])
+        self._position = max(
+            0,
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence],
+        )
         return self._position
 
     def tell(self) -> int:
@@ -196,12 +225,16 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
                 raise AudioError(layout.reason, f"{name}: {layout.detail}")
             source = _View(raw, layout) if layout.patches or layout.prefix else raw.fileno()
             if isinstance(source, int):
-                os.lseek(source, 0, os.SEEK_SET)  # where Python's buffered reader left it is anyone's guess
-            with _Decoder(source, closefd=False) as file:
+                os.lseek(
+                    source, 0, os.SEEK_SET
+                )  # where Python's buffered reader left it is anyone's guess
+            with _SoundDecoder(source, closefd=False) as file:
                 rate = int(file.samplerate)
                 if not SAMPLE_RATES_HZ[0] <= rate <= SAMPLE_RATES_HZ[1]:
                     low, high = SAMPLE_RATES_HZ
-                    raise AudioError("bad sample rate", f"{name}: {rate} Hz, allowed are {low} to {high} Hz")
+                    raise AudioError(
+                        "bad sample rate", f"{name}: {rate} Hz, allowed are {low} to {high} Hz"
+                    )
                 most = max(1, min(round(block_s * rate), _BLOCK_VALUES // file.channels))
                 for block in _blocks(file, most, layout.declared or int(file.frames)):
                     count += len(block)
@@ -210,15 +243,21 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
                     if not np.isfinite(block).all():
                         raise AudioError("non-finite samples", f"{name}: NaN or infinity")
                     yield rate, block
-                declared = layout.declared or (int(file.frames) if file.frames < _NO_COUNT else count)
+                declared = layout.declared or (
+                    int(file.frames) if file.frames < _NO_COUNT else count
+                )
         except soundfile.LibsndfileError as error:
             reason = "not audio" if error.code == _UNRECOGNISED else "decode error"
-            raise AudioError(reason, f"{name}: {error.error_string} (after {count} samples)") from error
+            raise AudioError(
+                reason, f"{name}: {error.error_string} (after {count} samples)"
+            ) from error
         except OSError as error:
             raise AudioError("unreadable file", f"{name}: {error.strerror}") from error
     if declared != count:
         reason = "truncated" if count < declared else "header mismatch"
-        raise AudioError(reason, f"{name}: the header declares {declared} samples, the file holds {count}")
+        raise AudioError(
+            reason, f"{name}: the header declares {declared} samples, the file holds {count}"
+        )
     if count == 0:
         raise AudioError("no samples", f"{name}: 0 samples")
 
@@ -226,7 +265,11 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
 def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
     """Blocks of at most ``num_frames``. libsndfile clears what it cannot fill, so no more is asked for than is left:
     as declared, and in small steps beyond, for headers err."""
-    while len(block := file.read(min(num_frames, max(declared, 0) + _STEP), dtype="float32", always_2d=True)):
+    while len(
+        block := file.read(
+            min(num_frames, max(declared, 0) + _STEP), dtype="float32", always_2d=True
+        )
+    ):
         declared -= len(block)
         with np.errstate(over="ignore", invalid="ignore"):  # checked for by the caller
             yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
@@ -235,7 +278,9 @@ def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
 # ---- resampling -------------------------------------------------------------------------------------------------
 
 
-def _resampled(path: Path, sample_rate_hz: int, max_duration_s: float, block_s: float) -> Iterator[Samples]:
+def _resampled(
+    path: Path, sample_rate_hz: int, max_duration_s: float, block_s: float
+) -> Iterator[Samples]:
     resampler: _Resampler | None = None
     for rate, block in _decoded(path, max_duration_s, block_s):
         if rate == sample_rate_hz:
@@ -259,7 +304,9 @@ class _Resampler:
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self.old, self.new = _ratio(from_hz, to_hz)
-        self.reach = math.ceil(6 * self.old / (min(self.old, self.new) * 0.99))  # torchaudio's width, rolloff
+        self.reach = math.ceil(
+            6 * self.old / (min(self.old, self.new) * 0.99)
+        )  # torchaudio's width, rolloff
         self.context = math.ceil(self.reach / self.old) * self.old
         self.held = torch.zeros(0)
         self.lead = 0  # samples of context at the front of `held`
@@ -302,4 +349,16 @@ def _resample(samples: torch.Tensor, old: int, new: int) -> Samples:
 
 
 # Recordings that libsndfile cannot read: listed all the same, so that they are rejected by name, not passed over.
-UNREADABLE_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2"}
+UNREADABLE_SUFFIXES = {
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+    ".webm",
+    ".amr",
+    ".mka",
+    ".ape",
+    ".wv",
+    ".tta",
+    ".mp2",
+}

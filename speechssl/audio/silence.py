@@ -28,7 +28,9 @@ def split_at_silence(
     Returns:
         (start, end) in samples, in order and disjoint; [] when the peak is below -60 dBFS.
     """
-    return join_speech(samples, speech_intervals(samples, sample_rate_hz, top_db), sample_rate_hz, min_s, max_s)
+    return join_speech(
+        samples, speech_intervals(samples, sample_rate_hz, top_db), sample_rate_hz, min_s, max_s
+    )
 
 
 def load_splitter() -> None:
@@ -46,12 +48,16 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
     from librosa.effects import split  # a second of import time that only this function needs
 
     window = max(2, sample_rate_hz // 40)
-    found = split(samples, top_db=top_db, frame_length=window, hop_length=max(1, sample_rate_hz // 100))
+    found = split(
+        samples, top_db=top_db, frame_length=window, hop_length=max(1, sample_rate_hz // 100)
+    )
     margin = round(MARGIN_S * sample_rate_hz)
     intervals: list[Span] = []
     for start, end in found.tolist():
         start, end = max(0, start - margin), min(len(samples), end + margin)
-        if intervals and start < intervals[-1][1]:  # the pause is shorter than two margins: meet in its middle
+        if (
+            intervals and start < intervals[-1][1]
+        ):  # the pause is shorter than two margins: meet in its middle
             start = (start + intervals[-1][1]) // 2
             intervals[-1] = (intervals[-1][0], start)
         intervals.append((start, end))
@@ -73,7 +79,9 @@ def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
     return bool(level_db.std() < STEADY_DB)
 
 
-def join_speech(samples: Samples, intervals: list[Span], sample_rate_hz: int, min_s: float, max_s: float) -> list[Span]:
+def join_speech(
+    samples: Samples, intervals: list[Span], sample_rate_hz: int, min_s: float, max_s: float
+) -> list[Span]:
     """Chunks of ``min_s`` to ``max_s`` from the intervals of speech: the second half of ``split_at_silence``.
 
     Neighbours are joined over pauses below 0.5 s. A chunk that is still too short takes silence around it, but never
@@ -103,7 +111,12 @@ def join_speech(samples: Samples, intervals: list[Span], sample_rate_hz: int, mi
 
 
 def settled_chunks(
-    samples: Samples, sample_rate_hz: int, min_s: float, max_s: float, last: bool, top_db: float = 35.0
+    samples: Samples,
+    sample_rate_hz: int,
+    min_s: float,
+    max_s: float,
+    last: bool,
+    top_db: float = 35.0,
 ) -> tuple[list[Span], list[Span], int]:
     """``split_at_silence`` for one window of a recording that goes by: what cannot change any more, whatever follows.
 
@@ -125,7 +138,9 @@ def settled_chunks(
     return speech, chunks, max(chunks[-1][1] if chunks else 0, len(samples) - open_end)
 
 
-def _cut(samples: Samples, interval: Span, shortest: int, longest: int, sample_rate_hz: int) -> Iterator[Span]:
+def _cut(
+    samples: Samples, interval: Span, shortest: int, longest: int, sample_rate_hz: int
+) -> Iterator[Span]:
     """An interval longer than ``longest`` in pieces, each cut made at the quietest point of its second half."""
     start, end = interval
     step = max(1, sample_rate_hz // 100)
@@ -137,7 +152,9 @@ def _cut(samples: Samples, interval: Span, shortest: int, longest: int, sample_r
             cut = high
             if len(frames):
                 # One value per frame: mode "same" would give five for fewer, and a cut behind ``high``.
-                power = np.convolve(np.square(frames, dtype=np.float64).mean(axis=1), np.ones(5))[2 : 2 + len(frames)]
+                power = np.convolve(np.square(frames, dtype=np.float64).mean(axis=1), np.ones(5))[
+                    2 : 2 + len(frames)
+                ]
                 cut = low + int(power.argmin()) * step + step // 2
         yield start, cut
         start = cut

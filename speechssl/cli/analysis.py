@@ -21,17 +21,29 @@ from speechssl.storage.json_text import as_json
 
 
 def probe_command(
-    model: Annotated[Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")],
+    model: Annotated[
+        Path, typer.Argument(help="Run or model folder, of pretraining or fine-tuned.")
+    ],
     probes: Annotated[list[str], typer.Argument(metavar="TARGET=STORE...", help=PROBES_HELP)],
-    minutes: Annotated[float, typer.Option(help="Labelled minutes that the probe of characters learns from.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="Labelled minutes that the probe of characters learns from.")
+    ] = 10.0,
+    seed: Annotated[
+        int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
 ) -> None:
     """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
     stores = probe_stores(probes)
-    results = probe(load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log)
+    results = probe(
+        load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log
+    )
     if out is not None:
-        write_probes(results, out, {"model": str(model)} | {target: str(path) for target, path in stores.items()})
+        write_probes(
+            results,
+            out,
+            {"model": str(model)} | {target: str(path) for target, path in stores.items()},
+        )
     _out(probes_as_text(results))
 
 
@@ -41,16 +53,24 @@ bench = typer.Typer(
 )
 PresetOption = Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")]
 SecondsOption = Annotated[float, typer.Option(help="Synthetic audio to work on, seconds.")]
-UpdatesOption = Annotated[int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")]
+UpdatesOption = Annotated[
+    int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")
+]
 RepeatsOption = Annotated[int, typer.Option(help="Times to repeat it, after one of warm-up.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write the measures to.")]
 
 
 @bench.command("prepare")
 def bench_prepare_command(
-    source: Annotated[Path | None, typer.Argument(help="What prepare reads; else synthetic recordings.")] = None,
-    features: Annotated[Features, typer.Option(help="What the encoder will read.")] = Features.logmel,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes beside this one; they take seconds to start.")] = 0,
+    source: Annotated[
+        Path | None, typer.Argument(help="What prepare reads; else synthetic recordings.")
+    ] = None,
+    features: Annotated[
+        Features, typer.Option(help="What the encoder will read.")
+    ] = Features.logmel,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Processes beside this one; they take seconds to start.")
+    ] = 0,
     seconds: SecondsOption = 1800.0,
     repeats: RepeatsOption = 5,
     json_: JsonOption = None,
@@ -69,7 +89,9 @@ def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[.
         repeats: UpdatesOption = 10,
         json_: JsonOption = None,
     ) -> None:
-        _measured(bench_training(verb, preset, parse_overrides(set_ or []), seconds, repeats), json_)
+        _measured(
+            bench_training(verb, preset, parse_overrides(set_ or []), seconds, repeats), json_
+        )
 
     return command
 
@@ -85,8 +107,12 @@ bench.command("finetune", help="Updates of fine-tuning, once more than the head 
 
 @bench.command("transcribe")
 def bench_transcribe_command(
-    model: Annotated[Path | None, typer.Option(help="Run or model folder; else random weights of --preset.")] = None,
-    audio: Annotated[list[Path] | None, typer.Option(help="File or folder (repeatable); else synthetic audio.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Run or model folder; else random weights of --preset.")
+    ] = None,
+    audio: Annotated[
+        list[Path] | None, typer.Option(help="File or folder (repeatable); else synthetic audio.")
+    ] = None,
     preset: PresetOption = "tiny",
     seconds: SecondsOption = 600.0,
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,

@@ -18,12 +18,17 @@ HELP = """Learn speech representations without labels, recognise speech with few
 Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs failed (of
 prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 130 interrupted, 143 SIGTERM, in training
 after a checkpoint."""
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP
+)
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable).")
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, such as optim.lr=0.001 (repeatable)."),
 ]
 PROBES_HELP = "What to ask of which store: characters, keyword (first folder), digit (whole transcript) or speaker."
-BatchSecondsOption = Annotated[float, typer.Option(help="Audio recognised at once, seconds: memory, not the texts.")]
+BatchSecondsOption = Annotated[
+    float, typer.Option(help="Audio recognised at once, seconds: memory, not the texts.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 
 

@@ -11,7 +11,7 @@ from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.runtime.log import log
 
 
-class ExportTarget(StrEnum):
+class ExportFormat(StrEnum):
     """Who reads an exported model."""
 
     hf = "hf"
@@ -20,9 +20,13 @@ class ExportTarget(StrEnum):
 
 
 def import_command(
-    source: Annotated[Path, typer.Argument(help="Hugging Face folder, torchaudio state_dict, or fairseq .pt.")],
+    source: Annotated[
+        Path, typer.Argument(help="Hugging Face folder, torchaudio state_dict, or fairseq .pt.")
+    ],
     model: Annotated[Path, typer.Argument(help="Model folder to write.")],
-    language: Annotated[str | None, typer.Option(help="Adapter and vocabulary of an MMS model, such as deu.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Adapter and vocabulary of an MMS model, such as deu.")
+    ] = None,
 ) -> None:
     """A model of another library -> a model folder, after running both on audio."""
     _converted(import_model(source, model, language), model)
@@ -31,12 +35,16 @@ def import_command(
 def export_command(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[ExportTarget, typer.Option(help="hf = transformers; onnx takes recognisers only.")],
+    to: Annotated[
+        ExportFormat, typer.Option(help="hf = transformers; onnx takes recognisers only.")
+    ],
 ) -> None:
     """A model folder -> a folder for transformers, torchaudio or onnxruntime, after running both on audio."""
     _converted(export_model(model, out, to.value), out)
 
 
 def _converted(conversion: Conversion, path: Path) -> None:
-    log(f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}")
+    log(
+        f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}"
+    )
     _out(f"{path}\n")

@@ -34,7 +34,9 @@ def main() -> None:
         app()
     except SystemExit as leaving:
         if leaving.code == 128 + signal.SIGINT:
-            print("speechssl: interrupted: give the command again, without --force", file=sys.stderr)
+            print(
+                "speechssl: interrupted: give the command again, without --force", file=sys.stderr
+            )
         raise
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
         if shared.DEBUG:

@@ -26,13 +26,23 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
     audio, segments = {}, []
     for record in records:
         path = str(root / record.audio)
-        if path != path.strip() or "\n" in path or "\r" in path or path.endswith("|") or not _is_utf8(path):
-            raise ManifestError(f"{record.id}: wav.scp cannot hold the path {record.audio!r}; rename the file")
+        if (
+            path != path.strip()
+            or "\n" in path
+            or "\r" in path
+            or path.endswith("|")
+            or not _is_utf8(path)
+        ):
+            raise ManifestError(
+                f"{record.id}: wav.scp cannot hold the path {record.audio!r}; rename the file"
+            )
         key = _token(printable(record.audio)) if parts else _token(record.id)
         audio[key] = path
         if parts:
             if record.duration_s is None:
-                raise ManifestError(f"{record.id}: Kaldi's segments need a duration beside parts of other files")
+                raise ManifestError(
+                    f"{record.id}: Kaldi's segments need a duration beside parts of other files"
+                )
             segments.append(
                 f"{_token(record.id)} {key} {record.offset_s:.6f} {record.offset_s + record.duration_s:.6f}"
             )
@@ -40,12 +50,18 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
     _write(folder, "utt2spk", (f"{_token(r.id)} {_token(r.speaker or r.id)}" for r in records))
     if manifest.labelled:
         texts = [r for r in records if r.text is not None]
-        _write(folder, "text", (f"{_token(r.id)} {' '.join((r.text or '').split())}".rstrip() for r in texts))
+        _write(
+            folder,
+            "text",
+            (f"{_token(r.id)} {' '.join((r.text or '').split())}".rstrip() for r in texts),
+        )
     if parts:
         _write(folder, "segments", segments)
 
 
-def write_fairseq(manifest: Manifest, folder: str | os.PathLike[str], sample_rate_hz: int = 16000) -> None:
+def write_fairseq(
+    manifest: Manifest, folder: str | os.PathLike[str], sample_rate_hz: int = 16000
+) -> None:
     """Write ``SPLIT.tsv`` for each split and, where every record has a transcript, ``SPLIT.wrd`` and ``SPLIT.ltr``.
 
     Every recording is decoded to count its samples at ``sample_rate_hz``, Hz.
@@ -57,14 +73,20 @@ def write_fairseq(manifest: Manifest, folder: str | os.PathLike[str], sample_rat
     splits: dict[str, list[Record]] = {}
     for record in manifest.records:
         if record.offset_s > 0 or record.duration_s is not None:
-            raise ManifestError(f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files")
+            raise ManifestError(
+                f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
+            )
         if any(c in record.audio for c in "\t\n\r") or not _is_utf8(record.audio):
-            raise ManifestError(f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file")
+            raise ManifestError(
+                f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file"
+            )
         splits.setdefault(record.split or "train", []).append(record)
     for split, records in splits.items():
         if Path(split).name != split:
             raise ManifestError(f"split {split!r} cannot be the name of a file")
-        counts = [sum(map(len, stream_mono(manifest.root / r.audio, sample_rate_hz))) for r in records]
+        counts = [
+            sum(map(len, stream_mono(manifest.root / r.audio, sample_rate_hz))) for r in records
+        ]
         rows = [f"{r.audio}\t{count}" for r, count in zip(records, counts, strict=True)]
         _write(folder, f"{split}.tsv", [str(manifest.root.resolve()), *rows])
         words = [" ".join(r.text.split()) for r in records if r.text is not None]

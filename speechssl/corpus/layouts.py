@@ -19,7 +19,14 @@ from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
 
 _TEXT_COLUMNS = ("transcription", "text", "sentence")
-_TIME_COLUMNS = ("start", "end", "offset", "begin", "start_time", "end_time")  # never passed over: texts of parts
+_TIME_COLUMNS = (
+    "start",
+    "end",
+    "offset",
+    "begin",
+    "start_time",
+    "end_time",
+)  # never passed over: texts of parts
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 
 
@@ -42,8 +49,14 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
     """
     _real_folder.cache_clear()
     path = Path(source)
-    if root is not None and path.suffix.lower() not in (".jsonl", ".json") and not (path / "wav.scp").is_file():
-        raise ManifestError(f"{path}: a root is for JSONL manifests and Kaldi folders: leave it out")
+    if (
+        root is not None
+        and path.suffix.lower() not in (".jsonl", ".json")
+        and not (path / "wav.scp").is_file()
+    ):
+        raise ManifestError(
+            f"{path}: a root is for JSONL manifests and Kaldi folders: leave it out"
+        )
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return make_manifest(Path(root or path), _read_kaldi(path, Path(root or path)))
@@ -52,7 +65,9 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
         raise ManifestError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json"):
-        return make_manifest(Path(root or path.parent), _read_jsonl(path, Path(root or path.parent)))
+        return make_manifest(
+            Path(root or path.parent), _read_jsonl(path, Path(root or path.parent))
+        )
     if suffix == ".csv":
         return make_manifest(path.parent, _read_whole_table(path, path.parent))
     if suffix == ".tsv":
@@ -85,7 +100,9 @@ def _below(root: Path, audio: str, where: str) -> str:
     if os.path.islink(real):
         real = os.path.realpath(real)
     if relative.split(os.sep)[0] == ".." or not real.startswith(home.rstrip(os.sep) + os.sep):
-        raise ManifestError(f"{where}: {audio!r} leads outside {root}: give the audio's folder as --root, or move it")
+        raise ManifestError(
+            f"{where}: {audio!r} leads outside {root}: give the audio's folder as --root, or move it"
+        )
     return Path(relative).as_posix()
 
 
@@ -114,7 +131,9 @@ def _read_folder(root: Path) -> list[Record]:
 
     for folder, subfolders, files in os.walk(root, onerror=fail):
         for name in subfolders:
-            if os.path.islink(os.path.join(folder, name)):  # not followed: either it leaves, or it is here twice
+            if os.path.islink(
+                os.path.join(folder, name)
+            ):  # not followed: either it leaves, or it is here twice
                 _below(root, os.path.relpath(os.path.join(folder, name, "x"), root), f"{root}")
         if "metadata.csv" in files:
             tables.append(Path(folder) / "metadata.csv")
@@ -125,7 +144,9 @@ def _read_folder(root: Path) -> list[Record]:
             if name.endswith(".trans.txt"):
                 transcripts.append(Path(folder) / name)
             elif suffix in AUDIO_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
-                found.append(_below(root, os.path.relpath(os.path.join(folder, name), root), f"{root}"))
+                found.append(
+                    _below(root, os.path.relpath(os.path.join(folder, name), root), f"{root}")
+                )
     records = [Record("", audio) for audio in found]
     if transcripts:
         records = _join_librispeech(records, transcripts, root)
@@ -142,7 +163,9 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
         for where, line in _lines(path):
             name, _, text = line.partition(" ")
             if not name or "/" in name:
-                raise ManifestError(f"{where}: an utterance and its text are expected, not {line!r}")
+                raise ManifestError(
+                    f"{where}: an utterance and its text are expected, not {line!r}"
+                )
             texts[_below(root, f"{folder}/{name}", where)] = text.strip()
     heard = {os.path.splitext(record.audio)[0]: record for record in records}
     for name in texts.keys() - heard.keys():  # listed, so that it is rejected as a missing file
@@ -162,13 +185,19 @@ def _read_whole_table(path: Path, root: Path) -> list[Record]:
     records = list(_read_table(path, root))
     listed = {record.audio for record in records}
     below = (Path(folder, name) for folder, _, names in os.walk(path.parent) for name in names)
-    audio = (file for file in below if file.suffix.lower() in UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES))
-    left_out = [file for file in audio if Path(os.path.relpath(file, root)).as_posix() not in listed]
+    audio = (
+        file for file in below if file.suffix.lower() in UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
+    )
+    left_out = [
+        file for file in audio if Path(os.path.relpath(file, root)).as_posix() not in listed
+    ]
     if left_out:  # by the names of the table; one may lead to a file by way of a linked folder
         used = {os.path.realpath(root / name) for name in listed}
         left_out = [file for file in left_out if os.path.realpath(file) not in used]
     if left_out:
-        log(f"{len(left_out)} recordings are not in {path} and are left out, {printable(str(min(left_out)))} for one")
+        log(
+            f"{len(left_out)} recordings are not in {path} and are left out, {printable(str(min(left_out)))} for one"
+        )
     return records
 
 
@@ -181,7 +210,9 @@ def _read_table(path: Path, root: Path) -> Iterator[Record]:
             rows = csv.DictReader(file, strict=True)
             columns = rows.fieldnames or ()
             if "file_name" not in columns:
-                raise ManifestError(f"{path}:1: no column file_name among {', '.join(columns) or 'none'}")
+                raise ManifestError(
+                    f"{path}:1: no column file_name among {', '.join(columns) or 'none'}"
+                )
             if timed := next((c for c in _TIME_COLUMNS if c in columns), None):
                 raise ManifestError(
                     f"{path}:1: a column {timed!r}, but a table has whole files: give parts as a JSONL manifest "
@@ -197,7 +228,9 @@ def _read_table(path: Path, root: Path) -> Iterator[Record]:
                 yield Record(
                     id="",
                     audio=_below(root, os.path.join(below, row["file_name"]), where),
-                    text=(row[text] or None) if text else None,  # a table has no other way to say "none"
+                    text=(row[text] or None)
+                    if text
+                    else None,  # a table has no other way to say "none"
                     speaker=(row[speaker] or None) if speaker else None,
                     split=split_name(row.get("split")) or fallback,
                 )
@@ -224,7 +257,9 @@ def _read_jsonl(path: Path, root: Path) -> list[Record]:
             raise ManifestError(f"{where}: not JSON: {error}") from error
         if not isinstance(row, dict) or not isinstance(row.get("audio_filepath"), str):
             raise ManifestError(f"{where}: an object with audio_filepath is expected")
-        if row["audio_filepath"] != given or not audio:  # parts of a recording stand together and share its path
+        if (
+            row["audio_filepath"] != given or not audio
+        ):  # parts of a recording stand together and share its path
             given, audio = row["audio_filepath"], _below(root, row["audio_filepath"], where)
         record = Record(
             id=_string(row, "id", where) or "",
@@ -267,7 +302,9 @@ def _read_kaldi(folder: Path, root: Path) -> list[Record]:
     audio: dict[str, str] = {}
     for key, rest, where in _kaldi_lines(folder / "wav.scp"):
         if "|" in (rest[:1], rest[-1:]):
-            raise ManifestError(f"{where}: {rest!r} is a command; speechssl runs none: write the audio to files first")
+            raise ManifestError(
+                f"{where}: {rest!r} is a command; speechssl runs none: write the audio to files first"
+            )
         audio[key] = _below(root, rest, where)
     texts = {key: rest for key, rest, _ in _kaldi_lines(folder / "text", optional=True)}
     speakers = {key: rest for key, rest, _ in _kaldi_lines(folder / "utt2spk", optional=True)}
@@ -279,7 +316,9 @@ def _read_kaldi(folder: Path, root: Path) -> list[Record]:
         try:
             recording, (start, end) = fields[0], map(float, fields[1:])
         except (ValueError, IndexError) as error:
-            raise ManifestError(f"{where}: utterance, recording, start and end are expected") from error
+            raise ManifestError(
+                f"{where}: utterance, recording, start and end are expected"
+            ) from error
         if recording not in audio:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp")
         if not (0 <= start < end < 1e9):
@@ -288,7 +327,8 @@ def _read_kaldi(folder: Path, root: Path) -> list[Record]:
     split = split_name(folder.name)
     split = split if split in ("train", "dev", "test") else None
     return [
-        replace(record, text=texts.get(record.id), speaker=speakers.get(record.id), split=split) for record in records
+        replace(record, text=texts.get(record.id), speaker=speakers.get(record.id), split=split)
+        for record in records
     ]
 
 
@@ -300,7 +340,9 @@ def _kaldi_lines(path: Path, optional: bool = False) -> Iterator[tuple[str, str,
     for where, line in _lines(path):
         key, _, rest = line.replace("\t", " ", 1).strip(" ").partition(" ")
         if not key or key in seen:
-            raise ManifestError(f"{where}: " + (f"{key!r} stands here twice" if key else "an empty line"))
+            raise ManifestError(
+                f"{where}: " + (f"{key!r} stands here twice" if key else "an empty line")
+            )
         seen.add(key)
         yield key, rest.strip(), where
 
@@ -309,11 +351,14 @@ def _read_fairseq(path: Path) -> Manifest:
     lines = list(_lines(path))
     root = Path(lines[0][1]) if lines else path.parent
     if not lines or "\t" in lines[0][1] or not os.path.isdir(path.parent / root):
-        raise ManifestError(f"{path}:1: the first line of a fairseq .tsv is the folder of the audio")
+        raise ManifestError(
+            f"{path}:1: the first line of a fairseq .tsv is the folder of the audio"
+        )
     root = path.parent / root
     split = split_name(path.stem)
     records = [
-        Record("", _below(root, line.rpartition("\t")[0] or line, where), split=split) for where, line in lines[1:]
+        Record("", _below(root, line.rpartition("\t")[0] or line, where), split=split)
+        for where, line in lines[1:]
     ]
     readers: dict[str, Callable[[str], str]] = {".wrd": str.strip, ".ltr": _join_letters}
     for suffix, read in readers.items():
@@ -321,8 +366,12 @@ def _read_fairseq(path: Path) -> Manifest:
         if beside.is_file():
             texts = [read(line) for _, line in _lines(beside)]
             if len(texts) != len(records):
-                raise ManifestError(f"{beside}: {len(texts)} lines for the {len(records)} recordings of {path.name}")
-            records = [replace(record, text=text) for record, text in zip(records, texts, strict=True)]
+                raise ManifestError(
+                    f"{beside}: {len(texts)} lines for the {len(records)} recordings of {path.name}"
+                )
+            records = [
+                replace(record, text=text) for record, text in zip(records, texts, strict=True)
+            ]
             break
     return make_manifest(root, records)
 

@@ -53,10 +53,16 @@ class Manifest:
 def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
     ordered = tuple(sorted(_named(records), key=lambda record: record.id))
     if not ordered:
-        raise ManifestError(f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}")
+        raise ManifestError(
+            f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}"
+        )
     for a, b in pairwise(ordered):
         if a.id == b.id:
-            same = "is listed twice" if a.audio == b.audio else f"stands for both {a.audio!r} and {b.audio!r}"
+            same = (
+                "is listed twice"
+                if a.audio == b.audio
+                else f"stands for both {a.audio!r} and {b.audio!r}"
+            )
             raise ManifestError(f"{root}: id {a.id!r} {same}")
     return Manifest(root, ordered)
 
@@ -83,7 +89,9 @@ def _named(records: Iterable[Record]) -> list[Record]:
     return [
         record
         if record.id
-        else replace(record, id=identify(record, record.audio) if count[name] > 1 or name in paths else name)
+        else replace(
+            record, id=identify(record, record.audio) if count[name] > 1 or name in paths else name
+        )
         for record, name in zip(listed, short, strict=True)
     ]
 

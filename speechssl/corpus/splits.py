@@ -43,8 +43,16 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
         if record.speaker is not None and record.split is not None:
             given.setdefault(record.speaker, set()).add(record.split)
     settled = {speaker: splits.pop() for speaker, splits in given.items() if len(splits) == 1}
-    silent = {r.id for r in manifest.records if r.split is None and r.text is None} if manifest.labelled else set()
-    open_records = [r for r in manifest.records if r.split is None and r.speaker not in settled and r.id not in silent]
+    silent = (
+        {r.id for r in manifest.records if r.split is None and r.text is None}
+        if manifest.labelled
+        else set()
+    )
+    open_records = [
+        r
+        for r in manifest.records
+        if r.split is None and r.speaker not in settled and r.id not in silent
+    ]
     speakers = {record.speaker for record in open_records} - {None}
     wanted = 1 + (dev > 0) + (test > 0)
     parts = Counter(record.audio for record in open_records)
@@ -53,7 +61,11 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
         if record.speaker is not None and len(speakers) + len(settled) >= wanted:
             return f"speaker {record.speaker}"
         # One programme has one room and one text: a part of it in test knows those in train.
-        return f"audio {record.audio}" if parts[record.audio] > 1 and len(parts) >= wanted else f"id {record.id}"
+        return (
+            f"audio {record.audio}"
+            if parts[record.audio] > 1 and len(parts) >= wanted
+            else f"id {record.id}"
+        )
 
     taken = {record.split for record in manifest.records}
     chosen = _choose({group(record) for record in open_records}, dev, test, taken)
@@ -81,7 +93,10 @@ def _learned(divided: Iterable[Record]) -> Callable[[Record], bool]:
     splits.pop(("speaker", None), None)
 
     def learned(record: Record) -> bool:
-        audio, speaker = splits.get(("audio", record.audio)), splits.get(("speaker", record.speaker))
+        audio, speaker = (
+            splits.get(("audio", record.audio)),
+            splits.get(("speaker", record.speaker)),
+        )
         whole = record.offset_s == 0 and record.duration_s is None
         return all(not found or "train" in found for found in (audio, speaker)) and not (
             whole and audio and audio - {"train"}
@@ -104,7 +119,10 @@ def _choose(groups: set[str], dev: float, test: float, taken: set[str | None]) -
     for split, wanted in (("train", True), ("test", test > 0), ("dev", dev > 0)):
         held = Counter(chosen.values())
         if wanted and not held[split] and split not in taken:
-            spare = sorted((name for name in groups if held[chosen[name]] > 1), key=lambda name: (place(name), name))
+            spare = sorted(
+                (name for name in groups if held[chosen[name]] > 1),
+                key=lambda name: (place(name), name),
+            )
             if spare:
                 chosen[spare[-1] if split == "train" else spare[0]] = split
     return chosen

@@ -38,7 +38,9 @@ class Account:
 
     def reject(self, record: Record, reason: str, detail: str) -> None:
         """List a record of which nothing is used."""
-        self.rejects.append({"id": record.id, "audio": record.audio, "reason": reason, "detail": detail})
+        self.rejects.append(
+            {"id": record.id, "audio": record.audio, "reason": reason, "detail": detail}
+        )
 
     def add(self, other: "Account") -> None:
         """Add in place."""

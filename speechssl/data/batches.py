@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from speechssl.audio.features import num_units
+from speechssl.audio.features import input_length
 from speechssl.config import Settings
 from speechssl.data.dataset import Batch, Dataset, collate, utterance_key
 from speechssl.errors import ConfigError
@@ -17,10 +17,18 @@ from speechssl.runtime.seeds import generator
 class BatchConfig(Settings):
     """How much audio an update sees."""
 
-    seconds: float = Field(100.0, gt=0, description="audio per update at most, seconds (a longer utterance goes alone)")
-    micro_seconds: float | None = Field(None, gt=0, description="audio held in memory at once; None = all of an update")
-    crop_s: float | None = Field(None, gt=0, description="longer chunks are cut to a random window of this, seconds")
-    num_buckets: int = Field(32, ge=1, description="groups of like length, at most; each holds four batches or more")
+    seconds: float = Field(
+        100.0, gt=0, description="audio per update at most, seconds (a longer utterance goes alone)"
+    )
+    micro_seconds: float | None = Field(
+        None, gt=0, description="audio held in memory at once; None = all of an update"
+    )
+    crop_s: float | None = Field(
+        None, gt=0, description="longer chunks are cut to a random window of this, seconds"
+    )
+    num_buckets: int = Field(
+        32, ge=1, description="groups of like length, at most; each holds four batches or more"
+    )
 
 
 class Batches:
@@ -35,18 +43,24 @@ class Batches:
         self.dataset, self.config, self.seed = dataset, config, seed
         rate = dataset.features.sample_rate_hz
         self.crop = round(config.crop_s * rate) if config.crop_s else None
-        lengths = dataset.num_samples if self.crop is None else np.minimum(dataset.num_samples, self.crop)
+        lengths = (
+            dataset.num_samples if self.crop is None else np.minimum(dataset.num_samples, self.crop)
+        )
         self.lengths = np.asarray(lengths, dtype=np.int64)
         # Ties are broken by position, so the order never depends on the sorting algorithm.
         by_length = np.argsort(self.lengths, kind="stable")
         limit = config.seconds * rate
-        num_buckets = int(min(config.num_buckets, max(1, self.lengths.sum() // (4 * limit)), len(by_length)))
+        num_buckets = int(
+            min(config.num_buckets, max(1, self.lengths.sum() // (4 * limit)), len(by_length))
+        )
         self.buckets = np.array_split(by_length, num_buckets)
         per_batch = [max(1, int(limit // self.lengths[b[-1]])) for b in self.buckets]
         batches_of = [-(-len(b) // size) for b, size in zip(self.buckets, per_batch, strict=True)]
         self.steps_per_epoch = sum(batches_of)
         # Of all updates of an epoch as the buckets give them, one after another: the first place of each, then the end.
-        sizes = np.concatenate([_even(len(b), count) for b, count in zip(self.buckets, batches_of, strict=True)])
+        sizes = np.concatenate(
+            [_even(len(b), count) for b, count in zip(self.buckets, batches_of, strict=True)]
+        )
         self._bounds = np.concatenate([[0], np.cumsum(sizes)])
         self._epoch = -1
         self._places = self._order = np.zeros(0, np.int64)
@@ -103,17 +117,23 @@ class Batches:
     def _load(self, positions: NDArray[np.int64], step: int) -> Batch:
         dataset = self.dataset
         pairs = [dataset.id_text(int(p)) for p in positions]
-        arrays = [self._cropped(int(p), i, step) for p, (i, _) in zip(positions, pairs, strict=True)]
+        arrays = [
+            self._cropped(int(p), i, step) for p, (i, _) in zip(positions, pairs, strict=True)
+        ]
         return collate([i for i, _ in pairs], arrays, [t for _, t in pairs], dataset.features)
 
     def _cropped(self, position: int, utterance_id: str, step: int) -> NDArray[np.generic]:
         array = self.dataset.array(position)
         if self.crop is None:
             return array
-        length = num_units(self.crop, self.dataset.features)
+        length = input_length(self.crop, self.dataset.features)
         if len(array) <= length:
             return array
-        start = int(generator("crop", self.seed, step, utterance_key(utterance_id)).integers(len(array) - length + 1))
+        start = int(
+            generator("crop", self.seed, step, utterance_key(utterance_id)).integers(
+                len(array) - length + 1
+            )
+        )
         return array[start : start + length]
 
 
@@ -122,8 +142,8 @@ def _even(total: int, parts: int) -> NDArray[np.int64]:
     return total // parts + (np.arange(parts) < total % parts)
 
 
-def batch_units(batch_seconds: float, rate: float) -> int:
-    """Units, of ``rate`` a second, that a batch may hold.
+def max_batch_length(batch_seconds: float, rate: float) -> int:
+    """HiddenUnits, of ``rate`` a second, that a batch may hold.
 
     Raises:
         ConfigError: no number of seconds above 0.

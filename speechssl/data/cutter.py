@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from speechssl.audio.features import FeatureConfig, featurise, num_units
+from speechssl.audio.features import FeatureConfig, featurise, input_length
 from speechssl.audio.reader import MAX_DURATION_S, Samples, Span
 from speechssl.audio.silence import WINDOW_S, settled_chunks
 from speechssl.config import Settings
@@ -22,15 +22,29 @@ class PrepareConfig(Settings):
 
     features: FeatureConfig = Field(FeatureConfig(), description="what the store holds")
     min_chunk_s: float = Field(2.0, gt=0, description="shortest chunk of unlabelled audio, seconds")
-    max_chunk_s: float = Field(15.0, gt=0, le=120, description="longest chunk of unlabelled audio, seconds")
+    max_chunk_s: float = Field(
+        15.0, gt=0, le=120, description="longest chunk of unlabelled audio, seconds"
+    )
     top_db: float = Field(35.0, gt=0, description="silence is this far below the loudest part, dB")
-    max_duration_s: float = Field(MAX_DURATION_S, gt=0, description="a file longer than this is rejected, seconds")
-    max_utterance_s: float = Field(300.0, gt=0, description="a transcribed utterance longer than this is rejected, s")
-    max_bad_fraction: float = Field(0.05, ge=0, le=1, description="share of rejected files that is still fine")
-    dev: float | None = Field(None, ge=0, lt=1, description="share for dev; None: 0.1 with transcripts, else 0")
-    test: float | None = Field(None, ge=0, lt=1, description="share for test; None: 0.1 with transcripts, else 0")
+    max_duration_s: float = Field(
+        MAX_DURATION_S, gt=0, description="a file longer than this is rejected, seconds"
+    )
+    max_utterance_s: float = Field(
+        300.0, gt=0, description="a transcribed utterance longer than this is rejected, s"
+    )
+    max_bad_fraction: float = Field(
+        0.05, ge=0, le=1, description="share of rejected files that is still fine"
+    )
+    dev: float | None = Field(
+        None, ge=0, lt=1, description="share for dev; None: 0.1 with transcripts, else 0"
+    )
+    test: float | None = Field(
+        None, ge=0, lt=1, description="share for test; None: 0.1 with transcripts, else 0"
+    )
     shard_files: int = Field(500, gt=0, description="most files in a shard")
-    shard_bytes: int = Field(64_000_000, gt=0, description="source bytes after which a shard is full")
+    shard_bytes: int = Field(
+        64_000_000, gt=0, description="source bytes after which a shard is full"
+    )
 
 
 def union(spans: Sequence[Span]) -> list[Span]:
@@ -46,11 +60,15 @@ def union(spans: Sequence[Span]) -> list[Span]:
 class Cutter:
     """Gathers the samples of one record as blocks of its file go by, and makes chunks of them."""
 
-    def __init__(self, record: Record, config: PrepareConfig, writer: ShardWriter, account: Account) -> None:
+    def __init__(
+        self, record: Record, config: PrepareConfig, writer: ShardWriter, account: Account
+    ) -> None:
         self.record, self.config, self.writer, self.account = record, config, writer, account
         self.rate = config.features.sample_rate_hz
         self.start = round(record.offset_s * self.rate)
-        self.end = None if record.duration_s is None else self.start + round(record.duration_s * self.rate)
+        self.end = (
+            None if record.duration_s is None else self.start + round(record.duration_s * self.rate)
+        )
         self.window = round(max(WINDOW_S, 4 * config.max_chunk_s) * self.rate)
         self.held: list[Samples] = []
         self.num_held = 0
@@ -73,7 +91,9 @@ class Cutter:
             self.num_held += len(part)
         if self.record.text is None and self.num_held >= self.window:
             self._cut(last=False)
-        elif self.record.text is not None and self.num_held > self.config.max_utterance_s * self.rate:
+        elif (
+            self.record.text is not None and self.num_held > self.config.max_utterance_s * self.rate
+        ):
             self.overlong, self.held = True, []
         if self.end is not None and position + len(block) >= self.end:
             self.finish(self.end)
@@ -86,13 +106,21 @@ class Cutter:
         start, end = self.span(num_samples)
         missing_s = (max(self.end or 0, self.start) - num_samples) / self.rate
         if start >= end or (self.record.text is not None and missing_s > OVERHANG_S):
-            self._reject("outside the file", f"the part ends {missing_s:.3f} s after the end of its file", end - start)
+            self._reject(
+                "outside the file",
+                f"the part ends {missing_s:.3f} s after the end of its file",
+                end - start,
+            )
         elif self.overlong:
             limit = self.config.max_utterance_s
-            self._reject("utterance too long", f"{(end - start) / self.rate:.1f} s, at most {limit:g} s", end - start)
+            self._reject(
+                "utterance too long",
+                f"{(end - start) / self.rate:.1f} s, at most {limit:g} s",
+                end - start,
+            )
         elif self.record.text is None:
             self._cut(last=True)
-        elif num_units(end - start, self.config.features) < 1:
+        elif input_length(end - start, self.config.features) < 1:
             self._reject("utterance too short", f"{(end - start) / self.rate:.4f} s", end - start)
         else:
             self._keep(self._samples(), self.start, self.record.id)
@@ -111,7 +139,7 @@ class Cutter:
         speech, chunks, used = settled_chunks(
             samples, self.rate, config.min_chunk_s, config.max_chunk_s, last, config.top_db
         )
-        chunks = [(a, b) for a, b in chunks if num_units(b - a, config.features) >= 1]
+        chunks = [(a, b) for a, b in chunks if input_length(b - a, config.features) >= 1]
         for start, end in chunks:
             at = self.first + start
             self._keep(samples[start:end], at, f"{self.record.id}@{at}")

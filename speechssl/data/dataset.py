@@ -25,7 +25,7 @@ class Batch:
     """One number per utterance, from its id: seeds its masks and negatives whatever the batch."""
     inputs: Tensor
     """(B, S) float32 samples in -1..1, or (B, U, F) float32 log-mel."""
-    num_units: Tensor
+    input_lengths: Tensor
     """(B,) int64, valid samples or mel frames; on the host wherever ``inputs`` are, so that nothing waits for it."""
     texts: tuple[str | None, ...]
     audio_s: float
@@ -45,7 +45,10 @@ def utterance_key(utterance_id: str) -> int:
 
 
 def collate(
-    ids: Sequence[str], arrays: Sequence[NDArray[np.generic]], texts: Sequence[str | None], config: FeatureConfig
+    ids: Sequence[str],
+    arrays: Sequence[NDArray[np.generic]],
+    texts: Sequence[str | None],
+    config: FeatureConfig,
 ) -> Batch:
     """Pad stored arrays, (S,) int16 or (U, F) float16 each, into one float32 batch."""
     lengths = [len(array) for array in arrays]
@@ -54,9 +57,13 @@ def collate(
         row[: len(array)] = array
     if config.kind == "waveform":
         inputs /= INT16_SCALE
-    audio_s = sum((length - 1) * config.hop + config.window for length in lengths) / config.sample_rate_hz
+    audio_s = (
+        sum((length - 1) * config.hop + config.window for length in lengths) / config.sample_rate_hz
+    )
     keys = tuple(utterance_key(i) for i in ids)
-    return Batch(tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), audio_s)
+    return Batch(
+        tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), audio_s
+    )
 
 
 class Dataset:
@@ -70,27 +77,45 @@ class Dataset:
         """
         kinds = [store.features for store in stores]
         if any(kind != kinds[0] for kind in kinds):
-            named = "; ".join(f"{s.path}: {build(FeatureConfig, k)}" for s, k in zip(stores, kinds, strict=True))
+            named = "; ".join(
+                f"{s.path}: {build(FeatureConfig, k)}" for s, k in zip(stores, kinds, strict=True)
+            )
             raise ConfigError(f"stores hold different features, prepare them alike: {named}")
         self.features = build(FeatureConfig, kinds[0])
         width = None if self.features.kind == "waveform" else self.features.width
         for store in stores:
             if store.width != width:
-                raise ConfigError(f"{store.path} holds arrays of width {store.width}, its features have {width}")
+                raise ConfigError(
+                    f"{store.path} holds arrays of width {store.width}, its features have {width}"
+                )
         self.stores = tuple(stores)
         chosen = [store.indices(splits) for store in stores]
         self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)
         self.index_of = np.concatenate(chosen).astype(np.int64)
-        self.num_samples = np.concatenate([s.num_samples[c] for s, c in zip(stores, chosen, strict=True)])
-        self.num_units = np.concatenate([s.num_units[c] for s, c in zip(stores, chosen, strict=True)])
-        self.texts: dict[tuple[int, int], str] = {}  # instead of the stores' own, by store and place in it
+        self.num_samples = np.concatenate(
+            [s.num_samples[c] for s, c in zip(stores, chosen, strict=True)]
+        )
+        self.input_lengths = np.concatenate(
+            [s.input_lengths[c] for s, c in zip(stores, chosen, strict=True)]
+        )
+        self.texts: dict[
+            tuple[int, int], str
+        ] = {}  # instead of the stores' own, by store and place in it
         if not len(self.index_of):
             wanted = "any split" if splits is None else f"split {', '.join(splits)}"
-            there = ", ".join(sorted({name for s in stores for name in s.splits if len(s.indices([name]))}))
+            there = ", ".join(
+                sorted({name for s in stores for name in s.splits if len(s.indices([name]))})
+            )
             paths = ", ".join(str(store.path) for store in stores)
-            advice = "" if "dev" in there or "test" in there else " (recordings without transcripts are all train)"
+            advice = (
+                ""
+                if "dev" in there or "test" in there
+                else " (recordings without transcripts are all train)"
+            )
             if not there:
-                raise ConfigError(f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why")
+                raise ConfigError(
+                    f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why"
+                )
             raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}{advice}")
 
     def __len__(self) -> int:
@@ -111,14 +136,19 @@ class Dataset:
         part = object.__new__(Dataset)
         part.features, part.stores = self.features, self.stores
         part.store_of, part.index_of = self.store_of[positions], self.index_of[positions]
-        part.num_samples, part.num_units = self.num_samples[positions], self.num_units[positions]
+        part.num_samples, part.input_lengths = (
+            self.num_samples[positions],
+            self.input_lengths[positions],
+        )
         part.texts = self.texts
         return part
 
     def with_texts(self, texts: Mapping[int, str]) -> "Dataset":
         """The same chunks with other transcripts at some positions."""
         changed = self.subset(np.arange(len(self)))
-        changed.texts = self.texts | {self._place(position): text for position, text in texts.items()}
+        changed.texts = self.texts | {
+            self._place(position): text for position, text in texts.items()
+        }
         return changed
 
     def _place(self, position: int) -> tuple[int, int]:
@@ -142,13 +172,20 @@ class Dataset:
 
     def array(self, position: int) -> NDArray[np.generic]:
         """What the store holds of one chunk, its checksum verified."""
-        array: NDArray[np.generic] = self.stores[int(self.store_of[position])].array(int(self.index_of[position]))
+        array: NDArray[np.generic] = self.stores[int(self.store_of[position])].array(
+            int(self.index_of[position])
+        )
         return array
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Whole chunks as a batch."""
         pairs = [self.id_text(p) for p in positions]
-        return collate([i for i, _ in pairs], [self.array(p) for p in positions], [t for _, t in pairs], self.features)
+        return collate(
+            [i for i, _ in pairs],
+            [self.array(p) for p in positions],
+            [t for _, t in pairs],
+            self.features,
+        )
 
 
 def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
@@ -173,7 +210,9 @@ def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.
         )
     order = generator("subset", seed).permutation(len(dataset))
     total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
-    chosen: NDArray[np.int64] = np.sort(order[: max(1, int(np.searchsorted(total, wanted, side="right")))])
+    chosen: NDArray[np.int64] = np.sort(
+        order[: max(1, int(np.searchsorted(total, wanted, side="right")))]
+    )
     return chosen
 
 
@@ -193,4 +232,6 @@ def check_features(dataset: Dataset, expected: FeatureConfig, otherwise: str = "
     remedy = f"it with --features {expected.kind}"
     if dataset.features.kind == expected.kind:
         remedy = "the store anew"
-    raise ConfigError(f"{paths} holds {dataset.features}, the model reads {expected}: prepare {remedy}{otherwise}")
+    raise ConfigError(
+        f"{paths} holds {dataset.features}, the model reads {expected}: prepare {remedy}{otherwise}"
+    )

@@ -12,7 +12,7 @@ from speechssl.config import as_table
 from speechssl.corpus.manifest import UNUSED, Manifest, Record
 from speechssl.corpus.splits import split_manifest
 from speechssl.data.cutter import PrepareConfig
-from speechssl.data.shards import Task
+from speechssl.data.shards import ShardJob
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
@@ -39,21 +39,25 @@ def tell_splits(given: Manifest, split: Manifest) -> None:
     else:
         log(f"split as given ({counts} recordings)")
     if UNUSED in texts:
-        log(f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them")
+        log(
+            f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them"
+        )
     known = set(texts["train"])
     for name in ("dev", "test"):
         both = sum(text in known for text in texts[name])
         if both:
-            log(f"{both} of {len(texts[name])} transcripts of {name} are in train too: a language model knows them")
+            log(
+                f"{both} of {len(texts[name])} transcripts of {name} are in train too: a language model knows them"
+            )
 
 
-def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[Task]:
+def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[ShardJob]:
     splits = tuple(sorted({str(record.split) for record in manifest.records}))
     if len(splits) > 255:
         raise ConfigError(f"{len(splits)} different splits, at most 255 fit into a store")
     settings = as_table(config)
     settings.pop("max_bad_fraction")  # decides the exit code, not the bytes
-    tasks: list[Task] = []
+    tasks: list[ShardJob] = []
     records: list[Record] = []
     sizes: list[int] = []
 
@@ -61,12 +65,22 @@ def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[T
         rows = [{name: getattr(record, name) for name in _FIELDS} for record in records]
         content = [settings, splits, len(tasks), rows, sizes]
         tasks.append(
-            Task(len(tasks), folder, manifest.root, tuple(records), splits, config, digest([RECIPE, *content]))
+            ShardJob(
+                len(tasks),
+                folder,
+                manifest.root,
+                tuple(records),
+                splits,
+                config,
+                digest([RECIPE, *content]),
+            )
         )
         records.clear()
         sizes.clear()
 
-    by_file = sorted(manifest.records, key=lambda record: (record.audio, record.offset_s, record.id))
+    by_file = sorted(
+        manifest.records, key=lambda record: (record.audio, record.offset_s, record.id)
+    )
     for audio, group in groupby(by_file, key=lambda record: record.audio):
         if sizes and (len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes):
             deal()

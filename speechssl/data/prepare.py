@@ -31,12 +31,12 @@ from speechssl.data.plan import RECIPE, digest, make_plan, tell_splits, with_spl
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.data.shards import (
     PARTS,
-    Piece,
-    Task,
+    ShardJob,
+    ShardPart,
     is_finished,
-    join_pieces,
+    join_parts,
     make_alone,
-    make_piece,
+    make_part,
     make_shard,
     split_shard,
 )
@@ -49,9 +49,9 @@ from speechssl.storage.atomic import write_atomic
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
-Progress = Callable[[float, float | None], None]
+ProgressCallback = Callable[[float, float | None], None]
 
-TASKS_PER_JOB = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
+SHARDS_PER_PROCESS = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,20 @@ class PrepareReport:
     def rows(self) -> list[tuple[str, int, int, int, float]]:
         """(label, files, chunks, samples, hours): the first row is the sum of those below it."""
         labelled = [("in", self.total), ("kept", self.kept)]
-        labelled += [(f"dropped: {reason}", tally) for reason, tally in sorted(self.dropped.items())]
-        return [(name, t.files, t.chunks, t.samples, t.samples / self.sample_rate_hz / 3600) for name, t in labelled]
+        labelled += [
+            (f"dropped: {reason}", tally) for reason, tally in sorted(self.dropped.items())
+        ]
+        return [
+            (name, t.files, t.chunks, t.samples, t.samples / self.sample_rate_hz / 3600)
+            for name, t in labelled
+        ]
 
     def table(self) -> str:
         """``rows`` as text."""
-        cells = [(name, files, chunks, samples, f"{hours:.4f}") for name, files, chunks, samples, hours in self.rows()]
+        cells = [
+            (name, files, chunks, samples, f"{hours:.4f}")
+            for name, files, chunks, samples, hours in self.rows()
+        ]
         return text_table(("", "files", "chunks", "samples", "hours"), cells)
 
 
@@ -118,7 +126,7 @@ def prepare(
     config: PrepareConfig | None = None,
     jobs: int = 0,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PrepareReport:
     """Make a feature store of ``source`` in folder ``out``, or finish one that was interrupted.
 
@@ -171,7 +179,11 @@ def prepare(
 
     suspects = folder / PARTS, alone, cpu_limit_s(config.max_duration_s)
     crashing = find_crashing(*suspects)
-    while todo := [replace(task, crashing=crashing, limited=jobs > 0) for task in tasks if not is_finished(task)]:
+    while todo := [
+        replace(task, crashing=crashing, limited=jobs > 0)
+        for task in tasks
+        if not is_finished(task)
+    ]:
         try:
             _make(todo, jobs, tick)
         except BrokenProcessPool as error:
@@ -184,10 +196,10 @@ def prepare(
     return _assemble(folder, tasks, plan, config)
 
 
-def _make(todo: list[Task], jobs: int, tick: Callable[[float], None]) -> None:
+def _make(todo: list[ShardJob], jobs: int, tick: Callable[[float], None]) -> None:
     """All shards that are asked for, here or in processes."""
     if jobs:
-        most = math.ceil(TASKS_PER_JOB * jobs / len(todo)) if jobs > 1 else 1
+        most = math.ceil(SHARDS_PER_PROCESS * jobs / len(todo)) if jobs > 1 else 1
         _run_pool(todo, [split_shard(task, most) for task in todo], jobs, tick)
         return
     threads = torch.get_num_threads()
@@ -215,10 +227,14 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
     elif marker.is_file():
         if not force and marker.read_text(encoding="utf-8") == plan:
             return False
-    elif folder.exists() and (not folder.is_dir() or any(path.name != PARTS for path in folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or any(path.name != PARTS for path in folder.iterdir())
+    ):
         raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
     if not force and (is_store(folder) or marker.is_file()):
-        raise ConfigError(f"{folder} holds a store of other recordings or settings: --force replaces it")
+        raise ConfigError(
+            f"{folder} holds a store of other recordings or settings: --force replaces it"
+        )
     # The old plan goes last: a folder with neither a plan nor a store in it would not be known again.
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
     for path in (folder / PARTS).iterdir():
@@ -227,32 +243,43 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
         elif path != marker:
             path.unlink()
     write_atomic(marker, plan)
-    (folder / "store.json").unlink(missing_ok=True)  # what is left is unfinished shards, each made again
+    (folder / "store.json").unlink(
+        missing_ok=True
+    )  # what is left is unfinished shards, each made again
     return False
 
 
-def _run_pool(tasks: list[Task], pieces: list[list[Task]], jobs: int, tick: Callable[[float], None]) -> None:
+def _run_pool(
+    tasks: list[ShardJob], pieces: list[list[ShardJob]], jobs: int, tick: Callable[[float], None]
+) -> None:
     """Make each task whole, or in its pieces, which are joined here."""
-    with ProcessPoolExecutor(min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker) as pool:
+    with ProcessPoolExecutor(
+        min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker
+    ) as pool:
         running: dict[Future[Any], int] = {}
-        made: dict[int, list[Piece]] = defaultdict(list)
+        made: dict[int, list[ShardPart]] = defaultdict(list)
         others = set(active_children())
         try:
-            with deaf_to_interrupts():  # the processes start here: an interrupt ends this one, and this one ends them
+            with (
+                deaf_to_interrupts()
+            ):  # the processes start here: an interrupt ends this one, and this one ends them
                 for k, divided in enumerate(pieces):
                     if len(divided) == 1:
                         running[pool.submit(make_shard, tasks[k])] = k
                     else:
-                        running |= {pool.submit(make_piece, piece, number): k for number, piece in enumerate(divided)}
+                        running |= {
+                            pool.submit(make_part, piece, number): k
+                            for number, piece in enumerate(divided)
+                        }
             for future in as_completed(running):
                 k, result = running[future], future.result()
-                if not isinstance(result, Piece):
+                if not isinstance(result, ShardPart):
                     tick(result)
                     continue
                 tick(result.hours)
                 made[k].append(result)
                 if len(made[k]) == len(pieces[k]):
-                    join_pieces(tasks[k], made.pop(k))
+                    join_parts(tasks[k], made.pop(k))
         except KeyboardInterrupt:  # do not wait for the files that they are at
             for worker in set(active_children()) - others:
                 worker.terminate()
@@ -270,20 +297,30 @@ def _start_worker() -> None:
 # ---- putting it together ------------------------------------------------------------------------------------------
 
 
-def _assemble(folder: Path, tasks: Sequence[Task], plan: str, config: PrepareConfig) -> PrepareReport:
+def _assemble(
+    folder: Path, tasks: Sequence[ShardJob], plan: str, config: PrepareConfig
+) -> PrepareReport:
     """Join the parts of all shards; ``store.json`` comes last and makes the folder a store."""
     ours = {shard_name(task.number) for task in tasks}
-    for path in (*folder.glob("*.tmp"), *folder.glob("shard-*.bin")):  # of runs that were killed, of another plan
+    for path in (
+        *folder.glob("*.tmp"),
+        *folder.glob("shard-*.bin"),
+    ):  # of runs that were killed, of another plan
         if path.name not in ours:
             path.unlink()
-    done = [json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8")) for task in tasks]
+    done = [
+        json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8")) for task in tasks
+    ]
     features, num_chunks = config.features, sum(about["chunks"] for about in done)
     account: dict[str, Any] = Account().table()
     samples = units = 0
     with TableWriter(folder, num_chunks) as writer:
         for task, about in zip(tasks, done, strict=True):
             index = np.load(task.part.with_suffix(".npy"))
-            writer.add(index, *(task.part.with_suffix(suffix).read_bytes() for suffix in (".jsonl", ".rejects")))
+            writer.add(
+                index,
+                *(task.part.with_suffix(suffix).read_bytes() for suffix in (".jsonl", ".rejects")),
+            )
             samples += int(index["num_samples"].sum(dtype=np.int64))
             units += int(index["num_units"].sum(dtype=np.int64))
             _merge(account, about["account"])

@@ -11,14 +11,25 @@ from pathlib import Path
 
 from speechssl.errors import AudioError, SpeechsslError
 from speechssl.runtime.log import log
-from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory, memory_limit
+from speechssl.runtime.processes import (
+    deaf_to_interrupts,
+    end_with_parent,
+    limit_memory,
+    memory_limit,
+)
 from speechssl.storage.atomic import write_atomic
 
 READING = ".reading"  # suffix of what names the file that is being read
 CPU_S = 60  # processor time that any file may take in a process of its own, and for each second of --max-duration:
 CPU_PER_S = 0.05  # 70 times what log-mel of FLAC takes
 MEMORY_BYTES = 4 << 30  # of data in such a process; 8 channels at 192 kHz take 1.0e9
-_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}  # nobody sends them
+_CRASHES = {
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGABRT,
+}  # nobody sends them
 
 
 def cpu_limit_s(max_duration_s: float) -> int:
@@ -35,7 +46,9 @@ def reading(note: Path) -> Iterator[Callable[[str], None]]:
     with note.open("wb", buffering=0) as file:
 
         def tell(audio: str) -> None:
-            os.pwrite(file.fileno(), os.fsencode(audio) + b"\0", 0)  # over the name before it: a new file takes longer
+            os.pwrite(
+                file.fileno(), os.fsencode(audio) + b"\0", 0
+            )  # over the name before it: a new file takes longer
 
         try:
             yield tell
@@ -51,7 +64,9 @@ def as_reject(error: Exception, limited: bool) -> AudioError:
     """
     if isinstance(error, AudioError):
         return error
-    if limited and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):  # numpy's and torch's way
+    if limited and (
+        isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    ):  # numpy's and torch's way
         if memory_limit() < MEMORY_BYTES:
             raise SpeechsslError(
                 f"out of memory: this process may have {memory_limit() / (1 << 30):.1f} GiB, and a file may take "
@@ -61,7 +76,9 @@ def as_reject(error: Exception, limited: bool) -> AudioError:
     raise error
 
 
-def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_s: int) -> dict[str, str]:
+def find_crashing(
+    notes: Path, work: Callable[[str], Callable[[], object]], cpu_s: int
+) -> dict[str, str]:
     """Files at which a process died, and which kill another one that does nothing else; with what they do.
 
     A process that was killed from outside was reading a file too: that alone proves nothing.
@@ -76,7 +93,9 @@ def find_crashing(notes: Path, work: Callable[[str], Callable[[], object]], cpu_
         SpeechsslError: a file could not be tried.
     """
     known_path = notes / "crashing.json"
-    known: dict[str, str] = json.loads(known_path.read_text(encoding="utf-8")) if known_path.exists() else {}
+    known: dict[str, str] = (
+        json.loads(known_path.read_text(encoding="utf-8")) if known_path.exists() else {}
+    )
     for note in sorted(notes.rglob(f"*{READING}")):
         audio = os.fsdecode(note.read_bytes().partition(b"\0")[0])
         if audio and audio not in known:
@@ -104,7 +123,9 @@ def _tried_alone(work: Callable[[], object], audio: str) -> signal.Signals | Non
         alone.terminate()
         alone.join()
     assert alone.exitcode is not None
-    if alone.exitcode > 0:  # spawn runs the calling script again, and forbids that it starts processes there
+    if (
+        alone.exitcode > 0
+    ):  # spawn runs the calling script again, and forbids that it starts processes there
         raise SpeechsslError(
             f"a process died while it read {audio}, and none starts to try that file alone (exit code "
             f'{alone.exitcode}): call prepare from under `if __name__ == "__main__":`, use the command, or remove the '

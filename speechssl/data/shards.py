@@ -30,12 +30,12 @@ from speechssl.errors import AudioError
 from speechssl.runtime.processes import limit_cpu
 from speechssl.storage.atomic import write_atomic
 
-PIECE_FILES = 25  # a shard is divided among processes in pieces of so many files or more
+PART_FILES = 25  # a shard is divided among processes in pieces of so many files or more
 PARTS = "parts"  # folder for what finished shards leave for the tables
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardJob:
     """One shard: all records of some files, sorted by file."""
 
     number: int
@@ -45,7 +45,9 @@ class Task:
     splits: tuple[str, ...]
     config: PrepareConfig
     plan: str  # digest of all that the shard's bytes depend on
-    crashing: Mapping[str, str] = field(default_factory=dict)  # files that killed a process, and how: not to be read
+    crashing: Mapping[str, str] = field(
+        default_factory=dict
+    )  # files that killed a process, and how: not to be read
     limited: bool = False  # it is done in a process whose limits may be set
 
     @property
@@ -54,7 +56,7 @@ class Task:
         return self.folder / PARTS / f"{self.number:05d}"
 
 
-def is_finished(task: Task) -> bool:
+def is_finished(task: ShardJob) -> bool:
     """Whether an earlier run made this very shard: its marker has the same plan and its file the right size."""
     try:
         about = json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8"))
@@ -65,7 +67,7 @@ def is_finished(task: Task) -> bool:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShardPart:
     """Some files of a shard, made by themselves so that several processes can work on one shard."""
 
     number: int
@@ -76,7 +78,7 @@ class Piece:
     hours: float
 
 
-def make_shard(task: Task, tick: Callable[[float], None] | None = None) -> float:
+def make_shard(task: ShardJob, tick: Callable[[float], None] | None = None) -> float:
     """Write the shard, its parts of the tables, and last the marker that it is done. Returns hours of audio."""
     with ShardWriter(task.folder, task.number, task.splits) as writer:
         account, hours = _fill(task, writer, tick, task.part.with_suffix(READING))
@@ -84,27 +86,27 @@ def make_shard(task: Task, tick: Callable[[float], None] | None = None) -> float
     return hours
 
 
-def split_shard(task: Task, most: int) -> list[Task]:
-    """At most so many tasks for ``make_piece``, each with consecutive files of the shard; few files stay together."""
+def split_shard(task: ShardJob, most: int) -> list[ShardJob]:
+    """At most so many tasks for ``make_part``, each with consecutive files of the shard; few files stay together."""
     files = [list(group) for _, group in groupby(task.records, key=lambda record: record.audio)]
-    count = min(most, len(files) // PIECE_FILES)
+    count = min(most, len(files) // PART_FILES)
     if count <= 1:
         return [task]
     bounds = [len(files) * k // count for k in range(count + 1)]
     return [replace(task, records=tuple(chain(*files[a:b]))) for a, b in pairwise(bounds)]
 
 
-def make_piece(task: Task, number: int) -> Piece:
-    """Like ``make_shard`` for a piece of it, into a file that ``join_pieces`` deletes."""
+def make_part(task: ShardJob, number: int) -> ShardPart:
+    """Like ``make_shard`` for a piece of it, into a file that ``join_parts`` deletes."""
     folder = task.part.with_suffix(".pieces")
     folder.mkdir(exist_ok=True)
     with ShardWriter(folder, number, task.splits) as writer:
         account, hours = _fill(task, writer, None, folder / f"{number}{READING}")
         index, lines, _ = writer.close()
-    return Piece(number, folder / shard_name(number), index, lines, account, hours)
+    return ShardPart(number, folder / shard_name(number), index, lines, account, hours)
 
 
-def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
+def join_parts(task: ShardJob, pieces: Sequence[ShardPart]) -> None:
     """What ``make_shard`` would have written, byte for byte, from all its pieces, in whatever order they come."""
     account = Account()
     with ShardWriter(task.folder, task.number, task.splits) as writer:
@@ -115,16 +117,20 @@ def join_pieces(task: Task, pieces: Sequence[Piece]) -> None:
         _finish(task, writer, account)
 
 
-def make_alone(task: Task) -> None:
+def make_alone(task: ShardJob) -> None:
     """All that is done with the files of ``task``, for nothing: to see whether it can be done."""
     load_splitter()
     limit_cpu(cpu_limit_s(task.config.max_duration_s))
-    with ShardWriter(task.part.parent, task.number, task.splits) as writer:  # where what a kill leaves goes in the end
+    with ShardWriter(
+        task.part.parent, task.number, task.splits
+    ) as writer:  # where what a kill leaves goes in the end
         for _, group in groupby(task.records, key=lambda record: record.audio):
             _read_file(list(group), task, writer)
 
 
-def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None, note: Path) -> tuple[Account, float]:
+def _fill(
+    task: ShardJob, writer: ShardWriter, tick: Callable[[float], None] | None, note: Path
+) -> tuple[Account, float]:
     """All files of ``task`` into ``writer``; returns their account and hours of audio."""
     account, total_hours = Account(), 0.0
     if task.limited:
@@ -145,7 +151,7 @@ def _fill(task: Task, writer: ShardWriter, tick: Callable[[float], None] | None,
     return account, total_hours
 
 
-def _finish(task: Task, writer: ShardWriter, account: Account) -> None:
+def _finish(task: ShardJob, writer: ShardWriter, account: Account) -> None:
     index, lines, about = writer.close()
     rows = BytesIO()
     np.save(rows, index)
@@ -159,7 +165,7 @@ def _finish(task: Task, writer: ShardWriter, account: Account) -> None:
     write_atomic(task.part.with_suffix(".json"), json.dumps(done))
 
 
-def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Account:
+def _read_file(records: list[Record], task: ShardJob, writer: ShardWriter) -> Account:
     """Chunks of all records of one file into ``writer``; a damaged file leaves nothing there but its count."""
     config = task.config
     rate = config.features.sample_rate_hz
@@ -168,8 +174,13 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
     try:
         if records[0].audio in task.crashing:
             raise AudioError("decoder crash", task.crashing[records[0].audio])
-        waiting, active = deque(cutters), list[Cutter]()  # a long file may hold thousands of parts, sorted by start
-        for block in stream_mono(task.root / records[0].audio, rate, max_duration_s=config.max_duration_s):
+        waiting, active = (
+            deque(cutters),
+            list[Cutter](),
+        )  # a long file may hold thousands of parts, sorted by start
+        for block in stream_mono(
+            task.root / records[0].audio, rate, max_duration_s=config.max_duration_s
+        ):
             while waiting and waiting[0].start <= position + len(block):
                 active.append(waiting.popleft())
             for cutter in active:
@@ -194,6 +205,9 @@ def _read_file(records: list[Record], task: Task, writer: ShardWriter) -> Accoun
         account.num_rejected = 1
         account.drop(account.rejects[0]["reason"], 0, files=1)
     else:
-        reasons = ("too short", *sorted(account.dropped, key=lambda name: -account.dropped[name].samples))
+        reasons = (
+            "too short",
+            *sorted(account.dropped, key=lambda name: -account.dropped[name].samples),
+        )
         account.drop(next(reason for reason in reasons if reason in account.dropped), 0, files=1)
     return account

@@ -107,7 +107,12 @@ class Store:
         """
         self.path = Path(path)
         meta = _read_meta(self.path)
-        self.features, self.account, self.plan, self.splits = meta.features, meta.account, meta.plan, meta.splits
+        self.features, self.account, self.plan, self.splits = (
+            meta.features,
+            meta.account,
+            meta.plan,
+            meta.splits,
+        )
         self._dtype, self.width = _DTYPES[meta.dtype], meta.width
         self._shard_bytes = [shard.bytes for shard in meta.shards]
         self._files = {name: meta.files[name] for name in _TABLES}
@@ -116,7 +121,9 @@ class Store:
             self._check_size(name, sums.bytes)
         if _sha256(self.path / "index.npy") != self._files["index.npy"].sha256:
             raise self._damaged("index.npy", "its checksum differs")
-        self._index = self._read_index(mapped=meta.totals.get("chunks") != 0)  # nothing cannot be mapped
+        self._index = self._read_index(
+            mapped=meta.totals.get("chunks") != 0
+        )  # nothing cannot be mapped
         self._maps: dict[str, NDArray[np.uint8]] = {}
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
@@ -131,7 +138,7 @@ class Store:
         return self._index["num_samples"].astype(np.int64)
 
     @cached_property
-    def num_units(self) -> NDArray[np.int64]:
+    def input_lengths(self) -> NDArray[np.int64]:
         """(len,) rows of each chunk's array: samples or frames."""
         return self._index["num_units"].astype(np.int64)
 
@@ -149,13 +156,21 @@ class Store:
             ManifestError: the chunk is damaged; names the store and the chunk.
         """
         row = self._index[i]
-        shape = (int(row["num_units"]),) if self.width is None else (int(row["num_units"]), self.width)
-        size, offset, shard = int(np.prod(shape)) * self._dtype.itemsize, int(row["offset"]), int(row["shard"])
+        shape = (
+            (int(row["num_units"]),) if self.width is None else (int(row["num_units"]), self.width)
+        )
+        size, offset, shard = (
+            int(np.prod(shape)) * self._dtype.itemsize,
+            int(row["offset"]),
+            int(row["shard"]),
+        )
         if shard >= len(self._shard_bytes) or offset + size > self._shard_bytes[shard]:
             raise self._damaged("index.npy", f"the array of chunk {i} lies outside its shard")
         data = np.array(self._map(shard_name(shard))[offset : offset + size])
         if zlib.crc32(data.data) != row["crc32"]:
-            raise self._damaged(shard_name(shard), f"the array of chunk {self._name(i)} fails its checksum")
+            raise self._damaged(
+                shard_name(shard), f"the array of chunk {self._name(i)} fails its checksum"
+            )
         return data.view(self._dtype).reshape(shape)
 
     def checksum(self, i: int) -> int:
@@ -176,7 +191,9 @@ class Store:
         try:
             return Chunk(**json.loads(data))
         except (ValueError, TypeError, RecursionError) as error:
-            raise self._damaged("chunks.jsonl", f"the record of chunk {i} is malformed: {error}") from error
+            raise self._damaged(
+                "chunks.jsonl", f"the record of chunk {i} is malformed: {error}"
+            ) from error
 
     def verify(self) -> None:
         """Read every file and compare it with its SHA-256.
@@ -189,7 +206,9 @@ class Store:
                 raise self._damaged(name, "its checksum differs")
 
     def _damaged(self, name: str, what: str) -> ManifestError:
-        return ManifestError(f"store {self.path} is damaged: {name}: {what}; prepare it anew with --force")
+        return ManifestError(
+            f"store {self.path} is damaged: {name}: {what}; prepare it anew with --force"
+        )
 
     def _name(self, i: int) -> str:
         try:
@@ -218,7 +237,9 @@ class Store:
     def _map(self, name: str) -> NDArray[np.uint8]:
         if name not in self._maps:
             empty = (self.path / name).stat().st_size == 0
-            self._maps[name] = np.zeros(0, np.uint8) if empty else np.memmap(self.path / name, np.uint8, "r")
+            self._maps[name] = (
+                np.zeros(0, np.uint8) if empty else np.memmap(self.path / name, np.uint8, "r")
+            )
         return self._maps[name]
 
 
@@ -232,15 +253,23 @@ def _read_meta(path: Path) -> StoreMeta:
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ManifestError(f"{path} is no finished store: {file.name}: {error.strerror}; run prepare") from error
+        raise ManifestError(
+            f"{path} is no finished store: {file.name}: {error.strerror}; run prepare"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"store {path} is damaged: {file.name}: {error}; prepare it anew with --force") from error
+        raise ManifestError(
+            f"store {path} is damaged: {file.name}: {error}; prepare it anew with --force"
+        ) from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise ManifestError(f"{file} does not describe a store")
     if meta.get("version") != VERSION:
-        raise ManifestError(f"{path} has store format {meta.get('version')!r}, this speechssl reads {VERSION}")
+        raise ManifestError(
+            f"{path} has store format {meta.get('version')!r}, this speechssl reads {VERSION}"
+        )
     if meta.pop("checksum", None) != _checksum(meta):
-        raise ManifestError(f"store {path} is damaged: {file.name}: its checksum differs; prepare it anew with --force")
+        raise ManifestError(
+            f"store {path} is damaged: {file.name}: its checksum differs; prepare it anew with --force"
+        )
     try:
         found = build(StoreMeta, meta)
     except ConfigError as error:

@@ -11,7 +11,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.data.store import _CHUNK_FIELDS, _TABLES, FORMAT, INDEX, VERSION, Chunk, _checksum, _sha256, shard_name
+from speechssl.data.store import (
+    _CHUNK_FIELDS,
+    _TABLES,
+    FORMAT,
+    INDEX,
+    VERSION,
+    Chunk,
+    _checksum,
+    _sha256,
+    shard_name,
+)
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
 
@@ -57,7 +67,14 @@ class ShardWriter:
         """Append one chunk: (S,) int16 or (T, F) float16."""
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         line = jsonl([{name: getattr(chunk, name) for name in _CHUNK_FIELDS}])
-        place = (self._number, self._bytes, len(array), chunk.num_samples, self._splits[chunk.split], zlib.crc32(data))
+        place = (
+            self._number,
+            self._bytes,
+            len(array),
+            chunk.num_samples,
+            self._splits[chunk.split],
+            zlib.crc32(data),
+        )
         self._rows.append((*place, self._line_bytes, len(line), zlib.crc32(line)))
         self._lines.append(line)
         self._file.write(data)
@@ -96,7 +113,11 @@ class TableWriter:
     def __init__(self, folder: Path, num_chunks: int) -> None:
         self._folder = folder
         self._files = {name: (folder / f"{name}.tmp").open("wb") for name in _TABLES}
-        header = {"descr": np.lib.format.dtype_to_descr(INDEX), "fortran_order": False, "shape": (num_chunks,)}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(INDEX),
+            "fortran_order": False,
+            "shape": (num_chunks,),
+        }
         np.lib.format.write_array_header_1_0(self._files["index.npy"], header)
         self._missing, self._line_bytes = num_chunks, 0
 

@@ -21,7 +21,11 @@ def arpa_lines(model: Estimate) -> Iterator[str]:
     for k, order in enumerate(model.orders, 1):
         yield f"\n\\{k}-grams:\n"
         last = [model.words[w] for w in order.word.tolist()]
-        texts = last if k == 1 else [f"{texts[c]} {w}" for c, w in zip(order.context.tolist(), last, strict=True)]
+        texts = (
+            last
+            if k == 1
+            else [f"{texts[c]} {w}" for c, w in zip(order.context.tolist(), last, strict=True)]
+        )
         rows = zip(order.log10_prob.tolist(), texts, order.log10_backoff.tolist(), strict=True)
         if k == len(model.orders):
             yield from (f"{p:.7f}\t{text}\n" for p, text, _ in rows)
@@ -80,7 +84,9 @@ def read_words(lm: Path, listed: Path | None) -> list[str]:
         with opened(listed, "text") as file:
             found = [word for line in file if (word := line.strip()) and word not in SPECIAL]
     elif is_binary(lm):
-        raise ConfigError(f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE")
+        raise ConfigError(
+            f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE"
+        )
     else:
         found = arpa_words(lm)
     if not found:
@@ -120,7 +126,9 @@ class _Arpa:
             # What is a digit or a space to Python's text is not always one to int, and 4,300 digits are too many.
             counts = number.isascii() and number.isdecimal() and len(number) < 19
             if name.split() != ["ngram", str(len(declared) + 1)] or not counts:
-                raise self.wrong(f"{line[:80]!r} where 'ngram {len(declared) + 1}=...' was expected")
+                raise self.wrong(
+                    f"{line[:80]!r} where 'ngram {len(declared) + 1}=...' was expected"
+                )
             declared.append(int(number))
         if not 1 <= len(declared) <= MAX_ORDER:
             raise self.wrong(f"n-grams of {len(declared)} lengths: allowed are 1 to {MAX_ORDER}")
@@ -153,5 +161,7 @@ class _Arpa:
         except ValueError:
             raise self.wrong(f"{line[:80]!r} has no number where one was expected") from None
         if not (prob <= 0 and math.isfinite(backoff)):
-            raise self.wrong(f"{line[:80]!r} has a probability above 1, or a weight that is no number")
+            raise self.wrong(
+                f"{line[:80]!r} has a probability above 1, or a weight that is no number"
+            )
         return tuple(parts[1 : k + 1]), (prob, backoff)

@@ -66,9 +66,13 @@ class BeamSearch:
                 "words: estimate one over its tokens (speechssl lm --tokens-of MODEL)"
             )
         backend = backend or _installed()
-        self._search: Search = (_Flashlight if backend == "flashlight" else PlainSearch)(tokenizer, lm, lexicon, config)
+        self._search: Search = (_Flashlight if backend == "flashlight" else PlainSearch)(
+            tokenizer, lm, lexicon, config
+        )
 
-    def __call__(self, log_probs: Tensor, num_frames: Tensor, nbest: int = 1) -> list[list[Hypothesis]]:
+    def __call__(
+        self, log_probs: Tensor, num_frames: Tensor, nbest: int = 1
+    ) -> list[list[Hypothesis]]:
         """The ``nbest`` best texts of each utterance, best first; of equal texts the first one.
 
         Args:
@@ -85,7 +89,9 @@ class BeamSearch:
                 frames = torch.cat([frames, last])
             best: dict[str, Hypothesis] = {}
             for ids, words, score in self._search(frames.contiguous(), nbest) if count else []:
-                if self.lexicon is not None:  # whole words: the best hypothesis may end in the middle of one
+                if (
+                    self.lexicon is not None
+                ):  # whole words: the best hypothesis may end in the middle of one
                     ids = tuple(i for word in words for i in self.lexicon[word])
                 said = self._trimmed(ids)
                 if min_ctc_frames(said) <= count:
@@ -98,7 +104,9 @@ class BeamSearch:
         """Without what only the search puts there: separators at the ends or in a row, the token of unknown letters."""
         kept: list[int] = []
         for i in ids:
-            if i != self.tokenizer.unk_id and not (i in self._separator and (not kept or kept[-1] == i)):
+            if i != self.tokenizer.unk_id and not (
+                i in self._separator and (not kept or kept[-1] == i)
+            ):
                 kept.append(i)
         return tuple(kept[:-1] if kept and kept[-1] in self._separator else kept)
 
@@ -109,14 +117,20 @@ def _named(lm: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ConfigError(f"{lm} cannot be read as a language model: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"{lm} cannot be read as a language model: {' '.join(str(error).split())}"
+        ) from error
 
 
 class _Flashlight:
     """torchaudio's decoder, on flashlight-text, which has KenLM inside: ARPA files and KenLM's binary ones."""
 
     def __init__(
-        self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
+        self,
+        tokenizer: Tokenizer,
+        lm: Path,
+        lexicon: dict[str, tuple[int, ...]] | None,
+        config: BeamConfig,
     ) -> None:
         from torchaudio.models.decoder import ctc_decoder
 
@@ -126,11 +140,17 @@ class _Flashlight:
         names = texts if lexicon is None else [f"t{i}" for i in range(tokenizer.size)]
         with TemporaryDirectory() as folder:
             path = Path(folder, "list.txt")
-            if lexicon is None:  # the order that the language model's words have; torchaudio would leave it to chance
+            if (
+                lexicon is None
+            ):  # the order that the language model's words have; torchaudio would leave it to chance
                 lines = [f"{name}\n" for name in names]
             else:
-                lines = [f"{word}\t{' '.join(names[i] for i in ids)}\n" for word, ids in lexicon.items()]
-                lines.append(f"{UNKNOWN}\t{names[tokenizer.unk_id]}\n")  # it must be there; nothing spells it
+                lines = [
+                    f"{word}\t{' '.join(names[i] for i in ids)}\n" for word, ids in lexicon.items()
+                ]
+                lines.append(
+                    f"{UNKNOWN}\t{names[tokenizer.unk_id]}\n"
+                )  # it must be there; nothing spells it
             path.write_text("".join(lines), encoding="utf-8")
             with quiet_stderr(), _named(lm):
                 self._decoder = ctc_decoder(
@@ -150,7 +170,9 @@ class _Flashlight:
                     unk_word=UNKNOWN,
                 )
 
-    def __call__(self, log_probs: Tensor, nbest: int) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
+    def __call__(
+        self, log_probs: Tensor, nbest: int
+    ) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
         self._decoder.nbest = nbest
         (found,) = self._decoder(log_probs[None])
         return [(tuple(h.tokens.tolist()), tuple(h.words), h.score) for h in found]
@@ -161,5 +183,7 @@ def _installed() -> Literal["flashlight", "plain"]:
     """The search that there is; told once if it is the slow one."""
     if find_spec("flashlight"):
         return "flashlight"
-    log("flashlight-text is not installed, so Python searches with the language model: many times slower")
+    log(
+        "flashlight-text is not installed, so Python searches with the language model: many times slower"
+    )
     return "plain"

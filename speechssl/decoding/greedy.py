@@ -39,7 +39,9 @@ def greedy(log_probs: Tensor, num_frames: Tensor, blank_id: int = 0) -> list[lis
     return [tokens.tolist() for tokens in per_utterance]
 
 
-def greedy_with_frames(log_probs: Tensor, num_frames: Tensor, blank_id: int = 0) -> list[list[TokenSpan]]:
+def greedy_with_frames(
+    log_probs: Tensor, num_frames: Tensor, blank_id: int = 0
+) -> list[list[TokenSpan]]:
     """As ``greedy``, with the frames and the probability of each token; ``log_probs`` must be normalised.
 
     Args:
@@ -70,7 +72,9 @@ def _best_path(log_probs: Tensor, num_frames: Tensor, blank_id: int) -> tuple[Te
     best = log_probs.detach().argmax(dim=-1).cpu()
     frames = torch.arange(best.shape[1])
     valid = frames < num_frames.cpu()[:, None]
-    assert bool((num_frames.cpu() <= best.shape[1]).all()), "num_frames exceeds the frames of log_probs"
+    assert bool((num_frames.cpu() <= best.shape[1]).all()), (
+        "num_frames exceeds the frames of log_probs"
+    )
     best = best.masked_fill(~valid, blank_id)
     starts = torch.ones_like(best, dtype=torch.bool)
     starts[:, 1:] = best[:, 1:] != best[:, :-1]

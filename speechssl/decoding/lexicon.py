@@ -44,7 +44,10 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
     spelled = spellings(tokenizer, words)
     for problem, found in (
         ("have characters that the recogniser does not", [w for w in words if w not in spelled]),
-        (f"are not as {normaliser} leaves them", [w for w in words if normalise(w, normaliser) != w]),
+        (
+            f"are not as {normaliser} leaves them",
+            [w for w in words if normalise(w, normaliser) != w],
+        ),
     ):
         if len(found) > MAX_LOST * len(words):
             raise ConfigError(
@@ -52,7 +55,9 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
                 f"estimate it from text like the transcripts (speechssl lm --normaliser {normaliser})"
             )
     if len(spelled) < len(words):
-        log(f"{len(words) - len(spelled)} of {len(words)} words have characters that the recogniser does not: left out")
+        log(
+            f"{len(words) - len(spelled)} of {len(words)} words have characters that the recogniser does not: left out"
+        )
     return list(spelled)
 
 
@@ -62,4 +67,6 @@ def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     Without the space, single letters are words too, such as digits.
     """
     names = {token_name(text) for text in tokenizer.texts}
-    return set(words) <= names and all(token_name(tokenizer.texts[i]) in words for i in separator(tokenizer))
+    return set(words) <= names and all(
+        token_name(tokenizer.texts[i]) in words for i in separator(tokenizer)
+    )

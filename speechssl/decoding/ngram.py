@@ -80,7 +80,9 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
     for k in range(2, order + 1):
         ends = np.flatnonzero(place >= k - 1)
         keys = ids[-1][ends - 1] * size + text[ends]
-        _, first, found, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        _, first, found, count = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
         first = ends[first]
         context.append(ids[-1][first - 1])
         suffix.append(ids[-1][first])
@@ -89,13 +91,17 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
         counts.append(count)
         ids.append(np.full(len(text), -1))
         ids[-1][ends] = found.reshape(-1)
-    for k in range(order - 1):  # all but the longest: in how many words' company a n-gram was seen, not how often
+    for k in range(
+        order - 1
+    ):  # all but the longest: in how many words' company a n-gram was seen, not how often
         company = np.bincount(suffix[k + 1], minlength=len(word[k]))
         counts[k] = np.where(begins[k], counts[k], company)
     counts[0][SPECIAL.index(BEGIN)] = 0
     orders: list[Order] = []
     for k in range(order):
-        lower = np.full(1, 1 / (size - 1)) if k == 0 else 10 ** orders[-1].log10_prob  # <s> is never predicted
+        lower = (
+            np.full(1, 1 / (size - 1)) if k == 0 else 10 ** orders[-1].log10_prob
+        )  # <s> is never predicted
         discounts = _discounts(counts[k], k + 1)
         contexts = 1 if k == 0 else len(word[k - 1])
         prob, backoff = _interpolated(counts[k], context[k], suffix[k], lower, discounts, contexts)
@@ -122,7 +128,9 @@ def _text(sentences: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], Ints, In
             place.append(position)
         for word in sentence:
             if word in SPECIAL or word.split() != [word]:
-                raise ConfigError(f"{word!r} cannot be a word of a language model: it is a mark or holds white space")
+                raise ConfigError(
+                    f"{word!r} cannot be a word of a language model: it is a mark or holds white space"
+                )
     if not text:
         raise ConfigError("no sentence to estimate a language model from: the texts are empty")
     return tuple(known), np.frombuffer(text, np.int64), np.frombuffer(place, np.int64)
@@ -141,7 +149,12 @@ def _discounts(counts: Ints, k: int) -> tuple[float, float, float]:
 
 
 def _interpolated(
-    counts: Ints, context: Ints, suffix: Ints, lower: Floats, discounts: Sequence[float], num_contexts: int
+    counts: Ints,
+    context: Ints,
+    suffix: Ints,
+    lower: Floats,
+    discounts: Sequence[float],
+    num_contexts: int,
 ) -> tuple[Floats, Floats]:
     """Probability of each n-gram's last word, and weight of the lower order in each context.
 
@@ -176,7 +189,8 @@ class NgramModel:
         if word not in self.words:
             word = UNKNOWN
         known = tuple(
-            w if (w,) in self._ngrams[0] else UNKNOWN for w in context[max(0, len(context) - self.order + 1) :]
+            w if (w,) in self._ngrams[0] else UNKNOWN
+            for w in context[max(0, len(context) - self.order + 1) :]
         )
         backoff = 0.0
         for start in range(len(known) + 1):
@@ -188,7 +202,9 @@ class NgramModel:
                 backoff += self._ngrams[len(history) - 1].get(history, (0.0, 0.0))[1]
         return backoff - 100.0
 
-    def score(self, sentence: Sequence[str], *, begin: bool = True, end: bool = True) -> list[float]:
+    def score(
+        self, sentence: Sequence[str], *, begin: bool = True, end: bool = True
+    ) -> list[float]:
         """log10 probability of each word, and of the end of the sentence after them."""
         said = [*([BEGIN] if begin else []), *sentence, *([END] if end else [])]
         return [self.log10_prob(said[i], said[:i]) for i in range(int(begin), len(said))]

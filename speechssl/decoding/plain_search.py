@@ -64,10 +64,16 @@ class PlainSearch:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, lm: Path, lexicon: dict[str, tuple[int, ...]] | None, config: BeamConfig
+        self,
+        tokenizer: Tokenizer,
+        lm: Path,
+        lexicon: dict[str, tuple[int, ...]] | None,
+        config: BeamConfig,
     ) -> None:
         if is_binary(lm):
-            raise ConfigError(f"{lm} is a KenLM binary: to read it, pip install flashlight-text; or give an ARPA file")
+            raise ConfigError(
+                f"{lm} is a KenLM binary: to read it, pip install flashlight-text; or give an ARPA file"
+            )
         self._lm: NgramModel = read_arpa(lm)
         self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
         self._separator = (separator(tokenizer) or (tokenizer.unk_id,))[0]
@@ -79,11 +85,19 @@ class PlainSearch:
                 node = node.children.setdefault(i, _Node())
             node.words.append(word)
 
-    def __call__(self, log_probs: Tensor, nbest: int) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
-        beam = _Beam({_State((), id(self._root), self._separator, False): _Kept(0.0, 0.0, self._root, ())})
+    def __call__(
+        self, log_probs: Tensor, nbest: int
+    ) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
+        beam = _Beam(
+            {_State((), id(self._root), self._separator, False): _Kept(0.0, 0.0, self._root, ())}
+        )
         for frame in log_probs:
             best = torch.topk(frame, min(self._config.beam_tokens, len(frame)))
-            beam = self._step(beam, dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)), frame.tolist())
+            beam = self._step(
+                beam,
+                dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+                frame.tolist(),
+            )
         ended = _Beam()
         whole = {s: k for s, k in beam.items() if k.node is self._root} or beam
         for state, kept in whole.items():
@@ -102,20 +116,35 @@ class PlainSearch:
                     continue
                 eaten = kept.plus(value)._replace(ids=(*kept.ids, token))
                 if child.children:
-                    found.add(_State(state.said, id(child), token, False), eaten._replace(node=child))
+                    found.add(
+                        _State(state.said, id(child), token, False), eaten._replace(node=child)
+                    )
                 for word in child.words:
-                    ended = eaten.plus(self._word(word, token, state.said))._replace(node=self._root)
+                    ended = eaten.plus(self._word(word, token, state.said))._replace(
+                        node=self._root
+                    )
                     found.add(_State((*state.said, word), id(self._root), token, False), ended)
             stay = self._separator if at_root and not self._free else state.token
-            if (not state.after_blank and stay in tokens) if self._free else (not state.after_blank or at_root):
+            if (
+                (not state.after_blank and stay in tokens)
+                if self._free
+                else (not state.after_blank or at_root)
+            ):
                 again = self._config.word_score if self._free and stay == self._separator else 0.0
-                found.add(state._replace(token=stay, after_blank=False), kept.plus(frame[stay] + again))
+                found.add(
+                    state._replace(token=stay, after_blank=False), kept.plus(frame[stay] + again)
+                )
             if not self._free or self._blank in tokens:
-                found.add(state._replace(token=self._blank, after_blank=True), kept.plus(frame[self._blank]))
+                found.add(
+                    state._replace(token=self._blank, after_blank=True),
+                    kept.plus(frame[self._blank]),
+                )
         floor = max(kept.score for kept in found.values()) - self._config.beam_threshold
         best = heapq.nlargest(self._config.beam_size, found.items(), key=lambda item: item[1].score)
         return _Beam({state: kept for state, kept in best if kept.score >= floor})
 
     def _word(self, word: str, token: int, said: tuple[str, ...]) -> float:
         score = self._config.lm_weight * self._lm.log10_prob(word, (BEGIN, *said))
-        return score + (self._config.word_score if not self._free or token == self._separator else 0.0)
+        return score + (
+            self._config.word_score if not self._free or token == self._separator else 0.0
+        )

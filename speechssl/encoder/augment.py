@@ -16,7 +16,9 @@ class AugmentConfig(Settings):
     """How far training inputs are changed; nothing by default."""
 
     tempo: float = Field(0.0, ge=0, lt=0.5, description="largest relative change of the tempo")
-    mel_stretch: float = Field(0.0, ge=0, lt=0.5, description="largest relative change of all frequencies, in mel")
+    mel_stretch: float = Field(
+        0.0, ge=0, lt=0.5, description="largest relative change of all frequencies, in mel"
+    )
     mel_masks: int = Field(0, ge=0, description="bands of mel bins hidden in a whole utterance")
     mel_mask_bins: int = Field(15, ge=1, description="width of a band at most")
 
@@ -28,7 +30,7 @@ class AugmentConfig(Settings):
 
 def augment(
     inputs: Tensor,
-    num_units: Tensor,
+    input_lengths: Tensor,
     least_units: Sequence[int],
     config: AugmentConfig,
     rngs: Sequence[np.random.Generator],
@@ -37,7 +39,7 @@ def augment(
 
     Args:
         inputs: (B, U, F) float32.
-        num_units: (B,) int64, valid rows.
+        input_lengths: (B,) int64, valid rows.
         least_units: of each utterance, rows that must be left (a CTC transcript needs its frames).
         rngs: one generator an utterance, so that its changes do not depend on its batch mates.
 
@@ -47,9 +49,15 @@ def augment(
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch as VTLP (Jaitly and
     Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the bin, which the front end makes 0.
     """
-    width, counts = inputs.shape[2], num_units.tolist()
-    assert all(0 < count <= inputs.shape[1] for count in counts), "beyond its rows are those of another utterance"
-    rows, bins, hide = list[Tensor](), list[Tensor](), torch.zeros(len(rngs), width, dtype=torch.bool)
+    width, counts = inputs.shape[2], input_lengths.tolist()
+    assert all(0 < count <= inputs.shape[1] for count in counts), (
+        "beyond its rows are those of another utterance"
+    )
+    rows, bins, hide = (
+        list[Tensor](),
+        list[Tensor](),
+        torch.zeros(len(rngs), width, dtype=torch.bool),
+    )
     for index, (count, least, rng) in enumerate(zip(counts, least_units, rngs, strict=True)):
         if config.tempo:
             length = max(least, round(count / (1 + config.tempo * rng.uniform(-1, 1))))
@@ -66,7 +74,9 @@ def augment(
         changed = _interpolate(changed, pad_sequence(rows, batch_first=True), counts)
         lengths = torch.tensor([len(places) for places in rows])
     if bins:
-        changed = _interpolate(changed.transpose(1, 2), torch.stack(bins), [width] * len(bins)).transpose(1, 2)
+        changed = _interpolate(
+            changed.transpose(1, 2), torch.stack(bins), [width] * len(bins)
+        ).transpose(1, 2)
     if config.mel_masks:
         changed = changed.masked_fill(hide.to(changed.device, non_blocking=True)[:, None], 0.0)
     return zero_padding(changed, lengths), lengths
@@ -77,7 +87,9 @@ def _interpolate(rows: Tensor, places: Tensor, counts: Sequence[int]) -> Tensor:
     last = torch.tensor(counts)[:, None] - 1
     below = torch.minimum(places.long(), (last - 1).clamp_min(0))
     above = torch.minimum(below + 1, last)
-    first = torch.arange(len(rows))[:, None] * rows.shape[1]  # of each utterance, when all rows are one table
+    first = (
+        torch.arange(len(rows))[:, None] * rows.shape[1]
+    )  # of each utterance, when all rows are one table
     # All utterances at once: to copy what is drawn for each by itself has a GPU wait for each.
     drawn = (places - below, (first + below).flatten(), (first + above).flatten())
     share, below, above = (x.to(rows.device, non_blocking=True) for x in drawn)

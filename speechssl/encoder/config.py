@@ -16,28 +16,44 @@ WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *
 class EncoderConfig(Settings):
     """Shape of an encoder. Defaults are wav2vec 2.0 BASE; the presets change them."""
 
-    features: FeatureConfig = Field(FeatureConfig(kind="waveform"), description="what the front end reads")
+    features: FeatureConfig = Field(
+        FeatureConfig(kind="waveform"), description="what the front end reads"
+    )
     conv_layers: tuple[ConvLayerSpec, ...] = Field(
         WAV2VEC2_CONVS, min_length=1, description="(channels, kernel, stride), waveform"
     )
-    conv_norm: Literal["group", "layer"] = Field("group", description="group: after the first layer only (waveform)")
-    conv_bias: bool = Field(False, description="whether the convolutions have a bias, as LARGE's do (waveform)")
-    normalise_input: bool = Field(False, description="zero mean, unit variance per utterance (waveform)")
+    conv_norm: Literal["group", "layer"] = Field(
+        "group", description="group: after the first layer only (waveform)"
+    )
+    conv_bias: bool = Field(
+        False, description="whether the convolutions have a bias, as LARGE's do (waveform)"
+    )
+    normalise_input: bool = Field(
+        False, description="zero mean, unit variance per utterance (waveform)"
+    )
     subsampling: Literal[2, 4] = Field(2, description="mel frames per encoder frame (logmel)")
     channels: int = Field(256, gt=0, description="width of the log-mel front end")
     width: int = Field(768, gt=0, description="width of the context network")
     num_layers: int = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     ffn_width: int = Field(3072, gt=0)
-    norm: Literal["post", "pre"] = Field("post", description="LayerNorm after (BASE) or before (LARGE) each block")
+    norm: Literal["post", "pre"] = Field(
+        "post", description="LayerNorm after (BASE) or before (LARGE) each block"
+    )
     pos_kernel: int = Field(128, ge=1, description="frames that the positional convolution covers")
     pos_groups: int = Field(16, ge=1)
-    conv_kernel: int = Field(0, ge=0, description="odd: frames under a depthwise convolution in each layer; 0 = none")
-    adapter_width: int = Field(0, ge=0, description="of a bottleneck after each layer, MMS has them; 0 = none")
+    conv_kernel: int = Field(
+        0, ge=0, description="odd: frames under a depthwise convolution in each layer; 0 = none"
+    )
+    adapter_width: int = Field(
+        0, ge=0, description="of a bottleneck after each layer, MMS has them; 0 = none"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     activation_dropout: float = Field(0.0, ge=0, lt=1)
-    layer_drop: float = Field(0.05, ge=0, lt=1, description="probability that training skips a layer")
+    layer_drop: float = Field(
+        0.05, ge=0, lt=1, description="probability that training skips a layer"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> "EncoderConfig":
@@ -46,7 +62,9 @@ class EncoderConfig(Settings):
         if self.conv_kernel and self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel {self.conv_kernel} must be odd, or 0 for none")
         if self.adapter_width and self.norm != "pre":
-            raise ValueError(f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only")
+            raise ValueError(
+                f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only"
+            )
         return self
 
     @property
@@ -62,7 +80,9 @@ class EncoderConfig(Settings):
             ConfigError: the front end does not read log-mel.
         """
         if self.features.kind != "logmel":
-            raise ConfigError("a log-mel target needs a log-mel front end: use objective.targets=features, or a preset")
+            raise ConfigError(
+                "a log-mel target needs a log-mel front end: use contrastive.targets=features, or a preset"
+            )
         return self.subsampling * self.features.num_mels
 
     @property
@@ -72,7 +92,7 @@ class EncoderConfig(Settings):
             return tuple((kernel, stride) for _, kernel, stride in self.conv_layers)
         return ((3, 2),) * (1 if self.subsampling == 2 else 2)
 
-    def min_units(self, num_frames: int) -> int:
+    def min_input_length(self, num_frames: int) -> int:
         """Samples or mel frames of the shortest input with ``num_frames`` encoder frames, at least one."""
         for kernel, stride in self.frame_windows[::-1]:
             num_frames = (num_frames - 1) * stride + kernel

@@ -82,18 +82,30 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = Dropout(config.dropout)
         self.activation_dropout = config.activation_dropout
-        self.conv = ConvModule(config.width, config.conv_kernel, config.dropout) if config.conv_kernel else None
+        self.conv = (
+            ConvModule(config.width, config.conv_kernel, config.dropout)
+            if config.conv_kernel
+            else None
+        )
         self.adapter = Adapter(config.width, config.adapter_width) if config.adapter_width else None
 
     def forward(
-        self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None = None
+        self,
+        hidden: Tensor,
+        num_frames: Tensor,
+        attend: Tensor | None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M); the others as in ``attention``."""
-        if self.conv is not None:  # before attention, whose answers may be wanted for some frames only
+        if (
+            self.conv is not None
+        ):  # before attention, whose answers may be wanted for some frames only
             hidden = hidden + self.conv(hidden, attend)
         if self.pre_norm:
             normed = self.attention_norm(hidden)
-            hidden = _pick(hidden, wanted) + self.dropout(self._attention(normed, num_frames, attend, wanted))
+            hidden = _pick(hidden, wanted) + self.dropout(
+                self._attention(normed, num_frames, attend, wanted)
+            )
             hidden = hidden + self.dropout(self._ffn(self.ffn_norm(hidden)))
         else:
             attended = self.dropout(self._attention(hidden, num_frames, attend, wanted))
@@ -101,14 +113,20 @@ class TransformerLayer(nn.Module):
             hidden = self.ffn_norm(hidden + self.dropout(self._ffn(hidden)))
         return hidden if self.adapter is None else self.adapter(hidden)
 
-    def _attention(self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None) -> Tensor:
+    def _attention(
+        self, hidden: Tensor, num_frames: Tensor, attend: Tensor | None, wanted: Tensor | None
+    ) -> Tensor:
         if wanted is None:
             query, key, value = self.qkv(hidden).chunk(3, -1)
         else:
             width = hidden.shape[2]
             query = F.linear(_pick(hidden, wanted), self.qkv.weight[:width], self.qkv.bias[:width])
-            key, value = F.linear(hidden, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, -1)
-        query, key, value = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+            key, value = F.linear(hidden, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(
+                2, -1
+            )
+        query, key, value = (
+            x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )
         p = self.attention_dropout if self.training else 0.0
         out: Tensor = self.attention_out(attention(query, key, value, num_frames, attend, p))
         return out
@@ -120,7 +138,11 @@ class TransformerLayer(nn.Module):
 
 def _pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:
     """(B, T, D) -> the frames ``wanted`` (B, M) int64 of each utterance, (B, M, D); None = all."""
-    return hidden if wanted is None else hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[2]))
+    return (
+        hidden
+        if wanted is None
+        else hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[2]))
+    )
 
 
 class ContextNetwork(nn.Module):
@@ -131,7 +153,9 @@ class ContextNetwork(nn.Module):
         self.pre_norm = config.norm == "pre"
         self.layer_drop = config.layer_drop
         kernel = config.pos_kernel
-        conv = nn.Conv1d(config.width, config.width, kernel, padding=kernel // 2, groups=config.pos_groups)
+        conv = nn.Conv1d(
+            config.width, config.width, kernel, padding=kernel // 2, groups=config.pos_groups
+        )
         nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * config.width)))
         assert conv.bias is not None
         nn.init.zeros_(conv.bias)
@@ -141,7 +165,11 @@ class ContextNetwork(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
 
     def forward(
-        self, hidden: Tensor, num_frames: Tensor, wanted: Tensor | None = None, visible: Visible | None = None
+        self,
+        hidden: Tensor,
+        num_frames: Tensor,
+        wanted: Tensor | None = None,
+        visible: Visible | None = None,
     ) -> Tensor:
         """(B, T, D) and (B,) valid frames -> (B, T, D), or (B, M, D) of the frames ``wanted`` (B, M) alone.
 
@@ -152,7 +180,9 @@ class ContextNetwork(nn.Module):
             valid = valid_mask(num_frames, hidden.shape[1], hidden.device)
             hidden, attend = hidden * valid[..., None], valid[:, None, None]
         assert self.pos_conv.bias is not None
-        positions = grouped_conv(hidden, self.pos_conv.weight, self.pos_conv.bias, self.pos_conv.groups)
+        positions = grouped_conv(
+            hidden, self.pos_conv.weight, self.pos_conv.bias, self.pos_conv.groups
+        )
         hidden = hidden + F.gelu(positions)
         if visible is not None:
             hidden, num_frames = _pick(hidden, visible.frames), visible.num_frames

@@ -28,7 +28,7 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """Front end, LayerNorm, projection, mask vector and context network.
 
-    Inputs everywhere: ``inputs`` (B, S) float32 samples or (B, U, F) float32 log-mel, ``num_units`` (B,) int64 valid
+    Inputs everywhere: ``inputs`` (B, S) float32 samples or (B, U, F) float32 log-mel, ``input_lengths`` (B,) int64 valid
     samples or mel frames, on the host. Whatever stands in the padding changes no valid output.
 
     Source: wav2vec 2.0, section 2; BASE and LARGE as released.
@@ -40,35 +40,42 @@ class Encoder(nn.Module):
         self.front_end: nn.Module
         if config.features.kind == "waveform":
             grouped = config.conv_norm == "group"
-            self.front_end = WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)
+            self.front_end = WaveformFrontEnd(
+                config.conv_layers, grouped, config.conv_bias, config.normalise_input
+            )
         else:
-            self.front_end = LogMelFrontEnd(config.features.num_mels, config.channels, config.frame_windows)
+            self.front_end = LogMelFrontEnd(
+                config.features.num_mels, config.channels, config.frame_windows
+            )
         self.norm = nn.LayerNorm(config.front_width)
         self.projection = nn.Linear(config.front_width, config.width)
         self.dropout = Dropout(config.dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
         self.context = ContextNetwork(config)
-        for module in [self.projection, *(m for m in self.context.modules() if isinstance(m, nn.Linear))]:
+        for module in [
+            self.projection,
+            *(m for m in self.context.modules() if isinstance(m, nn.Linear)),
+        ]:
             nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
-    def num_frames(self, num_units: Tensor) -> Tensor:
+    def num_frames(self, input_lengths: Tensor) -> Tensor:
         """(B,) valid samples or mel frames -> (B,) valid encoder frames; exact for any front end."""
         for kernel, stride in self.config.frame_windows:
-            num_units = after_window(num_units, kernel, stride)
-        return num_units
+            input_lengths = after_window(input_lengths, kernel, stride)
+        return input_lengths
 
-    def extract(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:
+    def extract(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Front-end frames (B, T, C), before any normalisation of theirs."""
-        inputs = zero_padding(inputs, num_units)
-        frames: Tensor = self.front_end(inputs, num_units)
-        return EncoderOutput(frames, self.num_frames(num_units))
+        inputs = zero_padding(inputs, input_lengths)
+        frames: Tensor = self.front_end(inputs, input_lengths)
+        return EncoderOutput(frames, self.num_frames(input_lengths))
 
-    def stacked_log_mel(self, inputs: Tensor, num_units: Tensor, num_frames: int) -> Tensor:
+    def stacked_log_mel(self, inputs: Tensor, input_lengths: Tensor, num_frames: int) -> Tensor:
         """(B, U, F) log-mel -> (B, T, subsampling x F): the normalised rows in the middle of each frame's window."""
         subsampling = self.config.subsampling
-        inputs = zero_padding(inputs, num_units)
-        rows = normalise_valid(inputs, num_units, 1e-5)[:, 1 : 1 + subsampling * num_frames]
+        inputs = zero_padding(inputs, input_lengths)
+        rows = normalise_valid(inputs, input_lengths, 1e-5)[:, 1 : 1 + subsampling * num_frames]
         return rows.reshape(rows.shape[0], num_frames, -1)
 
     def contextualise(
@@ -95,27 +102,34 @@ class Encoder(nn.Module):
         """
         projected: Tensor = self.dropout(self.projection(normed))
         if mask is not None:
-            projected = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
+            projected = torch.where(
+                mask[..., None], self.mask_embedding.to(projected.dtype), projected
+            )
         if channel_mask is not None:
             projected = projected.masked_fill(channel_mask[:, None], 0.0)
         hidden: Tensor = self.context(projected, num_frames, wanted, visible)
         return hidden
 
-    def forward(self, inputs: Tensor, num_units: Tensor) -> EncoderOutput:
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Unmasked context, (B, T, D) with (B,) valid frames."""
-        frames, num_frames = self.extract(inputs, num_units)
+        frames, num_frames = self.extract(inputs, input_lengths)
         return EncoderOutput(self.contextualise(self.norm(frames), num_frames), num_frames)
 
 
 @torch.no_grad()  # not inference mode: probes learn from what comes out
-def layer_outputs(encoder: Encoder, inputs: Tensor, num_units: Tensor) -> tuple[list[Tensor], Tensor]:
+def layer_outputs(
+    encoder: Encoder, inputs: Tensor, input_lengths: Tensor
+) -> tuple[list[Tensor], Tensor]:
     """(B, T, D) of the projected front end and of each Transformer layer, nothing dropped, and (B,) valid frames."""
     kept: list[Tensor] = []
     modules = [encoder.projection, *encoder.context.layers]
-    hooks = [m.register_forward_hook(lambda _module, _inputs, output: kept.append(output)) for m in modules]
+    hooks = [
+        m.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        for m in modules
+    ]
     training = encoder.training
     try:
-        _, num_frames = encoder.eval()(inputs, num_units)
+        _, num_frames = encoder.eval()(inputs, input_lengths)
     finally:
         encoder.train(training)
         for hook in hooks:
@@ -135,7 +149,9 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
     folder = model_folder(Path(path))
     tensors, record = load_folder(folder)
     if record.get("kind") not in ("encoder", "pretraining", "ctc"):
-        raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model with an encoder")
+        raise CheckpointError(
+            f"{folder} holds a {record.get('kind')!r}, not a model with an encoder"
+        )
     encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
     own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
     load_into(encoder, own, str(folder))

@@ -12,7 +12,9 @@ from speechssl.encoder.kernels import on_cpu
 from speechssl.encoder.padding import after_window, normalise_valid, valid_mask
 
 Windows = tuple[tuple[int, int], tuple[int, int]]
-BLOCK_VALUES = 1 << 20  # activations between two passes over them: 4 MB of float32 stay in the cache
+BLOCK_VALUES = (
+    1 << 20
+)  # activations between two passes over them: 4 MB of float32 stay in the cache
 
 
 class ValidGroupNorm(nn.Module):
@@ -75,7 +77,11 @@ class WaveformFrontEnd(nn.Module):
     """
 
     def __init__(
-        self, conv_layers: Sequence[tuple[int, int, int]], grouped: bool, conv_bias: bool, normalise_input: bool
+        self,
+        conv_layers: Sequence[tuple[int, int, int]],
+        grouped: bool,
+        conv_bias: bool,
+        normalise_input: bool,
     ) -> None:
         super().__init__()
         self.normalise_input = normalise_input
@@ -85,21 +91,27 @@ class WaveformFrontEnd(nn.Module):
             for below, (channels, kernel, stride) in zip(widths, conv_layers, strict=False)
         )
         self.group_norm = ValidGroupNorm(widths[1]) if grouped else None
-        self.layer_norms = nn.ModuleList([] if grouped else [nn.LayerNorm(channels) for channels in widths[1:]])
+        self.layer_norms = nn.ModuleList(
+            [] if grouped else [nn.LayerNorm(channels) for channels in widths[1:]]
+        )
         self.windows = [(kernel, stride) for _, kernel, stride in conv_layers]
         for conv in self.convs:
             assert isinstance(conv, nn.Conv1d)
             nn.init.kaiming_normal_(conv.weight)
 
-    def forward(self, inputs: Tensor, num_units: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, S) samples, zeros behind the valid ones, and (B,) valid samples -> (B, T, C)."""
         if self.normalise_input:
-            inputs = normalise_valid(inputs[..., None], num_units, 1e-7)[..., 0]
-        return self._blockwise(inputs, num_units) if on_cpu(inputs) else self._plain(inputs, num_units)
+            inputs = normalise_valid(inputs[..., None], input_lengths, 1e-7)[..., 0]
+        return (
+            self._blockwise(inputs, input_lengths)
+            if on_cpu(inputs)
+            else self._plain(inputs, input_lengths)
+        )
 
-    def _plain(self, inputs: Tensor, num_units: Tensor) -> Tensor:
+    def _plain(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         frames: Tensor = inputs[:, None]
-        num_valid = num_units
+        num_valid = input_lengths
         for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
             frames, num_valid = conv(frames), after_window(num_valid, *window)
             if self.group_norm is not None:
@@ -111,15 +123,23 @@ class WaveformFrontEnd(nn.Module):
 
     def _blockwise(self, samples: Tensor, num_samples: Tensor) -> Tensor:
         """Equal to ``_plain``: frames last, each activation computed in blocks, where the next convolution reads it."""
-        stored, below, num_valid = samples, self.windows[0], after_window(num_samples, *self.windows[0])
+        stored, below, num_valid = (
+            samples,
+            self.windows[0],
+            after_window(num_samples, *self.windows[0]),
+        )
         parameters = self._of_samples(samples, num_valid)
         for index, conv in enumerate(self.convs):
             assert isinstance(conv, nn.Conv1d)
             if index:
                 num_valid = after_window(num_valid, *self.windows[index])
-                weight = conv.weight.permute(2, 1, 0).flatten(0, 1)  # rows of K neighbouring frames: (K C, C')
+                weight = conv.weight.permute(2, 1, 0).flatten(
+                    0, 1
+                )  # rows of K neighbouring frames: (K C, C')
                 windows = (below, self.windows[index])
-                stored = _ActivatedConv.apply(stored, weight, conv.bias, windows, num_valid.tolist(), *parameters)
+                stored = _ActivatedConv.apply(
+                    stored, weight, conv.bias, windows, num_valid.tolist(), *parameters
+                )
                 below, parameters = (1, 1), ()
             if self.group_norm is None:
                 affine = self.layer_norms[index].parameters()
@@ -148,7 +168,9 @@ def _activate(stored: Tensor, window: tuple[int, int], parameters: Sequence[Tens
     if stored.dim() == 1:
         weight, bias, *parameters = parameters
         windows = F.pad(stored.unfold(0, *window), (0, 1), value=1.0)
-        stored = windows @ torch.cat([weight, bias[None]])  # the bias as a row: another pass would cost as much again
+        stored = windows @ torch.cat(
+            [weight, bias[None]]
+        )  # the bias as a row: another pass would cost as much again
     if parameters:
         weight, bias = parameters
         stored = F.layer_norm(stored, stored.shape[1:], weight, bias)
@@ -186,7 +208,9 @@ class _ActivatedConv(Function):
         """
         ctx.save_for_backward(stored, weight, *parameters)
         ctx.windows, ctx.counts = windows, counts
-        length = int(after_window(after_window(torch.tensor(stored.shape[1]), *windows[0]), *windows[1]))
+        length = int(
+            after_window(after_window(torch.tensor(stored.shape[1]), *windows[0]), *windows[1])
+        )
         if length < 1:
             raise RuntimeError("the inputs are too short for one frame")
         out = stored.new_empty(len(counts), length, weight.shape[1])
@@ -208,9 +232,14 @@ class _ActivatedConv(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         stored, weight, *parameters = ctx.saved_tensors
         ((below, hop), (kernel, stride)), learns = ctx.windows, ctx.needs_input_grad[0]
-        shared = max(0, (kernel - stride - 1) * hop + below)  # stored values that a block shares with the one before
+        shared = max(
+            0, (kernel - stride - 1) * hop + below
+        )  # stored values that a block shares with the one before
         to_stored = torch.zeros_like(stored) if learns else None
-        to_weight, to_parameters = torch.zeros_like(weight), [torch.zeros_like(p) for p in parameters]
+        to_weight, to_parameters = (
+            torch.zeros_like(weight),
+            [torch.zeros_like(p) for p in parameters],
+        )
         to_bias = weight.new_zeros(weight.shape[1]) if ctx.needs_input_grad[2] else None
         for row, span, read in _blocks(ctx.windows, ctx.counts, len(weight)):
             own = [
@@ -240,7 +269,9 @@ class _ActivatedConv(Function):
         return to_stored, to_weight, to_bias, None, None, *to_parameters
 
 
-def _blocks(windows: Windows, counts: Sequence[int], values: int) -> Iterator[tuple[int, slice, slice]]:
+def _blocks(
+    windows: Windows, counts: Sequence[int], values: int
+) -> Iterator[tuple[int, slice, slice]]:
     """Output frames of each utterance in blocks: (row, output frames, what is stored of their activations).
 
     Args:
@@ -264,7 +295,10 @@ def _parts(frames: Tensor, window: tuple[int, int], count: int) -> Iterator[tupl
     for tap in range(0, kernel, stride):
         taps = slice(tap * channels, min(tap + stride, kernel) * channels)
         shape = (count, taps.stop - taps.start)
-        yield taps, frames.as_strided(shape, (stride * channels, 1), frames.storage_offset() + taps.start)
+        yield (
+            taps,
+            frames.as_strided(shape, (stride * channels, 1), frames.storage_offset() + taps.start),
+        )
 
 
 class LogMelFrontEnd(nn.Module):
@@ -278,12 +312,13 @@ class LogMelFrontEnd(nn.Module):
         self.windows = windows
         widths = [num_mels] + [channels] * len(windows)
         self.convs = nn.ModuleList(
-            nn.Linear(kernel * below, channels) for below, (kernel, _) in zip(widths, windows, strict=False)
+            nn.Linear(kernel * below, channels)
+            for below, (kernel, _) in zip(widths, windows, strict=False)
         )
 
-    def forward(self, inputs: Tensor, num_units: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C)."""
-        frames = normalise_valid(inputs, num_units, 1e-5)
+        frames = normalise_valid(inputs, input_lengths, 1e-5)
         for conv, (kernel, stride) in zip(self.convs, self.windows, strict=True):
             windows = frames.unfold(1, kernel, stride).transpose(2, 3).flatten(2)
             frames = F.gelu(conv(windows))

@@ -52,7 +52,11 @@ def _keep(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
     dropped = round(p * 65536)
     count = torch.Size(shape).numel()
     # All 64 bits of each draw: torch's default range leaves the top one 0, which would be a sign bit here.
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    bits = (
+        torch.empty(-(-count // 4), dtype=torch.int64)
+        .random_(-(2**63), None)
+        .view(torch.int16)[:count]
+    )
     return bits.ge_(dropped - 32768).to(torch.uint8).view(shape), 65536 / (65536 - dropped)
 
 
@@ -89,7 +93,9 @@ def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor, p: float) -> Tenso
 
 class _GeluLinear(Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float
+    ) -> Tensor:
         ctx.save_for_backward(inputs, weight, keep)
         ctx.scale = scale
         return F.linear(_GeluLinear.activation(inputs, keep, scale), weight, bias)
@@ -118,7 +124,9 @@ class _GeluLinear(Function):
 WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, attend: Tensor | None, p: float) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, attend: Tensor | None, p: float
+) -> Tensor:
     """Scaled dot-product attention over the valid frames of each utterance.
 
     Args:
@@ -147,7 +155,9 @@ class _DroppedAttention(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, counts: list[int], p: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, counts: list[int], p: float
+    ) -> Tensor:
         batch, heads, length, width = query.shape
         out = query.new_zeros(batch, length, heads, width)
         ctx.counts, ctx.scale, keeps = counts, 1.0, []
@@ -205,10 +215,14 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
     if not on_cpu(inputs):
         full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
         return full[..., :length].transpose(1, 2)
-    if not torch.is_grad_enabled():  # and checkpoint imports the compiler of torch, a second and a half at each start
+    if (
+        not torch.is_grad_enabled()
+    ):  # and checkpoint imports the compiler of torch, a second and a half at each start
         return _through_fft(inputs, weight, groups) + bias
     # Spectra are larger than what they are made of: made again in the backward pass, not kept.
-    convolved: Tensor = checkpoint(_through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False)
+    convolved: Tensor = checkpoint(
+        _through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False
+    )
     return convolved + bias
 
 
@@ -231,9 +245,15 @@ def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
     size, hop = 3 * kernel, 2 * kernel + 1
     blocks = -(-length // hop)
     padded = F.pad(inputs, (0, 0, kernel // 2, blocks * hop + kernel - 1 - length - kernel // 2))
-    spectrum = torch.fft.rfft(padded.unfold(1, size, hop), dim=-1).view(batch * blocks, groups, width // groups, -1)
+    spectrum = torch.fft.rfft(padded.unfold(1, size, hop), dim=-1).view(
+        batch * blocks, groups, width // groups, -1
+    )
     # A convolution layer correlates, hence the conjugate; (F, G, B, in) x (F, G, in, out) is all there is to do.
-    filters = torch.fft.rfft(weight, size, dim=2).conj().view(groups, width // groups, width // groups, -1)
+    filters = (
+        torch.fft.rfft(weight, size, dim=2)
+        .conj()
+        .view(groups, width // groups, width // groups, -1)
+    )
     product = torch.matmul(spectrum.permute(3, 1, 0, 2), filters.permute(3, 0, 2, 1))
     found: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), size, dim=-1)[..., :hop]
     frames = found.reshape(batch, blocks, width, hop).transpose(2, 3).reshape(batch, -1, width)

@@ -15,7 +15,9 @@ def valid_mask(num_valid: Tensor, length: int, device: torch.device | None = Non
 
 def after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
     """(B,) int64 -> how many windows lie wholly inside so many units."""
-    windows: Tensor = (length - kernel) // stride + 1  # not torch.div, which an ONNX graph would do in float32
+    windows: Tensor = (
+        length - kernel
+    ) // stride + 1  # not torch.div, which an ONNX graph would do in float32
     return windows.clamp_min(0)
 
 

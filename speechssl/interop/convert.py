@@ -24,12 +24,21 @@ from speechssl.interop.torchaudio import read_torchaudio, write_torchaudio
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
-from speechssl.storage.checkpoint import load_folder, load_into, load_record, model_folder, save_folder
+from speechssl.storage.checkpoint import (
+    load_folder,
+    load_into,
+    load_record,
+    model_folder,
+    save_folder,
+)
 from speechssl.text.tokenizers import VocabularyTokenizer
+from speechssl.training.setting_names import with_current_names
 
 TOLERANCE = 1e-4
-NORMALISER = "basic-1"  # for scores: the vocabulary of an imported recogniser says nothing of punctuation
-Target = Literal["hf", "torchaudio", "onnx"]
+NORMALISER = (
+    "basic-1"  # for scores: the vocabulary of an imported recogniser says nothing of punctuation
+)
+ExportFormat = Literal["hf", "torchaudio", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,20 @@ def import_model(source: str | Path, out: str | Path, language: str | None = Non
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         # Files of others hold anything at any place: what no check above has named is damage, not our mistake.
         what = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{source} is damaged, or no wav2vec 2.0 that can be imported ({what})") from error
+        raise CheckpointError(
+            f"{source} is damaged, or no wav2vec 2.0 that can be imported ({what})"
+        ) from error
     if not found <= TOLERANCE:
-        raise CheckpointError(f"{source} is refused: our outputs and its own differ by {found:.1e}, above {TOLERANCE}")
+        raise CheckpointError(
+            f"{source} is refused: our outputs and its own differ by {found:.1e}, above {TOLERANCE}"
+        )
     about = record["about"] | {"imported": {"from": source.resolve().name, "difference": found}}
     files = model.tokenizer.files() if isinstance(model, CtcModel) else {}
     save_folder(out, foreign.tensors, record | {"about": about}, files)
     return Conversion(record["kind"], found)
 
 
-def export_model(source: str | Path, out: str | Path, to: Target) -> Conversion:
+def export_model(source: str | Path, out: str | Path, to: ExportFormat) -> Conversion:
     """A model folder or finished run for another library, as a new folder ``out``.
 
     Raises:
@@ -88,7 +101,9 @@ def export_model(source: str | Path, out: str | Path, to: Target) -> Conversion:
     model = load_model(folder)
     if to == "onnx":
         if not isinstance(model, CtcModel):
-            raise ConfigError(f"{source} is no recogniser: export --to onnx takes a fine-tuned model")
+            raise ConfigError(
+                f"{source} is no recogniser: export --to onnx takes a fine-tuned model"
+            )
         return Conversion("ctc", export_onnx(model, out))
     partial = out.parent / f".{out.name}.partial"
     if partial.exists():
@@ -98,7 +113,9 @@ def export_model(source: str | Path, out: str | Path, to: Target) -> Conversion:
         run = (write_huggingface if to == "hf" else write_torchaudio)(model, partial)
         found = difference(model, run)
         if not found <= TOLERANCE:
-            raise CheckpointError(f"{out} is not written: the exported model differs by {found:.1e}, above {TOLERANCE}")
+            raise CheckpointError(
+                f"{out} is not written: the exported model differs by {found:.1e}, above {TOLERANCE}"
+            )
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -117,7 +134,9 @@ def load_model(folder: Path) -> Encoder | Contrastive | CtcModel:
     if record.get("kind") not in ("pretraining", "encoder"):
         raise CheckpointError(f"{folder} holds a {record.get('kind')!r}, not a model")
     about = record.get("about", {})
-    if about.get("task", "contrastive") != "contrastive" or about.get("decoder", {}).get("num_layers"):
+    if about.get("task", "contrastive") != "contrastive" or about.get("decoder", {}).get(
+        "num_layers"
+    ):
         return load_encoder(folder).eval()  # no other library has the rest
     tensors, _ = load_folder(folder)
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
@@ -141,11 +160,17 @@ def outputs(model: Encoder | Contrastive | CtcModel, samples: Tensor) -> tuple[T
         return (model.head(context),)
     if isinstance(model, Contrastive):
         vectors = model.quantizer.codebook.transpose(0, 1).flatten(1)
-        return model.context_projection(context), model.quantizer.logits(normed[0]), model.target_projection(vectors)
+        return (
+            model.context_projection(context),
+            model.quantizer.logits(normed[0]),
+            model.target_projection(vectors),
+        )
     return (context,)
 
 
-def difference(model: Encoder | Contrastive | CtcModel, run: Callable[[Tensor], tuple[Tensor, ...]]) -> float:
+def difference(
+    model: Encoder | Contrastive | CtcModel, run: Callable[[Tensor], tuple[Tensor, ...]]
+) -> float:
     """Largest difference between ``outputs`` of ours and ``run`` of the other over the trial audio.
 
     Absolute, or relative to the largest value of a channel (a column) where that is above 1. NaN where shapes differ
@@ -154,7 +179,9 @@ def difference(model: Encoder | Contrastive | CtcModel, run: Callable[[Tensor], 
     worst = 0.0
     for samples in _trial_audio((model if isinstance(model, Encoder) else model.encoder).config):
         for ours, theirs in zip(outputs(model, samples), run(samples), strict=True):
-            if ours.shape != theirs.shape or not (ours.isfinite().all() and theirs.isfinite().all()):
+            if ours.shape != theirs.shape or not (
+                ours.isfinite().all() and theirs.isfinite().all()
+            ):
                 return float("nan")
             apart = (ours - theirs).abs() / theirs.abs().amax(0).clamp_min(1.0)
             worst = max(worst, float(apart.max()))
@@ -167,8 +194,12 @@ def _trial_audio(config: EncoderConfig) -> list[Tensor]:
     found = []
     for seconds in (0.1, 0.83, 2.4):
         time = np.arange(round(seconds * rate)) / rate
-        tones = sum(np.sin(2 * np.pi * rng.uniform(100, 1500) * time * (1 + 0.2 * time)) for _ in range(4))
-        wave = 0.05 * tones * (1 + np.sin(2 * np.pi * 3 * time)) + 0.01 * rng.standard_normal(len(time))
+        tones = sum(
+            np.sin(2 * np.pi * rng.uniform(100, 1500) * time * (1 + 0.2 * time)) for _ in range(4)
+        )
+        wave = 0.05 * tones * (1 + np.sin(2 * np.pi * 3 * time)) + 0.01 * rng.standard_normal(
+            len(time)
+        )
         found.append(torch.from_numpy(wave.astype(np.float32)))
     return found
 
@@ -181,7 +212,11 @@ def _read(source: Path, language: str | None) -> Foreign:
         return read_huggingface(source, language)
     if language is not None:
         raise ConfigError("--language is for MMS models in Hugging Face folders")
-    if source.is_file() and source.suffix != ".safetensors" and is_fairseq(loaded := load_fairseq(source)):
+    if (
+        source.is_file()
+        and source.suffix != ".safetensors"
+        and is_fairseq(loaded := load_fairseq(source))
+    ):
         return read_fairseq(source, loaded)
     if source.is_file() or "extractor_mode" in settings:
         return read_torchaudio(source)
@@ -207,14 +242,25 @@ def _ours(foreign: Foreign) -> tuple[Encoder | Contrastive | CtcModel, Table]:
 
 def _fill(model: torch.nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> None:
     """Load a model folder's tensors, in which an encoder has its name before its own names."""
-    load_into(torch.nn.ModuleDict({"encoder": model}) if isinstance(model, Encoder) else model, tensors, str(origin))
+    load_into(
+        torch.nn.ModuleDict({"encoder": model}) if isinstance(model, Encoder) else model,
+        tensors,
+        str(origin),
+    )
 
 
 def _objective(encoder: Encoder, settings: Table) -> Contrastive:
     quantizer = build(QuantizerConfig, settings["quantizer"])
-    return Contrastive(encoder, build(ContrastiveConfig, settings["objective"]), quantizer, MaskConfig())
+    return Contrastive(
+        encoder,
+        build(ContrastiveConfig, with_current_names(settings)["contrastive"]),
+        quantizer,
+        MaskConfig(),
+    )
 
 
 def _require_new(out: Path) -> None:
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out} is there already and stays as it is: give another folder, or remove it")
+        raise ConfigError(
+            f"{out} is there already and stays as it is: give another folder, or remove it"
+        )

@@ -48,7 +48,11 @@ def load_fairseq(path: Path) -> Any:
 
 def is_fairseq(loaded: object) -> bool:
     """Whether the content of a torch file is a fairseq checkpoint."""
-    return isinstance(loaded, dict) and isinstance(loaded.get("model"), dict) and not {"args", "cfg"}.isdisjoint(loaded)
+    return (
+        isinstance(loaded, dict)
+        and isinstance(loaded.get("model"), dict)
+        and not {"args", "cfg"}.isdisjoint(loaded)
+    )
 
 
 def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
@@ -69,15 +73,23 @@ def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
 
     settings = _settings(path, loaded)
     config = _encoder_config(path, settings)
-    theirs = {str(n).removeprefix("w2v_encoder."): t for n, t in loaded["model"].items() if isinstance(t, Tensor)}
+    theirs = {
+        str(n).removeprefix("w2v_encoder."): t
+        for n, t in loaded["model"].items()
+        if isinstance(t, Tensor)
+    }
     tensors = {name.removeprefix("w2v_model."): tensor for name, tensor in theirs.items()}
     objective = "quantizer.vars" in tensors
     groups = int(settings.get("latent_groups", 2))
     ours = from_dialect(tensors, config, "fairseq", groups if objective else 0)
     arguments, converted = _torchaudio_settings(settings), _convert_state_dict(tensors)
     if objective:
-        tables = _objective(settings, ours["quantizer.codebook"], len(ours["target_projection.bias"]))
-        return Foreign(config, ours, _objective_peer(arguments, converted, tensors, groups), settings=tables)
+        tables = _objective(
+            settings, ours["quantizer.codebook"], len(ours["target_projection.bias"])
+        )
+        return Foreign(
+            config, ours, _objective_peer(arguments, converted, tensors, groups), settings=tables
+        )
     if "head.weight" not in ours:
         return Foreign(config, ours, peer(arguments, converted))
     names = _dictionary(path.parent / DICTIONARY)
@@ -112,7 +124,9 @@ def _table(value: object) -> Table:
 def _encoder_config(path: Path, settings: Table) -> EncoderConfig:
     for name, only in _FIXED.items():
         if (given := settings.get(name, only)) != only:
-            raise CheckpointError(f"{path} has {name} = {given!r}, and only {only!r} can be imported")
+            raise CheckpointError(
+                f"{path} has {name} = {given!r}, and only {only!r} can be imported"
+            )
     get = settings.get
     table = {
         "features": {"kind": "waveform"},
@@ -145,7 +159,9 @@ def conv_layers(text: str) -> list[tuple[int, ...]]:
     def value(node: ast.expr) -> Any:
         found = part(node)
         if isinstance(found, list) and len(found) > MAX_CONVS:
-            raise CheckpointError(f"conv_feature_layers {text[:80]!r} has more than {MAX_CONVS} convolutions")
+            raise CheckpointError(
+                f"conv_feature_layers {text[:80]!r} has more than {MAX_CONVS} convolutions"
+            )
         return found
 
     def part(node: ast.expr) -> Any:
@@ -166,14 +182,18 @@ def conv_layers(text: str) -> list[tuple[int, ...]]:
                 and right <= MAX_CONVS
             ):
                 return left * right
-        raise CheckpointError(f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)")
+        raise CheckpointError(
+            f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)"
+        )
 
     try:
         parsed = value(ast.parse(text, mode="eval").body)
     except (SyntaxError, RecursionError, TypeError) as error:
         raise CheckpointError(f"conv_feature_layers {text!r} cannot be read: {error}") from error
     if not isinstance(parsed, list):
-        raise CheckpointError(f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)")
+        raise CheckpointError(
+            f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)"
+        )
     return parsed
 
 
@@ -181,7 +201,7 @@ def _objective(settings: Table, codebook: Tensor, width: int) -> Table:
     get, (groups, codes, entry_width) = settings.get, codebook.shape
     return {
         "quantizer": {"num_codebooks": groups, "num_codes": codes, "width": groups * entry_width},
-        "objective": {
+        "contrastive": {
             "num_negatives": get("num_negatives", 100),
             "logit_temp": get("logit_temp", 0.1),
             "width": width,
@@ -198,8 +218,12 @@ def _torchaudio_settings(settings: Table) -> Table:
     """
     get = settings.get
     return {
-        "extractor_mode": {"default": "group_norm"}.get(name := get("extractor_mode", "default"), name),
-        "extractor_conv_layer_config": conv_layers(get("conv_feature_layers", repr(list(WAV2VEC2_CONVS)))),
+        "extractor_mode": {"default": "group_norm"}.get(
+            name := get("extractor_mode", "default"), name
+        ),
+        "extractor_conv_layer_config": conv_layers(
+            get("conv_feature_layers", repr(list(WAV2VEC2_CONVS)))
+        ),
         "extractor_conv_bias": get("conv_bias", False),
         "encoder_embed_dim": get("encoder_embed_dim", 768),
         "encoder_projection_dropout": 0.0,
@@ -233,9 +257,15 @@ def _objective_peer(
     def run(samples: Tensor) -> tuple[Tensor, ...]:
         inputs = their_input(samples, settings)
         context, frames = model()(inputs)[0][0], model().feature_extractor(inputs, None)[0][0]
-        normed = F.layer_norm(frames, frames.shape[-1:], own["layer_norm.weight"], own["layer_norm.bias"])
+        normed = F.layer_norm(
+            frames, frames.shape[-1:], own["layer_norm.weight"], own["layer_norm.bias"]
+        )
         vectors = torch.cat(own["quantizer.vars"][0].chunk(groups), dim=1)
-        return linear(context, "final_proj"), linear(normed, "quantizer.weight_proj"), linear(vectors, "project_q")
+        return (
+            linear(context, "final_proj"),
+            linear(normed, "quantizer.weight_proj"),
+            linear(vectors, "project_q"),
+        )
 
     return run
 

@@ -10,7 +10,9 @@ from speechssl.config import Table
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import CheckpointError
 
-NEVER = -1e4  # logit of a token that another library's head does not have: its probability is 0 in float32
+NEVER = (
+    -1e4
+)  # logit of a token that another library's head does not have: its probability is 0 in float32
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Foreign:
     tokens: tuple[str, ...] = ()
     """of a recogniser: texts by id, the blank and the unknown token first"""
     settings: Table | None = None
-    """of an objective: tables ``quantizer`` and ``objective``"""
+    """of an objective: tables ``quantizer`` and ``contrastive``"""
 
 
-def our_token_order(names: Sequence[str], blank: int, unknown: int) -> tuple[tuple[str, ...], list[int]]:
+def our_token_order(
+    names: Sequence[str], blank: int, unknown: int
+) -> tuple[tuple[str, ...], list[int]]:
     """Tokens with the blank at 0 and the unknown token at 1, the others in their order.
 
     Args:
@@ -42,7 +46,9 @@ def our_token_order(names: Sequence[str], blank: int, unknown: int) -> tuple[tup
         CheckpointError: there is no row for the blank.
     """
     if blank < 0:
-        raise CheckpointError("the vocabulary has no id within the CTC head for its padding token, which is the blank")
+        raise CheckpointError(
+            "the vocabulary has no id within the CTC head for its padding token, which is the blank"
+        )
     rows = [blank, unknown, *(row for row in range(len(names)) if row not in (blank, unknown))]
     return tuple(names[row] if row >= 0 else "<unk>" for row in rows), rows
 
@@ -56,4 +62,8 @@ def take_rows(values: Tensor, rows: Sequence[int], absent: float) -> Tensor:
 def with_rows(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     """Our tensors with the rows of the head in this order; -1 becomes a token that is never recognised."""
     weight = take_rows(tensors["head.weight"].T, rows, 0.0).T.contiguous()
-    return {**tensors, "head.weight": weight, "head.bias": take_rows(tensors["head.bias"], rows, NEVER)}
+    return {
+        **tensors,
+        "head.weight": weight,
+        "head.bias": take_rows(tensors["head.bias"], rows, NEVER),
+    }

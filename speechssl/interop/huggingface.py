@@ -57,8 +57,12 @@ def quiet_transformers() -> Iterator[Any]:
         yield transformers
     except SpeechsslError:
         raise
-    except Exception as error:  # on damaged files it ends in errors of many classes, its dependencies' among them
-        raise CheckpointError(f"transformers fails on this model: {type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # on damaged files it ends in errors of many classes, its dependencies' among them
+        raise CheckpointError(
+            f"transformers fails on this model: {type(error).__name__}: {error}"
+        ) from error
     finally:
         logs.set_verbosity(level)
         if bars:
@@ -78,7 +82,9 @@ def read_huggingface(folder: Path, language: str | None = None) -> Foreign:
     """
     kind = read_json(folder / "config.json", dict).get("model_type")
     if kind != "wav2vec2":
-        raise CheckpointError(f"{folder} holds a model of type {kind!r}: wav2vec2 (XLS-R and MMS too) can be imported")
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}: wav2vec2 (XLS-R and MMS too) can be imported"
+        )
     with quiet_transformers() as transformers:
         theirs = transformers.Wav2Vec2Config.from_pretrained(folder, local_files_only=True)
         extractor = _feature_extractor(transformers, folder, theirs)
@@ -87,7 +93,9 @@ def read_huggingface(folder: Path, language: str | None = None) -> Foreign:
     if language is not None:
         tensors |= _without_prefix(_adapter(folder, theirs, language))
     objective = "quantizer.codevectors" in tensors
-    ours = from_dialect(tensors, config, "transformers", theirs.num_codevector_groups if objective else 0)
+    ours = from_dialect(
+        tensors, config, "transformers", theirs.num_codevector_groups if objective else 0
+    )
     if objective:
         run = _peer(folder, "Wav2Vec2ForPreTraining", extractor)
         return Foreign(config, ours, run, settings=_objective_settings(theirs))
@@ -106,10 +114,14 @@ def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
     """
     for name, only in _FIXED.items():
         if (given := getattr(theirs, name)) != only:
-            raise CheckpointError(f"config.json has {name} = {given!r}, and only {only!r} can be imported")
+            raise CheckpointError(
+                f"config.json has {name} = {given!r}, and only {only!r} can be imported"
+            )
     table: Table = {
         "features": {"kind": "waveform", "sample_rate_hz": extractor.sampling_rate},
-        "conv_layers": list(zip(theirs.conv_dim, theirs.conv_kernel, theirs.conv_stride, strict=True)),
+        "conv_layers": list(
+            zip(theirs.conv_dim, theirs.conv_kernel, theirs.conv_stride, strict=True)
+        ),
         "conv_norm": theirs.feat_extract_norm,
         "conv_bias": theirs.conv_bias,
         "normalise_input": extractor.do_normalize,
@@ -132,7 +144,9 @@ def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
 
 def _feature_extractor(transformers: Any, folder: Path, config: Any) -> Any:
     """As the folder has it; without one, the published rule: what has LayerNorm in every convolution is normalised."""
-    if (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists():
+    if (folder / "preprocessor_config.json").exists() or (
+        folder / "processor_config.json"
+    ).exists():
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
     return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.feat_extract_norm == "layer")
 
@@ -145,37 +159,61 @@ def _adapter(folder: Path, theirs: Any, language: str) -> dict[str, Tensor]:
     """Adapter weights and head of one language of an MMS model."""
     found = {path.name.split(".")[1]: path for path in sorted(folder.glob("adapter.*.safetensors"))}
     found |= {
-        p.name.split(".")[1]: p for p in sorted(folder.glob("adapter.*.bin")) if p.name.split(".")[1] not in found
+        p.name.split(".")[1]: p
+        for p in sorted(folder.glob("adapter.*.bin"))
+        if p.name.split(".")[1] not in found
     }
     if theirs.adapter_attn_dim is None or language not in found:
         shown = ", ".join(list(found)[:12]) or "none: it is no MMS model with adapters"
-        raise ConfigError(f"{folder} has no adapter for --language {language!r}; languages there: {shown}")
+        raise ConfigError(
+            f"{folder} has no adapter for --language {language!r}; languages there: {shown}"
+        )
     return read_weights(found[language])
 
 
-def _vocabulary(folder: Path, num_rows: int, language: str | None) -> tuple[tuple[str, ...], list[int]]:
+def _vocabulary(
+    folder: Path, num_rows: int, language: str | None
+) -> tuple[tuple[str, ...], list[int]]:
     """Texts of the head's rows in our order, and the row of each."""
     if not (folder / "vocab.json").exists():
-        raise CheckpointError(f"{folder} has a CTC head and no vocab.json: save the processor beside the model")
+        raise CheckpointError(
+            f"{folder} has a CTC head and no vocab.json: save the processor beside the model"
+        )
     given = folder / "tokenizer_config.json"
     settings = read_json(given, dict) if given.exists() else {}
-    if (kind := settings.get("tokenizer_class") or _TOKENIZER) not in (_TOKENIZER, "Wav2Vec2Tokenizer"):  # its old name
-        raise CheckpointError(f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported")
+    if (kind := settings.get("tokenizer_class") or _TOKENIZER) not in (
+        _TOKENIZER,
+        "Wav2Vec2Tokenizer",
+    ):  # its old name
+        raise CheckpointError(
+            f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported"
+        )
     vocabulary, more = read_json(folder / "vocab.json", dict), {}
     if any(isinstance(value, dict) for value in vocabulary.values()):
         more["target_lang"] = language or settings.get("target_lang")
         if more["target_lang"] not in vocabulary:
             shown = ", ".join(list(vocabulary)[:12])
-            raise ConfigError(f"{folder} has vocabularies by language: give --language, one of {shown} ...")
+            raise ConfigError(
+                f"{folder} has vocabularies by language: give --language, one of {shown} ..."
+            )
     with quiet_transformers() as transformers:
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True, **more)
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(
+            folder, local_files_only=True, **more
+        )
         names = tokenizer.convert_ids_to_tokens(list(range(num_rows)))
         ids = tokenizer.get_vocab() | tokenizer.encoder
-        blank, unknown = (ids.get(token, num_rows) for token in (tokenizer.pad_token, tokenizer.unk_token))
-        if tokenizer.pad_token not in tokenizer.encoder and not _added(folder, settings, tokenizer.pad_token):
+        blank, unknown = (
+            ids.get(token, num_rows) for token in (tokenizer.pad_token, tokenizer.unk_token)
+        )
+        if tokenizer.pad_token not in tokenizer.encoder and not _added(
+            folder, settings, tokenizer.pad_token
+        ):
             blank = num_rows  # transformers makes one up, with the id behind the last
         space, given_space = tokenizer.word_delimiter_token, tokenizer.replace_word_delimiter_char
-        names = [given_space if n == space else n.lower() if tokenizer.do_lower_case else n for n in names]
+        names = [
+            given_space if n == space else n.lower() if tokenizer.do_lower_case else n
+            for n in names
+        ]
         return our_token_order(names, *(row if row < num_rows else -1 for row in (blank, unknown)))
 
 
@@ -195,7 +233,7 @@ def _objective_settings(theirs: Any) -> Table:
             "num_codes": theirs.num_codevectors_per_group,
             "width": theirs.codevector_dim,
         },
-        "objective": {
+        "contrastive": {
             "num_negatives": theirs.num_negatives,
             "logit_temp": theirs.contrastive_logits_temperature,
             "width": theirs.proj_codevector_dim,
@@ -214,7 +252,9 @@ def _peer(
     def load() -> Any:  # when ours is known to fit, whose errors are clearer
         with quiet_transformers() as transformers:
             kind = getattr(transformers, name)
-            return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **more).eval()
+            return kind.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32, **more
+            ).eval()
 
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
@@ -226,14 +266,21 @@ def _peer(
             return (model(inputs).last_hidden_state[0],)
         found = model.wav2vec2(inputs)
         quantizer = model.quantizer
-        vectors = quantizer.codevectors[0].unflatten(0, (quantizer.num_groups, -1)).transpose(0, 1).flatten(1)
+        vectors = (
+            quantizer.codevectors[0]
+            .unflatten(0, (quantizer.num_groups, -1))
+            .transpose(0, 1)
+            .flatten(1)
+        )
         logits = quantizer.weight_proj(found.extract_features[0])
         return model.project_hid(found.last_hidden_state[0]), logits, model.project_q(vectors)
 
     return run
 
 
-def write_huggingface(model: CtcModel | Contrastive | Encoder, folder: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def write_huggingface(
+    model: CtcModel | Contrastive | Encoder, folder: Path
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Write a model into the empty ``folder`` as transformers saves its own, processor and vocabulary included.
 
     Returns:
@@ -251,7 +298,9 @@ def write_huggingface(model: CtcModel | Contrastive | Encoder, folder: Path) -> 
             name, more = "Wav2Vec2ForCTC", _write_tokenizer(transformers, model, folder)
         elif isinstance(model, Contrastive):
             name, more = "Wav2Vec2ForPreTraining", _their_objective(model)
-        theirs = getattr(transformers, name)(transformers.Wav2Vec2Config(**their_settings(config), **more))
+        theirs = getattr(transformers, name)(
+            transformers.Wav2Vec2Config(**their_settings(config), **more)
+        )
         theirs.load_state_dict(to_dialect(model.state_dict(), config, "transformers"))
         theirs.save_pretrained(folder)
         rate, layered = config.features.sample_rate_hz, config.conv_norm == "layer"
@@ -259,7 +308,9 @@ def write_huggingface(model: CtcModel | Contrastive | Encoder, folder: Path) -> 
             sampling_rate=rate, do_normalize=config.normalise_input, return_attention_mask=layered
         )
         extractor.save_pretrained(folder)
-    return _peer(folder, name, extractor, range(model.tokenizer.size) if isinstance(model, CtcModel) else ())
+    return _peer(
+        folder, name, extractor, range(model.tokenizer.size) if isinstance(model, CtcModel) else ()
+    )
 
 
 def their_settings(config: EncoderConfig) -> Table:
@@ -289,7 +340,9 @@ def their_settings(config: EncoderConfig) -> Table:
 
 def _their_objective(model: Contrastive) -> Table:
     if model.config.targets != "features":
-        raise ConfigError(f"targets {model.config.targets!r} exist in no other library: fine-tune, and export that")
+        raise ConfigError(
+            f"targets {model.config.targets!r} exist in no other library: fine-tune, and export that"
+        )
     quantizer, config = model.quantizer.config, model.config
     return {
         "num_codevector_groups": quantizer.num_codebooks,
@@ -305,13 +358,19 @@ def _their_objective(model: Contrastive) -> Table:
 def _write_tokenizer(transformers: Any, model: CtcModel, folder: Path) -> Table:
     """Write the vocabulary as a ``Wav2Vec2CTCTokenizer``; returns what the model's config says of it."""
     if isinstance(model.tokenizer, SentencePieceTokenizer):
-        raise ConfigError("transformers' CTC tokenizer joins letters, not pieces: fine-tune with --tokenizer chars")
+        raise ConfigError(
+            "transformers' CTC tokenizer joins letters, not pieces: fine-tune with --tokenizer chars"
+        )
     texts = list(model.tokenizer.texts)
     if SPACE in texts:
-        raise ConfigError(f"transformers has {SPACE!r} for the space, and this vocabulary has it as a letter")
+        raise ConfigError(
+            f"transformers has {SPACE!r} for the space, and this vocabulary has it as a letter"
+        )
     texts = [SPACE if text == " " else text for text in texts]
     if len(set(texts)) < len(texts):
-        raise ConfigError("transformers' CTC tokenizer takes every token once, and this vocabulary has one twice")
+        raise ConfigError(
+            "transformers' CTC tokenizer takes every token once, and this vocabulary has one twice"
+        )
     with TemporaryDirectory() as temporary:
         vocabulary = Path(temporary, "vocab.json")
         vocabulary.write_text(as_json({text: i for i, text in enumerate(texts)}), encoding="utf-8")

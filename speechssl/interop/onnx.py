@@ -30,7 +30,9 @@ ABOUT = "about.json"
 OPSET = 18
 TOLERANCE = 1e-4
 """Largest difference of a log-probability (nats) between the graph and the model."""
-_IMPOSSIBLE = -1000.0  # nats: probability 0 in any format; below it float32 counts in steps that exceed the tolerance
+_IMPOSSIBLE = (
+    -1000.0
+)  # nats: probability 0 in any format; below it float32 counts in steps that exceed the tolerance
 
 Recordings = Sequence[NDArray[np.float32]]
 
@@ -73,8 +75,8 @@ class _Recogniser(nn.Module):
             inputs = (samples * INT16_SCALE).round().clamp(-32768, 32767) / INT16_SCALE
         else:
             inputs = self.log_mel(samples)
-        num_units = after_window(num_samples, self.features.window, self.features.hop)
-        log_probs, num_frames = self.model.log_probs(Batch((), (), inputs, num_units, (), 0.0))
+        input_lengths = after_window(num_samples, self.features.window, self.features.hop)
+        log_probs, num_frames = self.model.log_probs(Batch((), (), inputs, input_lengths, (), 0.0))
         return log_probs, num_frames
 
 
@@ -98,7 +100,9 @@ def export_onnx(model: CtcModel, path: Path) -> float:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         _package(name)
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} exists already: give the export another folder, or remove this one")
+        raise ConfigError(
+            f"{path} exists already: give the export another folder, or remove this one"
+        )
     partial = path.parent / f".{path.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
@@ -129,10 +133,14 @@ def onnx_session(folder: Path) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; its advice about the graph would go to stderr
-    return runtime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(
+        str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def onnx_log_probs(session: Any, recordings: Recordings, padding: NDArray[np.float32] | None = None) -> EncoderOutput:
+def onnx_log_probs(
+    session: Any, recordings: Recordings, padding: NDArray[np.float32] | None = None
+) -> EncoderOutput:
     """What the graph hears in some recordings, as one batch.
 
     Args:
@@ -185,13 +193,15 @@ def largest_difference(model: CtcModel, folder: Path) -> float:
     together = model_log_probs(model, recordings)
     differences = [output_difference(onnx_log_probs(session, recordings, junk), together)]
     for samples in recordings:
-        differences.append(output_difference(onnx_log_probs(session, [samples]), model_log_probs(model, [samples])))
+        differences.append(
+            output_difference(onnx_log_probs(session, [samples]), model_log_probs(model, [samples]))
+        )
     return float(np.max(differences))
 
 
 def min_samples(config: EncoderConfig) -> int:
     """Samples of the shortest recording that gives a frame."""
-    return (config.min_units(1) - 1) * config.features.hop + config.features.window
+    return (config.min_input_length(1) - 1) * config.features.hop + config.features.window
 
 
 def _check_recordings(config: EncoderConfig) -> list[NDArray[np.float32]]:
@@ -201,8 +211,12 @@ def _check_recordings(config: EncoderConfig) -> list[NDArray[np.float32]]:
     recordings = []
     for seconds, level in ((0.0, 0.3), (0.41, 0.5), (1.3, 1.5), (2.71, 0.1), (4.0, 0.01)):
         time = np.arange(min_samples(config) + round(seconds * rate)) / rate
-        wave = np.sin(2 * np.pi * (150 + 400 * random.random() * time) * time) * np.hanning(len(time))
-        wave += 0.2 * np.sin(2 * np.pi * 0.2 * rate * time) + 0.1 * random.standard_normal(len(time))
+        wave = np.sin(2 * np.pi * (150 + 400 * random.random() * time) * time) * np.hanning(
+            len(time)
+        )
+        wave += 0.2 * np.sin(2 * np.pi * 0.2 * rate * time) + 0.1 * random.standard_normal(
+            len(time)
+        )
         recordings.append((level * wave).astype(np.float32))
     return recordings
 
@@ -268,4 +282,6 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError(f"ONNX export needs {name}, which is missing: pip install 'speechssl[convert]'") from error
+        raise ConfigError(
+            f"ONNX export needs {name}, which is missing: pip install 'speechssl[convert]'"
+        ) from error

@@ -28,7 +28,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             return read_weights(folder / name)
         if index.exists():
             table = read_json(index, dict).get("weight_map")
-            if not isinstance(table, dict) or not all(isinstance(shard, str) for shard in table.values()):
+            if not isinstance(table, dict) or not all(
+                isinstance(shard, str) for shard in table.values()
+            ):
                 raise CheckpointError(f"{index} has no weight_map from names to files")
             shards = sorted(set(table.values()))
             if any(Path(shard).name != shard for shard in shards):
@@ -49,10 +51,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             return safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"{path} is not a safetensors file that can be read: {error}") from error
+            raise CheckpointError(
+                f"{path} is not a safetensors file that can be read: {error}"
+            ) from error
     loaded = load_torch(path)
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise CheckpointError(f"{path} holds other things than tensors by name: give a file of weights")
+        raise CheckpointError(
+            f"{path} holds other things than tensors by name: give a file of weights"
+        )
     return loaded
 
 

@@ -23,7 +23,12 @@ from speechssl.storage.json_text import as_json
 
 WEIGHTS, SETTINGS, LABELS = "model.safetensors", "config.json", "labels.json"
 # Heads of the models in torchaudio.pipelines, by width, layers and feed-forward width: no shape tells them.
-_PUBLISHED_HEADS = {(768, 12, 3072): 12, (1024, 24, 4096): 16, (1280, 48, 5120): 16, (1920, 48, 7680): 16}
+_PUBLISHED_HEADS = {
+    (768, 12, 3072): 12,
+    (1024, 24, 4096): 16,
+    (1280, 48, 5120): 16,
+    (1920, 48, 7680): 16,
+}
 BLANK, UNKNOWN, SPACE = "-", "<unk>", "|"  # as torchaudio's own labels have them
 
 
@@ -41,20 +46,30 @@ def read_torchaudio(path: Path) -> Foreign:
     # The models in torchaudio.pipelines that normalise are wrapped, and so are their names.
     tensors = {name.removeprefix("model."): tensor for name, tensor in read_weights(path).items()}
     settings = (
-        read_json(path.parent / SETTINGS, dict) if (path.parent / SETTINGS).exists() else _published(path, tensors)
+        read_json(path.parent / SETTINGS, dict)
+        if (path.parent / SETTINGS).exists()
+        else _published(path, tensors)
     )
     config = encoder_config(settings)
     ours = from_dialect(tensors, config, "torchaudio")
     if "head.weight" not in ours:
         return Foreign(config, ours, peer(settings, tensors))
     if not (path.parent / LABELS).exists():
-        raise CheckpointError(f"{path} has a CTC head: give the text of its outputs in {LABELS} beside it, blank first")
+        raise CheckpointError(
+            f"{path} has a CTC head: give the text of its outputs in {LABELS} beside it, blank first"
+        )
     labels = read_json(path.parent / LABELS, list)
-    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
-        raise CheckpointError(f"{path.parent / LABELS} is no list of different texts, one for each output, blank first")
+    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(
+        labels
+    ):
+        raise CheckpointError(
+            f"{path.parent / LABELS} is no list of different texts, one for each output, blank first"
+        )
     labels = [" " if label == SPACE else label for label in labels]
     if len(labels) != len(ours["head.weight"]):
-        raise CheckpointError(f"{LABELS} has {len(labels)} labels, the CTC head of {path} {len(ours['head.weight'])}")
+        raise CheckpointError(
+            f"{LABELS} has {len(labels)} labels, the CTC head of {path} {len(ours['head.weight'])}"
+        )
     tokens, rows = our_token_order(labels, 0, labels.index(UNKNOWN) if UNKNOWN in labels else -1)
     return Foreign(config, with_rows(ours, rows), peer(settings, tensors, rows), tokens)
 
@@ -115,7 +130,11 @@ def their_settings(config: EncoderConfig) -> Table:
 
 def their_model(settings: Table, tensors: Mapping[str, Tensor]) -> torchaudio.models.Wav2Vec2Model:
     """torchaudio's own model of its own ``settings``, filled with its ``tensors``."""
-    own = {name: value for name, value in settings.items() if name not in ("normalize_waveform", "aux_num_out")}
+    own = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("normalize_waveform", "aux_num_out")
+    }
     head = tensors.get("aux.weight")
     model = torchaudio.models.wav2vec2_model(**own, aux_num_out=None if head is None else len(head))
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -142,7 +161,9 @@ def peer(
     """
 
     @cache
-    def model() -> torchaudio.models.Wav2Vec2Model:  # built when ours is known to fit, whose errors are clearer
+    def model() -> (
+        torchaudio.models.Wav2Vec2Model
+    ):  # built when ours is known to fit, whose errors are clearer
         return their_model(settings, tensors)
 
     @torch.no_grad()
@@ -156,14 +177,24 @@ def peer(
 def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
     """Settings of a published model, which the shapes of its weights are those of; strides and heads have no shape."""
     try:
-        convs = [tensors[f"feature_extractor.conv_layers.{i}.conv.weight"].shape for i in range(len(WAV2VEC2_CONVS))]
+        convs = [
+            tensors[f"feature_extractor.conv_layers.{i}.conv.weight"].shape
+            for i in range(len(WAV2VEC2_CONVS))
+        ]
         width = len(tensors["encoder.feature_projection.projection.bias"])
         place = "encoder.transformer.pos_conv_embed.conv."
-        kernel = tensors[place + ("weight_v" if place + "weight_v" in tensors else "parametrizations.weight.original1")]
+        kernel = tensors[
+            place
+            + ("weight_v" if place + "weight_v" in tensors else "parametrizations.weight.original1")
+        ]
         ffn = len(tensors["encoder.transformer.layers.0.feed_forward.intermediate_dense.bias"])
-        num_layers = len({n.split(".")[3] for n in tensors if n.startswith("encoder.transformer.layers.")})
+        num_layers = len(
+            {n.split(".")[3] for n in tensors if n.startswith("encoder.transformer.layers.")}
+        )
     except KeyError as error:
-        raise CheckpointError(f"{path} holds no weights of torchaudio's wav2vec 2.0: there is no {error}") from error
+        raise CheckpointError(
+            f"{path} holds no weights of torchaudio's wav2vec 2.0: there is no {error}"
+        ) from error
     known = [(shape[0], *shape[2:]) for shape in convs] == [(c, k) for c, k, _ in WAV2VEC2_CONVS]
     num_heads = _PUBLISHED_HEADS.get((width, num_layers, ffn))
     if not known or num_heads is None or kernel.shape[2:] != (128,):
@@ -190,7 +221,9 @@ def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
     }
 
 
-def write_torchaudio(model: CtcModel | Contrastive | Encoder, folder: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def write_torchaudio(
+    model: CtcModel | Contrastive | Encoder, folder: Path
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Write a model into the empty ``folder`` as ``read_torchaudio`` reads it.
 
     ``torchaudio.models.wav2vec2_model(**config, aux_num_out=...)`` of ``config.json`` (less ``normalize_waveform``)
@@ -207,13 +240,23 @@ def write_torchaudio(model: CtcModel | Contrastive | Encoder, folder: Path) -> C
     if config.adapter_width or isinstance(model, Contrastive):
         raise ConfigError("torchaudio has neither adapters nor this objective: export --to hf")
     tensors = to_dialect(model.state_dict(), config, "torchaudio")
-    settings: dict[str, Any] = their_settings(config) | {"normalize_waveform": config.normalise_input}
-    safetensors.torch.save_file({name: t.clone().contiguous() for name, t in tensors.items()}, folder / WEIGHTS)
+    settings: dict[str, Any] = their_settings(config) | {
+        "normalize_waveform": config.normalise_input
+    }
+    safetensors.torch.save_file(
+        {name: t.clone().contiguous() for name, t in tensors.items()}, folder / WEIGHTS
+    )
     (folder / SETTINGS).write_text(as_json(settings), encoding="utf-8")
     if not isinstance(model, CtcModel):
         return peer(settings, read_weights(folder / WEIGHTS))
     if SPACE in model.tokenizer.texts:
-        raise ConfigError(f"torchaudio's labels have {SPACE!r} for the space, and this vocabulary has it as a letter")
-    labels = [BLANK, UNKNOWN, *(SPACE if text == " " else text for text in model.tokenizer.texts[2:])]
+        raise ConfigError(
+            f"torchaudio's labels have {SPACE!r} for the space, and this vocabulary has it as a letter"
+        )
+    labels = [
+        BLANK,
+        UNKNOWN,
+        *(SPACE if text == " " else text for text in model.tokenizer.texts[2:]),
+    ]
     (folder / LABELS).write_text(as_json(labels), encoding="utf-8")
     return peer(settings, read_weights(folder / WEIGHTS), list(range(len(labels))))

@@ -43,7 +43,10 @@ _OBJECTIVE = {  # codes' logits, codebook, projection of targets, of context
 }
 _HEAD = {"transformers": "lm_head", "torchaudio": "aux", "fairseq": "proj"}
 # What weight norm called its two tensors before torch 2.1, and calls them since; both are found in files.
-_WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+_WEIGHT_NORM = {
+    "weight_g": "parametrizations.weight.original0",
+    "weight_v": "parametrizations.weight.original1",
+}
 
 
 def encoder_names(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
@@ -69,18 +72,26 @@ def encoder_names(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
         if config.conv_norm == "layer":
             modules[f"front_end.layer_norms.{i}"] = theirs + ("2.1" if fairseq else "layer_norm")
     if config.conv_norm == "group":
-        modules["front_end.group_norm"] = "feature_extractor.conv_layers.0." + ("2" if fairseq else "layer_norm")
+        modules["front_end.group_norm"] = "feature_extractor.conv_layers.0." + (
+            "2" if fairseq else "layer_norm"
+        )
     for end in ("bias", *_WEIGHT_NORM.values()):
         place = "encoder.pos_conv.0" if fairseq else f"{context}pos_conv_embed.conv"
         names[f"context.pos_conv.{end}"] = f"{place}.{end}"
     parts = ["attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm", "qkv"]
     parts += ["adapter.norm", "adapter.down", "adapter.up"] if config.adapter_width else []
     for i in range(config.num_layers):
-        modules |= {f"context.layers.{i}.{part}": f"{context}layers.{i}.{table[part]}" for part in parts}
-    return names | {f"{o}.{end}": f"{t}.{end}" for o, t in modules.items() for end in ("weight", "bias")}
+        modules |= {
+            f"context.layers.{i}.{part}": f"{context}layers.{i}.{table[part]}" for part in parts
+        }
+    return names | {
+        f"{o}.{end}": f"{t}.{end}" for o, t in modules.items() for end in ("weight", "bias")
+    }
 
 
-def to_dialect(tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Dialect) -> dict[str, Tensor]:
+def to_dialect(
+    tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Dialect
+) -> dict[str, Tensor]:
     """Our model's tensors (or their gradients) under their names.
 
     Args:
@@ -89,21 +100,31 @@ def to_dialect(tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Di
         config: of the encoder.
     """
     whole = any(name.startswith("encoder.") for name in tensors)
-    own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.") or not whole}
-    prefix = {"transformers": "wav2vec2.", "torchaudio": "", "fairseq": ""}[dialect] if whole else ""
+    own = {
+        n.removeprefix("encoder."): t
+        for n, t in tensors.items()
+        if n.startswith("encoder.") or not whole
+    }
+    prefix = (
+        {"transformers": "wav2vec2.", "torchaudio": "", "fairseq": ""}[dialect] if whole else ""
+    )
     theirs: dict[str, Tensor] = {}
     for ours, name in encoder_names(config, dialect).items():
         if ours not in own:  # a parameter without a gradient
             continue
         if "{}" in name:
-            theirs |= {prefix + name.format(p): t for p, t in zip("qkv", own[ours].chunk(3), strict=True)}
+            theirs |= {
+                prefix + name.format(p): t for p, t in zip("qkv", own[ours].chunk(3), strict=True)
+            }
         else:
             theirs[prefix + name] = own[ours]
     if "head.weight" in tensors:
         theirs |= {f"{_HEAD[dialect]}.{end}": tensors[f"head.{end}"] for end in ("weight", "bias")}
     if "quantizer.codebook" in tensors:
         for ours, name in _objective_names(dialect).items():
-            theirs[name] = tensors[ours].flatten(0, 1)[None] if ours == "quantizer.codebook" else tensors[ours]
+            theirs[name] = (
+                tensors[ours].flatten(0, 1)[None] if ours == "quantizer.codebook" else tensors[ours]
+            )
     return theirs
 
 
@@ -114,9 +135,13 @@ def check_portable(config: EncoderConfig, tokens_per_frame: int) -> None:
         ConfigError: a log-mel front end, convolutions in the layers, or several outputs a frame.
     """
     if config.features.kind != "waveform":
-        raise ConfigError(f"{config.features.kind} front ends exist in no other library; recognisers: export --to onnx")
+        raise ConfigError(
+            f"{config.features.kind} front ends exist in no other library; recognisers: export --to onnx"
+        )
     if config.conv_kernel or tokens_per_frame > 1:
-        raise ConfigError("conv_kernel and tokens_per_frame exist in no other library; recognisers: export --to onnx")
+        raise ConfigError(
+            "conv_kernel and tokens_per_frame exist in no other library; recognisers: export --to onnx"
+        )
 
 
 def from_dialect(
@@ -159,14 +184,24 @@ def from_dialect(
     problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in left]
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"weights do not fit a wav2vec 2.0 of these settings: {'; '.join(problems[:8])}{more}")
+        raise CheckpointError(
+            f"weights do not fit a wav2vec 2.0 of these settings: {'; '.join(problems[:8])}{more}"
+        )
     return ours
 
 
 def _objective_names(dialect: Dialect) -> dict[str, str]:
     logits, codebook, target, context = _OBJECTIVE[dialect]
-    modules = {"quantizer.logits": logits, "target_projection": target, "context_projection": context}
-    names = {f"{own}.{end}": f"{name}.{end}" for own, name in modules.items() for end in ("weight", "bias")}
+    modules = {
+        "quantizer.logits": logits,
+        "target_projection": target,
+        "context_projection": context,
+    }
+    names = {
+        f"{own}.{end}": f"{name}.{end}"
+        for own, name in modules.items()
+        for end in ("weight", "bias")
+    }
     return names | {"quantizer.codebook": codebook}
 
 

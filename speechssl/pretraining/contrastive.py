@@ -16,7 +16,7 @@ from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.masked_prediction import (
-    DecoderConfig,
+    MaskDecoderConfig,
     MaskedFrames,
     draw_masks,
     make_decoder,
@@ -32,13 +32,20 @@ class ContrastiveConfig(Settings):
 
     num_negatives: int = Field(100, ge=1, description="K, per masked frame")
     logit_temp: float = Field(0.1, gt=0, description="cosine similarities are divided by it")
-    width: int = Field(256, gt=0, description="of the space in which context and target are compared")
-    diversity_weight: float = Field(0.1, ge=0)
-    penalty_weight: float = Field(10.0, ge=0, description="of the mean square of the front end's frames")
-    targets: Literal["features", "logmel"] = Field(
-        "features", description="what the quantiser reads: the front end's frames (published), or stacked log-mel rows"
+    width: int = Field(
+        256, gt=0, description="of the space in which context and target are compared"
     )
-    front_end_gradient: float = Field(0.1, ge=0, description="factor on the gradient that reaches the front end")
+    diversity_weight: float = Field(0.1, ge=0)
+    penalty_weight: float = Field(
+        10.0, ge=0, description="of the mean square of the front end's frames"
+    )
+    targets: Literal["features", "logmel"] = Field(
+        "features",
+        description="what the quantiser reads: the front end's frames (published), or stacked log-mel rows",
+    )
+    front_end_gradient: float = Field(
+        0.1, ge=0, description="factor on the gradient that reaches the front end"
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class StepStatistics:
 
     def __add__(self, other: "StepStatistics") -> "StepStatistics":
         return StepStatistics(
-            self.probs + other.probs, self.num_masked + other.num_masked, self.num_frames + other.num_frames
+            self.probs + other.probs,
+            self.num_masked + other.num_masked,
+            self.num_frames + other.num_frames,
         )
 
 
@@ -75,7 +84,9 @@ class ScaleGradient(torch.autograd.Function):
         return inputs.view_as(inputs)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         return gradients[0] * ctx.factor, None  # type: ignore[attr-defined]
 
 
@@ -93,17 +104,21 @@ class Contrastive(nn.Module):
         quantizer: QuantizerConfig,
         mask: MaskConfig,
         seed: int = 0,
-        decoder: DecoderConfig | None = None,
+        decoder: MaskDecoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
         published = config.targets == "features"
-        self.quantizer = Quantizer(encoder.config.front_width if published else encoder.config.stacked_width, quantizer)
+        self.quantizer = Quantizer(
+            encoder.config.front_width if published else encoder.config.stacked_width, quantizer
+        )
         self.target_projection = nn.Linear(quantizer.width, config.width)
         self.context_projection = nn.Linear(encoder.config.width, config.width)
         self.decoder = make_decoder(encoder.config.width, decoder)
 
-    def draw(self, batch: Batch, num_frames: list[int], width: int, step: int, noisy: bool) -> Draws:
+    def draw(
+        self, batch: Batch, num_frames: list[int], width: int, step: int, noisy: bool
+    ) -> Draws:
         """Masks, negatives and, if ``noisy``, Gumbel noise; an utterance's own do not depend on its batch mates.
 
         Args:
@@ -121,21 +136,27 @@ class Contrastive(nn.Module):
             negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
             if noisy:
                 shape = (count, quantizer.num_codebooks, quantizer.num_codes)
-                noise.append(-np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20)))
+                noise.append(
+                    -np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20))
+                )
         joined = np.concatenate(noise) if noise else None
         return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
 
     @torch.no_grad()
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
         """This batch's share of the update's statistics, for updates of more than one micro-batch."""
-        frames, num_frames = self.encoder.extract(batch.inputs, batch.num_units)
+        frames, num_frames = self.encoder.extract(batch.inputs, batch.input_lengths)
         lengths = num_frames.tolist()
         draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
         slots = torch.from_numpy(draws.slots).to(frames.device)
-        probs = self.quantizer.class_probs(self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots])
+        probs = self.quantizer.class_probs(
+            self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots]
+        )
         return StepStatistics(probs.sum(0), len(slots), sum(lengths))
 
-    def forward(self, batch: Batch, step: int, statistics: StepStatistics | None = None) -> LossOutput:
+    def forward(
+        self, batch: Batch, step: int, statistics: StepStatistics | None = None
+    ) -> LossOutput:
         """Loss of a batch at update ``step``.
 
         Args:
@@ -145,7 +166,7 @@ class Contrastive(nn.Module):
             sums over masked frames: contrastive cross-entropy (nats) + weighted diversity + weighted penalty.
         """
         config, encoder = self.config, self.encoder
-        raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
+        raw, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
         frames = ScaleGradient.apply(raw, config.front_end_gradient)
         lengths = num_frames.tolist()
         draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
@@ -185,7 +206,7 @@ class Contrastive(nn.Module):
         """
         if self.config.targets == "features":
             return normed
-        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.num_units, normed.shape[1])
+        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, normed.shape[1])
         return F.layer_norm(stacked, stacked.shape[-1:])
 
     def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
@@ -208,7 +229,9 @@ class Contrastive(nn.Module):
         choices = torch.cat([itself, torch.from_numpy(draws.negatives).to(device)], 2)
         logits = similarity.gather(2, choices).flatten(0, 1)[places] / self.config.logit_temp
         # One number per combination of codes turns the comparison of vectors into one of integers.
-        base = torch.tensor([self.quantizer.config.num_codes**g for g in range(codes.shape[1])], device=device)
+        base = torch.tensor(
+            [self.quantizer.config.num_codes**g for g in range(codes.shape[1])], device=device
+        )
         number = pack((codes * base).sum(-1))[:, None].expand(-1, columns, -1).gather(2, choices)
         number = number.flatten(0, 1)[places]
         same = number == number[:, :1]
@@ -220,13 +243,23 @@ class Contrastive(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted diversity and feature penalty of this batch's share, scaled by masked frames."""
         # The value comes from the whole update, the gradient flows through this batch's part of it.
-        mean_probs = (whole.probs.detach() - own.probs.detach() + own.probs) / max(1, whole.num_masked)
+        mean_probs = (whole.probs.detach() - own.probs.detach() + own.probs) / max(
+            1, whole.num_masked
+        )
         unevenness = diversity(mean_probs)
-        squares = frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1], frames.device)
+        squares = frames.float().square().mean(-1) * valid_mask(
+            num_frames, frames.shape[1], frames.device
+        )
         penalty = squares.sum() / whole.num_frames
         # Both terms of the update are multiplied by its masked frames; the diversity's value is shared out by weight.
-        spread = unevenness.detach() * own.num_masked + (unevenness - unevenness.detach()) * whole.num_masked
-        weighted = self.config.diversity_weight * spread + self.config.penalty_weight * penalty * whole.num_masked
+        spread = (
+            unevenness.detach() * own.num_masked
+            + (unevenness - unevenness.detach()) * whole.num_masked
+        )
+        weighted = (
+            self.config.diversity_weight * spread
+            + self.config.penalty_weight * penalty * whole.num_masked
+        )
         perplexity = code_perplexity(mean_probs.detach())
         metrics: dict[str, Tensor | float] = {
             "diversity": unevenness.detach() * own.num_masked,
@@ -242,7 +275,9 @@ def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
     return used.scatter_(1, codes.T, 1.0).sum(1).mean()
 
 
-def sample_negatives(num_masked: int, num_negatives: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def sample_negatives(
+    num_masked: int, num_negatives: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Distractors for each masked frame among the *other* masked frames of the same utterance.
 
     Args:

@@ -20,7 +20,7 @@ from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator
 
 
-class DecoderConfig(Settings):
+class MaskDecoderConfig(Settings):
     """What answers for the masked frames."""
 
     num_layers: int = Field(
@@ -28,10 +28,12 @@ class DecoderConfig(Settings):
         "frames only, and so many convolutions fill the gaps"
     )  # fmt: skip
     kernel: int = Field(7, ge=1, description="frames under a convolution of the decoder; odd")
-    groups: int = Field(16, ge=1, description="of each convolution; they divide the encoder's width")
+    groups: int = Field(
+        16, ge=1, description="of each convolution; they divide the encoder's width"
+    )
 
     @model_validator(mode="after")
-    def _centred(self) -> "DecoderConfig":
+    def _centred(self) -> "MaskDecoderConfig":
         if self.kernel % 2 == 0:
             raise ValueError(f"decoder kernel {self.kernel} must be odd")
         return self
@@ -51,7 +53,9 @@ class MaskedFrames:
     @property
     def slots(self) -> NDArray[np.int64]:
         """(N,) the valid ones of ``frames`` as positions in the flattened (B T)."""
-        flat: NDArray[np.int64] = self.frames + np.arange(len(self.mask))[:, None] * self.mask.shape[1]
+        flat: NDArray[np.int64] = (
+            self.frames + np.arange(len(self.mask))[:, None] * self.mask.shape[1]
+        )
         return flat[self.valid]
 
     @property
@@ -61,7 +65,11 @@ class MaskedFrames:
 
 
 def draw_masks(
-    num_frames: Sequence[int], width: int, config: MaskConfig, rngs: Sequence[np.random.Generator], least: int = 1
+    num_frames: Sequence[int],
+    width: int,
+    config: MaskConfig,
+    rngs: Sequence[np.random.Generator],
+    least: int = 1,
 ) -> MaskedFrames:
     """Spans of each utterance from its own generator.
 
@@ -83,13 +91,13 @@ def draw_masks(
     return MaskedFrames(mask, frames, valid)
 
 
-class Decoder(nn.Module):
+class MaskDecoder(nn.Module):
     """Visible frames -> all frames: a learned vector in every gap, then convolutions with residuals.
 
     Source: data2vec 2.0 (arXiv 2212.07525), sections 3.2 and 3.3.
     """
 
-    def __init__(self, width: int, config: DecoderConfig) -> None:
+    def __init__(self, width: int, config: MaskDecoderConfig) -> None:
         super().__init__()
         self.gap = nn.Parameter(0.02 * torch.randn(width))
         self.convs = nn.ModuleList(
@@ -103,8 +111,12 @@ class Decoder(nn.Module):
         """(B, K, D) of the visible frames -> (B, T, D)."""
         batch, width = hidden.shape[0], hidden.shape[2]
         there = valid_mask(visible.num_frames, hidden.shape[1], hidden.device)
-        places = visible.frames.masked_fill(~there, length)[..., None].expand(-1, -1, width)  # padding goes behind
-        filled = self.gap.expand(batch, length + 1, width).scatter(1, places, hidden.to(self.gap.dtype))[:, :length]
+        places = visible.frames.masked_fill(~there, length)[..., None].expand(
+            -1, -1, width
+        )  # padding goes behind
+        filled = self.gap.expand(batch, length + 1, width).scatter(
+            1, places, hidden.to(self.gap.dtype)
+        )[:, :length]
         valid = valid_mask(num_frames, length, hidden.device)[..., None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             around = conv((filled * valid).transpose(1, 2)).transpose(1, 2)
@@ -113,7 +125,7 @@ class Decoder(nn.Module):
         return out
 
 
-def make_decoder(width: int, config: DecoderConfig | None) -> Decoder | None:
+def make_decoder(width: int, config: MaskDecoderConfig | None) -> MaskDecoder | None:
     """A decoder for context frames of ``width``, or none where the context network itself answers.
 
     Raises:
@@ -122,13 +134,15 @@ def make_decoder(width: int, config: DecoderConfig | None) -> Decoder | None:
     if config is None or not config.num_layers:
         return None
     if width % config.groups:
-        raise ConfigError(f"decoder.groups {config.groups} must divide the encoder's width, {width}")
-    return Decoder(width, config)
+        raise ConfigError(
+            f"decoder.groups {config.groups} must divide the encoder's width, {width}"
+        )
+    return MaskDecoder(width, config)
 
 
 def masked_context(
     encoder: Encoder,
-    decoder: Decoder | None,
+    decoder: MaskDecoder | None,
     normed: Tensor,
     num_frames: Tensor,
     masked: MaskedFrames,
@@ -153,11 +167,20 @@ def masked_context(
     visible = Visible(seen.frames.to(device), seen.num_frames)
     hidden = encoder.contextualise(normed, num_frames, mask, visible=visible)
     decoded: Tensor = decoder(hidden, visible, num_frames, normed.shape[1])
-    return decoded if wanted is None else decoded.gather(1, wanted[..., None].expand(-1, -1, decoded.shape[2]))
+    return (
+        decoded
+        if wanted is None
+        else decoded.gather(1, wanted[..., None].expand(-1, -1, decoded.shape[2]))
+    )
 
 
 def context_and_rows(
-    encoder: Encoder, decoder: Decoder | None, batch: Batch, mask: MaskConfig, seed: int, step: int
+    encoder: Encoder,
+    decoder: MaskDecoder | None,
+    batch: Batch,
+    mask: MaskConfig,
+    seed: int,
+    step: int,
 ) -> tuple[Tensor, Tensor, float]:
     """What is predicted at the N masked frames of update ``step``, and the log-mel rows that are hidden there.
 
@@ -167,13 +190,19 @@ def context_and_rows(
     Raises:
         ConfigError: the encoder does not read log-mel.
     """
-    raw, num_frames = encoder.extract(batch.inputs, batch.num_units)
+    raw, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
     rngs = [generator("masks", seed, step, key) for key in batch.keys]
     masked = draw_masks(num_frames.tolist(), raw.shape[1], mask, rngs)
     slots = torch.from_numpy(masked.slots).to(raw.device)
     places = torch.from_numpy(masked.places).to(raw.device)
-    rows = encoder.stacked_log_mel(batch.inputs, batch.num_units, raw.shape[1]).flatten(0, 1)[slots].float()
-    context = masked_context(encoder, decoder, encoder.norm(raw), num_frames, masked).flatten(0, 1)[places]
+    rows = (
+        encoder.stacked_log_mel(batch.inputs, batch.input_lengths, raw.shape[1])
+        .flatten(0, 1)[slots]
+        .float()
+    )
+    context = masked_context(encoder, decoder, encoder.norm(raw), num_frames, masked).flatten(0, 1)[
+        places
+    ]
     return context, rows, float(masked.mask.sum()) / max(1, int(num_frames.sum()))
 
 

@@ -14,9 +14,15 @@ class QuantizerConfig(Settings):
 
     num_codebooks: int = Field(2, ge=1)
     num_codes: int = Field(320, ge=2, description="entries of each codebook")
-    width: int = Field(256, gt=0, description="of the joined code vectors; divisible by num_codebooks")
-    codebook_init: Literal["uniform", "normal"] = Field("uniform", description="U(0, 1) as published, or N(0, 1)")
-    logits_std: float = Field(1.0, gt=0, description="of the initial weights; smaller = softer choices at the start")
+    width: int = Field(
+        256, gt=0, description="of the joined code vectors; divisible by num_codebooks"
+    )
+    codebook_init: Literal["uniform", "normal"] = Field(
+        "uniform", description="U(0, 1) as published, or N(0, 1)"
+    )
+    logits_std: float = Field(
+        1.0, gt=0, description="of the initial weights; smaller = softer choices at the start"
+    )
     max_temperature: float = Field(2.0, gt=0)
     min_temperature: float = Field(0.5, gt=0)
     temperature_decay: float = Field(0.999995, gt=0, le=1, description="factor per update")
@@ -24,9 +30,15 @@ class QuantizerConfig(Settings):
     @model_validator(mode="after")
     def _divisible(self) -> "QuantizerConfig":
         if self.width % self.num_codebooks:
-            raise ValueError(f"width {self.width} must be divisible by num_codebooks {self.num_codebooks}")
-        if self.num_codes**self.num_codebooks >= 1 << 63:  # combinations of codes are compared as one number
-            raise ValueError(f"{self.num_codebooks} codebooks of {self.num_codes} codes: at most 2^63 combinations")
+            raise ValueError(
+                f"width {self.width} must be divisible by num_codebooks {self.num_codebooks}"
+            )
+        if (
+            self.num_codes**self.num_codebooks >= 1 << 63
+        ):  # combinations of codes are compared as one number
+            raise ValueError(
+                f"{self.num_codebooks} codebooks of {self.num_codes} codes: at most 2^63 combinations"
+            )
         return self
 
 
@@ -59,7 +71,10 @@ class Quantizer(nn.Module):
 
     def temperature(self, step: int) -> float:
         """Gumbel temperature of update ``step``: a function of the update, not of how often forward ran."""
-        return max(self.config.max_temperature * self.config.temperature_decay**step, self.config.min_temperature)
+        return max(
+            self.config.max_temperature * self.config.temperature_decay**step,
+            self.config.min_temperature,
+        )
 
     def class_probs(self, frames: Tensor) -> Tensor:
         """(N, C) -> (N, G, V) float32 softmax without noise."""

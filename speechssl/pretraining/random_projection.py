@@ -11,7 +11,11 @@ from speechssl.config import Settings
 from speechssl.data.dataset import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
-from speechssl.pretraining.masked_prediction import DecoderConfig, context_and_rows, make_decoder
+from speechssl.pretraining.masked_prediction import (
+    MaskDecoderConfig,
+    context_and_rows,
+    make_decoder,
+)
 from speechssl.runtime.seeds import generator
 from speechssl.training.loss import LossOutput
 
@@ -40,7 +44,7 @@ class RandomProjection(nn.Module):
         config: RandomProjectionConfig,
         mask: MaskConfig,
         seed: int = 0,
-        decoder: DecoderConfig | None = None,
+        decoder: MaskDecoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
@@ -51,7 +55,9 @@ class RandomProjection(nn.Module):
         nn.init.zeros_(self.head.bias)
         rng = generator("random projection", seed)
         rows = encoder.config.stacked_width
-        projection = rng.standard_normal((config.num_codebooks, rows, config.width)) / math.sqrt(rows)
+        projection = rng.standard_normal((config.num_codebooks, rows, config.width)) / math.sqrt(
+            rows
+        )
         codebook = rng.standard_normal((config.num_codebooks, config.num_codes, config.width))
         self.register_buffer("projection", torch.from_numpy(projection).float())
         self.register_buffer("codebook", F.normalize(torch.from_numpy(codebook).float(), dim=-1))
@@ -66,10 +72,15 @@ class RandomProjection(nn.Module):
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean over codebooks, nats."""
         config = self.config
-        context, rows, share = context_and_rows(self.encoder, self.decoder, batch, self.mask, self.seed, step)
+        context, rows, share = context_and_rows(
+            self.encoder, self.decoder, batch, self.mask, self.seed, step
+        )
         codes = self.codes(rows)
         logits = self.head(context).float().unflatten(-1, (config.num_codebooks, config.num_codes))
-        loss = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / config.num_codebooks
+        loss = (
+            F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum")
+            / config.num_codebooks
+        )
         weight = len(codes)
         metrics = {
             "loss": loss.detach(),

@@ -7,7 +7,11 @@ from speechssl.config import Settings
 from speechssl.data.dataset import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
-from speechssl.pretraining.masked_prediction import DecoderConfig, context_and_rows, make_decoder
+from speechssl.pretraining.masked_prediction import (
+    MaskDecoderConfig,
+    context_and_rows,
+    make_decoder,
+)
 from speechssl.training.loss import LossOutput
 
 
@@ -30,7 +34,7 @@ class Reconstruction(nn.Module):
         config: ReconstructionConfig,
         mask: MaskConfig,
         seed: int = 0,
-        decoder: DecoderConfig | None = None,
+        decoder: MaskDecoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
@@ -40,7 +44,9 @@ class Reconstruction(nn.Module):
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean error of a value."""
-        context, rows, share = context_and_rows(self.encoder, self.decoder, batch, self.mask, self.seed, step)
+        context, rows, share = context_and_rows(
+            self.encoder, self.decoder, batch, self.mask, self.seed, step
+        )
         power, weight = self.config.power, len(rows)
         loss = (self.head(context).float() - rows).abs().pow(power).mean(-1).sum()
         metrics = {

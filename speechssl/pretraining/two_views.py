@@ -13,7 +13,7 @@ from speechssl.encoder.masking import MaskConfig
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import ConfigError
 from speechssl.pretraining.masked_prediction import (
-    DecoderConfig,
+    MaskDecoderConfig,
     MaskedFrames,
     draw_masks,
     make_decoder,
@@ -23,7 +23,7 @@ from speechssl.runtime.seeds import generator
 from speechssl.training.loss import LossOutput
 
 
-class ViewsConfig(Settings):
+class TwoViewsConfig(Settings):
     """How the two views differ, and how their frames are compared."""
 
     augment: AugmentConfig = Field(
@@ -33,13 +33,15 @@ class ViewsConfig(Settings):
     logit_temp: float = Field(0.1, gt=0, description="cosine similarities are divided by it")
 
     @model_validator(mode="after")
-    def _frame_by_frame(self) -> "ViewsConfig":
+    def _frame_by_frame(self) -> "TwoViewsConfig":
         if self.augment.tempo:
-            raise ValueError(f"tempo {self.augment.tempo:g} would move the frames of one view away from the other's: 0")
+            raise ValueError(
+                f"tempo {self.augment.tempo:g} would move the frames of one view away from the other's: 0"
+            )
         return self
 
 
-class Views(nn.Module):
+class TwoViews(nn.Module):
     """Each masked frame of one view finds its own in the other view, among the frames of its utterance; both ways.
 
     Source: NT-Xent of SimCLR (arXiv 2002.05709), section 2.1, over the frames of an utterance in place of the images of
@@ -49,25 +51,33 @@ class Views(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        config: ViewsConfig,
+        config: TwoViewsConfig,
         mask: MaskConfig,
         seed: int = 0,
-        decoder: DecoderConfig | None = None,
+        decoder: MaskDecoderConfig | None = None,
     ) -> None:
         super().__init__()
         if config.augment.active and encoder.config.features.kind != "logmel":
-            raise ConfigError("views.augment changes log-mel rows, and this encoder reads waveforms: take another task")
+            raise ConfigError(
+                "two_views.augment changes log-mel rows, and this encoder reads waveforms: take another task"
+            )
         self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
         width = encoder.config.width
         self.decoder = make_decoder(width, decoder)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.width))
+        self.head = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.width)
+        )
 
     def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over the masked frames of both views, nats."""
-        (first, num_frames, masked), (second, _, masked_too) = (self._view(batch, step, which) for which in range(2))
+        (first, num_frames, masked), (second, _, masked_too) = (
+            self._view(batch, step, which) for which in range(2)
+        )
         valid = valid_mask(num_frames, first.shape[1], first.device)
         with torch.autocast(first.device.type, enabled=False):
-            similarity = torch.bmm(first, second.transpose(1, 2)) / self.config.logit_temp  # (B, T, T)
+            similarity = (
+                torch.bmm(first, second.transpose(1, 2)) / self.config.logit_temp
+            )  # (B, T, T)
         losses, rights, chances = [], [], []
         for logits, hidden in ((similarity, masked), (similarity.transpose(1, 2), masked_too)):
             rows = logits.masked_fill(~valid[:, None], -torch.inf).flatten(0, 1)
@@ -81,16 +91,20 @@ class Views(nn.Module):
             "loss": sum(loss.detach() for loss in losses),
             "chance": sum(chances),
             "accuracy": sum(rights),
-            "masked_share": float(masked.mask.sum() + masked_too.mask.sum()) / (2 * int(num_frames.sum())) * weight,
+            "masked_share": float(masked.mask.sum() + masked_too.mask.sum())
+            / (2 * int(num_frames.sum()))
+            * weight,
         }
         return LossOutput(losses[0] + losses[1], weight, metrics)
 
     def _view(self, batch: Batch, step: int, which: int) -> tuple[Tensor, Tensor, MaskedFrames]:
         """(B, T, W) float32 unit vectors of view ``which``, its (B,) valid frames, and what was masked."""
         rngs = [generator("view", which, self.seed, step, key) for key in batch.keys]
-        least = batch.num_units.tolist()
-        inputs, num_units = augment(batch.inputs, batch.num_units, least, self.config.augment, rngs)
-        raw, num_frames = self.encoder.extract(inputs, num_units)
+        least = batch.input_lengths.tolist()
+        inputs, input_lengths = augment(
+            batch.inputs, batch.input_lengths, least, self.config.augment, rngs
+        )
+        raw, num_frames = self.encoder.extract(inputs, input_lengths)
         masked = draw_masks(num_frames.tolist(), raw.shape[1], self.mask, rngs)
         context = masked_context(
             self.encoder, self.decoder, self.encoder.norm(raw), num_frames, masked, everywhere=True

@@ -27,9 +27,9 @@ from speechssl.recognition.training_set import (
     warn_of,
     with_pseudo_labels,
 )
-from speechssl.runtime import distributed as ranks
+from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
-from speechssl.runtime.distributed import say
+from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_metrics
@@ -66,11 +66,15 @@ def finetune(
         ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
         TrainingError: the run is lost; see ``train.fit``.
     """
-    ranks.start(pick_device(settings.train.device))  # before work that may take one of them longer
+    distributed.start(
+        pick_device(settings.train.device)
+    )  # before work that may take one of them longer
     if isinstance(init, Encoder):
         settings = settings.model_copy(update={"encoder": init.config})
     if settings.batch.crop_s is not None:
-        raise ConfigError("batch.crop_s would cut words off that the transcript holds: pretraining alone takes it")
+        raise ConfigError(
+            "batch.crop_s would cut words off that the transcript holds: pretraining alone takes it"
+        )
     labelled = [Store(path) for path in stores]
     train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
     check_features(train, settings.encoder.features, ", or choose another --preset")
@@ -81,10 +85,14 @@ def finetune(
     if labels is None:
         train = train.subset(own)
     else:
-        train, about["labels"] = with_pseudo_labels(train, own, Path(labels), keep, settings.normaliser, tokenizer)
+        train, about["labels"] = with_pseudo_labels(
+            train, own, Path(labels), keep, settings.normaliser, tokenizer
+        )
     encoder, origin, stage = _initial(init, settings)
     draws = with_stage_seed(settings.train, stage)
-    torch.manual_seed(derive_seed(settings.train.seed, "head"))  # the same head whatever the encoder came from
+    torch.manual_seed(
+        derive_seed(settings.train.seed, "head")
+    )  # the same head whatever the encoder came from
     model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
     train, skipped = fitting(train, model)
     warn_of(dev, model)
@@ -92,7 +100,7 @@ def finetune(
     begin()
     run.mkdir(parents=True, exist_ok=True)
     batches = Batches(train, settings.batch, draws.seed)
-    say(
+    log_once(
         f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{tokenizer.size} tokens; dev {len(dev)} utterances"
     )
@@ -100,22 +108,30 @@ def finetune(
     def keep_best(measured: Mapping[str, float]) -> None:
         scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
         if (run / "model" / LM_FOLDER).exists():
-            say("a better model takes the place of one with a language model, which goes with it: tune-lm anew")
-        save_ctc(model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling)
+            log_once(
+                "a better model takes the place of one with a language model, which goes with it: tune-lm anew"
+            )
+        save_ctc(
+            model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling
+        )
 
     validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
-    about |= {"init": origin, "data": {"stores": train.identity}} | ({"stage": stage} if stage else {})
+    about |= {"init": origin, "data": {"stores": train.identity}} | (
+        {"stage": stage} if stage else {}
+    )
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{' '.join(text.split())}\n" for text in texts)}
     fit(model, batches, settings.optim, draws, run, about, validation, notes)
     if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
-        say(
+        log_once(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
             "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
         )
     return load_ctc(run / "model")
 
 
-def _initial(init: str | Path | Encoder | None, settings: FinetuneSettings) -> tuple[Encoder, Table | str, int]:
+def _initial(
+    init: str | Path | Encoder | None, settings: FinetuneSettings
+) -> tuple[Encoder, Table | str, int]:
     """The encoder that fine-tuning begins with, where it came from, and which stage of training this is."""
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     if init is None:

@@ -17,7 +17,14 @@ from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import separator, spellings
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.recognition.evaluate import Emissions, beam_decoder, emissions, recognised, references, score_words
+from speechssl.recognition.evaluate import (
+    Emissions,
+    beam_decoder,
+    emissions,
+    recognised,
+    references,
+    score_words,
+)
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.log import log
 from speechssl.scoring.calibration import Scaling
@@ -26,7 +33,11 @@ from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.text.tokenizers import Tokenizer
 
 GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}
-STEPS = {"lm_weight": 0.5, "prior_scale": 0.15, "word_score": 1.0}  # from the best, for as long as that gets better
+STEPS = {
+    "lm_weight": 0.5,
+    "prior_scale": 0.15,
+    "word_score": 1.0,
+}  # from the best, for as long as that gets better
 MOST = 50  # looks, after which no further round of steps begins
 MIN_PRIOR = 1e-4  # of a token that the recogniser hardly ever says
 
@@ -50,11 +61,16 @@ class Tuned(NamedTuple):
         """The best weights, with the scaling that made the confidences of their words probabilities."""
         config, score = self.tried[0]
         scaling = score.calibration.scaling if score.calibration else Scaling()
-        return config.model_copy(update={f"confidence_{name}": value for name, value in asdict(scaling).items()})
+        return config.model_copy(
+            update={f"confidence_{name}": value for name, value in asdict(scaling).items()}
+        )
 
 
 def tune(
-    model: CtcModel, dataset: Dataset, config: BeamConfig, search: Callable[[BeamConfig, Tensor], BeamSearch]
+    model: CtcModel,
+    dataset: Dataset,
+    config: BeamConfig,
+    search: Callable[[BeamConfig, Tensor], BeamSearch],
 ) -> Tuned:
     """Try all of ``GRID``, since the best value of one depends on the others, then go on from the best step by step.
 
@@ -81,7 +97,10 @@ def tune(
         if given not in [t.config for t in tried]:
             found = recognised(model, heard, beam_decoder(search(given, log_prior)))
             tried.append(Tried(given, score_words(said, found, model.normaliser)))
-            log(", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in grid) + _rates(tried[-1]))
+            log(
+                ", ".join(f"{name.replace('_', ' ')} {getattr(given, name):g}" for name in grid)
+                + _rates(tried[-1])
+            )
 
     def best() -> BeamConfig:
         tried.sort(key=lambda t: (t.score.wer + t.score.cer, t.config.lm_weight))
@@ -102,7 +121,11 @@ def tune(
 
 def _log_prior(heard: Sequence[Emissions]) -> Tensor:
     """(V,) ln of the mean probability of each token over all frames, none below ``MIN_PRIOR``."""
-    rows = [row[:n].float() for _, batch, frames in heard for row, n in zip(batch, frames.tolist(), strict=True)]
+    rows = [
+        row[:n].float()
+        for _, batch, frames in heard
+        for row, n in zip(batch, frames.tolist(), strict=True)
+    ]
     return torch.cat(rows).exp().mean(0).clamp(min=MIN_PRIOR).log()
 
 
@@ -121,9 +144,15 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
             store = Store(path)
             texts = [store.record(int(i)).text for i in store.indices([split])]
             if not any(texts):
-                there = [name for name in store.splits if any(store.record(int(i)).text for i in store.indices([name]))]
+                there = [
+                    name
+                    for name in store.splits
+                    if any(store.record(int(i)).text for i in store.indices([name]))
+                ]
                 has = (
-                    f"those with some: {', '.join(there)}" if there else "nor in any other: prepare it with transcripts"
+                    f"those with some: {', '.join(there)}"
+                    if there
+                    else "nor in any other: prepare it with transcripts"
                 )
                 raise ConfigError(f"{path} has no transcripts in split {split}; {has}")
             yield from (text for text in texts if text)
@@ -154,7 +183,9 @@ def save_lm(
     if words is not None:
         files["words.txt"] = "".join(f"{word}\n" for word in words).encode()
     record = {"kind": "lm", "file": name, "beam": as_table(config), "about": dict(about)}
-    save_folder(model / LM_FOLDER, {} if log_prior is None else {LOG_PRIOR: log_prior}, record, files)
+    save_folder(
+        model / LM_FOLDER, {} if log_prior is None else {LOG_PRIOR: log_prior}, record, files
+    )
 
 
 def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
@@ -168,12 +199,20 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> "BeamSearch | None":
     if not folder.exists():
         return None
     tensors, record = load_folder(folder)
-    if record["file"] not in record["files"]:  # checked just now; any other may lie outside the folder
-        raise CheckpointError(f"{folder} names the language model {record['file']!r}, which is not a file of it")
+    if (
+        record["file"] not in record["files"]
+    ):  # checked just now; any other may lie outside the folder
+        raise CheckpointError(
+            f"{folder} names the language model {record['file']!r}, which is not a file of it"
+        )
     config, path = build(BeamConfig, record["beam"]), folder / record["file"]
     prior = tensors.get(LOG_PRIOR)
-    if (prior is None and config.prior_scale) or (prior is not None and prior.shape != (tokenizer.size,)):
-        raise CheckpointError(f"{folder} does not hold {LOG_PRIOR} of the {tokenizer.size} tokens of its recogniser")
+    if (prior is None and config.prior_scale) or (
+        prior is not None and prior.shape != (tokenizer.size,)
+    ):
+        raise CheckpointError(
+            f"{folder} does not hold {LOG_PRIOR} of the {tokenizer.size} tokens of its recogniser"
+        )
     if config.unit == "tokens":
         return BeamSearch(tokenizer, path, None, config, log_prior=prior)
     words = (folder / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]

@@ -34,17 +34,27 @@ from speechssl.training.loss import LossOutput
 class CtcConfig(Settings):
     """How the encoder takes part in fine-tuning; defaults are wav2vec 2.0's for little data."""
 
-    head_only_steps: int = Field(0, ge=0, description="updates at the start in which only the new head learns")
-    train_front_end: bool = Field(False, description="whether the front end learns; the reference never does")
-    frozen: bool = Field(False, description="the encoder never learns: the head reads fixed features")
+    head_only_steps: int = Field(
+        0, ge=0, description="updates at the start in which only the new head learns"
+    )
+    train_front_end: bool = Field(
+        False, description="whether the front end learns; the reference never does"
+    )
+    frozen: bool = Field(
+        False, description="the encoder never learns: the head reads fixed features"
+    )
     time_mask: MaskConfig = Field(MaskConfig(), description="spans of frames hidden while training")
-    channel_mask_prob: float = Field(0.25, ge=0, le=1, description="expected share of masked channels before overlap")
+    channel_mask_prob: float = Field(
+        0.25, ge=0, le=1, description="expected share of masked channels before overlap"
+    )
     channel_mask_length: int = Field(64, ge=1, description="neighbouring channels of a masked span")
     dropout: float = Field(0.1, ge=0, lt=1, description="before the head")
     tokens_per_frame: int = Field(
         1, ge=1, le=16, description="outputs of the head for each frame, one after another in time"
     )
-    augment: AugmentConfig = Field(AugmentConfig(), description="changes of the log-mel rows while training")
+    augment: AugmentConfig = Field(
+        AugmentConfig(), description="changes of the log-mel rows while training"
+    )
 
 
 class CtcModel(nn.Module):
@@ -58,11 +68,18 @@ class CtcModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, tokenizer: Tokenizer, normaliser: str, config: CtcConfig, seed: int = 0
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        normaliser: str,
+        config: CtcConfig,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if config.augment.active and encoder.config.features.kind != "logmel":
-            raise ConfigError("ctc.augment changes log-mel rows, and this encoder reads waveforms: leave it out")
+            raise ConfigError(
+                "ctc.augment changes log-mel rows, and this encoder reads waveforms: leave it out"
+            )
         self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
         self.config, self.seed, self.scaling = config, seed, Scaling()
         self.dropout = Dropout(config.dropout)
@@ -78,17 +95,19 @@ class CtcModel(nn.Module):
 
     def log_probs(self, batch: Batch) -> EncoderOutput:
         """(B, T, V) float32 log-probabilities with (B,) valid outputs; for evaluation, so without masks."""
-        return self._outputs(*self.encoder(batch.inputs, batch.num_units))
+        return self._outputs(*self.encoder(batch.inputs, batch.input_lengths))
 
-    def num_outputs(self, num_units: Tensor) -> Tensor:
+    def num_outputs(self, input_lengths: Tensor) -> Tensor:
         """(B,) valid samples or mel frames -> (B,) valid rows of ``log_probs``."""
-        return self.encoder.num_frames(num_units) * self.config.tokens_per_frame
+        return self.encoder.num_frames(input_lengths) * self.config.tokens_per_frame
 
     @property
     def seconds_per_output(self) -> float:
         """From one row of ``log_probs`` to the next."""
         config = self.encoder.config
-        return config.samples_per_frame / (self.config.tokens_per_frame * config.features.sample_rate_hz)
+        return config.samples_per_frame / (
+            self.config.tokens_per_frame * config.features.sample_rate_hz
+        )
 
     def _outputs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
         """Encoder frames (B, T, D) -> log-probabilities (B, n T, V), n of them in a row from each frame."""
@@ -102,7 +121,9 @@ class CtcModel(nn.Module):
         Every utterance must have frames enough for its tokens (``min_ctc_frames``), which fine-tuning checks
         before it starts: otherwise the loss is infinite.
         """
-        targets = [torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts]
+        targets = [
+            torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts
+        ]
         if self.training and self.config.augment.active and not self.config.frozen:
             batch = self._augmented(batch, step, targets)
         hidden, num_frames = self._encode(batch, step)
@@ -110,7 +131,9 @@ class CtcModel(nn.Module):
         lengths = torch.tensor([len(t) for t in targets])
         joined = torch.cat(targets).to(log_probs.device)
         blank = self.tokenizer.blank_id
-        loss = F.ctc_loss(log_probs.transpose(0, 1), joined, num_frames, lengths, blank=blank, reduction="sum")
+        loss = F.ctc_loss(
+            log_probs.transpose(0, 1), joined, num_frames, lengths, blank=blank, reduction="sum"
+        )
         with torch.no_grad():
             valid = valid_mask(num_frames, log_probs.shape[1], log_probs.device)
             blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
@@ -120,11 +143,15 @@ class CtcModel(nn.Module):
     def _augmented(self, batch: Batch, step: int, targets: list[Tensor]) -> Batch:
         """The batch with changed log-mel rows, never too few for the transcripts."""
         config, shape = self.config, self.encoder.config
-        needed = [-(-min_ctc_frames(tokens.tolist()) // config.tokens_per_frame) for tokens in targets]
+        needed = [
+            -(-min_ctc_frames(tokens.tolist()) // config.tokens_per_frame) for tokens in targets
+        ]
         rngs = [generator("augment", self.seed, step, key) for key in batch.keys]
-        least = [shape.min_units(max(1, frames)) for frames in needed]
-        inputs, num_units = augment(batch.inputs, batch.num_units, least, config.augment, rngs)
-        return replace(batch, inputs=inputs, num_units=num_units)
+        least = [shape.min_input_length(max(1, frames)) for frames in needed]
+        inputs, input_lengths = augment(
+            batch.inputs, batch.input_lengths, least, config.augment, rngs
+        )
+        return replace(batch, inputs=inputs, input_lengths=input_lengths)
 
     def _encode(self, batch: Batch, step: int) -> EncoderOutput:
         """Training-time encoder: masks and freezing as configured for this step."""
@@ -133,7 +160,7 @@ class CtcModel(nn.Module):
         if config.frozen:
             encoder.eval()  # fixed features: no dropout inside the encoder either
         with nullcontext() if learns else torch.no_grad():
-            frames, num_frames = encoder.extract(batch.inputs, batch.num_units)
+            frames, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
             mask = channel_mask = None
             if self.training and not config.frozen:
                 mask, channel_mask = self._masks(batch, num_frames.tolist(), frames.shape[1], step)
@@ -141,9 +168,13 @@ class CtcModel(nn.Module):
             hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask, channel_mask)
         return EncoderOutput(hidden, num_frames)
 
-    def _masks(self, batch: Batch, num_frames: list[int], width: int, step: int) -> tuple[Tensor, Tensor]:
+    def _masks(
+        self, batch: Batch, num_frames: list[int], width: int, step: int
+    ) -> tuple[Tensor, Tensor]:
         config = self.config
-        channels = MaskConfig(prob=config.channel_mask_prob, length=config.channel_mask_length, min_spans=0)
+        channels = MaskConfig(
+            prob=config.channel_mask_prob, length=config.channel_mask_length, min_spans=0
+        )
         time = np.zeros((len(num_frames), width), dtype=bool)
         channel = np.zeros((len(num_frames), self.encoder.config.width), dtype=bool)
         for row, (count, key) in enumerate(zip(num_frames, batch.keys, strict=True)):
@@ -153,7 +184,9 @@ class CtcModel(nn.Module):
         return torch.from_numpy(time), torch.from_numpy(channel)
 
 
-def save_ctc(model: CtcModel, path: Path, about: Mapping[str, Any], scaling: Scaling | None = None) -> None:
+def save_ctc(
+    model: CtcModel, path: Path, about: Mapping[str, Any], scaling: Scaling | None = None
+) -> None:
     """A folder that ``load_ctc`` reads anywhere: weights, settings, tokenizer; ``about`` is kept as it is.
 
     Args:
@@ -179,7 +212,9 @@ def load_ctc(path: str | Path) -> CtcModel:
     path = model_folder(Path(path))
     tensors, record = load_folder(path)
     if record.get("kind") != "ctc":
-        raise CheckpointError(f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)")
+        raise CheckpointError(
+            f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)"
+        )
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
     # Neither of the two is in folders from before there was a choice.
     config = build(CtcConfig, {"tokens_per_frame": record.get("tokens_per_frame", 1)})
@@ -196,4 +231,6 @@ def _read_scaling(table: Any, path: Path) -> Scaling:
             raise ValueError("not finite")
         return Scaling(**values)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path} has no scaling of confidences but {table!r}: {error}") from error
+        raise CheckpointError(
+            f"{path} has no scaling of confidences but {table!r}: {error}"
+        ) from error

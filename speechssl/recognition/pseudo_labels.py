@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, emissions, recognised
+from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
 
 KEEP = 0.67  # share of the labels that is learned from
@@ -44,7 +44,7 @@ def label(
     dataset: Dataset,
     path: Path,
     made_by: str = "",
-    decoder: Decoder | None = None,
+    decoder: CtcDecoder | None = None,
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[Label]:
@@ -69,7 +69,9 @@ def label(
     labels = _begun(path, made_by)
     known = {(one.id, one.crc32) for one in labels}
     keys = [dataset.key(position) for position in range(len(dataset))]
-    rest = dataset.subset(np.array([p for p, key in enumerate(keys) if key not in known], dtype=np.int64))
+    rest = dataset.subset(
+        np.array([p for p, key in enumerate(keys) if key not in known], dtype=np.int64)
+    )
     checksums, samples_an_hour = dict(keys), 3600 * dataset.features.sample_rate_hz
     hours = dict(zip(checksums, (dataset.num_samples / samples_an_hour).tolist(), strict=True))
     done, total = (dataset.seconds - rest.seconds) / 3600, dataset.seconds / 3600
@@ -107,7 +109,9 @@ def _begun(path: Path, made_by: str) -> list[Label]:
     whole = content[: content.rfind(b"\n") + 1]
     labels = _parse(path, whole) if whole else []
     if any(one.made_by != made_by for one in labels):
-        raise ConfigError(f"{path} holds labels of another model or language model: give a new file, or delete it")
+        raise ConfigError(
+            f"{path} holds labels of another model or language model: give a new file, or delete it"
+        )
     if whole != content:
         os.truncate(path, len(whole))
     return labels
@@ -162,7 +166,10 @@ def with_labels(
     """
     if not 0 < keep <= 1:
         raise ConfigError(f"--keep {keep} is no share: allowed is above 0 up to 1")
-    places, own = {dataset.key(position): position for position in range(len(dataset))}, set(transcribed.tolist())
+    places, own = (
+        {dataset.key(position): position for position in range(len(dataset))},
+        set(transcribed.tolist()),
+    )
     found, unused = dict[int, Label](), Counter[str]()
     for one in labels:
         place = places.get((one.id, one.crc32))
@@ -176,7 +183,9 @@ def with_labels(
             unused["with characters that no transcript has"] += 1
         else:
             found[place] = one
-    best = sorted(found, key=lambda place: (-found[place].confidence, found[place].id))[: math.ceil(keep * len(found))]
+    best = sorted(found, key=lambda place: (-found[place].confidence, found[place].id))[
+        : math.ceil(keep * len(found))
+    ]
     if not best:
         reasons = ", ".join(f"{count} {reason}" for reason, count in unused.items())
         raise ConfigError(

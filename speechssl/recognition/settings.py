@@ -25,11 +25,15 @@ class FinetuneSettings(RunSettings):
     batch: BatchConfig = BatchConfig()
     train: TrainConfig = TrainConfig()
     tokenizer: str = Field("chars", description="chars, bpe:N or unigram:N")
-    normaliser: str = Field("basic-1", description="what is done to transcripts before tokenising and scoring")
+    normaliser: str = Field(
+        "basic-1", description="what is done to transcripts before tokenising and scoring"
+    )
     minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
 
 
-def finetune_settings(init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]) -> FinetuneSettings:
+def finetune_settings(
+    init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]
+) -> FinetuneSettings:
     """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with.
 
     Args:

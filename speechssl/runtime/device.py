@@ -36,7 +36,9 @@ def peak_memory_gb() -> float:
     """The most memory that this process has held so far: of the GPU where one is in use, else resident, 1e9 bytes."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    unit = (
+        1 if sys.platform == "darwin" else 1024
+    )  # getrusage counts bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 

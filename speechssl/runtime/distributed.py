@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.runtime.log import log
 
-MEETING = timedelta(minutes=2)  # until all processes have come; a lost launch is better started again
+MEETING = timedelta(
+    minutes=2
+)  # until all processes have come; a lost launch is better started again
 WAITING = timedelta(hours=2)  # for each other: while rank 0 validates
 
 
@@ -31,14 +33,18 @@ def count() -> int:
 
 def attempt() -> int:
     """How often torchrun has started these processes again."""
-    return _number("TORCHELASTIC_RESTART_COUNT") if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+    return (
+        _number("TORCHELASTIC_RESTART_COUNT") if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+    )
 
 
 def _number(name: str) -> int:
     try:
         return int(os.environ[name])
     except ValueError as error:
-        raise ConfigError(f"{name} is {os.environ[name]!r}, not a number: start with torchrun, or unset it") from error
+        raise ConfigError(
+            f"{name} is {os.environ[name]!r}, not a number: start with torchrun, or unset it"
+        ) from error
 
 
 def start(device: torch.device) -> None:
@@ -51,18 +57,26 @@ def start(device: torch.device) -> None:
     if count() > 1 and device.type == "cuda":
         own, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if own >= gpus:
-            raise ConfigError(f"process {own + 1} of this machine finds {gpus} GPUs: start one process for each")
+            raise ConfigError(
+                f"process {own + 1} of this machine finds {gpus} GPUs: start one process for each"
+            )
         torch.cuda.set_device(own)
     if count() > 1 and not dist.is_initialized():
         if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-            raise ConfigError("RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them")
+            raise ConfigError(
+                "RANK and WORLD_SIZE are set, MASTER_ADDR is not: start with torchrun, or unset them"
+            )
         backends = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        with _talking(f"the other processes of this run did not come within {MEETING.seconds} s: start it again"):
+        with _talking(
+            f"the other processes of this run did not come within {MEETING.seconds} s: start it again"
+        ):
             shared, rank, size = next(dist.rendezvous("env://", timeout=MEETING))  # type: ignore[attr-defined]
             # torchrun has one store for all its attempts: an address that a lost process left would be taken for new.
             # Each machine counts its own: with several, a lost process ends the run, and the same command goes on.
             alone = dist.PrefixStore(f"attempt {attempt()}", shared)  # type: ignore[attr-defined]
-            dist.init_process_group(backends, timeout=MEETING, store=alone, rank=rank, world_size=size)
+            dist.init_process_group(
+                backends, timeout=MEETING, store=alone, rank=rank, world_size=size
+            )
         # Public in newer versions of torch; in 2.11 under this name alone.
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
         set_timeout(WAITING)
@@ -75,13 +89,13 @@ def _leave() -> None:
     time.sleep(0.1)  # it says neither when they are done nor waits for them
 
 
-def anywhere(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is True on any rank."""
     return flag if count() == 1 else bool(_summed(torch.tensor(int(flag))))
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def fail_on_all_ranks() -> Iterator[None]:
     """Leave the block at the same time; what fails there on one rank ends all. Nothing inside may communicate.
 
     Raises:
@@ -92,20 +106,25 @@ def together() -> Iterator[None]:
         yield
         failed = False
     finally:
-        failed = anywhere(failed)
+        failed = any_rank(failed)
     if failed:
         raise TrainingError("another process of this run failed: its own message says why")
 
 
-def total(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def sum_over_ranks(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Sums over ranks of ints, floats and tensors, by name, in float64; a rank without data gives and gets none."""
     if count() == 1:
         return dict(values)
-    flat = [torch.as_tensor(v, dtype=torch.float64, device=device).detach().flatten() for v in values.values()]
+    flat = [
+        torch.as_tensor(v, dtype=torch.float64, device=device).detach().flatten()
+        for v in values.values()
+    ]
     length = torch.tensor(sum(map(len, flat)))
     with _talking():
         dist.all_reduce(length, dist.ReduceOp.MAX)  # a rank without data cannot know it
-    whole = _summed(torch.cat(flat) if flat else torch.zeros(int(length), dtype=torch.float64, device=device))
+    whole = _summed(
+        torch.cat(flat) if flat else torch.zeros(int(length), dtype=torch.float64, device=device)
+    )
     parts = torch.split(whole, list(map(len, flat))) if flat else ()
     return {
         name: part.view_as(own).to(own.dtype) if isinstance(own, Tensor) else type(own)(part.item())
@@ -142,7 +161,9 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _talking(trouble: str = "another process of this run is gone; see its own message") -> Iterator[None]:
+def _talking(
+    trouble: str = "another process of this run is gone; see its own message",
+) -> Iterator[None]:
     """What the back end says then, as one line behind ours."""
     try:
         yield
@@ -151,7 +172,7 @@ def _talking(trouble: str = "another process of this run is gone; see its own me
         raise TrainingError(f"{trouble} ({reason})") from error
 
 
-def say(message: str) -> None:
+def log_once(message: str) -> None:
     """A line of the log, once however many processes run."""
     if rank() == 0:
         log(message)

@@ -34,7 +34,11 @@ def quiet_stderr() -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """What a user is told of an error that they can cause or cure."""
     if isinstance(error, OSError):  # a disk that is full, a folder that is a file, a permission
-        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        text = (
+            f"{error.filename}: {error.strerror}"
+            if error.filename and error.strerror
+            else str(error)
+        )
     elif isinstance(error, torch.OutOfMemoryError):
         text = f"out of memory: lower batch.micro_seconds or --batch-seconds, and give the command again ({error})"
     else:
@@ -56,7 +60,9 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
             TimeRemainingColumn(),
         )
         # stdout stays as it is: it may be a file, and rich would send its lines to the terminal.
-        bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+        )
         self.bar = bar if sys.stderr.isatty() else None
         self.task = self.bar.add_task("hours of audio", total=None) if self.bar else None
 
@@ -80,5 +86,9 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
             of, left = "", ""
             if total_h is not None:
                 of = f" of {total_h:.2f}"
-                left = f", {(total_h - done_h) / speed / 60:.0f} min left" if 0 < done_h <= total_h else ""
+                left = (
+                    f", {(total_h - done_h) / speed / 60:.0f} min left"
+                    if 0 < done_h <= total_h
+                    else ""
+                )
             log(f"{done_h:.2f}{of} h of audio, {3600 * speed:.0f} s per second{left}")

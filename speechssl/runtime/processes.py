@@ -31,7 +31,9 @@ def memory_limit() -> float:
 def _lower(what: int, limit: int) -> None:
     """Set a limit that can be changed again; never above the one that this process was started with."""
     given, hard = _given(what), resource.getrlimit(what)[1]
-    resource.setrlimit(what, (limit if given == resource.RLIM_INFINITY else min(limit, given), hard))
+    resource.setrlimit(
+        what, (limit if given == resource.RLIM_INFINITY else min(limit, given), hard)
+    )
 
 
 @cache
@@ -75,11 +77,15 @@ def stop_flag() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # Python lets only the main one listen
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python lets only the main one listen
         yield received
         return
     # Ignored since the start, it stays so: a terminal's Ctrl-C is not meant for a script's job in the background.
-    numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [
+        n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN
+    ]
     previous = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield received

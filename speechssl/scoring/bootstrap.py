@@ -4,10 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_BOOTSTRAP = 1000  # resamples of an interval
-_CELLS_PER_BLOCK = 4_000_000  # bootstrap counts held at once: about 32 MB, whatever the number of utterances
+_CELLS_PER_BLOCK = (
+    4_000_000  # bootstrap counts held at once: about 32 MB, whatever the number of utterances
+)
 
 
-def bootstrap_sums(table: NDArray[np.float64], seed: int, num_bootstrap: int) -> NDArray[np.float64]:
+def bootstrap_sums(
+    table: NDArray[np.float64], seed: int, num_bootstrap: int
+) -> NDArray[np.float64]:
     """Sums (num_bootstrap, K) of a table (N, K) over as many rows as it has, drawn with replacement.
 
     How often each row was drawn is multinomial. The draws depend on N, ``seed`` and ``num_bootstrap`` alone, so

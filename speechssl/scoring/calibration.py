@@ -51,7 +51,9 @@ def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
     return Scaling(slope, offset)
 
 
-def _logistic(inputs: NDArray[np.float64], y: NDArray[np.float64], start: NDArray[np.float64]) -> list[float]:
+def _logistic(
+    inputs: NDArray[np.float64], y: NDArray[np.float64], start: NDArray[np.float64]
+) -> list[float]:
     """Weights (D,) that make labels ``y`` (N,) likeliest for ``inputs`` (N, D), with a pull towards ``start``."""
 
     def loss(weights: NDArray[np.float64]) -> float:
@@ -62,7 +64,9 @@ def _logistic(inputs: NDArray[np.float64], y: NDArray[np.float64], start: NDArra
     for _ in range(50):
         p = 0.5 + 0.5 * np.tanh(inputs @ weights / 2)
         gradient = inputs.T @ (p - y) + weights - start
-        step = np.linalg.solve(inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(len(start)), gradient)
+        step = np.linalg.solve(
+            inputs.T @ (inputs * (p * (1 - p))[:, None]) + np.eye(len(start)), gradient
+        )
         size = 1.0
         while loss(weights - size * step) > loss(weights) and size > 1e-6:
             size /= 2
@@ -104,7 +108,9 @@ def calibrate(words: Any, confidences: Sequence[Sequence[float]]) -> Calibration
         equal = [False] * len(hypothesis)
         for chunk in alignment:
             if chunk.type == "equal":
-                equal[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+                equal[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (
+                    chunk.hyp_end_idx - chunk.hyp_start_idx
+                )
         right += equal
     values = np.array([value for row in confidences for value in row], dtype=np.float64)
     assert len(values) == len(right), "one confidence for each word of a hypothesis"
@@ -116,6 +122,8 @@ def calibrate(words: Any, confidences: Sequence[Sequence[float]]) -> Calibration
     for k in range(NUM_BINS):
         if (here := place == k).any():
             mean, share = float(values[here].mean()), float(hits[here].mean())
-            bins.append(ConfidenceBin(k / NUM_BINS, (k + 1) / NUM_BINS, int(here.sum()), mean, share))
+            bins.append(
+                ConfidenceBin(k / NUM_BINS, (k + 1) / NUM_BINS, int(here.sum()), mean, share)
+            )
     ece = sum(b.count * abs(b.confidence - b.right) for b in bins) / len(values)
     return Calibration(ece, tuple(bins), fit_scaling(values.tolist(), right))

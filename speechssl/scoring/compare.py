@@ -70,11 +70,17 @@ def read_system(name: str, folders: Sequence[Path]) -> System:
 def _read(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.float64]]:
     path = folder / "utterances.jsonl" if folder.is_dir() else folder
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not at every mark that Unicode has for a line
-        rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["utterance_id"]))
+        lines = path.read_text(encoding="utf-8").split(
+            "\n"
+        )  # not at every mark that Unicode has for a line
+        rows = sorted(
+            (json.loads(line) for line in lines if line), key=lambda row: str(row["utterance_id"])
+        )
         counts = [(Counts(**row["words"]), Counts(**row["characters"])) for row in rows]
         table = [(w.errors, w.reference_length, c.errors, c.reference_length) for w, c in counts]
-        ids, references = (tuple(str(row[key]) for row in rows) for key in ("utterance_id", "reference"))
+        ids, references = (
+            tuple(str(row[key]) for row in rows) for key in ("utterance_id", "reference")
+        )
         numbers = np.array(table, dtype=np.float64).reshape(-1, 4)
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else error
@@ -95,7 +101,9 @@ def intervals(system: System, seed: int = 0) -> tuple[tuple[float, float], tuple
     return percentiles(wer), percentiles(cer)
 
 
-def differences(system: System, baseline: System, seed: int = 0) -> tuple[Difference, Difference] | None:
+def differences(
+    system: System, baseline: System, seed: int = 0
+) -> tuple[Difference, Difference] | None:
     """Word and character error rate of ``system`` minus those of ``baseline``; None if the utterances are not the same.
 
     Every draw takes the same utterances for both, so what makes an utterance hard for both cancels (Bisani and Ney
@@ -126,7 +134,9 @@ def comparison(systems: Sequence[System]) -> str:
             for cell in (f"{rate:.1%}", "{:.1%} .. {:.1%}".format(*interval))
         ]
         rows.append((system.name, *cells, str(len(system.ids)), str(system.num_runs)))
-    text = text_table(("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs"), rows)
+    text = text_table(
+        ("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs"), rows
+    )
     against = [(s.name, differences(s, systems[0])) for s in systems[1:]]
     other = "".join(
         f"{s.name}: other {'reference texts' if s.ids == systems[0].ids else 'utterances'} than {systems[0].name}, "
@@ -136,10 +146,20 @@ def comparison(systems: Sequence[System]) -> str:
     )
     if other:
         text += "\n" + other
-    rows = [(name, *(cell for d in found for cell in _cells(d))) for name, found in against if found]
+    rows = [
+        (name, *(cell for d in found for cell in _cells(d))) for name, found in against if found
+    ]
     if not rows:
         return text
-    columns = (f"minus {systems[0].name}", "WER, points", "95 % interval", "p", "CER, points", "95 % interval", "p")
+    columns = (
+        f"minus {systems[0].name}",
+        "WER, points",
+        "95 % interval",
+        "p",
+        "CER, points",
+        "95 % interval",
+        "p",
+    )
     return f"{text}\n{text_table(columns, rows)}"
 
 

@@ -185,7 +185,9 @@ def score(
         cer_interval=cer_interval,
         utterances=utterances,
         all_confusions=_confusions(words),
-        calibration=calibrate(words, [confidences[i] for i in ids]) if confidences is not None else None,
+        calibration=calibrate(words, [confidences[i] for i in ids])
+        if confidences is not None
+        else None,
     )
 
 
@@ -195,7 +197,9 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
     for problem, ids in (("no hypothesis", missing), ("a hypothesis but no reference", extra)):
         if ids:
             shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-            raise ManifestError(f"{len(ids)} utterances have {problem}: {shown}. Score the same ids on both sides")
+            raise ManifestError(
+                f"{len(ids)} utterances have {problem}: {shown}. Score the same ids on both sides"
+            )
     if not references:
         raise ManifestError("no utterances to score: the references are empty")
 
@@ -206,7 +210,9 @@ def _counts(alignment: Sequence[Any]) -> Counts:
     for chunk in alignment:
         is_insertion = chunk.type == "insert"
         start, end = (
-            (chunk.hyp_start_idx, chunk.hyp_end_idx) if is_insertion else (chunk.ref_start_idx, chunk.ref_end_idx)
+            (chunk.hyp_start_idx, chunk.hyp_end_idx)
+            if is_insertion
+            else (chunk.ref_start_idx, chunk.ref_end_idx)
         )
         sizes[chunk.type] += end - start
     return Counts(sizes["equal"], sizes["substitute"], sizes["insert"], sizes["delete"])
@@ -224,7 +230,9 @@ def _total(counts: Sequence[Counts]) -> Counts:
 def _confusions(words: Any) -> tuple[Confusion, ...]:
     """Word errors of jiwer's ``WordOutput``, counted."""
     found: Counter[tuple[str, str]] = Counter()
-    for reference, hypothesis, alignment in zip(words.references, words.hypotheses, words.alignments, strict=True):
+    for reference, hypothesis, alignment in zip(
+        words.references, words.hypotheses, words.alignments, strict=True
+    ):
         for chunk in alignment:
             said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
             heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
@@ -243,6 +251,9 @@ def _intervals(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """95 % percentile intervals of the word and of the character error rate."""
     units = [(u.words, u.characters) for u in utterances]
-    table = np.array([[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units], dtype=np.float64)
+    table = np.array(
+        [[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units],
+        dtype=np.float64,
+    )
     wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
     return percentiles(wer), percentiles(cer)

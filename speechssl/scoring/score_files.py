@@ -20,7 +20,10 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     ``ref.trn`` and ``hyp.trn`` are what NIST's sclite reads: a text a line, its utterance in brackets. Where there are
     confidences, ``confidence.png`` shows how far they can be trusted.
     """
-    kinds = [(str(about.get("normaliser", "")), result), *([("raw", result.raw)] if result.raw else [])]
+    kinds = [
+        (str(about.get("normaliser", "")), result),
+        *([("raw", result.raw)] if result.raw else []),
+    ]
     rows = [
         (text, name, f"{rate:.2%}", "{:.2%} .. {:.2%}".format(*interval), *_counts(counts))
         for text, kind in kinds
@@ -34,7 +37,10 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
         f"{len(result.utterances)} utterances, {result.sentence_error_rate:.1%} with an error",
         *([_trust(result.calibration)] if result.calibration else []),
         "Worst utterances:",
-        *(f"  {u.utterance_id}\n    ref: {u.reference}\n    hyp: {u.hypothesis}" for u in result.worst(10)),
+        *(
+            f"  {u.utterance_id}\n    ref: {u.reference}\n    hyp: {u.hypothesis}"
+            for u in result.worst(10)
+        ),
         "Top confusions (reference -> hypothesis):",
         *(
             f"  {c.count:5d}  {c.reference or '(nothing)'} -> {c.hypothesis or '(nothing)'}"
@@ -47,7 +53,10 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     write_atomic(out / "utterances.jsonl", "\n".join(lines) + "\n")
     for name, side in (("ref.trn", "reference"), ("hyp.trn", "hypothesis")):
         names = (re.sub(r"[()\s]", "_", u.utterance_id) for u in result.utterances)
-        write_atomic(out / name, (f"{getattr(u, side)} ({i})\n" for u, i in zip(result.utterances, names, strict=True)))
+        write_atomic(
+            out / name,
+            (f"{getattr(u, side)} ({i})\n" for u, i in zip(result.utterances, names, strict=True)),
+        )
     if result.calibration:
         bins = result.calibration.bins
         plot_reliability([(b.confidence, b.right, b.count) for b in bins], out / "confidence.png")
@@ -67,7 +76,8 @@ def remove_score(out: Path) -> None:
 def _trust(calibration: Calibration) -> str:
     words = calibration.num_words
     confidence, right = (
-        sum(b.count * getattr(b, k) for b in calibration.bins) / words for k in ("confidence", "right")
+        sum(b.count * getattr(b, k) for b in calibration.bins) / words
+        for k in ("confidence", "right")
     )
     return (
         f"Of {words} recognised words {right:.1%} are right; their mean confidence is {confidence:.1%}, "

@@ -23,7 +23,10 @@ _KINDS = {"kind": str, "about": dict, "encoder": dict}  # of what a record may h
 
 
 def save_folder(
-    path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a folder that is either wholly there or not at all.
 
@@ -44,7 +47,9 @@ def save_folder(
             shutil.rmtree(leftover)
     contents = dict(files or {})
     # Copies: safetensors refuses tensors that share memory, and tied weights must survive.
-    contents[TENSORS] = safetensors.torch.save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()})
+    contents[TENSORS] = safetensors.torch.save(
+        {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    )
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
     contents[RECORD] = _seal({**record, "files": sums})
     partial.mkdir()
@@ -101,7 +106,9 @@ def load_record(path: Path) -> dict[str, Any]:
     try:
         text = (path / RECORD).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} is no saved model or checkpoint: cannot read {RECORD} ({error})") from error
+        raise CheckpointError(
+            f"{path} is no saved model or checkpoint: cannot read {RECORD} ({error})"
+        ) from error
     try:
         sealed = json.loads(text)
         record = sealed["record"]
@@ -109,14 +116,18 @@ def load_record(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
-        raise CheckpointError(f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint")
+        raise CheckpointError(
+            f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint"
+        )
     for name, kind in _KINDS.items():
         if not isinstance(record.get(name, kind()), kind):
-            raise CheckpointError(f"{path / RECORD} is of no model or checkpoint: {name!r} is {record[name]!r}")
-    return _Record(record, path / RECORD)
+            raise CheckpointError(
+                f"{path / RECORD} is of no model or checkpoint: {name!r} is {record[name]!r}"
+            )
+    return _SavedRecord(record, path / RECORD)
 
 
-class _Record(dict[str, Any]):
+class _SavedRecord(dict[str, Any]):
     """A record that says so when it lacks what is asked of it: its checksum proves who wrote it no more than anyone."""
 
     def __init__(self, record: Mapping[str, Any], path: Path) -> None:
@@ -124,7 +135,9 @@ class _Record(dict[str, Any]):
         self.path = path
 
     def __missing__(self, name: str) -> Any:
-        raise CheckpointError(f"{self.path} has no {name!r}: it is not of a model or checkpoint of this kind")
+        raise CheckpointError(
+            f"{self.path} has no {name!r}: it is not of a model or checkpoint of this kind"
+        )
 
 
 def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -137,18 +150,26 @@ def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     record = load_record(path)
     sums = record.get("files")
     if not isinstance(sums, dict) or TENSORS not in sums:
-        raise CheckpointError(f"{path / RECORD} has no checksum of {TENSORS}: it was not written by save_folder")
+        raise CheckpointError(
+            f"{path / RECORD} has no checksum of {TENSORS}: it was not written by save_folder"
+        )
     contents = {}
     for name, expected in sums.items():
         # Names come from a file, so they must not lead out of the folder.
         if Path(name).name != name or name in ("", "..") or "\0" in name:
-            raise CheckpointError(f"{path / RECORD} names the file {name!r}, which is not inside the folder")
+            raise CheckpointError(
+                f"{path / RECORD} names the file {name!r}, which is not inside the folder"
+            )
         try:
             data = contents[name] = (path / name).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise CheckpointError(f"{path} has no file {name!r} that can be read: {error}") from error
+            raise CheckpointError(
+                f"{path} has no file {name!r} that can be read: {error}"
+            ) from error
         if hashlib.sha256(data).hexdigest() != expected:
-            raise CheckpointError(f"{path / name} is damaged: its checksum does not match; use another checkpoint")
+            raise CheckpointError(
+                f"{path / name} is damaged: its checksum does not match; use another checkpoint"
+            )
     try:
         # From the bytes that were checked; opening the file again would also need a name that is UTF-8.
         tensors = safetensors.torch.load(contents[TENSORS])
@@ -173,7 +194,9 @@ def step_folder(run: Path, step: int) -> Path:
 
 def checkpoints(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first; half-written ones have hidden names and are not among them."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
+    found = [
+        p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)
+    ]
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
 
 
@@ -188,7 +211,11 @@ def model_folder(path: Path) -> Path:
             return stored_folder(candidate)
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
-    advice = ": a model of another library needs speechssl import first" if (path / "config.json").exists() else ""
+    advice = (
+        ": a model of another library needs speechssl import first"
+        if (path / "config.json").exists()
+        else ""
+    )
     raise CheckpointError(
         f"{path} is neither a model folder (with {RECORD}) nor a run folder (with model/{RECORD}){advice}"
     )
@@ -209,7 +236,9 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], origin: st
         if name in tensors and tensors[name].shape != value.shape
     ]
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        shown = "; ".join(problems[:8]) + (
+            f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        )
         raise CheckpointError(f"weights of {origin} do not fit the model: {shown}")
     module.load_state_dict(dict(tensors))
 

@@ -39,7 +39,9 @@ WORDS = {
 }
 ENDINGS = (("n't", "not"), ("'re", "are"), ("'ve", "have"), ("'ll", "will"), ("'m", "am"))
 UNCHANGED = {"ain't"}
-HESITATIONS = frozenset(["uh", "um", "uhm", "hm", "hmm", "mhm", "erm"])  # not mm and er, which are words too
+HESITATIONS = frozenset(
+    ["uh", "um", "uhm", "hm", "hmm", "mhm", "erm"]
+)  # not mm and er, which are words too
 MAGNITUDES = {"k": "thousand", "m": "million", "bn": "billion"}
 CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
 
@@ -126,7 +128,9 @@ def plain_words(words: list[str]) -> list[str]:
     """Contractions and titles written out, hesitations left out, and no "and" inside a number."""
     plain: list[str] = []
     for word in words:
-        ending = next((pair for pair in ENDINGS if word.endswith(pair[0]) and len(word) > len(pair[0])), None)
+        ending = next(
+            (pair for pair in ENDINGS if word.endswith(pair[0]) and len(word) > len(pair[0])), None
+        )
         if word in WORDS:
             plain += WORDS[word].split()
         elif ending and word not in UNCHANGED:
@@ -135,7 +139,10 @@ def plain_words(words: list[str]) -> list[str]:
             plain.append(word)
     numbers = {*ONES[1:], *TENS[1:]}
     inside = [
-        word == "and" and 0 < k < len(plain) - 1 and plain[k - 1] in GROUPS and plain[k + 1] in numbers
+        word == "and"
+        and 0 < k < len(plain) - 1
+        and plain[k - 1] in GROUPS
+        and plain[k + 1] in numbers
         for k, word in enumerate(plain)
     ]
     return [word for word, skip in zip(plain, inside, strict=True) if not skip]

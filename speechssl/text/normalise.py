@@ -48,11 +48,15 @@ def _basic_1(text: str) -> str:
 
 def _basic_1_character(character: str) -> str:
     category = unicodedata.category(character)
-    if "\ufe00" <= character <= "\ufe0f":  # variation selectors choose a picture, though Unicode calls them marks
+    if (
+        "\ufe00" <= character <= "\ufe0f"
+    ):  # variation selectors choose a picture, though Unicode calls them marks
         return ""
     if category[0] in "LMN" or character in _INNER:
         return character
-    if category == "Cf" and character != _ZERO_WIDTH_SPACE:  # soft hyphen, byte order mark, direction: not a boundary
+    if (
+        category == "Cf" and character != _ZERO_WIDTH_SPACE
+    ):  # soft hyphen, byte order mark, direction: not a boundary
         return ""
     return " "
 
@@ -71,4 +75,8 @@ def _english_1(text: str) -> str:
     return text
 
 
-NORMALISERS: dict[str, Callable[[str], str]] = {"none-1": _none_1, "basic-1": _basic_1, "english-1": _english_1}
+NORMALISERS: dict[str, Callable[[str], str]] = {
+    "none-1": _none_1,
+    "basic-1": _basic_1,
+    "english-1": _english_1,
+}

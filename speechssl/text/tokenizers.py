@@ -114,15 +114,21 @@ class SentencePieceTokenizer(Tokenizer):
             raise CheckpointError("not a SentencePiece model: write the tokenizer again") from error
         num_pieces = self._processor.get_piece_size()
         if self._processor.unk_id() != UNK_ID - 1:
-            raise CheckpointError(f"the SentencePiece model has its unknown piece at {self._processor.unk_id()}, not 0")
+            raise CheckpointError(
+                f"the SentencePiece model has its unknown piece at {self._processor.unk_id()}, not 0"
+            )
         self.model = model
         self.size = num_pieces + 1
-        pieces = [self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces)]
+        pieces = [
+            self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces)
+        ]
         self.texts = (BLANK_TEXT, UNK_TEXT, *pieces)
         self.alphabet = frozenset(piece for piece in pieces if len(piece) == 1)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, model_type: str) -> "SentencePieceTokenizer":
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, model_type: str
+    ) -> "SentencePieceTokenizer":
         """A model of the words in ``texts``; the same texts give the same bytes.
 
         Args:
@@ -136,7 +142,9 @@ class SentencePieceTokenizer(Tokenizer):
         from sentencepiece import SentencePieceTrainer
 
         if model_type not in ("bpe", "unigram"):
-            raise ConfigError(f"unknown SentencePiece model type {model_type!r}: choose bpe or unigram")
+            raise ConfigError(
+                f"unknown SentencePiece model type {model_type!r}: choose bpe or unigram"
+            )
         lines = _training_lines(texts)
         model = io.BytesIO()
         try:
@@ -157,7 +165,9 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise ConfigError(_vocabulary_advice(str(error), f"{model_type}:{vocab_size}")) from error
+            raise ConfigError(
+                _vocabulary_advice(str(error), f"{model_type}:{vocab_size}")
+            ) from error
         tokenizer = cls(model.getvalue())
         lost = sorted(set().union(*map(tokenizer.unknown, lines)))
         if lost:
@@ -186,7 +196,9 @@ class VocabularyTokenizer(Tokenizer):
     def __init__(self, tokens: Sequence[str]) -> None:
         """``tokens``: by id, the blank first and the unknown token second; a space where words meet."""
         if len(tokens) < 3 or not all(isinstance(token, str) and token for token in tokens):
-            raise ConfigError("a vocabulary holds the blank, the unknown token and at least one more, each with a text")
+            raise ConfigError(
+                "a vocabulary holds the blank, the unknown token and at least one more, each with a text"
+            )
         self.texts = tuple(tokens)
         self.size = len(self.texts)
         self._ids = {token: i for i, token in reversed([*enumerate(self.texts)][2:])}
@@ -222,7 +234,9 @@ def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
         return CharTokenizer.train(texts)
     match = re.fullmatch(r"(bpe|unigram):([1-9][0-9]{0,6})", spec)
     if match is None:
-        raise ConfigError(f"unknown tokenizer {spec!r}: choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500")
+        raise ConfigError(
+            f"unknown tokenizer {spec!r}: choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500"
+        )
     return SentencePieceTokenizer.train(texts, int(match[2]), match[1])
 
 
@@ -243,15 +257,24 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if kind == "sentencepiece":
             tokenizer = SentencePieceTokenizer((Path(folder) / SENTENCEPIECE_FILE).read_bytes())
             if tokenizer.size != table["size"]:
-                raise CheckpointError(f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}")
+                raise CheckpointError(
+                    f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}"
+                )
             return tokenizer
     except FileNotFoundError as error:
         raise CheckpointError(f"no tokenizer: {error.filename} is missing") from error
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # not UTF-8, not JSON, or JSON of another shape
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # not UTF-8, not JSON, or JSON of another shape
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    raise CheckpointError(f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary")
+    raise CheckpointError(
+        f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary"
+    )
 
 
 def _training_lines(texts: Iterable[str]) -> list[str]:
@@ -266,9 +289,7 @@ def _vocabulary_advice(message: str, spec: str) -> str:
     if largest := re.search(r"too high.*<= (\d+)", message):
         return f"tokenizer {spec} has more pieces than these texts support: use at most {largest[1]}, or chars"
     if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return (
-            f"tokenizer {spec} has fewer pieces than these texts have characters: use at least {smallest[1]}, or chars"
-        )
+        return f"tokenizer {spec} has fewer pieces than these texts have characters: use at least {smallest[1]}, or chars"
     return f"tokenizer {spec} cannot be trained on these texts: {message}"
 
 

@@ -15,11 +15,18 @@ class HealthConfig(Settings):
 
     window: int = Field(50, ge=1, description="updates that the averages cover")
     chance_after: float = Field(
-        0.3, ge=0, le=1, description="share of the steps after which chance is a fault, if five windows have passed"
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the steps after which chance is a fault, if five windows have passed",
     )
     chance_margin: float = Field(0.02, ge=0, description="nats below chance that count as learning")
-    collapse_chance: float = Field(0.5, ge=0, description="nats; chance at or below it: no negatives left")
-    collapse_perplexity: float = Field(2.0, ge=1, description="code perplexity per codebook at or below it")
+    collapse_chance: float = Field(
+        0.5, ge=0, description="nats; chance at or below it: no negatives left"
+    )
+    collapse_perplexity: float = Field(
+        2.0, ge=1, description="code perplexity per codebook at or below it"
+    )
 
 
 class Health:
@@ -55,12 +62,17 @@ class Health:
         """
         if not self.remember(metrics) or len(self.recent) < self.config.window:
             return
-        watched = [name for name in ("loss", "chance", "accuracy", "code_perplexity") if name in metrics]
+        watched = [
+            name for name in ("loss", "chance", "accuracy", "code_perplexity") if name in metrics
+        ]
         mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}
         config = self.config
         if "code_perplexity" not in mean:  # a task without codes
             pass
-        elif mean["code_perplexity"] <= config.collapse_perplexity or mean["chance"] <= config.collapse_chance:
+        elif (
+            mean["code_perplexity"] <= config.collapse_perplexity
+            or mean["chance"] <= config.collapse_chance
+        ):
             self._collapsed(step, mean)
         if step + 1 >= self.patience and self.at_chance():
             raise TrainingError(
@@ -79,5 +91,5 @@ class Health:
             f"collapsed after {step + 1} updates: accuracy {mean['accuracy']:.3f}, loss {mean['loss']:.3f} nats, "
             f"chance {mean['chance']:.3f}, code perplexity {mean['code_perplexity']:.1f}; "
             "almost every target of an utterance has the same code. "
-            "Raise objective.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
+            "Raise contrastive.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
         )

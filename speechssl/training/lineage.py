@@ -29,7 +29,11 @@ def with_stage_seed(train: TrainConfig, stage: int) -> TrainConfig:
     With the same seed in every stage a second fine-tuning would see the first one's inputs again, changed alike and in
     the same order (docs/log.md 46).
     """
-    return train.model_copy(update={"seed": derive_seed(train.seed, "stage", stage)}) if stage else train
+    return (
+        train.model_copy(update={"seed": derive_seed(train.seed, "stage", stage)})
+        if stage
+        else train
+    )
 
 
 def millions(module: torch.nn.Module) -> str:

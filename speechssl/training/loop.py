@@ -20,9 +20,9 @@ from speechssl.config import Settings, Table, as_table
 from speechssl.data.dataset import Batch
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.pictures import plot_errors, plot_training
-from speechssl.runtime import distributed as ranks
+from speechssl.runtime import distributed
 from speechssl.runtime.device import Device, Precision, autocast, pick_device
-from speechssl.runtime.distributed import say
+from speechssl.runtime.distributed import log_once
 from speechssl.runtime.log import log
 from speechssl.runtime.processes import stop_flag
 from speechssl.runtime.seeds import derive_seed
@@ -33,7 +33,7 @@ from speechssl.storage.checkpoint import (
 from speechssl.training.health import Health, HealthConfig
 from speechssl.training.metrics import Console, MetricsFile, cut_back
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
-from speechssl.training.run_folder import Progress, claim, resume, save_checkpoint
+from speechssl.training.run_folder import RunState, claim, resume, save_checkpoint
 
 PLOT_EVERY_S = 60.0  # a picture reads the whole metrics file
 BAD_STEPS = "bad_steps.jsonl"  # updates whose gradient was not finite, and their utterances
@@ -46,7 +46,9 @@ class TrainConfig(Settings):
     seed: int = Field(0, ge=0)
     log_every: int = Field(25, ge=1, description="updates between progress lines")
     save_every: int = Field(200, ge=1, description="updates between checkpoints")
-    validate_every: int = Field(200, ge=1, description="updates between measurements on the development set")
+    validate_every: int = Field(
+        200, ge=1, description="updates between measurements on the development set"
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept")
     max_bad_steps: int = Field(5, ge=1, description="non-finite updates in a row that stop the run")
     device: Device = Field("auto")
@@ -107,16 +109,16 @@ def fit(
         SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written.
     """
     run, device = Path(run), pick_device(train.device)
-    ranks.start(device)
+    distributed.start(device)
     with ExitStack() as held:
-        with ranks.together():
-            if ranks.rank() == 0:
+        with distributed.fail_on_all_ranks():
+            if distributed.rank() == 0:
                 claim(run, settings or {"optim": as_table(optim), "train": as_table(train)}, held)
                 for name, text in (notes or {}).items():
                     write_atomic(run / name, text)
         _fit(model, batches, optim, train, run, device, validation)
-        with ranks.together():
-            if ranks.rank() == 0:
+        with distributed.fail_on_all_ranks():
+            if distributed.rank() == 0:
                 finish()
 
 
@@ -130,14 +132,16 @@ def _fit(
     validation: Validation | None,
 ) -> None:
     """``fit`` in a folder that is this run's, and nobody else's meanwhile."""
-    first = ranks.rank() == 0
+    first = distributed.rank() == 0
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
     progress = resume(model, optimizer, run)
     if progress.step >= train.steps:
-        say(f"all {train.steps} updates of {run} are done already: give another run folder for more (or --force)")
+        log_once(
+            f"all {train.steps} updates of {run} are done already: give another run folder for more (or --force)"
+        )
     _start_alike(model, progress, run)
-    with ranks.together():
+    with distributed.fail_on_all_ranks():
         journal = _Journal(run, train, progress.step) if first else None
     with stop_flag() as stopping:
         while progress.step < train.steps:
@@ -145,13 +149,13 @@ def _fit(
             progress.step = done = progress.step + 1
             last = done == train.steps
             if validation and (last or done % train.validate_every == 0):
-                with ranks.together():
+                with distributed.fail_on_all_ranks():
                     if first:
                         row |= _validate(model, validation, progress)
             # Asked once: a signal must not arrive between saving and leaving.
-            stop = ranks.anywhere(bool(stopping))
+            stop = distributed.any_rank(bool(stopping))
             saves = last or done % train.save_every == 0 or stop
-            with ranks.together():
+            with distributed.fail_on_all_ranks():
                 if journal:
                     journal.metrics.add(row)
                     if saves or done % train.log_every == 0:
@@ -161,10 +165,12 @@ def _fit(
                         save_checkpoint(model, optimizer, progress, run, train.keep)
                         journal.draw(last or stop, validation.picture if validation else None)
                     if last and journal.health.at_chance():
-                        say("the run ends at chance: its model predicts nothing yet. Give more train.steps")
+                        log_once(
+                            "the run ends at chance: its model predicts nothing yet. Give more train.steps"
+                        )
             if stop:
                 number = stopping[0] if stopping else signal.SIGTERM
-                say(
+                log_once(
                     f"{signal.Signals(number).name}: saved {step_folder(run, done)}; the same command, without "
                     "--force, goes on from here"
                 )
@@ -177,22 +183,28 @@ def _update(
     optimizer: torch.optim.Optimizer,
     optim: OptimConfig,
     train: TrainConfig,
-    progress: Progress,
+    progress: RunState,
     run: Path,
 ) -> dict[str, Any]:
     """One update; returns its metrics, still on the device."""
     step, started = progress.step, time.perf_counter()
     device = next(model.parameters()).device
-    with ranks.together():
-        micro_batches = [batch.to(device) for batch in batches.micro_batches(step, ranks.rank(), ranks.count())]
+    with distributed.fail_on_all_ranks():
+        micro_batches = [
+            batch.to(device)
+            for batch in batches.micro_batches(step, distributed.rank(), distributed.count())
+        ]
     loaded = time.perf_counter()
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with autocast(device, train.precision):
         statistics = _whole_statistics(model, micro_batches, step)
     counts, sums = _add_gradients(model, micro_batches, statistics, step, train)
-    ranks.sum_gradients(p for p in model.parameters() if p.requires_grad)
-    counts, sums = ranks.total(counts, torch.device("cpu")), ranks.total(sums, device)
+    distributed.sum_gradients(p for p in model.parameters() if p.requires_grad)
+    counts, sums = (
+        distributed.sum_over_ranks(counts, torch.device("cpu")),
+        distributed.sum_over_ranks(sums, device),
+    )
     weight = max(1, counts["weight"])
     parameters = [p for p in model.parameters() if p.grad is not None]
     for parameter in parameters:
@@ -207,16 +219,23 @@ def _update(
         progress.bad_in_a_row = 0
     else:
         _report_bad(batches, step, progress, train, run)
-    row: dict[str, Any] = {"step": step + 1} | {name: value / weight for name, value in sums.items()}
+    row: dict[str, Any] = {"step": step + 1} | {
+        name: value / weight for name, value in sums.items()
+    }
     now = time.perf_counter()
-    return row | {"grad_norm": norm, "lr": rate} | counts | {"data_s": loaded - started, "time_s": now - started}
+    return (
+        row
+        | {"grad_norm": norm, "lr": rate}
+        | counts
+        | {"data_s": loaded - started, "time_s": now - started}
+    )
 
 
 def _add_gradients(
     model: nn.Module, micro_batches: list[Batch], statistics: Any, step: int, train: TrainConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Leave the summed gradients of this process's ``micro_batches``; returns sums: weight and audio, and metrics."""
-    device, rank = next(model.parameters()).device, ranks.rank()
+    device, rank = next(model.parameters()).device, distributed.rank()
     weight, sums = 0, dict[str, Tensor | float]()
     for index, batch in enumerate(micro_batches):
         # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
@@ -232,25 +251,29 @@ def _add_gradients(
 
 def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -> Any:
     """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
-    if (len(micro_batches) == 1 and ranks.count() == 1) or not hasattr(model, "statistics"):
+    if (len(micro_batches) == 1 and distributed.count() == 1) or not hasattr(model, "statistics"):
         return None
     measure = cast(Callable[[Batch, int], Any], model.statistics)
     parts = [measure(batch, step) for batch in micro_batches]
     own: Any = reduce(operator.add, parts) if parts else None
-    whole = ranks.total(vars(own) if parts else {}, next(model.parameters()).device)
+    whole = distributed.sum_over_ranks(vars(own) if parts else {}, next(model.parameters()).device)
     return replace(own, **whole) if parts else None
 
 
-def _report_bad(batches: StepBatches, step: int, progress: Progress, train: TrainConfig, run: Path) -> None:
+def _report_bad(
+    batches: StepBatches, step: int, progress: RunState, train: TrainConfig, run: Path
+) -> None:
     """A non-finite gradient changed nothing; say which utterances, and stop when it goes on."""
     progress.bad_in_a_row += 1
-    with ranks.together():
-        if ranks.rank() == 0:
+    with distributed.fail_on_all_ranks():
+        if distributed.rank() == 0:
             # Asked for again as one process would: those of all ranks, without a message.
             ids = [i for batch in batches.micro_batches(step) for i in batch.ids]
             with (run / BAD_STEPS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
-            log(f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ...")
+            log(
+                f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ..."
+            )
     if progress.bad_in_a_row >= train.max_bad_steps:
         raise TrainingError(
             f"{progress.bad_in_a_row} updates in a row were not finite (last: {step + 1}); their utterances are in "
@@ -285,15 +308,17 @@ class _Journal:
                 plot_errors(self.run / "metrics.jsonl", self.run / errors)
 
 
-def _start_alike(model: nn.Module, progress: Progress, run: Path) -> None:
+def _start_alike(model: nn.Module, progress: RunState, run: Path) -> None:
     """The weights of rank 0 for all, who must have found the same checkpoint."""
     step = torch.tensor(progress.step)
-    ranks.copy_from_first([step, *model.state_dict().values()])
-    if ranks.anywhere(int(step) != progress.step):
-        raise ConfigError(f"{run} is not one folder for all processes: give a --run on a disk that they share")
+    distributed.copy_from_first([step, *model.state_dict().values()])
+    if distributed.any_rank(int(step) != progress.step):
+        raise ConfigError(
+            f"{run} is not one folder for all processes: give a --run on a disk that they share"
+        )
 
 
-def _validate(model: nn.Module, validation: Validation, progress: Progress) -> Mapping[str, float]:
+def _validate(model: nn.Module, validation: Validation, progress: RunState) -> Mapping[str, float]:
     model.eval()
     measured = validation.measure()
     if measured[validation.best_by] < progress.best:

@@ -13,7 +13,10 @@ from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import read_metrics
 
-MEASURED, PROBE = ("dev_wer", "dev_cer"), "probe_"  # error rates among the metrics: of a recogniser, of linear probes
+MEASURED, PROBE = (
+    ("dev_wer", "dev_cer"),
+    "probe_",
+)  # error rates among the metrics: of a recogniser, of linear probes
 
 
 def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
@@ -35,7 +38,10 @@ class MetricsFile:
 
     def flush(self) -> list[dict[str, float]]:
         """Write what is pending; returns it as plain numbers."""
-        rows = [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
+        rows = [
+            {k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()}
+            for row in self.pending
+        ]
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
             file.flush()
@@ -45,9 +51,18 @@ class MetricsFile:
 
 
 class Console:
-    """Progress lines on stderr: means since the last line, of updates that were finite."""
+    """RunState lines on stderr: means since the last line, of updates that were finite."""
 
-    SHOWN = ("loss", "chance", "accuracy", "code_perplexity", "live_codes", "masked_share", "blank_share", "grad_norm")
+    SHOWN = (
+        "loss",
+        "chance",
+        "accuracy",
+        "code_perplexity",
+        "live_codes",
+        "masked_share",
+        "blank_share",
+        "grad_norm",
+    )
 
     def __init__(self, log_every: int, total_steps: int) -> None:
         self.log_every, self.total_steps = log_every, total_steps
@@ -60,14 +75,20 @@ class Console:
         measured = [name for name in row if name in MEASURED or name.startswith(PROBE)]
         if done % self.log_every and done != self.total_steps and not measured:
             return
-        seconds, audio_s, data_s = (sum(r[name] for r in self.rows) for name in ("time_s", "audio_s", "data_s"))
+        seconds, audio_s, data_s = (
+            sum(r[name] for r in self.rows) for name in ("time_s", "audio_s", "data_s")
+        )
         parts = [f"update {done}/{self.total_steps}"]
         for name in self.SHOWN:
             if name in row:
                 finite = [r[name] for r in self.rows if math.isfinite(r[name])] or [math.nan]
                 parts.append(f"{name} {sum(finite) / len(finite):.3g}")
         parts += [f"{name} {row[name]:.1%}" for name in measured]
-        parts += [f"lr {row['lr']:.2e}", f"{audio_s / seconds:.0f} s/s", f"data {data_s / seconds:.1%}"]
+        parts += [
+            f"lr {row['lr']:.2e}",
+            f"{audio_s / seconds:.0f} s/s",
+            f"data {data_s / seconds:.1%}",
+        ]
         left = seconds / len(self.rows) * (self.total_steps - done)
         log("  ".join([*parts, f"left {left / 60:.1f} min"]))
         self.rows = []

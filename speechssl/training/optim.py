@@ -14,7 +14,9 @@ class OptimConfig(Settings):
     """Adam with decoupled weight decay, and one of two schedules."""
 
     lr: float = Field(5e-4, gt=0, description="peak learning rate")
-    schedule: Literal["linear", "tri_stage"] = Field("linear", description="linear: up, then down to 0; tri_stage")
+    schedule: Literal["linear", "tri_stage"] = Field(
+        "linear", description="linear: up, then down to 0; tri_stage"
+    )
     warmup: float = Field(0.08, ge=0, le=1, description="share of the steps that the rate rises")
     hold: float = Field(0.4, ge=0, le=1, description="share of the steps at the peak (tri_stage)")
     final_scale: float = Field(0.05, gt=0, le=1, description="last rate / peak rate (tri_stage)")
@@ -22,12 +24,16 @@ class OptimConfig(Settings):
     beta2: float = Field(0.98, ge=0, lt=1)
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(10.0, gt=0, description="largest gradient norm; a larger gradient is scaled down")
+    clip_norm: float = Field(
+        10.0, gt=0, description="largest gradient norm; a larger gradient is scaled down"
+    )
 
     @model_validator(mode="after")
     def _time_to_fall(self) -> "OptimConfig":
         if self.schedule == "tri_stage" and self.warmup + self.hold > 1:
-            raise ValueError(f"warmup {self.warmup:g} and hold {self.hold:g} together exceed all of the steps")
+            raise ValueError(
+                f"warmup {self.warmup:g} and hold {self.hold:g} together exceed all of the steps"
+            )
         return self
 
 
@@ -35,7 +41,12 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> t
     """AdamW over all ``parameters``, as the reference does: biases and norms decay too. Fused: one pass over memory."""
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(
-        parameters, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        parameters,
+        lr=config.lr,
+        betas=betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 
@@ -50,8 +61,12 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     done = (step + 1) / total_steps
     rising = done / config.warmup if config.warmup else 1.0
     if config.schedule == "linear":
-        return config.lr * min(rising, (1 - step / total_steps) / max(1 - config.warmup, 1 / total_steps), 1.0)
+        return config.lr * min(
+            rising, (1 - step / total_steps) / max(1 - config.warmup, 1 / total_steps), 1.0
+        )
     if rising < 1:
         return config.lr * (0.01 + 0.99 * rising)
-    falling = max(0.0, done - config.warmup - config.hold) / max(1 - config.warmup - config.hold, 1e-9)
+    falling = max(0.0, done - config.warmup - config.hold) / max(
+        1 - config.warmup - config.hold, 1e-9
+    )
     return config.lr * float(config.final_scale ** min(falling, 1.0))

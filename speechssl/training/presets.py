@@ -9,6 +9,7 @@ from pydantic import Field
 from speechssl.config import Settings, Table, as_table, build, merge, preset_names, read_preset
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import ConfigError
+from speechssl.training.setting_names import with_current_names
 
 # The tables that a preset may hold: the shape of the encoder, and the settings of each kind of run.
 PRESET_TABLES = ("encoder", "finetune", "pretrain")
@@ -27,14 +28,18 @@ class RunSettings(Settings):
 S = TypeVar("S", bound=RunSettings)
 
 
-def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None) -> S:
+def resolve_settings(
+    kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None
+) -> S:
     """Defaults, then the preset (or the ``encoder`` of a model that is continued), then ``overrides``.
 
     Raises:
         ConfigError: unknown preset or setting, or the preset among the ``overrides``.
     """
     if "preset" in overrides:
-        raise ConfigError("preset decides what the other settings start from: give --preset instead of --set preset")
+        raise ConfigError(
+            "preset decides what the other settings start from: give --preset instead of --set preset"
+        )
 
     tables = read_preset(preset)
     _check_tables(preset, tables)
@@ -44,9 +49,9 @@ def resolve_settings(kind: type[S], preset: str, overrides: Mapping[str, Any], e
     whole_shape = as_table(build(EncoderConfig, shape))
 
     resolved = as_table(kind(preset=preset))
-    resolved = merge(resolved, tables.get(kind.preset_table, {}))
+    resolved = merge(resolved, with_current_names(tables.get(kind.preset_table, {})))
     resolved = merge(resolved, {"encoder": whole_shape})
-    resolved = merge(resolved, overrides)
+    resolved = merge(resolved, with_current_names(overrides))
     return build(kind, resolved)
 
 
@@ -59,7 +64,9 @@ def _check_tables(preset: str, tables: Table) -> None:
     for name in sorted(tables):
         if name not in PRESET_TABLES or not isinstance(tables[name], dict):
             allowed = list(PRESET_TABLES)
-            raise ConfigError(f"preset {preset}: {name!r} is no table of a preset, allowed are {allowed}")
+            raise ConfigError(
+                f"preset {preset}: {name!r} is no table of a preset, allowed are {allowed}"
+            )
 
 
 def preset_of(record: Table) -> str:
@@ -71,5 +78,7 @@ def preset_of(record: Table) -> str:
     name = str(record.get("about", {}).get("preset", "tiny"))
 
     if name not in preset_names() and not Path(name).is_file():
-        raise ConfigError(f"the model was made with the preset {name}, which is not there: give one as --preset")
+        raise ConfigError(
+            f"the model was made with the preset {name}, which is not there: give one as --preset"
+        )
     return name

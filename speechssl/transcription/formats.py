@@ -108,7 +108,9 @@ def to_vtt(transcript: Transcript, limits: CueLimits = CueLimits()) -> str:
 
 def to_tsv(transcript: Transcript, _limits: CueLimits = CueLimits()) -> str:
     """A header, then start and end in whole milliseconds and the text of each segment."""
-    rows = [f"{_ms(s.start)}\t{_ms(s.end)}\t{' '.join(s.text.split())}\n" for s in transcript.segments]
+    rows = [
+        f"{_ms(s.start)}\t{_ms(s.end)}\t{' '.join(s.text.split())}\n" for s in transcript.segments
+    ]
     return "".join(["start\tend\ttext\n", *rows])
 
 
@@ -123,7 +125,9 @@ def to_jsonl(transcript: Transcript, _limits: CueLimits = CueLimits()) -> str:
 
 
 def _json(transcript: Transcript, indent: int | None) -> str:
-    text = json.dumps(transcript.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    text = (
+        json.dumps(transcript.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     # A file name that is not UTF-8 holds lone surrogates; ``\udcff`` is how JSON writes one, and it reads back equal.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -135,8 +139,14 @@ def to_ctm(transcript: Transcript, _limits: CueLimits = CueLimits()) -> str:
     """
     name = re.sub(r"\s", "_", Path(transcript.path).stem).encode("utf-8", "replace").decode("utf-8")
     words = [word for segment in transcript.segments for word in segment.words]
-    rows = [(_ms(w.start) / 1000, (_ms(w.end) - _ms(w.start)) / 1000, w.text, w.probability) for w in words]
-    return "".join(f"{name} 1 {start:.3f} {length:.3f} {text} {p:.{DIGITS}f}\n" for start, length, text, p in rows)
+    rows = [
+        (_ms(w.start) / 1000, (_ms(w.end) - _ms(w.start)) / 1000, w.text, w.probability)
+        for w in words
+    ]
+    return "".join(
+        f"{name} 1 {start:.3f} {length:.3f} {text} {p:.{DIGITS}f}\n"
+        for start, length, text, p in rows
+    )
 
 
 FORMATS: dict[str, Callable[[Transcript, CueLimits], str]] = {

@@ -21,7 +21,12 @@ from speechssl.transcription.transcript import Failure, Transcript
 STDIN = Path("-")
 MADE_BY = ".speechssl.json"  # in a folder of transcripts: of which model they are
 DONE = ".speechssl-done.jsonl"  # there: of which recording each file is, a line each, the last one counts
-_ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")  # formats that do not say, or not surely, which one they are of
+_ONE_RECORDING = (
+    "srt",
+    "vtt",
+    "tsv",
+    "ctm",
+)  # formats that do not say, or not surely, which one they are of
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,17 @@ class Outputs:
         if self.folder is None:
             return list(self.files)
         done = read_done(self.folder)
-        for name in done:  # of what is written there next, and a kill keeps from being noted, it would be said too
+        for name in (
+            done
+        ):  # of what is written there next, and a kill keeps from being noted, it would be said too
             if not (self.folder / name).exists():
                 _note(self.folder, self.folder / name, None)
         # Every target is looked at: of each it is known whether it is another recording's.
-        return [p for p in self.files if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])]
+        return [
+            p
+            for p in self.files
+            if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])
+        ]
 
     def _is_done(self, path: Path, target: Path, done: dict[str, Table], folder: Path) -> bool:
         now, before = self.recordings.get(path), done.get(os.path.relpath(target, folder))
@@ -103,7 +114,11 @@ class Outputs:
 
 
 def plan_outputs(
-    paths: Sequence[Path], formats: Sequence[str], limits: CueLimits, folder: Path | None, spool: Path
+    paths: Sequence[Path],
+    formats: Sequence[str],
+    limits: CueLimits,
+    folder: Path | None,
+    spool: Path,
 ) -> Outputs:
     """The audio files among inputs, and where their transcripts go.
 
@@ -117,7 +132,9 @@ def plan_outputs(
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise ConfigError(f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}")
+        raise ConfigError(
+            f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}"
+        )
     if folder is None and len(formats) > 1:
         raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
     stdin = _spooled(spool) if STDIN in paths else None
@@ -125,10 +142,14 @@ def plan_outputs(
     if not files:
         raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
     if folder is None and len(files) > 1 and formats[0] in _ONE_RECORDING:
-        raise ConfigError(f"{formats[0]} holds one recording, and these are {len(files)}: give an --output-dir")
+        raise ConfigError(
+            f"{formats[0]} holds one recording, and these are {len(files)}: give an --output-dir"
+        )
     # Of what was given: where a result goes must not depend on what else a folder holds.
     root = common_root([path for path in paths if path != STDIN] or [Path.cwd()])
-    known = [path for path in files if path != stdin and path.exists()]  # a broken link fails by name, later
+    known = [
+        path for path in files if path != stdin and path.exists()
+    ]  # a broken link fails by name, later
     recordings = {path: _recording(path, folder) for path in known} if folder else {}
     return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin, recordings)
 
@@ -205,7 +226,12 @@ def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -
     if isinstance(result, Failure):
         return {"path": name, "status": "failed", "error": result.error}
     words = len(result.text.split())
-    return {"path": name, "status": "done", "duration_s": round(result.duration_s, 3), "words": words}
+    return {
+        "path": name,
+        "status": "done",
+        "duration_s": round(result.duration_s, 3),
+        "words": words,
+    }
 
 
 _MAX_NAME_BYTES = 255  # of one file name, on every common file system
@@ -240,7 +266,9 @@ def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: st
     try:
         relative = Path(os.path.abspath(input_path)).relative_to(root)
     except ValueError as error:
-        raise ConfigError(f"{input_path} is not under {input_root}: give a folder that holds every input") from error
+        raise ConfigError(
+            f"{input_path} is not under {input_root}: give a folder that holds every input"
+        ) from error
     if not relative.name:
         raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
     return output_dir / relative.parent / _short_name(relative.name, suffix)

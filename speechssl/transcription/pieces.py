@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechssl.audio.features import featurise, num_units
+from speechssl.audio.features import featurise, input_length
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, Samples, Span, stream_mono
 from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
 from speechssl.errors import AudioError, ConfigError
@@ -41,7 +41,11 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
 
     for path in paths:
         if path.is_dir():
-            below = [Path(folder, name) for folder, _, names in os.walk(path, onerror=fail) for name in names]
+            below = [
+                Path(folder, name)
+                for folder, _, names in os.walk(path, onerror=fail)
+                for name in names
+            ]
             found += sorted(file for file in below if file.suffix.lower() in suffixes)
         elif path.exists():
             found.append(path)
@@ -94,7 +98,12 @@ def read_pieces(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[Piece 
                     before = context if any(a < start <= b for a, b in speech) else 0
                     after = context if any(a <= end < b for a, b in speech) else 0
                     piece = _piece(
-                        model, samples, (start, end), (before, after), position, position + start == last_end
+                        model,
+                        samples,
+                        (start, end),
+                        (before, after),
+                        position,
+                        position + start == last_end,
                     )
                     if piece:
                         yield piece
@@ -105,11 +114,15 @@ def read_pieces(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[Piece 
             yield End(str(path), error=str(error).replace(f": {path.name}: ", ": "))
 
 
-def _piece(model: CtcModel, samples: Samples, span: Span, context: Span, position: int, goes_on: bool) -> Piece | None:
+def _piece(
+    model: CtcModel, samples: Samples, span: Span, context: Span, position: int, goes_on: bool
+) -> Piece | None:
     """What is recognised of a window's span with as much as ``context`` around it; None for too little for a frame."""
     config, per_frame = model.encoder.config.features, model.encoder.config.samples_per_frame
     (start, end), (before, after), rate = span, context, config.sample_rate_hz
-    lead = min(start, before) // per_frame  # so that the frames of the span are as if it began there
+    lead = (
+        min(start, before) // per_frame
+    )  # so that the frames of the span are as if it began there
     heard = samples[start - lead * per_frame : end + after]
     frames = _frames(model, len(heard)) - lead
     if after:
@@ -152,12 +165,17 @@ def _windows(path: Path, rate: int) -> Iterator[tuple[Samples, int, list[Span], 
             drop = max(0, used - context)
             held, position, used, is_first = held[drop:], position + drop, used - drop, False
     if is_first and len(held) <= WHOLE_BELOW_S * rate:
-        yield held, position, [], [(0, len(held))] if max(held.max(), -held.min()) >= SILENCE_PEAK else []
+        yield (
+            held,
+            position,
+            [],
+            [(0, len(held))] if max(held.max(), -held.min()) >= SILENCE_PEAK else [],
+        )
     else:
         speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True)
         yield held, position, moved(speech), moved(chunks)
 
 
 def _frames(model: CtcModel, num_samples: int) -> int:
-    units = torch.tensor([num_units(num_samples, model.encoder.config.features)])
+    units = torch.tensor([input_length(num_samples, model.encoder.config.features)])
     return int(model.encoder.num_frames(units))

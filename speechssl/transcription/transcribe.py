@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.data.batches import batch_units, length_batches
+from speechssl.data.batches import length_batches, max_batch_length
 from speechssl.data.dataset import collate
 from speechssl.decoding.align import align, words_of
-from speechssl.recognition.evaluate import BATCH_SECONDS, Decoder, greedy_decoder
+from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, greedy_decoder
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
 from speechssl.transcription.pieces import End, Piece, ahead, read_pieces
@@ -32,7 +32,7 @@ def transcribe(
     name: str = "",
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float], None] | None = None,
-    decoder: Decoder | None = None,
+    decoder: CtcDecoder | None = None,
 ) -> Iterator[Transcript | Failure]:
     """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
 
@@ -48,7 +48,7 @@ def transcribe(
     """
     model.eval()
     config = model.encoder.config.features
-    limit = batch_units(batch_seconds, config.sample_rate_hz / config.hop)
+    limit = max_batch_length(batch_seconds, config.sample_rate_hz / config.hop)
     horizon_s = max(HORIZON_S, batch_seconds)
     files, pool = deque([_File()]), _Pool()  # the last file is the one being read
     done_s = 0.0
@@ -79,7 +79,7 @@ class _File:
         self.segments: list[Segment] = []
         self.end: End | None = None
 
-    def settle(self, model: CtcModel, decoder: Decoder) -> bool:
+    def settle(self, model: CtcModel, decoder: CtcDecoder) -> bool:
         """Turn pieces into words, where all that belong together are known: those between two silences.
 
         Returns:
@@ -95,7 +95,9 @@ class _File:
             self.segments += _segments(model, decoder, self.pieces[self.settled : stop], rows)
             self.rows[self.settled : stop] = [None] * len(rows)
             self.settled = stop
-        return self.end is not None and (self.end.error is not None or self.settled == len(self.pieces))
+        return self.end is not None and (
+            self.end.error is not None or self.settled == len(self.pieces)
+        )
 
     def _belongs(self, place: int) -> bool:
         """Whether a piece is decoded with those before it: alignment and search take more than linear time."""
@@ -110,19 +112,31 @@ class _File:
         return Transcript(self.end.path, text, tuple(self.segments), self.end.duration_s, name)
 
 
-def _segments(model: CtcModel, decoder: Decoder, pieces: Sequence[Piece], rows: Sequence[Tensor]) -> list[Segment]:
+def _segments(
+    model: CtcModel, decoder: CtcDecoder, pieces: Sequence[Piece], rows: Sequence[Tensor]
+) -> list[Segment]:
     """Words of pieces that follow each other without silence, in groups between pauses; times are the file's."""
     whole, seconds = torch.cat(list(rows)), model.seconds_per_output
-    times = [piece.start + k * seconds for piece, row in zip(pieces, rows, strict=True) for k in range(len(row))]
+    times = [
+        piece.start + k * seconds
+        for piece, row in zip(pieces, rows, strict=True)
+        for k in range(len(row))
+    ]
     (ids,) = decoder.search(whole[None], torch.tensor([len(whole)]))
     groups: list[list[Word]] = []
-    for w in words_of(align(whole, ids, model.tokenizer.blank_id), model.tokenizer, decoder.scaling):
+    for w in words_of(
+        align(whole, ids, model.tokenizer.blank_id), model.tokenizer, decoder.scaling
+    ):
         # The last frame may go on beyond the end, no word does.
-        word = Word(times[w.start], min(times[w.end - 1] + seconds, pieces[-1].end), w.text, w.probability)
+        word = Word(
+            times[w.start], min(times[w.end - 1] + seconds, pieces[-1].end), w.text, w.probability
+        )
         if not groups or word.start - groups[-1][-1].end >= PAUSE_S:
             groups.append([])
         groups[-1].append(word)
-    return [Segment(g[0].start, g[-1].end, " ".join(word.text for word in g), tuple(g)) for g in groups]
+    return [
+        Segment(g[0].start, g[-1].end, " ".join(word.text for word in g), tuple(g)) for g in groups
+    ]
 
 
 class _Pool:
@@ -135,7 +149,9 @@ class _Pool:
 
     def add(self, file: _File, piece: Piece) -> None:
         self.entries.append((file, len(file.pieces), piece))
-        file.pieces.append(replace(piece, array=_NO_FEATURES))  # a file keeps its pieces to its end, not what they hold
+        file.pieces.append(
+            replace(piece, array=_NO_FEATURES)
+        )  # a file keeps its pieces to its end, not what they hold
         file.rows.append(None)
         self.seconds += piece.end - piece.start
 
@@ -158,11 +174,16 @@ class _Pool:
         for k, rows in zip(chosen, log_probs, strict=True):
             file, place, piece = self.entries[k]
             first, count = (model.config.tokens_per_frame * n for n in (piece.lead, piece.frames))
-            file.rows[place] = rows[first : first + count].clone()  # of the batch, no more than this is kept
+            file.rows[place] = rows[
+                first : first + count
+            ].clone()  # of the batch, no more than this is kept
         self.num_batches += 1
         if self.num_batches % TRIM_EVERY == 0:
             trim_memory()
         taken = set(chosen)
         self.entries = [entry for k, entry in enumerate(self.entries) if k not in taken]
-        before, self.seconds = self.seconds, sum(piece.end - piece.start for _, _, piece in self.entries)
+        before, self.seconds = (
+            self.seconds,
+            sum(piece.end - piece.start for _, _, piece in self.entries),
+        )
         return before - self.seconds

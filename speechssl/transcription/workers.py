@@ -54,7 +54,9 @@ def made_by(job: Job) -> Table:
     """Digests of the model and, if it is used, its language model: of what decides the transcripts."""
     folder = model_folder(job.model)
     lm = stored_folder(folder / LM_FOLDER) / RECORD
-    used = {"model": folder / RECORD} | ({} if job.greedy or not lm.exists() else {"language_model": lm})
+    used = {"model": folder / RECORD} | (
+        {} if job.greedy or not lm.exists() else {"language_model": lm}
+    )
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
 
 
@@ -66,7 +68,9 @@ def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -
         SpeechsslError: the model cannot be used, or a process died; after all other processes have finished.
     """
     if job.threads and job.threads < job.processes:
-        raise ConfigError(f"{job.processes} jobs cannot share {job.threads} threads: give --threads as many or more")
+        raise ConfigError(
+            f"{job.processes} jobs cannot share {job.threads} threads: give --threads as many or more"
+        )
     if not files:
         return
     lengths = [declared_seconds(path) for path in files]
@@ -102,7 +106,9 @@ def in_order(results: Iterator[Result], files: Sequence[Path]) -> Iterator[Resul
         raise
 
 
-def _recognised(job: Job, files: Sequence[Path], progress: Callable[[float], None]) -> Iterator[Result]:
+def _recognised(
+    job: Job, files: Sequence[Path], progress: Callable[[float], None]
+) -> Iterator[Result]:
     folder = model_folder(job.model)
     model = load_ctc(folder).to(pick_device(job.device))
     beam = None if job.greedy else load_lm(folder, model.tokenizer)
@@ -110,7 +116,9 @@ def _recognised(job: Job, files: Sequence[Path], progress: Callable[[float], Non
     yield from transcribe(model, files, job.model.name, job.batch_seconds, progress, decoder)
 
 
-def _dealt(job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float], None]) -> Iterator[Result]:
+def _dealt(
+    job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float], None]
+) -> Iterator[Result]:
     """Results of processes that work on a hand of files each, as they come."""
     context = get_context("spawn")
     threads = (job.threads or max(len(hands), torch.get_num_threads())) // len(hands)
@@ -122,7 +130,9 @@ def _dealt(job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float
         for k, hand in enumerate(hands):
             ours, theirs = context.Pipe(duplex=False)
             worker = context.Process(target=_work, args=(theirs, job, hand, threads), daemon=True)
-            with deaf_to_interrupts():  # it inherits that; an interrupt ends this process, and this one ends it
+            with (
+                deaf_to_interrupts()
+            ):  # it inherits that; an interrupt ends this process, and this one ends it
                 worker.start()
             workers.append(worker)
             theirs.close()  # so that the end of the process is the end of the pipe

@@ -33,7 +33,10 @@ def prefix_beam_search(log_probs: Array, beam: int) -> list[tuple[Labelling, flo
                     in_token[longer] = np.logaddexp(in_token[longer], after_blank + frame[token])
                 else:
                     in_token[longer] = np.logaddexp(in_token[longer], both + frame[token])
-        whole = {p: float(np.logaddexp(in_blank[p], in_token[p])) for p in in_blank.keys() | in_token.keys()}
+        whole = {
+            p: float(np.logaddexp(in_blank[p], in_token[p]))
+            for p in in_blank.keys() | in_token.keys()
+        }
         possible = [p for p, score in whole.items() if score > -np.inf]
         # Equal ones in alphabetical order, so that nothing depends on the order of a set.
         best = sorted(possible, key=lambda p: (-whole[p], p))[:beam]

@@ -31,7 +31,11 @@ def similarity(left: Array, right: Array) -> float:
 
 
 def logits_of(
-    predictions: Array, targets: Array, codes: NDArray[np.int64], negatives: NDArray[np.int64], logit_temp: float
+    predictions: Array,
+    targets: Array,
+    codes: NDArray[np.int64],
+    negatives: NDArray[np.int64],
+    logit_temp: float,
 ) -> Array:
     """(M, 1 + K) logits, the positive first; a negative with the positive's codes is -inf."""
     rows = []
@@ -66,19 +70,31 @@ def terms(
     groups, entries, _ = weights["quantizer.codebook"].shape
     contrastive, correct, probs, codes = 0.0, 0, [], []
     for u, own in enumerate(masked):
-        normed = layer_norm(frames[u][own], weights["encoder.norm.weight"], weights["encoder.norm.bias"])
+        normed = layer_norm(
+            frames[u][own], weights["encoder.norm.weight"], weights["encoder.norm.bias"]
+        )
         logits = normed @ weights["quantizer.logits.weight"].T + weights["quantizer.logits.bias"]
         logits = logits.reshape(len(own), groups, entries)
         probs += list(softmax(logits))
         chosen = (logits if noise is None else logits + noise[u]).argmax(-1)
         vectors = np.stack(
-            [np.concatenate([weights["quantizer.codebook"][g, row[g]] for g in range(groups)]) for row in chosen]
+            [
+                np.concatenate([weights["quantizer.codebook"][g, row[g]] for g in range(groups)])
+                for row in chosen
+            ]
         )
-        targets = vectors @ weights["target_projection.weight"].T + weights["target_projection.bias"]
-        predictions = context[u][own] @ weights["context_projection.weight"].T + weights["context_projection.bias"]
+        targets = (
+            vectors @ weights["target_projection.weight"].T + weights["target_projection.bias"]
+        )
+        predictions = (
+            context[u][own] @ weights["context_projection.weight"].T
+            + weights["context_projection.bias"]
+        )
         codes += [tuple(row.tolist()) for row in chosen]
         scores = logits_of(predictions, targets, chosen, negatives[u], logit_temp)
         contrastive += float((np.log(np.exp(scores).sum(-1)) - scores[:, 0]).sum())
         correct += int((scores[:, 0] >= scores.max(-1)).sum())
     penalty = np.concatenate([f.ravel() for f in frames]) ** 2
-    return Terms(contrastive, diversity(np.mean(probs, axis=0)), float(penalty.mean()), correct, codes)
+    return Terms(
+        contrastive, diversity(np.mean(probs, axis=0)), float(penalty.mean()), correct, codes
+    )

@@ -18,7 +18,9 @@ def collapse(path: Sequence[int], blank_id: int = 0) -> Labelling:
 
 def paths_to(target: Sequence[int], num_frames: int, size: int) -> Iterator[tuple[int, ...]]:
     """Every way to say ``target`` in so many frames."""
-    return (path for path in product(range(size), repeat=num_frames) if collapse(path) == tuple(target))
+    return (
+        path for path in product(range(size), repeat=num_frames) if collapse(path) == tuple(target)
+    )
 
 
 def path_prob(probs: Array, path: Sequence[int]) -> float:

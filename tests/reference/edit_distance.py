@@ -18,7 +18,9 @@ def distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     if not reference or not hypothesis:
         return len(reference) + len(hypothesis)
     replaced = distance(reference[:-1], hypothesis[:-1]) + (reference[-1] != hypothesis[-1])
-    return min(replaced, distance(reference[:-1], hypothesis) + 1, distance(reference, hypothesis[:-1]) + 1)
+    return min(
+        replaced, distance(reference[:-1], hypothesis) + 1, distance(reference, hypothesis[:-1]) + 1
+    )
 
 
 def best_alignments(reference: Sequence[str], hypothesis: Sequence[str]) -> set[Edits]:
@@ -34,7 +36,9 @@ def best_alignments(reference: Sequence[str], hypothesis: Sequence[str]) -> set[
             options |= {e._replace(insertions=e.insertions + 1) for e in row[j - 1]}
             for e in above[j - 1]:
                 same = said == heard
-                options.add(e._replace(hits=e.hits + same, substitutions=e.substitutions + (not same)))
+                options.add(
+                    e._replace(hits=e.hits + same, substitutions=e.substitutions + (not same))
+                )
             fewest = min(sum(e[1:]) for e in options)
             row[j] = {e for e in options if sum(e[1:]) == fewest}
     return row[len(hypothesis)]

@@ -49,14 +49,18 @@ def randomise(model: nn.Module, seed: int = 0) -> Any:
     return model.eval()
 
 
-def save_transformers(folder: Path, kind: str = "Wav2Vec2ForCTC", style: str = "base", **settings: Any) -> Any:
+def save_transformers(
+    folder: Path, kind: str = "Wav2Vec2ForCTC", style: str = "base", **settings: Any
+) -> Any:
     """Save a random model with its processor, and with a vocabulary where it has a head; returns the model."""
     folder.mkdir(parents=True, exist_ok=True)
     size = {"vocab_size": len(VOCABULARY), "pad_token_id": VOCABULARY["<pad>"]}
     config = transformers.Wav2Vec2Config(**SMALL | STYLES[style] | size | settings)
     model = randomise(getattr(transformers, kind)(config))
     model.save_pretrained(folder)
-    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=style != "base", return_attention_mask=False)
+    extractor = transformers.Wav2Vec2FeatureExtractor(
+        do_normalize=style != "base", return_attention_mask=False
+    )
     if kind != "Wav2Vec2ForCTC":
         extractor.save_pretrained(folder)
         return model
@@ -75,7 +79,10 @@ def save_tokenizer(folder: Path, vocabulary: dict[str, Any], **settings: Any) ->
 
 def old_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names that weight norm gave before torch 2.1, as most published files have them."""
-    ends = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    ends = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+    }
     renamed = {}
     for name, tensor in tensors.items():
         for new, old in ends.items():
@@ -104,14 +111,17 @@ def fairseq_settings(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def save_fairseq(path: Path, model: Encoder | Contrastive | CtcModel, normalize: bool, flat: bool = True) -> None:
+def save_fairseq(
+    path: Path, model: Encoder | Contrastive | CtcModel, normalize: bool, flat: bool = True
+) -> None:
     """Save as ``args`` of flat namespaces (older fairseq) or as ``cfg`` of nested tables (newer)."""
     encoder = model if isinstance(model, Encoder) else model.encoder
     settings, tuned = fairseq_settings(encoder.config), isinstance(model, CtcModel)
     tensors = old_weight_norm(to_dialect(model.state_dict(), encoder.config, "fairseq"))
     if tuned:
         tensors = {
-            ("w2v_encoder." if n.startswith("proj.") else "w2v_encoder.w2v_model.") + n: t for n, t in tensors.items()
+            ("w2v_encoder." if n.startswith("proj.") else "w2v_encoder.w2v_model.") + n: t
+            for n, t in tensors.items()
         }
     loaded: dict[str, Any] = {"model": tensors, "optimizer_history": [{"num_updates": 3}]}
     if flat:

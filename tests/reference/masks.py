@@ -59,7 +59,10 @@ def expectation(num_frames: int, prob: float, length: int) -> tuple[NDArray[np.f
         if weight == 0:
             continue
         # Probability that none of ``count`` different places is among so many.
-        free = [comb(places - among, count) / comb(places, count) for among in range(min(length + 1, places) + 1)]
+        free = [
+            comb(places - among, count) / comb(places, count)
+            for among in range(min(length + 1, places) + 1)
+        ]
         for t in range(num_frames):
             masked[t] += weight * (1 - free[covering(t)])
             if t < places:

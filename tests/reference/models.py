@@ -38,7 +38,12 @@ KINDS = {
     },
     "base-pre": {"features": {"kind": "waveform"}, "norm": "pre"},
     "logmel-2": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 2, "norm": "post"},
-    "logmel-4": {"features": {"kind": "logmel", "num_mels": 6}, "subsampling": 4, "norm": "pre", "conv_kernel": 3},
+    "logmel-4": {
+        "features": {"kind": "logmel", "num_mels": 6},
+        "subsampling": 4,
+        "norm": "pre",
+        "conv_kernel": 3,
+    },
 }
 
 
@@ -56,11 +61,14 @@ def tiny_encoder(kind: str, seed: int = 0, **changes: object) -> Encoder:
     return encoder.eval()
 
 
-def noise(config: EncoderConfig, num_units: list[int], seed: int = 0) -> list[Tensor]:
+def noise(config: EncoderConfig, input_lengths: list[int], seed: int = 0) -> list[Tensor]:
     """An utterance of noise for each length: (S,) samples or (U, F) mel frames."""
     random = np.random.default_rng(seed)
     width = () if config.features.kind == "waveform" else (config.features.num_mels,)
-    return [torch.from_numpy(random.standard_normal((n, *width), dtype=np.float32)) for n in num_units]
+    return [
+        torch.from_numpy(random.standard_normal((n, *width), dtype=np.float32))
+        for n in input_lengths
+    ]
 
 
 def batch_of(
@@ -78,7 +86,9 @@ def batch_of(
         row[: len(utterance)] = utterance
     lengths = torch.tensor([len(u) for u in utterances])
     keys = tuple(map(utterance_key, ids))
-    return Batch(tuple(ids), keys, inputs, lengths, tuple(texts or [None] * len(ids)), int(lengths.sum()))
+    return Batch(
+        tuple(ids), keys, inputs, lengths, tuple(texts or [None] * len(ids)), int(lengths.sum())
+    )
 
 
 def gradients(model: Contrastive | CtcModel | Encoder) -> dict[str, Tensor]:
@@ -90,14 +100,24 @@ def gradients(model: Contrastive | CtcModel | Encoder) -> dict[str, Tensor]:
 
 def their_config(config: EncoderConfig, **more: object) -> Wav2Vec2Config:
     """Without any dropout, whatever ``config`` says."""
-    names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+    names = (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+        "final_dropout",
+    )
     still = {**dict.fromkeys(names, 0.0), "feat_quantizer_dropout": 0.0, "layerdrop": 0.0}
     return Wav2Vec2Config(**their_settings(config) | still | more)
 
 
-def as_theirs(values: dict[str, Tensor], config: EncoderConfig, prefix: str = "") -> dict[str, Tensor]:
+def as_theirs(
+    values: dict[str, Tensor], config: EncoderConfig, prefix: str = ""
+) -> dict[str, Tensor]:
     """Weights (or gradients) of our encoder under transformers' names."""
-    return {prefix + name: value for name, value in to_dialect(values, config, "transformers").items()}
+    return {
+        prefix + name: value for name, value in to_dialect(values, config, "transformers").items()
+    }
 
 
 def objective_as_theirs(values: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:

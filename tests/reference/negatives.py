@@ -10,7 +10,10 @@ Frame = tuple[int, int]
 def candidates(mask: NDArray[np.bool_], num_frames: list[int]) -> dict[Frame, set[Frame]]:
     """Of every masked frame: the other masked frames of its utterance, padding excluded."""
     masked = {(int(row), int(t)) for row, t in np.argwhere(mask) if t < num_frames[row]}
-    return {frame: {other for other in masked if other[0] == frame[0] and other != frame} for frame in masked}
+    return {
+        frame: {other for other in masked if other[0] == frame[0] and other != frame}
+        for frame in masked
+    }
 
 
 def faults(
@@ -29,7 +32,11 @@ def faults(
         negatives: (B, M, K) places among 0..M-1 of the same row.
     """
     width = mask.shape[1]
-    found = [f"padding is masked: {row, t}" for row, t in np.argwhere(mask).tolist() if t >= num_frames[row]]
+    found = [
+        f"padding is masked: {row, t}"
+        for row, t in np.argwhere(mask).tolist()
+        if t >= num_frames[row]
+    ]
     seen = []
     for row, m in np.argwhere(valid).tolist():
         frame = divmod(int(slots[row, m]), width)
@@ -47,4 +54,6 @@ def faults(
             if not valid[row, place]:
                 found.append(f"{frame} has a negative at an empty place: {place}")
     expected = sorted(frame for frame, others in candidates(mask, num_frames).items() if others)
-    return found + ([] if sorted(seen) == expected else ["the frames that take part are not the masked ones"])
+    return found + (
+        [] if sorted(seen) == expected else ["the frames that take part are not the masked ones"]
+    )

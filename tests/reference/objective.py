@@ -24,7 +24,10 @@ LENGTHS["logmel-2"] = LENGTHS["logmel-4"]
 
 
 def make(
-    kind: str = "base", mask: MaskConfig = MASK, quantizer: QuantizerConfig = QUANTIZER, **objective: float
+    kind: str = "base",
+    mask: MaskConfig = MASK,
+    quantizer: QuantizerConfig = QUANTIZER,
+    **objective: float,
 ) -> Contrastive:
     config = OBJECTIVE.model_copy(update=objective)
     model = Contrastive(tiny_encoder(kind), config, quantizer, mask, seed=3)
@@ -45,7 +48,7 @@ def ids_of(indices: list[int]) -> list[str]:
 
 
 def drawn(model: Contrastive, batch: Batch, step: int) -> tuple[Draws, list[int]]:
-    frames, num_frames = model.encoder.extract(batch.inputs, batch.num_units)
+    frames, num_frames = model.encoder.extract(batch.inputs, batch.input_lengths)
     lengths = num_frames.tolist()
     return model.draw(batch, lengths, frames.shape[1], step, noisy=model.training), lengths
 

@@ -30,14 +30,22 @@ def class_logits(frames: Array, weight: Array, bias: Array, codebook: Array) -> 
     return (frames @ weight.T + bias).reshape(len(frames), *codebook.shape[:2])
 
 
-def soft_vectors(frames: Array, weight: Array, bias: Array, codebook: Array, noise: Array, temperature: float) -> Array:
+def soft_vectors(
+    frames: Array, weight: Array, bias: Array, codebook: Array, noise: Array, temperature: float
+) -> Array:
     """Vectors mixed by the soft choice: their gradient is what "straight through" passes on."""
     soft = softmax((class_logits(frames, weight, bias, codebook) + noise) / temperature)
     return np.einsum("ngv,gvd->ngd", soft, codebook).reshape(len(frames), -1)
 
 
 def straight_through(
-    frames: Array, weight: Array, bias: Array, codebook: Array, noise: Array, temperature: float, upstream: Array
+    frames: Array,
+    weight: Array,
+    bias: Array,
+    codebook: Array,
+    noise: Array,
+    temperature: float,
+    upstream: Array,
 ) -> Step:
     """The hard choice forward; backward, the soft one for the logits and the hard one for the codebook."""
     logits = class_logits(frames, weight, bias, codebook)
@@ -54,7 +62,12 @@ def straight_through(
         "bias": d_flat.sum(0),
         "frames": d_flat @ weight,
     }
-    return Step(codes, np.einsum("ngv,gvd->ngd", hard, codebook).reshape(len(frames), -1), softmax(logits), gradients)
+    return Step(
+        codes,
+        np.einsum("ngv,gvd->ngd", hard, codebook).reshape(len(frames), -1),
+        softmax(logits),
+        gradients,
+    )
 
 
 def perplexities(mean_probs: Array) -> Array:

@@ -33,7 +33,12 @@ def assert_blind_to_padding_and_split(make_task: MakeTask, config: EncoderConfig
             for name in {"loss", "chance", "accuracy"} & set(outputs[0].metrics)
         }
         found.append(
-            (sum(float(o.total.detach()) for o in outputs), sum(o.weight for o in outputs), metrics, gradients(task))
+            (
+                sum(float(o.total.detach()) for o in outputs),
+                sum(o.weight for o in outputs),
+                metrics,
+                gradients(task),
+            )
         )
     for total, weight, metrics, grads in found[1:]:
         assert weight == found[0][1]
@@ -46,7 +51,10 @@ def losses_of_a_short_run(task: nn.Module, config: EncoderConfig, steps: int = 6
     """Mean losses of updates on utterances that can be learned: slow waves in every bin, another phase in each."""
     time = torch.arange(160)[:, None] / 25
     bins = torch.arange(config.features.num_mels)
-    utterances = [torch.sin(time + 0.7 * bins + shift) + 0.05 * torch.randn(160, len(bins)) for shift in range(6)]
+    utterances = [
+        torch.sin(time + 0.7 * bins + shift) + 0.05 * torch.randn(160, len(bins))
+        for shift in range(6)
+    ]
     batch = batch_of(utterances)
     optimizer = torch.optim.Adam(task.parameters(), lr=5e-3)
     losses = []

@@ -18,12 +18,21 @@ from speechssl.recognition.model import CtcModel
 
 def ctc_twin(model: CtcModel) -> Wav2Vec2ForCTC:
     config = their_config(
-        model.encoder.config, vocab_size=model.tokenizer.size, pad_token_id=0, ctc_loss_reduction="sum"
+        model.encoder.config,
+        vocab_size=model.tokenizer.size,
+        pad_token_id=0,
+        ctc_loss_reduction="sum",
     )
     theirs = Wav2Vec2ForCTC(config)
-    encoder = {n.removeprefix("encoder."): t for n, t in model.state_dict().items() if n.startswith("encoder.")}
+    encoder = {
+        n.removeprefix("encoder."): t
+        for n, t in model.state_dict().items()
+        if n.startswith("encoder.")
+    }
     head = {f"lm_head.{end}": getattr(model.head, end) for end in ("weight", "bias")}
-    theirs.load_state_dict(as_theirs(encoder, model.encoder.config, "wav2vec2.") | head, strict=True)
+    theirs.load_state_dict(
+        as_theirs(encoder, model.encoder.config, "wav2vec2.") | head, strict=True
+    )
     return theirs.eval()
 
 
@@ -39,13 +48,15 @@ def objective_twin(model: Contrastive) -> Wav2Vec2ForPreTraining:
         diversity_loss_weight=objective.diversity_weight,
     )
     theirs = Wav2Vec2ForPreTraining(config)
-    theirs.load_state_dict(objective_as_theirs(model.state_dict(), model.encoder.config), strict=True)
+    theirs.load_state_dict(
+        objective_as_theirs(model.state_dict(), model.encoder.config), strict=True
+    )
     return theirs.train(model.training)
 
 
 def their_inputs(batch: Batch, normalise: bool) -> tuple[Tensor, Tensor]:
     """Inputs (B, S) and attention mask (B, S), 1 = valid; they expect the caller to normalise."""
-    valid = torch.arange(batch.inputs.shape[1]) < batch.num_units[:, None]
+    valid = torch.arange(batch.inputs.shape[1]) < batch.input_lengths[:, None]
     rows = [row[own] for row, own in zip(batch.inputs, valid, strict=True)]
     if normalise:
         rows = [(row - row.mean()) / (row.var(unbiased=False) + 1e-7).sqrt() for row in rows]
@@ -73,7 +84,9 @@ def their_softmax_with(noise: Tensor) -> Callable[..., Tensor]:
     return gumbel_softmax
 
 
-def their_training(model: Contrastive, batch: Batch, step: int) -> tuple[Wav2Vec2ForPreTraining, Any]:
+def their_training(
+    model: Contrastive, batch: Batch, step: int
+) -> tuple[Wav2Vec2ForPreTraining, Any]:
     """A twin and its losses in training, with the masks, negatives and noise that ``model`` draws."""
     draws, _ = drawn(model, batch, step)
     mask = torch.from_numpy(draws.mask)

@@ -75,14 +75,20 @@ class _Counter:
             if isinstance(flags, int) and flags & WRITING and isinstance(path, (str, bytes)):
                 self.operation(os.fsdecode(path))
                 path = os.path.realpath(os.fsdecode(path))
-                there = os.path.getsize(path) if os.path.isfile(path) and not flags & os.O_TRUNC else 0
+                there = (
+                    os.path.getsize(path) if os.path.isfile(path) and not flags & os.O_TRUNC else 0
+                )
                 self.unflushed[path] = min(there, self.unflushed.get(path, there))
         elif event in EVENTS and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
-            if event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] >= 0:  # as rmtree does it
+            if (
+                event in ("os.remove", "os.rmdir") and isinstance(args[1], int) and args[1] >= 0
+            ):  # as rmtree does it
                 path = os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), path)
             self.operation(path)
-            if event == "os.rename":  # not flushed under its new name either, nor what a folder holds
+            if (
+                event == "os.rename"
+            ):  # not flushed under its new name either, nor what a folder holds
                 old, new = (os.path.realpath(os.fsdecode(name)) for name in args[:2])  # type: ignore[arg-type]
                 for name in [name for name in self.unflushed if f"{name}/".startswith(f"{old}/")]:
                     self.unflushed[new + name.removeprefix(old)] = self.unflushed.pop(name)

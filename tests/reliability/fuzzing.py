@@ -107,7 +107,9 @@ def _scan(name: str, beside: Mapping[str, str] = {}) -> Callable[[Path, bytes], 
 
 def _kaldi(folder: Path, data: bytes) -> None:
     """The files of a Kaldi directory, one after the other."""
-    for name, part in zip(("wav.scp", "segments", "text", "utt2spk"), data.split(b"\0"), strict=False):
+    for name, part in zip(
+        ("wav.scp", "segments", "text", "utt2spk"), data.split(b"\0"), strict=False
+    ):
         (folder / name).write_bytes(part)
     manifest.scan(folder)
 
@@ -133,7 +135,11 @@ def _store(folder: Path) -> list[bytes]:
     (folder / "in").mkdir()
     rng = np.random.default_rng(0)
     for number in range(2):
-        write_wav(folder / "in" / f"{number}.wav", 0.1 * rng.standard_normal(40000).astype(np.float32), 16000)
+        write_wav(
+            folder / "in" / f"{number}.wav",
+            0.1 * rng.standard_normal(40000).astype(np.float32),
+            16000,
+        )
     prepare(folder / "in", folder / "store", PrepareConfig(min_chunk_s=0.5))
     meta = json.loads((folder / "store/store.json").read_text())
     del meta["checksum"]
@@ -142,7 +148,9 @@ def _store(folder: Path) -> list[bytes]:
 
 def _open_store(folder: Path, data: bytes) -> None:
     meta = _changed(data)
-    sealed = data if meta is None else json.dumps(meta | {"checksum": store._checksum(meta)}).encode()
+    sealed = (
+        data if meta is None else json.dumps(meta | {"checksum": store._checksum(meta)}).encode()
+    )
     (folder / "store/store.json").write_bytes(sealed)
     opened = store.Store(folder / "store")
     opened.verify()
@@ -195,19 +203,27 @@ PRESET = b"[encoder]\nnum_layers = 3\n[pretrain.optim]\nlr = 1e-3\n[pretrain.tra
 TABLE = b'file_name,transcription,split\na.wav,one,train\nb.wav,"two, three",dev\n'
 KALDI = b"r a.wav\n\0u r 0.5 1.5\n\0u one two\n\0u s\n"
 TARGETS = {
-    "wav": Target(lambda _: [_encoded(format="WAV", subtype=kind) for kind in ("PCM_16", "FLOAT", "ULAW")], _listen),
+    "wav": Target(
+        lambda _: [_encoded(format="WAV", subtype=kind) for kind in ("PCM_16", "FLOAT", "ULAW")],
+        _listen,
+    ),
     "flac": Target(lambda _: [_encoded(format="FLAC")], _listen),
-    "ogg": Target(lambda _: [_encoded(format="OGG", subtype=kind) for kind in ("VORBIS", "OPUS")], _listen),
+    "ogg": Target(
+        lambda _: [_encoded(format="OGG", subtype=kind) for kind in ("VORBIS", "OPUS")], _listen
+    ),
     "mp3": Target(lambda _: [_encoded(format="MP3")], _listen),
     "jsonl": Target(lambda _: [JSON_MANIFEST.encode()], _scan("x.jsonl")),
     "csv": Target(lambda _: [TABLE], _scan("metadata.csv")),
     "kaldi": Target(lambda _: [KALDI], _kaldi),
-    "fairseq": Target(lambda _: [b"/root\na.wav\t1000\nb.wav\t2000\n"], _scan("x.tsv", {"x.wrd": "one\ntwo\n"})),
+    "fairseq": Target(
+        lambda _: [b"/root\na.wav\t1000\nb.wav\t2000\n"], _scan("x.tsv", {"x.wrd": "one\ntwo\n"})
+    ),
     "preset": Target(lambda _: [PRESET], _configure),
     "store": Target(_store, _open_store),
     "record": Target(_record, _open_record),
     "safetensors": Target(
-        lambda _: [safetensors.numpy.save({"a": np.zeros(2, np.float32)})], _weights("model.safetensors")
+        lambda _: [safetensors.numpy.save({"a": np.zeros(2, np.float32)})],
+        _weights("model.safetensors"),
     ),
     "torch": Target(_saved, _weights("pytorch_model.bin")),
     "arpa": Target(lambda _: [ARPA.encode()], _arpa),
@@ -243,7 +259,19 @@ def mutated(data: bytes, draws: random.Random) -> bytes:
                 found[at:at] = found[at : at + length]
             case 5:
                 found[at:at] = draws.choice(
-                    (b"\0", b"\n", b"-1", b"1e999", b"nan", b'"', b"{", b"\xff", b"..", b"9" * 40, b"[" * 2000)
+                    (
+                        b"\0",
+                        b"\n",
+                        b"-1",
+                        b"1e999",
+                        b"nan",
+                        b'"',
+                        b"{",
+                        b"\xff",
+                        b"..",
+                        b"9" * 40,
+                        b"[" * 2000,
+                    )
                 )
             case _:
                 del found[at:]
@@ -262,7 +290,12 @@ def main() -> None:
         def one(data: bytes) -> None:
             try_one(target, Path(folder), data)
 
-        limits = ["-timeout=20", "-rss_limit_mb=6000", f"-max_len={MOST_BYTES}", f"-max_total_time={seconds}"]
+        limits = [
+            "-timeout=20",
+            "-rss_limit_mb=6000",
+            f"-max_len={MOST_BYTES}",
+            f"-max_total_time={seconds}",
+        ]
         atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={kept}/", str(kept)], one)
         atheris.Fuzz()
 

@@ -34,7 +34,9 @@ def corpus(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     soundfile.write(folder / "channels.wav", np.stack([speech] * 8, axis=1), RATE)
     soundfile.write(folder / "slow.wav", speech[::4], RATE // 4)
     shutil.copy(folder / "slow.wav", os.fsdecode(bytes(folder / "name") + b"\xff.wav"))
-    write_wav(folder / "silence.wav", np.zeros(3 * RATE, np.float32), RATE)  # no fault: it is dropped, and counted
+    write_wav(
+        folder / "silence.wav", np.zeros(3 * RATE, np.float32), RATE
+    )  # no fault: it is dropped, and counted
     return folder, planted
 
 
@@ -48,7 +50,10 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
 ) -> None:
     folder, planted = corpus
     command = ["prepare", folder, tmp_path / "first", "--max-duration", 60, "--max-bad-fraction", 1]
-    for command[2] in (tmp_path / "first", tmp_path / "whole"):  # the first start on a new machine compiles for 30 s
+    for command[2] in (
+        tmp_path / "first",
+        tmp_path / "whole",
+    ):  # the first start on a new machine compiles for 30 s
         started = time.monotonic()
         child = children.start(command, tmp_path / "log")
         child.join()
@@ -71,7 +76,12 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
             assert child.exitcode == -9, (tmp_path / "log").read_text()
             kills += 1
         assert files_of(tmp_path / "killed") == expected
-    campaign.figures |= {"tries": kills, "planted": len(planted), "kinds": len(set(planted.values())), "failures": 0}
+    campaign.figures |= {
+        "tries": kills,
+        "planted": len(planted),
+        "kinds": len(set(planted.values())),
+        "failures": 0,
+    }
 
 
 def test_a_manifest_of_what_is_not_there(tmp_path: Path) -> None:

@@ -52,14 +52,19 @@ def make_model(folder: Path, store: Path) -> Callable[[], object]:
 
 def make_language_model(folder: Path, store: Path) -> Callable[[], object]:
     tokenizer = CharTokenizer.train(["abcdef "])
-    write_atomic(folder.parent / "x.arpa", arpa_lines(estimate([["abc", "fed"], ["fed", "abc"]], 2)))
+    write_atomic(
+        folder.parent / "x.arpa", arpa_lines(estimate([["abc", "fed"], ["fed", "abc"]], 2))
+    )
     save_lm(folder, folder.parent / "x.arpa", ["abc", "fed"], BeamConfig(), {})
     return lambda: load_lm(folder, tokenizer)
 
 
 @pytest.mark.parametrize("make", [make_store, make_checkpoint, make_model, make_language_model])
 def test_damage_is_noticed(
-    make: Callable[[Path, Path], Callable[[], object]], labelled_store: Path, tmp_path: Path, campaign: Any
+    make: Callable[[Path, Path], Callable[[], object]],
+    labelled_store: Path,
+    tmp_path: Path,
+    campaign: Any,
 ) -> None:
     folder, draws = tmp_path / "folder", random.Random(0)
     folder.mkdir()
@@ -78,4 +83,8 @@ def test_damage_is_noticed(
             use()
         path.write_bytes(good)
     use()
-    campaign.figures |= {"tries": f"{tries} flips, {tries} truncations", "files": len(files), "failures": 0}
+    campaign.figures |= {
+        "tries": f"{tries} flips, {tries} truncations",
+        "files": len(files),
+        "failures": 0,
+    }

@@ -47,7 +47,9 @@ def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
             (message.startswith("OSError") and str(tmp_path) in message)
             or fate in (Fate.killed, Fate.power_cut)
             or (
-                not reached or record["kind"] == kind  # what fails after the rename only leaves something behind
+                not reached
+                or record["kind"]
+                == kind  # what fails after the rename only leaves something behind
             )
         )
         at += 1
@@ -56,7 +58,9 @@ def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
     campaign.figures |= {"tries": at, "failures": 0}
 
 
-def test_a_save_that_does_not_flush_would_be_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_does_not_flush_would_be_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The campaign itself: a power cut after the rename takes what the new folder holds."""
     monkeypatch.setattr(checkpoint, "_write_durably", Path.write_bytes)
     save_folder(tmp_path / "model", {"a": torch.zeros(999)}, {"kind": "old"})
@@ -112,7 +116,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def survives(
-    action: Callable[[Path], object], same: Callable[[Path], object], fate: Fate, folder: Path, step: int
+    action: Callable[[Path], object],
+    same: Callable[[Path], object],
+    fate: Fate,
+    folder: Path,
+    step: int,
 ) -> int:
     """Stop an action in a fresh folder before each ``step``-th of its operations, do it again, compare; the tries."""
     expected, at, tries, reached = None, 0, 0, True
@@ -135,12 +143,16 @@ def test_a_store(fate: Fate, corpus: Path, tmp_path: Path, campaign: Any) -> Non
         Store(out).verify()
         return files_of(out)
 
-    tries = survives(lambda out: prepare(corpus, out, SMALL), same, fate, tmp_path, campaign.size(7, 1))
+    tries = survives(
+        lambda out: prepare(corpus, out, SMALL), same, fate, tmp_path, campaign.size(7, 1)
+    )
     campaign.figures |= {"tries": tries, "failures": 0}
 
 
 @pytest.mark.parametrize("fate", Fate)
-def test_a_store_in_the_place_of_an_unfinished_one(fate: Fate, corpus: Path, tmp_path: Path, campaign: Any) -> None:
+def test_a_store_in_the_place_of_an_unfinished_one(
+    fate: Fate, corpus: Path, tmp_path: Path, campaign: Any
+) -> None:
     """--force: what is deleted is never so much that the folder is not known again."""
     unfinished, other = tmp_path / "unfinished", SMALL.model_copy(update={"max_chunk_s": 3.0})
     assert attempt(lambda: prepare(corpus, unfinished, other), Fate.killed, 16, unfinished)[0]
@@ -149,7 +161,9 @@ def test_a_store_in_the_place_of_an_unfinished_one(fate: Fate, corpus: Path, tmp
     at, reached = 0, True
     while reached:
         shutil.copytree(unfinished, tmp_path / "s")
-        reached, _ = attempt(lambda: prepare(corpus, tmp_path / "s", SMALL, force=True), fate, at, tmp_path / "s")
+        reached, _ = attempt(
+            lambda: prepare(corpus, tmp_path / "s", SMALL, force=True), fate, at, tmp_path / "s"
+        )
         prepare(corpus, tmp_path / "s", SMALL, force=True)
         assert files_of(tmp_path / "s") == files_of(tmp_path / "whole"), at
         shutil.rmtree(tmp_path / "s")
@@ -165,7 +179,15 @@ def test_a_run(fate: Fate, labelled_store: Path, tmp_path: Path, campaign: Any) 
     def same(run: Path) -> object:
         rows = read_metrics(run / "metrics.jsonl")
         weights = load_folder(run / "model")[0]
-        return [row["loss"] for row in rows], {name: value.numpy().tobytes() for name, value in weights.items()}
+        return [row["loss"] for row in rows], {
+            name: value.numpy().tobytes() for name, value in weights.items()
+        }
 
-    tries = survives(lambda run: pretrain([labelled_store], run, settings), same, fate, tmp_path, campaign.size(13, 1))
+    tries = survives(
+        lambda run: pretrain([labelled_store], run, settings),
+        same,
+        fate,
+        tmp_path,
+        campaign.size(13, 1),
+    )
     campaign.figures |= {"tries": tries, "failures": 0}

@@ -30,7 +30,9 @@ def test_a_reader_takes_its_input_or_says_why_not(name: str, tmp_path: Path, cam
     campaign.figures |= {"tries": tries, "refused": refused, "failures": 0}
 
 
-@pytest.mark.parametrize("path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize(
+    "path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
 def test_what_fuzzing_found(path: Path, tmp_path: Path) -> None:
     target = fuzzing.TARGETS[path.parent.name]
     target.seeds(tmp_path)
@@ -49,4 +51,9 @@ def test_guided_by_coverage(name: str, tmp_path: Path, campaign: Any) -> None:
     assert done.returncode == 0, (failed, output[-3000:])
     tries = int(output.rpartition("Done ")[2].split()[0])
     kept = len(list((tmp_path / "kept").iterdir()))
-    campaign.figures |= {"tries": tries, "inputs of new code": kept, "processor minutes": SECONDS / 60, "failures": 0}
+    campaign.figures |= {
+        "tries": tries,
+        "inputs of new code": kept,
+        "processor minutes": SECONDS / 60,
+        "failures": 0,
+    }

@@ -37,7 +37,9 @@ def settings(seed: int = 0, **over: Any) -> PretrainSettings:
 
 
 @pytest.mark.parametrize("task", ["contrastive", "random_projection"])
-def test_healthy_seeds_go_on(task: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+def test_healthy_seeds_go_on(
+    task: str, labelled_store: Path, tmp_path: Path, campaign: Any
+) -> None:
     seeds, margins = campaign.size(1, 20), list[float]()
     for seed in range(seeds):
         run = tmp_path / str(seed)
@@ -45,7 +47,11 @@ def test_healthy_seeds_go_on(task: str, labelled_store: Path, tmp_path: Path, ca
         last = read_metrics(run / "metrics.jsonl")[-50:]
         margins.append(float(np.mean([row["chance"] - row["loss"] for row in last])))
     assert min(margins) > 0.1  # far from the verdict, which would have come at 0.02
-    campaign.figures |= {"tries": seeds, "failures": 0, "nats below chance, least": round(min(margins), 2)}
+    campaign.figures |= {
+        "tries": seeds,
+        "failures": 0,
+        "nats below chance, least": round(min(margins), 2),
+    }
 
 
 def constant(_rng: np.random.Generator) -> np.ndarray:
@@ -60,14 +66,20 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 
 PLANTED = {
     "it does not learn": ({"optim": {"lr": 1e-9}}, None, "stuck at chance"),
-    "it learns too fast": ({"optim": {"lr": 3.0, "warmup": 0.0}}, None, "stuck at chance|collapsed|not finite"),
+    "it learns too fast": (
+        {"optim": {"lr": 3.0, "warmup": 0.0}},
+        None,
+        "stuck at chance|collapsed|not finite",
+    ),
     "the audio is a hum": ({}, constant, "stuck at chance|collapsed"),
     "the audio is noise": ({"optim": {"lr": 1e-4}}, noise, "stuck at chance|collapsed"),
 }
 
 
 @pytest.mark.parametrize("cause", PLANTED)
-def test_lost_runs_are_stopped(cause: str, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
+def test_lost_runs_are_stopped(
+    cause: str, labelled_store: Path, tmp_path: Path, campaign: Any
+) -> None:
     over, audio, verdict = PLANTED[cause]
     store, seeds = labelled_store, campaign.size(1, 5)
     if audio:
@@ -105,7 +117,9 @@ def test_a_batch_that_is_not_finite_changes_nothing(
     changed: list[bool] = []
     inner = train._update
 
-    def update(model: torch.nn.Module, batches: Any, optimizer: torch.optim.Optimizer, *rest: Any) -> Any:
+    def update(
+        model: torch.nn.Module, batches: Any, optimizer: torch.optim.Optimizer, *rest: Any
+    ) -> Any:
         def state() -> list[torch.Tensor]:
             kept = [value for own in optimizer.state.values() for value in own.values()]
             return [value.detach().clone() for value in (*model.parameters(), *kept)]
@@ -125,10 +139,14 @@ def test_a_batch_that_is_not_finite_changes_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(Batches, "micro_batches", poisoned([*bad, 21, 22, 23], heard))
             over = {"steps": 40, "save_every": 4, "max_bad_steps": 3, "seed": plan}
-            with pytest.raises(TrainingError, match=r"3 updates in a row were not finite \(last: 24\)"):
+            with pytest.raises(
+                TrainingError, match=r"3 updates in a row were not finite \(last: 24\)"
+            ):
                 pretrain([labelled_store], run, settings(train=over))
         listed = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
         steps = [*bad, 21, 22, 23]
-        assert [(row["step"] - 1, row["utterances"]) for row in listed] == [(step, heard[step]) for step in steps]
+        assert [(row["step"] - 1, row["utterances"]) for row in listed] == [
+            (step, heard[step]) for step in steps
+        ]
         assert changed == [step not in steps for step in range(24)]
     campaign.figures |= {"tries": plans, "failures": 0}

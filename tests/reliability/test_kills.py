@@ -20,11 +20,20 @@ STEPS = 40
 
 def write_preset(folder: Path) -> Path:
     """Small enough that a run takes about a second."""
-    train = {"steps": STEPS, "log_every": 1, "save_every": SAVE_EVERY, "validate_every": 13, "device": "cpu"}
+    train = {
+        "steps": STEPS,
+        "log_every": 1,
+        "save_every": SAVE_EVERY,
+        "validate_every": 13,
+        "device": "cpu",
+    }
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     finetune = {"train": train, "batch": {"seconds": 12}}
     path = folder / "tiny.toml"
-    path.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}), encoding="utf-8")
+    path.write_text(
+        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -37,7 +46,8 @@ def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
 def learned(run: Path) -> object:
     """Every number of the metrics but times, as hexadecimal floats; every byte of the weights, what is said of them."""
     rows = [
-        {k: v for k, v in row.items() if k not in ("data_s", "time_s")} for row in read_metrics(run / "metrics.jsonl")
+        {k: v for k, v in row.items() if k not in ("data_s", "time_s")}
+        for row in read_metrics(run / "metrics.jsonl")
     ]
     numbers = [{name: float(value).hex() for name, value in row.items()} for row in rows]
     tensors, record = load_folder(run / "model")
@@ -89,7 +99,9 @@ def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) 
     assert min(lost) >= 0
     assert max(lost) <= SAVE_EVERY
     campaign.figures |= {"tries": kills, "inside a save": in_saves, "runs": runs, "failures": 0}
-    campaign.figures |= {"updates lost by a kill, mean and most": f"{np.mean(lost):.1f}, {max(lost)}"}
+    campaign.figures |= {
+        "updates lost by a kill, mean and most": f"{np.mean(lost):.1f}, {max(lost)}"
+    }
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
@@ -104,7 +116,9 @@ def test_stopped_by_sigterm(verb: str, labelled_store: Path, tmp_path: Path, cam
         while True:
             before = num_logged(run)
             child = children.start(command(verb, labelled_store, preset, run), log)
-            while child.is_alive() and num_logged(run) <= before:  # from the first update on it listens
+            while (
+                child.is_alive() and num_logged(run) <= before
+            ):  # from the first update on it listens
                 time.sleep(0.005)
             child.join(draws.uniform(0, took / 3))
             sent = time.monotonic()
@@ -118,4 +132,6 @@ def test_stopped_by_sigterm(verb: str, labelled_store: Path, tmp_path: Path, cam
         runs += 1
         assert learned(run) == expected
     campaign.figures |= {"tries": len(seconds), "runs": runs, "failures": 0}
-    campaign.figures |= {"seconds to leave, 95 % within": round(float(np.quantile(seconds, 0.95)), 2)}
+    campaign.figures |= {
+        "seconds to leave, 95 % within": round(float(np.quantile(seconds, 0.95)), 2)
+    }

@@ -17,12 +17,31 @@ from speechssl.storage.json_text import read_metrics
 
 def start(count: int, store: Path, preset: Path, run: Path) -> "subprocess.Popen[bytes]":
     """``count`` ranks, which torchrun starts again when one is lost."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "100"]
-    ours = [sys.executable, "-m", "speechssl.cli", "pretrain", store, "--preset", preset, "--run", run]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--max-restarts",
+        "100",
+    ]
+    ours = [
+        sys.executable,
+        "-m",
+        "speechssl.cli",
+        "pretrain",
+        store,
+        "--preset",
+        preset,
+        "--run",
+        run,
+    ]
     command = [*launcher, "--nproc-per-node", count, "--no-python", "--", *ours]
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with Path(f"{run}.log").open("ab") as log:
-        return subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env=os.environ | threads)
+        return subprocess.Popen(
+            list(map(str, command)), stdout=log, stderr=log, env=os.environ | threads
+        )
 
 
 def children_of(process: int) -> list[int]:
@@ -30,7 +49,9 @@ def children_of(process: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent, state = (lambda text: (int(text[1]), text[0]))(stat.read_text().rpartition(")")[2].split())
+            parent, state = (lambda text: (int(text[1]), text[0]))(
+                stat.read_text().rpartition(")")[2].split()
+            )
         except OSError:  # it has just ended
             continue
         if parent == process and state != "Z":
@@ -46,7 +67,9 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
     if not campaign.full:
         pytest.skip("minutes of restarts: in the full campaign")
     preset = write_preset(tmp_path)
-    assert start(count, labelled_store, preset, tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()
+    assert start(count, labelled_store, preset, tmp_path / "whole").wait() == 0, (
+        tmp_path / "whole.log"
+    ).read_text()
     draws, kills, runs = random.Random(count), 0, 0
     while kills < TRIES:
         run = tmp_path / f"run{runs}"
@@ -66,6 +89,8 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
                     before = num_logged(run)
         assert launcher.returncode == 0, Path(f"{run}.log").read_text()
         assert learned(run) == learned(tmp_path / "whole")
-        assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, STEPS + 1))
+        assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(
+            range(1, STEPS + 1)
+        )
         runs += 1
     campaign.figures |= {"tries": kills, "runs": runs, "failures": 0}

@@ -9,12 +9,31 @@ from typing import Any
 import fuzzing
 import pytest
 
-ODD = (None, True, -1, 0, 10**30, 1.5, float("inf"), float("nan"), "", "x", "\ud800", [], [1], [[]], {}, {"a": 1})
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    1.5,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "\ud800",
+    [],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+)
 
 
 def places(table: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Keys of all values in nested tables and lists."""
-    names = table if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else ()
+    names = (
+        table if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else ()
+    )
     for name in names:
         yield (*path, name)
         yield from places(table[name], (*path, name))

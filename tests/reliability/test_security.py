@@ -52,7 +52,9 @@ class Watch:
         self.num_verbs += 1
         return message
 
-    def wrong(self, *arguments: object, into: Sequence[str] = (), code: int = 0) -> tuple[list[list[str]], str]:
+    def wrong(
+        self, *arguments: object, into: Sequence[str] = (), code: int = 0
+    ) -> tuple[list[list[str]], str]:
         """What it did that no verb may do, and its standard error."""
         log = self.folder / "audit.jsonl"
         command = [sys.executable, str(self.script), *map(str, arguments)]
@@ -61,14 +63,21 @@ class Watch:
             for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
         }
         caches |= {"WATCHED_LOG": str(log), "PYTHONPATH": str(WATCHED.parent)}
-        caches |= {"PYTHONDONTWRITEBYTECODE": "1", "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor")}
+        caches |= {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor"),
+        }
         (self.folder / "caches").mkdir(exist_ok=True)
-        done = subprocess.run(command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False
+        )
         assert done.returncode == code, (arguments, done.stderr.decode())
         events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         log.unlink(missing_ok=True)
         assert not list(self.folder.rglob("owned"))
-        return [e for e in events if not (e[0] == "write" and self.may_write(e[1], into))], done.stderr.decode()
+        return [
+            e for e in events if not (e[0] == "write" and self.may_write(e[1], into))
+        ], done.stderr.decode()
 
     def may_write(self, path: str, into: Sequence[str]) -> bool:
         """What is asked for, caches, and for a file in the folder itself what becomes it; mkdir asks for the folder."""
@@ -77,7 +86,11 @@ class Watch:
         return (
             path in (root, "/dev/null")
             or (path.startswith(root + "/") and (top in ("caches", *into)))
-            or (os.path.dirname(path) == root and top.startswith(".speechssl-") and any("." in name for name in into))
+            or (
+                os.path.dirname(path) == root
+                and top.startswith(".speechssl-")
+                and any("." in name for name in into)
+            )
         )
 
 
@@ -114,7 +127,8 @@ def test_the_watch_sees_what_it_must_in_spawned_processes_too(tmp_path: Path) ->
     (tmp_path / "bad.py").write_text(BAD)
     wrong, _ = Watch(tmp_path / "run", tmp_path / "bad.py").wrong()
     written = [
-        [os.path.basename(e[1]) for e in wrong if e[0] == "write" and who in e[1]] for who in ("parent", "child")
+        [os.path.basename(e[1]) for e in wrong if e[0] == "write" and who in e[1]]
+        for who in ("parent", "child")
     ]
     assert written == [["parent", "parent", "parent2"], ["child", "child", "child2"]]
     others = [e[0] for e in wrong if e[0] != "write"]
@@ -127,14 +141,26 @@ def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> No
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     finetune = {"train": train, "batch": {"seconds": 12}}
     preset = tmp_path / "p.toml"
-    preset.write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}), encoding="utf-8")
+    preset.write_text(
+        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
+        encoding="utf-8",
+    )
     watch("prepare", "in", "store", into=["store"])
     watch("pretrain", "store", "--run", "a", "--preset", preset, into=["a"])
     watch("finetune", "store", "--run", "b", "--preset", preset, "--init-from", "a", into=["b"])
     watch("evaluate", "b", "store", "--out", "score", into=["score"])
     watch("lm", "store", "--out", "x.arpa", "--order", 2, into=["x.arpa"])
     watch("tune-lm", "b", "x.arpa", "store", into=["b"])
-    watch("transcribe", "b", "in", "--output-dir", "texts", "--output-format", "txt,srt,json", into=["texts"])
+    watch(
+        "transcribe",
+        "b",
+        "in",
+        "--output-dir",
+        "texts",
+        "--output-format",
+        "txt,srt,json",
+        into=["texts"],
+    )
     watch("probe", "a", "characters=store", "--out", "probes", into=["probes"])
     watch("compare", "score", "score")
     campaign.figures |= {"tries": watch.num_verbs, "failures": 0}
@@ -158,7 +184,9 @@ def test_hostile_names_through_the_commands(watch: Watch, tmp_path: Path, campai
     watch("prepare", "labelled", "labels", into=["labels"])
     watch("finetune", "labels", "--run", "b", "--preset", preset, "--init-from", "none", into=["b"])
     report = "report.jsonl"
-    watch("transcribe", "b", "in", "--output-dir", "texts", "--report", report, into=["texts", report])
+    watch(
+        "transcribe", "b", "in", "--output-dir", "texts", "--report", report, into=["texts", report]
+    )
     assert len(list((tmp_path / "texts").rglob("*.txt"))) == len(HOSTILE) + 1
     campaign.figures |= {"tries": len(HOSTILE) + 1, "failures": 0}
 
@@ -180,15 +208,19 @@ def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, camp
     sums = {"tensors.safetensors": sha256(evil).hexdigest()}
     seal(tmp_path / "model", {"kind": "ctc", "encoder": SMALL_ENCODER, "files": sums})
     (tmp_path / "hf").mkdir()
-    (tmp_path / "hf/config.json").write_text('{"model_type": "wav2vec2", "auto_map": {"AutoModel": "evil.Evil"}}')
+    (tmp_path / "hf/config.json").write_text(
+        '{"model_type": "wav2vec2", "auto_map": {"AutoModel": "evil.Evil"}}'
+    )
     (tmp_path / "hf/evil.py").write_text("import os; os.system('touch owned')")
     (tmp_path / "hf/pytorch_model.bin").write_bytes(evil)
     make_labelled(tmp_path / "in", {"train": 2, "dev": 1})
     watch("prepare", "in", "store", into=["store"])
     (tmp_path / "named.toml").write_text("[encoder]\nnorm = 'os.system'\n")
     (tmp_path / "extra.toml").write_text("[pretrain]\n__class__ = 'os.system'\n")
-    (tmp_path / "out.jsonl").write_text(json.dumps({"audio_filepath": "../../../../etc/hostname"}) + "\n")
-    units = ("--set", "task=units", "--set", "units.teacher=../../../etc")
+    (tmp_path / "out.jsonl").write_text(
+        json.dumps({"audio_filepath": "../../../../etc/hostname"}) + "\n"
+    )
+    units = ("--set", "task=hidden_units", "--set", "hidden_units.teacher=../../../etc")
     commands: dict[tuple[str, ...], str] = {
         ("transcribe", "model", "in"): "is not a safetensors file",
         ("transcribe", "evil.pt", "in"): "neither a model folder",
@@ -196,7 +228,14 @@ def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, camp
         ("import", "zipped.pt", "m"): "it holds an object of posix.system",
         ("import", "hf", "m"): "it holds something that is no tensor",
         ("finetune", "store", "--run", "r", "--init-from", "model"): "is not a safetensors file",
-        ("pretrain", "store", "--run", "r", "--preset", "named.toml"): "setting norm: Input should be",
+        (
+            "pretrain",
+            "store",
+            "--run",
+            "r",
+            "--preset",
+            "named.toml",
+        ): "setting norm: Input should be",
         ("pretrain", "store", "--run", "r", "--preset", "extra.toml"): "unknown setting",
         ("pretrain", "store", "--run", "r", *units): "is neither a model folder",
         ("prepare", "out.jsonl", "s2"): "leads outside",
@@ -224,7 +263,9 @@ def test_a_pickle_as_checkpoint_is_passed_over(watch: Watch, tmp_path: Path) -> 
     watch("prepare", "in", "store", into=["store"])
     train = {"steps": 2, "save_every": 1, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
-    (tmp_path / "p.toml").write_text(_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain}), encoding="utf-8")
+    (tmp_path / "p.toml").write_text(
+        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain}), encoding="utf-8"
+    )
     command = ("pretrain", "store", "--run", "run", "--preset", "p.toml")
     watch(*command, into=["run"])
     evil = pickle.dumps(Evil())

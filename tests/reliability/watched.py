@@ -21,7 +21,17 @@ CHANGES = {
     "os.link": 2,
     "os.symlink": 2,
 }
-NEVER = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.", "socket.", "pickle.")
+NEVER = (
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "pty.",
+    "socket.",
+    "pickle.",
+)
 
 
 def is_own_pickle() -> bool:
@@ -54,7 +64,10 @@ def listen() -> None:
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(event: str, *about: object) -> None:
-        os.write(handle, (json.dumps([event, *map(str, about)]) + "\n").encode("utf-8", "backslashreplace"))
+        os.write(
+            handle,
+            (json.dumps([event, *map(str, about)]) + "\n").encode("utf-8", "backslashreplace"),
+        )
 
     def hook(event: str, args: tuple[object, ...]) -> None:
         if event == "open":
@@ -64,8 +77,14 @@ def listen() -> None:
         elif event in CHANGES:
             for path in args[: CHANGES[event]]:
                 if isinstance(path, (str, bytes, os.PathLike)):
-                    folder = args[1] if event in ("os.remove", "os.rmdir") else -1  # open, as rmtree does it
-                    beside = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) and folder >= 0 else ""
+                    folder = (
+                        args[1] if event in ("os.remove", "os.rmdir") else -1
+                    )  # open, as rmtree does it
+                    beside = (
+                        os.readlink(f"/proc/self/fd/{folder}")
+                        if isinstance(folder, int) and folder >= 0
+                        else ""
+                    )
                     note("write", os.path.realpath(os.path.join(beside, os.fsdecode(path))))
         elif event.startswith(NEVER) and not (event.startswith("pickle.") and is_own_pickle()):
             note(event, *args)

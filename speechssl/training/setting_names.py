@@ -1,0 +1,35 @@
+"""Settings that had other names before: presets, ``--set``, runs and models that use those still work.
+
+Renamed in version 0.2.0. An old name stays for two minor versions at least (CHANGELOG.md has the rule).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speechssl.config import Table
+from speechssl.errors import ConfigError
+
+RENAMED_TABLES = {"objective": "contrastive", "units": "hidden_units", "views": "two_views"}
+RENAMED_TASKS = {"units": "hidden_units", "views": "two_views"}
+
+
+def with_current_names(table: Mapping[str, Any]) -> Table:
+    """A table of settings of a run, with every name as it is called now.
+
+    Raises:
+        ConfigError: a setting is there under both names.
+    """
+    current: Table = {}
+
+    for name, value in table.items():
+        new_name = RENAMED_TABLES.get(name, name)
+        if new_name != name and new_name in table:
+            raise ConfigError(
+                f"{name} is the old name of {new_name}, and both are given: leave {name} out"
+            )
+        current[new_name] = value
+
+    task = current.get("task")
+    if isinstance(task, str):
+        current["task"] = RENAMED_TASKS.get(task, task)
+    return current
