@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from conftest import SMALL_ENCODER, random_recogniser
-from test_experiments import FEW, PRETRAIN, tuned
+from support.models import SMALL_ENCODER, random_recogniser
+from support.settings import FEW, PRETRAIN, tuned
 from torch.profiler import ProfilerActivity, profile
 
 from speechssl.analysis.benchmark import bench_training

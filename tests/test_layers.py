@@ -1,136 +1,98 @@
-"""Imports inside the package go strictly down: each module imports from lower layers only."""
+"""The walls of the package: imports go down only, from room to room and from file to file.
+
+ROOMS is the order of the data's way, from the bottom up. A file may import every file of the rooms
+above it in this table, and those of its own room that stand before it.
+"""
 
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "speechssl"
-LAYERS = {
-    0: ["audio.containers", "errors", "text.english"],
-    1: ["config", "encoder.padding"],
-    2: [
-        "audio.reader",
-        "decoding.greedy",
-        "encoder.augment",
-        "encoder.kernels",
-        "encoder.masking",
-        "pictures",
-        "pretraining.kmeans",
-        "runtime.device",
-        "runtime.distributed",
-        "scoring.score",
-        "text.tokenizers",
-        "training.health",
-        "training.optim",
-        "transcription.formats",
-    ],
-    3: [
-        "audio.features",
-        "corpus.layouts",
-        "data.sandbox",
-        "data.store",
-        "decoding.align",
-        "encoder.front_end",
-        "scoring.compare",
-        "storage.checkpoint",
-        "training.metrics",
-    ],
-    4: [
-        "corpus.export",
-        "data.batches",
-        "data.shards",
-        "decoding.ngram",
-        "encoder.encoder",
-        "pretraining.quantizer",
-    ],
-    5: [
-        "analysis.profiler",
-        "data.prepare",
-        "decoding.beam",
-        "interop.foreign_model",
-        "interop.weight_names",
-        "pretraining.masked_prediction",
-        "recognition.model",
-    ],
-    6: [
-        "interop.onnx",
-        "pretraining.contrastive",
-        "pretraining.hidden_units",
-        "pretraining.random_projection",
-        "pretraining.reconstruction",
-        "pretraining.two_views",
-        "recognition.evaluate",
-        "training.loop",
-    ],
-    7: [
-        "analysis.probing",
-        "interop.huggingface",
-        "interop.torchaudio",
-        "recognition.language_model",
-        "recognition.pseudo_labels",
-        "training.presets",
-        "transcription.transcribe",
-    ],
-    8: [
-        "interop.fairseq",
-        "recognition.finetune",
-        "transcription.output_folder",
-        "transcription.workers",
-    ],
-    9: ["analysis.benchmark", "interop.convert"],
-    10: ["__init__", "cli.app"],
+from support.places import ROOT
+
+PACKAGE = ROOT / "speechssl"
+ROOMS = {
+    "errors": "",
+    "config": "",
+    "storage": "atomic json_text checkpoint",
+    "runtime": "device log processes seeds distributed",
+    "pictures": "",
+    "audio": "containers features reader silence",
+    "text": "english normalise tokenizers",
+    "corpus": "manifest export splits layouts",
+    "data": "account store sandbox dataset store_writer batches cutter shards plan prepare",
+    "encoder": "padding config kernels masking augment context front_end encoder",
+    "training": "health metrics optim loss setting_names presets run_folder loop lineage",
+    "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"
+    " reconstruction two_views hidden_units settings tasks pretrain",
+    "scoring": "bootstrap calibration score compare score_files",
+    "decoding": "greedy ngram hypothesis align arpa lexicon plain_search beam",
+    "recognition": "model evaluate settings language_model pseudo_labels training_set finetune",
+    "transcription": "transcript pieces formats transcribe output_folder workers",
+    "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq convert",
+    "analysis": "profiler synthetic_speech probing benchmark",
+    "cli": "app data interop recognition training analysis main",
 }
-LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
 
-def module_of(path: Path) -> str:
-    """The name of a file below ``speechssl``, with dots."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+def files_in_order() -> list[str]:
+    """Every file, by its name with dots, the lowest first. A room without files is one file."""
+    order: list[str] = []
+    for room, names in ROOMS.items():
+        order += [f"{room}.{name}" for name in names.split()] or [room]
+    return order
 
 
 def modules() -> dict[str, Path]:
-    """All files that hold code: a room's own ``__init__`` holds its purpose alone."""
-    files = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-    return {
-        name: path for name, path in files.items() if not name.endswith((".__init__", ".__main__"))
-    }
-
-
-def imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports, wherever in the file."""
-    known = modules()
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("speechssl"):
-            place = node.module.removeprefix("speechssl").removeprefix(".")
-            names = [f"{place}.{alias.name}".removeprefix(".") for alias in node.names]
-            found |= {place} & known.keys() or {name for name in names if name in known}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("speechssl.") for alias in node.names} & known.keys()
+    """All files that hold code, by their names with dots."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name not in ("__init__.py", "__main__.py"):
+            found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = path
     return found
 
 
-def test_every_module_has_a_layer() -> None:
-    assert modules().keys() == LAYER_OF.keys()
+def imports(path: Path) -> set[str]:
+    """Files of the package that a file imports, wherever in the file."""
+    known = modules()
+    found: set[str] = set()
+
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("speechssl"):
+            place = node.module.removeprefix("speechssl").removeprefix(".")
+            if place in known:
+                found.add(place)
+            else:
+                names = {f"{place}.{alias.name}".removeprefix(".") for alias in node.names}
+                found |= names & known.keys()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("speechssl.") for alias in node.names} & known.keys()
+
+    return found
 
 
-def test_imports_go_strictly_down() -> None:
+def test_every_file_has_a_place() -> None:
+    assert sorted(modules()) == sorted(files_in_order())
+
+
+def test_imports_go_down_only() -> None:
+    height = {name: place for place, name in enumerate(files_in_order())}
     wrong = [
-        f"{module} (layer {LAYER_OF[module]}) imports {name} (layer {LAYER_OF[name]})"
-        for module, path in modules().items()
-        for name in sorted(imports(path))
-        if LAYER_OF[name] >= LAYER_OF[module]
+        f"{name} imports {other}, which does not stand below it"
+        for name, path in modules().items()
+        for other in sorted(imports(path))
+        if height[other] >= height[name]
     ]
     assert wrong == []
 
 
-def test_a_room_itself_holds_no_code() -> None:
+def test_a_room_itself_holds_its_purpose_and_no_code() -> None:
     for path in PACKAGE.glob("*/__init__.py"):
-        assert len(ast.parse(path.read_text(encoding="utf-8")).body) == 1, path
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        assert len(tree.body) == 1, path
 
 
 def test_only_the_reader_knows_soundfile() -> None:
     """And the benchmark, which compares our reading with soundfile alone."""
-    users = [
-        name for name, path in modules().items() if "soundfile" in path.read_text(encoding="utf-8")
-    ]
-    assert users == ["analysis.benchmark", "audio.reader"]
+    users = [name for name, path in modules().items() if "soundfile" in path.read_text("utf-8")]
+    assert users == ["analysis.benchmark", "analysis.synthetic_speech", "audio.reader"]

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, SMALL_ENCODER, make_labelled, sentence, speak
-from test_train import _toml
+from support.models import SMALL_ENCODER
+from support.places import ROOT
+from support.settings import as_toml
+from support.speech import RATE, make_labelled, sentence, speak
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -20,7 +21,7 @@ def test_the_python_lines_run(
     assert len(code.strip().splitlines()) <= 14
     few = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
     preset = {"encoder": SMALL_ENCODER, "pretrain": few, "finetune": few}
-    (tmp_path / "tiny.toml").write_text(_toml(preset), encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(as_toml(preset), encoding="utf-8")
     # The same lines with a smaller preset and fewer updates: what is shown must fit in a test.
     code = (
         code.replace('"tiny"', '"tiny.toml"')

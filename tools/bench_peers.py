@@ -33,11 +33,6 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "tests")
-)  # one oracle for the tests and for this lies beside them
 from turns import OURS, Side, Turns, alternate, best_peer, compared, machine, measures
 
 from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak

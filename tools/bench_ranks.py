@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).parent))
 from turns import machine
 
 from speechssl.analysis.profiler import Spread, spread

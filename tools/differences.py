@@ -14,20 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torchaudio
 import transformers
-from torch import Tensor, nn
 
 # One oracle for the tests and for this table: it lies beside the tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference.ctc import collapse
 from reference.models import batch_of, gradients, noise, objective_as_theirs
 from reference.twins import ctc_twin, their_inputs, their_training
+from torch import Tensor, nn
 
 from speechssl.config import Table, build, read_preset
 from speechssl.data.dataset import Batch

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from scipy.stats import spearmanr
+from turns import machine
 
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
@@ -40,9 +41,6 @@ from speechssl.recognition.finetune import finetune
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import read_metrics
-
-sys.path.insert(0, str(Path(__file__).parent))
-from turns import machine
 
 SYSTEMS = ("pretrained", "scratch", "frozen")
 TIMED = 12, 2  # updates of two short runs: the difference has no start in it

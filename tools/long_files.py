@@ -23,6 +23,7 @@ import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from turns import machine
 
 from speechssl.audio.reader import load_audio
 from speechssl.audio.silence import MARGIN_S, speech_intervals
@@ -36,9 +37,6 @@ from speechssl.transcription import transcribe as transcribing
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Transcript
-
-sys.path.insert(0, str(Path(__file__).parent))
-from turns import machine
 
 NOISE = 1e-4  # standard deviation in pauses: digital silence would be easier than any real one
 PAUSE_S = (0.3, 2.0)

@@ -70,8 +70,12 @@ class Mutant:
     @property
     def test_file(self) -> str:
         """What is run."""
-        module = Path(self.file).stem
-        return self.elsewhere or f"tests/test_{BEFORE_ROOMS.get(module, module)}.py"
+        if self.elsewhere:
+            return self.elsewhere
+
+        module = Path(self.file)
+        room = module.parent.name
+        return f"tests/{room}/test_{module.stem}.py"
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,6 @@ class MutantError(Exception):
     """A mutant that does not fit the code."""
 
 
-# Module -> what it was called, and its tests still are.
-BEFORE_ROOMS = {
-    "model": "ctc",
-    "finetune": "experiments",
-    "loop": "train",
-    "masked_prediction": "masked",
-}
 CHECKPOINT = "speechssl/storage/checkpoint.py"
 CTC = "speechssl/recognition/model.py"
 ENCODER = "speechssl/encoder/encoder.py"

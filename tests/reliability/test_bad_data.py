@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import children
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE
-from test_preparing import damage, files_of, talk
+from support import children
+from support.folders import files_of
+from support.recordings import damage, talk
+from support.speech import RATE
 
 from speechssl.audio.reader import write_wav
 from speechssl.data.store import Store

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import random_recogniser
-from test_train import SETTINGS
+from support.models import random_recogniser
+from support.settings import SETTINGS
 
 from speechssl.config import build
 from speechssl.data.store import Store

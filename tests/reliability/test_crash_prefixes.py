@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RATE, SMALL_ENCODER, speak
-from crashes import Fate, attempt
-from test_preparing import SMALL, files_of
-from test_train import SETTINGS
+from support.crashes import Fate, attempt
+from support.folders import files_of
+from support.models import SMALL_ENCODER
+from support.recordings import SMALL
+from support.settings import SETTINGS
+from support.speech import RATE, speak
 
 from speechssl.audio.reader import write_wav
 from speechssl.cli import app as cli

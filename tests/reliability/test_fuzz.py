@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fuzzing
 import pytest
+from support import fuzzing
 
 SECONDS = 260  # for each reader: an hour in all
 FOUND = Path(__file__).parent / "found"

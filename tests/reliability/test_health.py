@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import RATE
-from test_train import SETTINGS
+from support.settings import SETTINGS
+from support.speech import RATE
 
 from speechssl.audio.reader import write_wav
 from speechssl.config import build, merge

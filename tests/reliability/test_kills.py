@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import children
 import numpy as np
 import pytest
-from conftest import SMALL_ENCODER
-from test_train import SETTINGS, _toml
+from support import children
+from support.models import SMALL_ENCODER
+from support.settings import SETTINGS, as_toml
 
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
@@ -31,7 +31,7 @@ def write_preset(folder: Path) -> Path:
     finetune = {"train": train, "batch": {"seconds": 12}}
     path = folder / "tiny.toml"
     path.write_text(
-        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
+        as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
         encoding="utf-8",
     )
     return path

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fuzzing
 import pytest
+from support import fuzzing
 
 ODD = (
     None,

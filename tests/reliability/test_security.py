@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE, SMALL_ENCODER, make_labelled
-from test_checkpoint import seal
-from test_train import SETTINGS, _toml
+from support.folders import seal
+from support.models import SMALL_ENCODER
+from support.settings import SETTINGS, as_toml
+from support.speech import RATE, make_labelled
 
 from speechssl.storage.checkpoint import checkpoints, load_record, save_folder
 
@@ -101,7 +102,7 @@ def watch(tmp_path: Path) -> Watch:
 
 BAD = """
 import multiprocessing, os, pickle, socket, subprocess
-import watched
+from support import watched
 
 def bad(of_whom):
     open(f"../{of_whom}", "w").close()
@@ -142,7 +143,7 @@ def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> No
     finetune = {"train": train, "batch": {"seconds": 12}}
     preset = tmp_path / "p.toml"
     preset.write_text(
-        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
+        as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
         encoding="utf-8",
     )
     watch("prepare", "in", "store", into=["store"])
@@ -178,7 +179,7 @@ def test_hostile_names_through_the_commands(watch: Watch, tmp_path: Path, campai
     train = {"steps": 1, "save_every": 1, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     table = {"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": {"train": train}}
-    preset.write_text(_toml(table), encoding="utf-8")
+    preset.write_text(as_toml(table), encoding="utf-8")
     watch("pretrain", "store", "--run", "a", "--preset", preset, into=["a"])
     make_labelled(tmp_path / "labelled", {"train": 4, "dev": 2})
     watch("prepare", "labelled", "labels", into=["labels"])
@@ -264,7 +265,7 @@ def test_a_pickle_as_checkpoint_is_passed_over(watch: Watch, tmp_path: Path) -> 
     train = {"steps": 2, "save_every": 1, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     (tmp_path / "p.toml").write_text(
-        _toml({"encoder": SMALL_ENCODER, "pretrain": pretrain}), encoding="utf-8"
+        as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain}), encoding="utf-8"
     )
     command = ("pretrain", "store", "--run", "run", "--preset", "p.toml")
     watch(*command, into=["run"])

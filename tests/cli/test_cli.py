@@ -1,0 +1,718 @@
+"""The command: exit codes, data on stdout and the rest on stderr, one-line errors, nothing overwritten."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.commands import call, one_line
+from support.models import SMALL_ENCODER
+from support.settings import PRETRAIN, as_toml, tuned
+from support.speech import RATE, make_labelled
+
+from speechssl.analysis import probing
+from speechssl.audio.reader import write_wav
+from speechssl.cli import app as cli
+from speechssl.data.store import Store
+from speechssl.errors import ConfigError
+from speechssl.pretraining.pretrain import pretrain
+from speechssl.recognition.finetune import finetune
+from speechssl.storage.json_text import read_metrics
+from speechssl.transcription.output_folder import DONE, read_done
+
+
+@pytest.fixture(scope="module")
+def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "model"
+    finetune([labelled_store], run, tuned(), init=None)
+    return run
+
+
+def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
+    labelled_folder: Path, tmp_path: Path
+) -> None:
+    """Absolute paths are the rule there, and a folder beside the audio is too."""
+    audio = sorted(labelled_folder.rglob("*.wav"))[:3]
+    (tmp_path / "kaldi").mkdir()
+    (tmp_path / "kaldi/wav.scp").write_text("".join(f"{path.stem} {path}\n" for path in audio))
+    refused = call("prepare", tmp_path / "kaldi", tmp_path / "store")
+    assert refused.exit_code == 1
+    assert "--root" in str(refused.exception)
+    done = call(
+        "prepare",
+        tmp_path / "kaldi",
+        tmp_path / "store",
+        "--root",
+        labelled_folder,
+        "--min-chunk",
+        0.1,
+    )
+    assert done.exit_code == 0, done.stderr
+    store = Store(tmp_path / "store")
+    assert {store.record(k).audio for k in range(len(store))} == {
+        str(p.relative_to(labelled_folder)) for p in audio
+    }
+
+
+def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:
+    folder = make_labelled(tmp_path / "corpus", {"train": 3, "dev": 1, "test": 1})
+    result = call("prepare", folder, tmp_path / "store")
+    assert result.exit_code == 0
+    assert "kept" in result.stdout
+    (folder / "train001.wav").write_bytes(b"no audio")
+    result = call("prepare", folder, tmp_path / "second")
+    assert result.exit_code == 3
+    assert "1 of 5 files rejected, 1 lines in " in result.stderr
+    assert "split as given (dev 1, test 1, train 3 recordings)" in result.stderr
+    assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
+    for path in folder.glob("*.wav"):
+        path.write_bytes(b"")
+    assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
+    assert "no chunk at all in" in str(
+        call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception
+    )
+    rejects = [
+        json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()
+    ]
+    assert len(rejects) == 5
+
+
+def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> None:
+    write_wav(tmp_path / "news.wav", np.full(3 * RATE, 0.1, np.float32), RATE)
+    parts = [
+        {"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"}
+        for start in (0, 1, 99)
+    ]
+    (tmp_path / "news.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in parts))
+    result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
+    assert result.exit_code == 0
+    assert "0 of 1 files rejected, 1 lines in " in result.stderr
+
+
+def test_pretrain_dry_run_prints_settings_and_trains_nothing(
+    labelled_store: Path, tmp_path: Path
+) -> None:
+    result = call(
+        "pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25"
+    )
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["optim"]["lr"] == 0.25
+    assert not (tmp_path / "run").exists()
+    assert re.search(
+        r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in",
+        result.stderr,
+    )
+
+
+def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    result = call("evaluate", model, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert result.exit_code == 0
+    assert "WER" in result.stdout
+    again = call(
+        "evaluate",
+        model,
+        labelled_store,
+        "--out",
+        tmp_path / "e",
+        "--split",
+        "dev",
+        "--normaliser",
+        "english-1",
+    )
+    assert [line.split()[1] for line in again.stdout.splitlines() if "ER" in line][:4] == [
+        *["english-1"] * 2,
+        *["raw"] * 2,
+    ]
+    table = call("compare", f"one system={tmp_path / 'score'}", tmp_path / "score")
+    assert table.exit_code == 0
+    assert "one system" in table.stdout
+    rates, differences = table.stdout.split("\n\n")
+    assert len([line for line in rates.splitlines() if "%" in line and "interval" not in line]) == 2
+    assert "+0.0 .. +0.0" in differences
+
+
+def test_a_language_model_from_transcripts_to_texts(
+    model: Path, labelled_store: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    """lm, tune-lm, evaluate and transcribe: the greedy result stands beside, and is what --greedy gives."""
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    made = call(
+        "lm",
+        labelled_store,
+        "--out",
+        tmp_path / "lm.arpa",
+        "--order",
+        3,
+        "--held-out",
+        labelled_store,
+    )
+    assert made.exit_code == 0
+    assert "perplexity of" in made.stdout
+    tuned_lm = call("tune-lm", run, tmp_path / "lm.arpa", labelled_store)
+    assert tuned_lm.exit_code == 0
+    assert tuned_lm.stdout.splitlines()[2].split()[1] == "greedy"
+    shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert "With the language model:" in shown.stdout
+    assert "minus greedy" in shown.stdout
+    both = [
+        json.loads((tmp_path / "score" / name).read_text())
+        for name in ("score.json", "lm/score.json")
+    ]
+    assert "lm" not in both[0]
+    assert both[1]["lm"]["unit"] == "words"
+    assert (
+        both[1]["wer"]
+        == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
+    )
+    shutil.rmtree(run / "model/lm")
+    shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert "With the language model:" not in shown.stdout
+    assert not (tmp_path / "score/lm").exists()
+    assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
+    wave = labelled_folder / "test000.wav"
+    spoken = {
+        w
+        for line in (labelled_folder / "metadata.csv").read_text().splitlines()
+        for w in line.split(",")[1].split()
+    }
+    assert set(call("transcribe", run, wave).stdout.split()) <= spoken
+    (tmp_path / "broken.arpa").write_text((tmp_path / "lm.arpa").read_text()[:-400])
+    broken = call("tune-lm", run, tmp_path / "broken.arpa", labelled_store)
+    assert isinstance(broken.exception, ConfigError)
+    assert "broken.arpa cannot be read as a language model" in str(broken.exception)
+    assert (
+        call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
+    )
+
+
+def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    assert (
+        call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model).exit_code
+        == 0
+    )
+    assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
+    assert (
+        json.loads((run / "model/lm/record.json").read_text())["record"]["beam"]["unit"] == "tokens"
+    )
+    assert (
+        call(
+            "evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev"
+        ).exit_code
+        == 0
+    )
+
+
+def test_self_training_as_the_readme_has_it(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    (make_labelled(tmp_path / "radio", {"train": 4}, seed=5) / "metadata.csv").unlink()
+    assert call("prepare", tmp_path / "radio", tmp_path / "store").exit_code == 0
+    assert call("lm", run / "texts.txt", "--out", tmp_path / "own.arpa").exit_code == 0
+    assert call("tune-lm", run, tmp_path / "own.arpa", labelled_store).exit_code == 0
+    heard = tmp_path / "heard.jsonl"
+    done = call("label", run, tmp_path / "store", "--out", heard)
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == f"{heard}\n"
+    texts = [json.loads(line)["text"] for line in heard.read_text().splitlines()]
+    assert len(texts) == len(Store(tmp_path / "store"))
+    assert any(texts)
+    before = heard.read_bytes()
+    assert call("label", run, tmp_path / "store", "--out", heard).exit_code == 0
+    assert heard.read_bytes() == before
+    command = (
+        "finetune",
+        labelled_store,
+        tmp_path / "store",
+        "--labels",
+        heard,
+        "--init-from",
+        run,
+        "--run",
+    )
+    few = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
+    done = call(*command, tmp_path / "self", *few, "--keep", 1)
+    assert done.exit_code == 0, done.exception
+    assert f"{sum(map(bool, texts))} labels are learned from" in done.stderr
+    assert (tmp_path / "self/texts.txt").read_text() == (run / "texts.txt").read_text()
+    assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5).exception)
+
+    assert "--keep is of the labels" in str(
+        call(
+            "finetune",
+            labelled_store,
+            "--init-from",
+            run,
+            "--run",
+            tmp_path / "self",
+            *few,
+            "--keep",
+            0.5,
+        ).exception
+    )
+
+    # Of another model no label joins them, and what cannot be used costs no run.
+    (run / "model/lm").rename(tmp_path / "lm")
+    assert "holds labels of another model" in str(
+        call("label", run, tmp_path / "store", "--out", heard).exception
+    )
+    unusable = {
+        tmp_path / "typo.jsonl": "cannot be read as labels",
+        tmp_path / "own.arpa": "is no label",
+        heard: "no label is of use",  # of another store
+    }
+    for labels, problem in unusable.items():
+        wrong = (
+            "finetune",
+            labelled_store,
+            "--labels",
+            labels,
+            "--init-from",
+            run,
+            "--run",
+            tmp_path / "self",
+            *few,
+        )
+        assert problem in str(call(*wrong, "--force").exception)
+    assert "is no share" in str(
+        call(*command, tmp_path / "self", *few, "--keep", 1.5, "--force").exception
+    )
+    assert (tmp_path / "self/model").exists()
+
+
+def test_a_language_model_that_does_not_fit_is_an_error(
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    text = tmp_path / "text.txt"
+    text.write_text("ABBA DAD\nFACE\n")
+    assert (
+        call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1").exit_code == 0
+    )
+    assert "3 of the 3 words of the language model have characters" in error(
+        "tune-lm", model, tmp_path / "upper.arpa", labelled_store
+    )
+    (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
+    assert "list them with --words FILE" in error(
+        "tune-lm", model, tmp_path / "lm.bin", labelled_store
+    )
+    assert "cannot be read as" in error("tune-lm", model, tmp_path / "missing.arpa", labelled_store)
+    assert "allowed are 2 to 6" in error("lm", text, "--out", tmp_path / "x.arpa", "--order", 9)
+    assert (
+        call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model).exit_code == 0
+    )  # as the model does
+    assert "\ta\t" in (tmp_path / "a.arpa").read_text()
+    assert "unknown normaliser" in error(
+        "lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing"
+    )
+    assert not (tmp_path / "x.arpa").exists()
+    assert not (model / "model/lm").exists()
+
+
+def test_transcribe_prints_text_and_writes_a_mirrored_tree(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    wave = labelled_folder / "test000.wav"
+    single = call("transcribe", model, wave)
+    assert single.exit_code == 0
+    several = call("transcribe", model, wave, labelled_folder / "test001.wav")
+    assert several.stdout.splitlines()[0] == f"{wave}\t{single.stdout.strip()}"
+    as_json = call("transcribe", model, wave, "--output-format", "json")
+    assert json.loads(as_json.stdout)["text"] == single.stdout.strip()
+    for name in ("a/x.wav", "b/x.wav", "b/bad.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"" if "bad" in name else wave.read_bytes())
+    command = (
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-format",
+        "txt,json",
+        "--output-dir",
+        tmp_path / "out",
+    )
+    result = call(*command)
+    assert result.exit_code == 3
+    assert "bad.wav" in result.stderr
+    assert result.stdout == ""
+    written = sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
+    notes, texts = written[:2], written[2:]
+    assert notes == [".speechssl-done.jsonl", ".speechssl.json"]
+    assert texts == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
+    assert "2 of 3 files are done already" in call(*command).stderr
+    shutil.rmtree(tmp_path / "out")
+    assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
+    assert written == sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")
+    )
+    assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
+
+
+def test_standard_input_is_a_file_like_any_other(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    wave = labelled_folder / "test000.wav"
+    command = [
+        sys.executable,
+        "-m",
+        "speechssl.cli",
+        "transcribe",
+        model,
+        "-",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    command += ["--report", tmp_path / "report.jsonl"]
+    done = subprocess.run(
+        [*command, "--output-format", "jsonl"], input=wave.read_bytes(), stdout=subprocess.PIPE
+    )
+    assert done.returncode == 0
+    expected = json.loads(call("transcribe", model, wave, "--output-format", "jsonl").stdout)
+    assert json.loads(done.stdout) == expected | {"path": "-"}
+    row = {
+        "path": "-",
+        "status": "done",
+        "duration_s": expected["duration_s"],
+        "words": len(expected["text"].split()),
+    }
+    assert json.loads((tmp_path / "report.jsonl").read_text()) == row
+    done = subprocess.run(
+        [*command, "--output-dir", tmp_path], input=b"no audio", stderr=subprocess.PIPE
+    )
+    assert done.returncode == 4
+    assert json.loads((tmp_path / "report.jsonl").read_text())["status"] == "failed"
+
+
+def test_the_report_says_what_became_of_each_file(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        shutil.copy(labelled_folder / "test000.wav", tmp_path / f"in/{name}.wav")
+    (tmp_path / "in/bad.wav").write_bytes(b"")
+    command = (
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-dir",
+        tmp_path / "out",
+        "--report",
+        tmp_path / "r.jsonl",
+    )
+    assert call(*command).exit_code == 3
+    (tmp_path / "out/a.wav.txt").unlink()
+    assert call(*command).exit_code == 3
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [(Path(row["path"]).name, row["status"]) for row in rows] == [
+        ("a.wav", "done"), ("b.wav", "done before"), ("bad.wav", "failed")
+    ]  # fmt: skip
+    assert "empty" in rows[2]["error"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+left, rename = [int(sys.argv.pop(1))], Path.replace
+def replace(self, target):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.replace = replace
+from speechssl.cli.app import main
+main()
+"""
+
+
+def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    """Killed three times between writing a file and giving it its name."""
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for number in range(6):
+        shutil.copy(
+            labelled_folder / f"train{number:03d}.wav",
+            tmp_path / "in" / ("deep" if number % 2 else ""),
+        )
+    command = [
+        "transcribe",
+        model,
+        tmp_path / "in",
+        "--output-format",
+        "txt,json,srt",
+        "--output-dir",
+    ]
+    for renames in (1, 5, 4):
+        options = [
+            sys.executable,
+            "-c",
+            KILLED,
+            str(renames),
+            *map(str, command),
+            str(tmp_path / "killed"),
+        ]
+        assert (
+            subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
+        )
+    assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
+    assert call(*command, tmp_path / "killed").exit_code == 0
+    assert call(*command, tmp_path / "whole").exit_code == 0
+
+    def tree(folder: Path) -> dict[str, bytes]:
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file() and p.name != DONE
+        }
+
+    assert read_done(tmp_path / "killed") == read_done(tmp_path / "whole")  # whatever lines it took
+    assert len(tree(tmp_path / "whole")) == 19
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+
+
+def test_errors_are_one_line(
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    assert "did you mean 'optim.lr'" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1"
+    )
+    assert "instead of --set preset" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large"
+    )
+    assert "give base, large, small, tiny" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
+    )
+    assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
+    assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
+    assert "allowed are txt, srt, vtt" in error(
+        "transcribe", model, labelled_store, "--output-format", "srt9"
+    )
+    assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
+    assert "no audio found" in error("transcribe", model, tmp_path)
+    both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
+    assert "srt holds one recording, and these are 2" in error(
+        "transcribe", model, *both, "--output-format", "srt"
+    )
+    assert "stdout takes one format" in error(
+        "transcribe", model, tmp_path, "--output-format", "txt,json"
+    )
+    assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
+    assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
+    assert "holds a model: give another --out" in error(
+        "evaluate", model, labelled_store, "--out", model / "model"
+    )
+    holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
+    assert "split holdout" in holdout
+    assert "splits there: dev, test, train" in holdout
+    nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
+    assert "min_chunk_s" in nan
+    assert "finite number" in nan
+
+
+def test_files_and_folders_in_the_way_are_one_line(
+    model: Path,
+    labelled_folder: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    wave = labelled_folder / "test000.wav"
+    assert str(file) in error("prepare", labelled_folder, file / "store")
+    assert str(file) in error("transcribe", model, wave, "--output-dir", file)
+    assert f"{file} is there already and holds no scores" in error(
+        "evaluate", model, labelled_store, "--out", file
+    )
+    assert "--force deletes run folders only" in error(
+        "pretrain", labelled_store, "--run", file, "--force"
+    )
+    (tmp_path / "utterances.jsonl").write_text("{}")
+    assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
+    assert file.read_text() == "mine"
+
+
+def test_a_gpu_out_of_memory_says_what_to_lower(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: Path) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(cli, "load_ctc", load)
+    assert "lower batch.micro_seconds" in one_line(
+        monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
+    )
+
+
+def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    """One line a file, the bytes of its name as they are, also where Python's stdout refuses them."""
+    for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):
+        shutil.copy(labelled_folder / "test000.wav", tmp_path / os.fsdecode(name))
+    command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, tmp_path]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    )
+    assert done.returncode == 0
+    names = [
+        line.split(b"\t")[0].removeprefix(os.fsencode(tmp_path) + b"/")
+        for line in done.stdout.splitlines()
+    ]
+    assert names == [b"new\\nline.wav", b"not-utf8-\xff.wav"]
+
+
+def test_the_place_of_a_result_does_not_depend_on_other_files(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    shutil.copy(labelled_folder / "test000.wav", tmp_path / "in/deep/x.wav")
+    call("transcribe", model, tmp_path / "in", "--output-dir", tmp_path / "out")
+    assert (tmp_path / "out/deep/x.wav.txt").is_file()
+
+
+def test_rows_of_a_comparison_are_told_apart(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    call("evaluate", model, labelled_store, "--out", tmp_path / "lr=0.1/dev", "--split", "dev")
+    shutil.copytree(tmp_path / "lr=0.1", tmp_path / "b")
+    table = call("compare", tmp_path / "lr=0.1/dev", tmp_path / "b/dev", f"c={tmp_path / 'b/dev'}")
+    assert [line.split()[1] for line in table.stdout.splitlines()[2:5]] == [
+        str(tmp_path / "lr=0.1/dev"),
+        str(tmp_path / "b/dev"),
+        "c",
+    ]
+
+
+def test_an_encoder_without_a_head_says_what_to_do(
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "pretrained"
+    pretrain([labelled_store], run, PRETRAIN)
+    capsys.readouterr()
+    assert "fine-tune it first" in one_line(
+        monkeypatch, capsys, "evaluate", run, labelled_store, "--out", tmp_path / "score"
+    )
+
+
+def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(cli.ConfigError, match="--force deletes run folders only"):
+        cli.start_anew(precious, force=True)
+    assert (precious / "thesis.txt").exists()
+    (precious / "settings.json").write_text("{}")
+    origin_and_teacher = (None, precious / "model")
+    for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
+        with pytest.raises(cli.ConfigError, match="which this command reads"):
+            cli.start_anew(precious, True, stores, *models)
+    with pytest.raises(cli.SpeechsslError, match="no finished store"):
+        cli.start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+    with (
+        cli.only_process(precious),
+        pytest.raises(cli.ConfigError, match="another process trains in"),
+    ):
+        cli.start_anew(precious, force=True)
+    assert precious.exists()
+    (tmp_path / "killed at once").mkdir()
+    (tmp_path / "killed at once" / cli.LOCK).touch()
+    cli.start_anew(tmp_path / "killed at once", force=True)
+    assert not (tmp_path / "killed at once").exists()
+    assert precious.exists()
+    cli.start_anew(precious, force=True)
+    assert not precious.exists()
+
+
+def test_wrong_usage_and_version() -> None:
+    assert call("pretrain").exit_code == 2
+    assert call("nonsense").exit_code == 2
+    assert call("--version").stdout.strip() == cli.__version__
+    help_text = call("--help").stdout
+    assert all(
+        verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe")
+    )
+
+
+def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "UPDATES", 5)
+    preset = tmp_path / "small.toml"
+    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    run, asked = tmp_path / "run", f"characters={labelled_store}"
+    made = call(
+        "pretrain", labelled_store, "--preset", preset, "--run", run, "--probe", asked, "--probe-every", 2,
+        "--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
+    assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
+    assert (run / "probe.png").is_file()
+    found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == [
+        "model",
+        "random",
+        "log-mel",
+    ] * 2
+    assert (tmp_path / "out" / "probe.json").is_file()
+
+
+def test_a_probe_that_is_none_says_what_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("vowels=x", "digit", "digit="):
+        assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(
+            monkeypatch, capsys, "probe", tmp_path, wrong
+        )
+    twice = one_line(monkeypatch, capsys, "probe", tmp_path, "digit=a", "digit=b")
+    assert "digit is asked of two stores" in twice
+    command = ("pretrain", tmp_path, "--run", tmp_path / "run", "--probe-every", 5)
+    assert "--probe-every without a --probe" in one_line(monkeypatch, capsys, *command)
+
+
+def test_a_word_is_said_when_the_probes_no_longer_get_better(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
+    monkeypatch.setattr(cli, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
+    preset = tmp_path / "small.toml"
+    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    made = call(
+        "pretrain", labelled_store, "--preset", preset, "--run", tmp_path / "run", "--probe", f"digit={labelled_store}",
+        "--probe-every", 1, "--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]

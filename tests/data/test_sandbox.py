@@ -1,0 +1,246 @@
+"""Files that kill, hang or exhaust what decodes them become rejects; who was only killed from outside does not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.folders import files_of
+from support.places import ROOT
+from support.recordings import SMALL
+from test_preparing import corpus
+
+from speechssl.data import sandbox as suspects
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
+
+pytestmark = pytest.mark.slow
+__all__ = ["corpus"]  # a fixture
+
+DEADLY = """
+import os, signal, sys, time
+from speechssl import suspects
+suspects.CPU_S, suspects.CPU_PER_S, suspects.MEMORY_BYTES = 1, 0.0, 2 << 30  # 3 s less than libraries take to load
+from speechssl import shards
+from speechssl.data.prepare import PrepareConfig, prepare
+stream, finish = shards.stream_mono, shards._Cutter.finish
+def deadly(path, *args, **kwargs):
+    if "deadly" in path.name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while "endless" in path.name:
+        pass
+    if "hungry" in path.name:
+        bytes(3 << 30)
+    return stream(path, *args, **kwargs)
+def cut(self, num_samples):
+    if "cutting" in self.record.audio:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    finish(self, num_samples)
+shards.stream_mono, shards._Cutter.finish = deadly, cut
+if __name__ == "__main__":
+    prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(
+    corpus: Path, tmp_path: Path, jobs: int
+) -> None:
+    """With processes at once; alone when the command is given again, as after any kill. After decoding too."""
+    corpus, names = Path(shutil.copytree(corpus, tmp_path / "in")), ("cutting.wav", "deadly.wav")
+    for name in names:
+        shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    out, starts = tmp_path / "s", 0
+    command = [
+        sys.executable,
+        str(tmp_path / "deadly.py"),
+        str(corpus),
+        str(out),
+        SMALL.model_dump_json(),
+        str(jobs),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    while not (out / "store.json").exists():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        starts += 1
+        assert done.returncode in (0, -signal.SIGSEGV), done.stderr
+    assert starts == (3 if jobs == 0 else 1)
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["audio"], r["reason"]) for r in rejects] == [
+        (name, "decoder crash") for name in names
+    ]
+    assert all("SIGSEGV" in r["detail"] for r in rejects)
+    for name in names:
+        (corpus / name).unlink()
+    prepare(corpus, tmp_path / "without", SMALL)
+    kept = [
+        {Store(folder).record(k).id for k in range(len(Store(folder)))}
+        for folder in (out, tmp_path / "without")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_where_no_process_can_try_a_file_alone_the_error_names_it(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """A script without the guard that starting processes needs."""
+    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
+    shutil.copy(next(corpus.rglob("*.wav")), corpus / "deadly.wav")
+    (tmp_path / "deadly.py").write_text(DEADLY.replace('__name__ == "__main__"', "True"))
+    command = [sys.executable, str(tmp_path / "deadly.py"), str(corpus), str(tmp_path / "s")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ends = []
+    for _ in range(3):
+        run = [*command, SMALL.model_dump_json(), "0"]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+        ends.append(
+            (
+                done.returncode,
+                "a process died while it read" in done.stderr and "deadly.wav" in done.stderr,
+            )
+        )
+    assert ends == [(-signal.SIGSEGV, False), (1, True), (1, True)]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGABRT, signal.SIGXCPU]
+)
+def test_only_what_a_process_does_to_itself_convicts_a_file(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal that ends the process in which it is tried alone."""
+    monkeypatch.setattr(suspects, "_tried_alone", lambda *_: number)
+    (tmp_path / "deep").mkdir()
+    note = tmp_path / "deep/1.reading"
+    note.write_bytes(b"a/\xff.wav\0longer.wav\0")
+    found = suspects.find_crashing(tmp_path, lambda _: print, 60)
+    assert list(found) == (
+        [os.fsdecode(b"a/\xff.wav")] if number in (signal.SIGABRT, signal.SIGXCPU) else []
+    )
+    assert not note.exists()
+    assert suspects.find_crashing(tmp_path, lambda _: print, 60) == found
+
+
+def test_a_note_names_the_last_file_and_goes_with_the_work(tmp_path: Path) -> None:
+    with suspects.reading(tmp_path / "1.reading") as tell:
+        tell("a long name.wav")
+        tell("b.wav")
+        assert (tmp_path / "1.reading").read_bytes().partition(b"\0")[0] == b"b.wav"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no limit of memory")
+def test_a_file_that_takes_too_long_or_too_much_is_a_reject(corpus: Path, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
+    for name in ("endless.wav", "hungry.wav"):
+        shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    out = tmp_path / "s"
+    command = [
+        sys.executable,
+        str(tmp_path / "deadly.py"),
+        str(corpus),
+        str(out),
+        SMALL.model_dump_json(),
+        "1",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["audio"], r["reason"], r["detail"]) for r in rejects] == [
+        ("endless.wav", "decoder crash", "it takes more than 1 s of processor time"),
+        ("hungry.wav", "out of memory", "it takes more than 2 GiB"),
+    ]
+
+
+SMALLER = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (500, 1000))
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, -1))
+from speechssl.runtime.device import limit_cpu, limit_memory
+from speechssl.data.sandbox import MEMORY_BYTES, as_reject
+for seconds in (60, 9000, 70):
+    limit_cpu(seconds)
+    print(resource.getrlimit(resource.RLIMIT_CPU))
+limit_memory(MEMORY_BYTES)
+as_reject(MemoryError(), limited=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no limit of memory")
+def test_a_smaller_limit_of_the_system_stays_and_convicts_no_file() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SMALLER],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    soft = [int(line[1:].partition(",")[0]) for line in done.stdout.splitlines()]
+    assert 60 < soft[0] < soft[2] <= 200
+    assert soft[1] == 500
+    assert (
+        "out of memory: this process may have 3.0 GiB, and a file may take 4 GiB: allow more"
+        in done.stderr
+    )
+
+
+def test_who_was_only_killed_from_outside_is_not_suspected_for_long(
+    corpus: Path, tmp_path: Path
+) -> None:
+    expected = prepare(corpus, tmp_path / "whole", SMALL)
+    out = tmp_path / "s"
+    (tmp_path / "slow.py").write_text(
+        DEADLY.replace(
+            "deadly(path, *args, **kwargs):", "deadly(path, *args, **kwargs):\n    time.sleep(0.3)"
+        )
+    )
+    command = [
+        sys.executable,
+        str(tmp_path / "slow.py"),
+        str(corpus),
+        str(out),
+        SMALL.model_dump_json(),
+        "1",
+    ]
+    run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while run.poll() is None and not list(out.rglob("*.reading")):
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
+    assert list(out.rglob("*.reading"))
+    assert prepare(corpus, out, SMALL) == expected
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_an_interrupt_does_not_wait_for_a_long_file(corpus: Path, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(corpus, tmp_path / "in"))
+    shutil.copy(next(corpus.rglob("*.wav")), corpus / "endless.wav")
+    (tmp_path / "deadly.py").write_text(DEADLY.replace("= 1, 0.0", "= 9999, 0.0"))
+    out = tmp_path / "s"
+    command = [
+        sys.executable,
+        str(tmp_path / "deadly.py"),
+        str(corpus),
+        str(out),
+        SMALL.model_dump_json(),
+        "1",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while run.poll() is None and not any(
+        b"endless" in path.read_bytes() for path in out.rglob("*.reading")
+    ):
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=60) == -signal.SIGINT

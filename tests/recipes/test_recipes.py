@@ -1,0 +1,161 @@
+"""The recipes run end to end on small data: every stage, every stage again, and a stage by itself."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.models import SMALL_ENCODER
+from support.places import ROOT
+from support.settings import as_toml
+from support.speech import RATE, make_labelled, sentence, speak
+
+pytestmark = pytest.mark.slow
+FEW = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
+
+
+def run(recipe: str, *options: object) -> "subprocess.CompletedProcess[str]":
+    """The recipe with this interpreter's commands first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(ROOT / "recipes" / recipe / "run.sh"), *map(str, options)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    path = tmp_path / "preset.toml"
+    path.write_text(
+        as_toml({"encoder": SMALL_ENCODER, "pretrain": FEW, "finetune": FEW}), encoding="utf-8"
+    )
+    return path
+
+
+def make_librispeech(root: Path) -> Path:
+    """A tree of LibriSpeech's shape: part/speaker/chapter/*.flac with a transcript file per chapter."""
+    rng = np.random.default_rng(0)
+    for part, speakers in (("train-clean-100", 4), ("dev-clean", 2), ("test-clean", 2)):
+        for speaker in range(speakers):
+            folder = root / part / f"{100 + speaker}" / "7"
+            folder.mkdir(parents=True)
+            lines = []
+            for number in range(5):
+                name, text = f"{100 + speaker}-7-{number:04d}", sentence(rng, 5)
+                soundfile.write(folder / f"{name}.flac", speak(text, rng), RATE)
+                lines.append(f"{name} {text.upper()}")
+            (folder / f"{100 + speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_librispeech(tmp_path: Path, preset: Path) -> None:
+    data = make_librispeech(tmp_path / "LibriSpeech")
+    options = ("--data", data, "--exp", tmp_path / "exp", "--preset", preset, "--jobs", 1)
+    done = run("librispeech", *options)
+    assert done.returncode == 0, done.stderr
+    assert "train-other-500 is not in" in done.stderr
+    assert re.search(r"\| test-clean +\|.*\| +10 \|", done.stdout), done.stdout
+    again = run("librispeech", *options, "--stage", 4)
+    assert again.stdout == done.stdout
+    assert run("librispeech", "--data", tmp_path).returncode == 2
+
+
+def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Path) -> None:
+    data = tmp_path / "speech"
+    make_labelled(data / "kathleen", {"train": 40, "dev": 3, "test": 3})
+    steps = (
+        "--pretrain-steps",
+        3,
+        "--few-steps",
+        3,
+        "--all-steps",
+        3,
+        "--again-steps",
+        3,
+        "--self-steps",
+        3,
+        "--few-minutes",
+        0.2,
+        "--rounds",
+        1,
+    )
+    options = ("--data", data, "--exp", tmp_path / "exp", *steps, "--jobs", 1, "--preset", preset)
+    done = run("kathleen", *options)
+    assert done.returncode == 0, done.stderr
+    rows = ("pretrained + fine-tuned", 8), ("longer from scratch", 8), ("frozen random encoder", 4)
+    for row, count in (*rows, ("pretrained, self-trained", 4), ("longer, self-trained", 4)):
+        assert done.stdout.count(row) == count, done.stdout
+    again = run("kathleen", *options, "--stage", 7)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+
+
+def make_digits(folder: Path, per_speaker: int) -> Path:
+    """Recordings of one "digit" each: a letter of the toy language."""
+    rng = np.random.default_rng(3)
+    folder.mkdir(parents=True)
+    rows = ["file_name,transcription,speaker,split"]
+    for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
+        for n in range(per_speaker):
+            letter = "abcdef"[n % 6]
+            soundfile.write(folder / f"{speaker}{n}.wav", speak(letter, rng)[::2], RATE // 2)
+            rows.append(f"{speaker}{n}.wav,{letter},{speaker},{split}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_digits_joins_every_recording_once_and_trains_four_systems(
+    tmp_path: Path, preset: Path
+) -> None:
+    make_digits(tmp_path / "speech" / "digits", 60)
+    options = (
+        "--data",
+        tmp_path / "speech",
+        "--exp",
+        tmp_path / "exp",
+        "--minutes",
+        0.2,
+        "--jobs",
+        1,
+    )
+    options += ("--steps", 3, "--pretrain-steps", 3, "--again-steps", 3, "--preset", preset)
+    done = run("digits", *options)
+    assert done.returncode == 0, done.stderr
+    rows_in_order = r"pretrained \+ fine-tuned.*\n.*fine-tuned twice.*\n.*from scratch.*\n.*frozen random encoder"
+    assert re.search(rows_in_order, done.stdout)
+    rows = [
+        line.split(",")
+        for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]
+    ]
+    for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "dev"), ("di", "test")):
+        own = [row for row in rows if row[2] == speaker]
+        assert {row[3] for row in own} == {split}
+        assert sorted("".join(row[1] for row in own).replace(" ", "")) == sorted(
+            "abcdef"[n % 6] for n in range(60)
+        )
+        assert all(3 <= len(row[1].split()) <= 7 for row in own)
+    other = run("digits", *options, "--seed", 1, "--stop-stage", 1)
+    assert other.returncode == 1
+    assert "holds strings of seed 0: give another folder for those of 1" in other.stderr
+    name, text = rows[0][0], rows[0][1]
+    seconds = soundfile.info(tmp_path / "exp/strings" / name).duration
+    letters = len(text.split())
+    assert letters * (0.15 + 0.05) <= seconds <= letters * (0.21 + 0.3) + 0.3
+
+
+@pytest.mark.parametrize("wrong", ["di0.wav,a,,test", "di0.wav,a,di,train"])
+def test_digits_takes_no_recording_whose_side_is_unclear(tmp_path: Path, wrong: str) -> None:
+    """One without a speaker was left out without a word; a speaker of two splits went to the first."""
+    table = make_digits(tmp_path / "speech" / "digits", 6) / "metadata.csv"
+    table.write_text(table.read_text().replace("di0.wav,a,di,test", wrong))
+    done = run(
+        "digits", "--data", tmp_path / "speech", "--exp", tmp_path / "exp", "--stop-stage", 1
+    )
+    assert done.returncode == 1
+    assert "di" in done.stderr
+    assert "needs a speaker, all of whose recordings are in one split" in done.stderr
+    assert not (tmp_path / "exp/strings").exists()

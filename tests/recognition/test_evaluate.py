@@ -1,0 +1,156 @@
+"""Evaluation and transcription: independent of batching, bad files named, silence empty, long files cut at pauses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.models import random_recogniser
+
+from speechssl.audio.features import FeatureConfig
+from speechssl.data.dataset import Dataset
+from speechssl.data.store import Store
+from speechssl.decoding.align import WordSpan
+from speechssl.decoding.greedy import greedy
+from speechssl.errors import ConfigError
+from speechssl.recognition.evaluate import (
+    _confidences,
+    emissions,
+    evaluate,
+    recognised,
+    score_words,
+)
+from speechssl.recognition.model import CtcModel
+from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
+from speechssl.text.normalise import NORMALISERS, normalise
+
+
+@pytest.fixture(scope="module")
+def model() -> CtcModel:
+    return random_recogniser()
+
+
+def test_hypotheses_do_not_depend_on_the_batch(model: CtcModel, labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    alone = {}
+    for position in range(len(dataset)):
+        batch = dataset.batch([position])
+        with torch.no_grad():
+            alone[batch.ids[0]] = model.tokenizer.decode(greedy(*model.log_probs(batch))[0])
+    assert len(set(alone.values())) > 10  # else the comparison would say nothing
+    for batch_seconds in (15, 1000):
+        found = recognised(model, emissions(model, dataset, batch_seconds))
+        assert {
+            name: " ".join(word.text for word in words) for name, words in found.items()
+        } == alone
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(
+    model: CtcModel, labelled_store: Path
+) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    positions = list(range(0, len(dataset), 5))
+    together, frames = model.log_probs(dataset.batch(positions))
+    for row, position in enumerate(positions):
+        single, count = model.log_probs(dataset.batch([position]))
+        assert int(count) == int(frames[row])
+        torch.testing.assert_close(together[row, : int(count)], single[0], rtol=0, atol=1e-5)
+
+
+def test_evaluate_scores_against_the_transcripts(
+    model: CtcModel, labelled_store: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset([Store(labelled_store)], ["test"])
+    result = evaluate(model, dataset)
+    references = dict(dataset.id_text(p) for p in range(len(dataset)))
+    assert {u.utterance_id: u.reference for u in result.utterances} == references
+    text = write_score(result, tmp_path / "out", {"model": "m"})
+    assert f"{result.wer:.2%}" in text
+    written = json.loads((tmp_path / "out/score.json").read_text())
+    assert written["wer"] == result.wer
+    assert written["model"] == "m"
+    rows = [
+        json.loads(line) for line in (tmp_path / "out/utterances.jsonl").read_text().splitlines()
+    ]
+    assert sum(row["words"]["substitutions"] for row in rows) == result.words.substitutions
+
+
+def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
+    said = {"a": "It's 5 Apples.", "b": "No, um, no"}
+    heard = {
+        "a": [WordSpan(word, 0, 1, 0.5) for word in ("it's", "five", "apples")],
+        "b": [WordSpan(word, 0, 1, 0.5) for word in ("no", "no")],
+    }
+    result = score_words(said, heard, "english-1")
+    assert (result.wer, result.raw and result.raw.wer) == (0.0, 5 / 6)  # every word but the last
+    assert score_words(said, heard, "basic-1").wer == 2 / 6
+    about = {"normaliser": "english-1"}
+    rows = [
+        line.split() for line in write_score(result, tmp_path, about).splitlines() if "ER" in line
+    ]
+    assert [row[1:6:2] for row in rows[:4:2]] == [
+        ["english-1", "WER", "0.00%"],
+        ["raw", "WER", "83.33%"],
+    ]
+    written = json.loads((tmp_path / "score.json").read_text())
+    assert (written["wer"], written["raw"]["wer"]) == (0.0, 5 / 6)
+    assert "raw" not in written["raw"]
+
+
+@given(
+    st.sampled_from(list(NORMALISERS)),
+    st.lists(
+        st.sampled_from(
+            ["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"]
+        )
+        | st.text()
+    ),
+)
+def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(
+    name: str, words: list[str]
+) -> None:
+    words = [word for text in words for word in text.split()]
+    spans = [WordSpan(word, k, k + 1, k / 100) for k, word in enumerate(words)]
+    text = " ".join(words)
+    (row,) = score_words({"a": text}, {"a": spans}, name).utterances
+    assert row.hypothesis == " ".join(normalise(text, name).split())
+    places = [round(100 * p) for p in _confidences(spans, name)]
+    assert places == sorted(places)
+    assert all(
+        w in normalise(words[k], name).split()
+        for w, k in zip(row.hypothesis.split(), places, strict=True)
+    )
+
+
+def test_what_cannot_be_is_refused_before_anything_is_recognised(
+    model: CtcModel, labelled_store: Path
+) -> None:
+    dataset = Dataset([Store(labelled_store)], ["test"])
+    with pytest.raises(ConfigError, match="unknown normaliser 'english'"):
+        evaluate(model, dataset, normaliser="english")
+    for seconds in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="batch_seconds must be a number above 0"):
+            evaluate(model, dataset, batch_seconds=seconds)
+
+
+def test_only_what_was_written_is_removed(
+    model: CtcModel, labelled_store: Path, tmp_path: Path
+) -> None:
+    result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
+    write_score(result, tmp_path / "a", {})
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(SCORE_FILES)
+    write_score(result, tmp_path / "b", {})
+    (tmp_path / "b/mine").touch()
+    for name in ("a", "b", "never"):
+        remove_score(tmp_path / name)
+    assert not (tmp_path / "a").exists()
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine"]
+
+
+def test_evaluate_refuses_other_features(model: CtcModel, labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["test"])
+    dataset.features = FeatureConfig(num_mels=40)
+    with pytest.raises(ConfigError, match="prepare the store anew"):
+        evaluate(model, dataset)

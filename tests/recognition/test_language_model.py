@@ -1,0 +1,200 @@
+"""Weights of a language model: the best of what was tried, kept with the model, and used by what recognises."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.settings import tuned
+from torch import Tensor
+
+from speechssl.config import as_table
+from speechssl.data.dataset import Dataset
+from speechssl.data.store import Store
+from speechssl.decoding.arpa import arpa_lines
+from speechssl.decoding.hypothesis import BeamConfig, Hypothesis
+from speechssl.decoding.lexicon import spellings
+from speechssl.decoding.ngram import estimate
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
+from speechssl.recognition.finetune import finetune
+from speechssl.recognition.language_model import load_lm, read_texts, save_lm, tune
+from speechssl.recognition.model import load_ctc
+from speechssl.storage.checkpoint import model_folder, save_folder
+
+
+@pytest.fixture(scope="module")
+def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "model"
+    finetune([labelled_store], run, tuned(), init=None)
+    return run
+
+
+def test_the_best_pair_is_found_and_comes_first(
+    model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that says more of the reference the nearer its weights are to some: the tuner must get to them."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    said = [dataset.id_text(p)[1] or "" for p in range(len(dataset))]
+    shortest = min(said, key=len)
+    priors: list[Tensor] = []
+
+    class Search:
+        def __init__(self, config: BeamConfig, log_prior: Tensor) -> None:
+            self.config = config
+            priors.append(log_prior)
+            off = (
+                abs(config.lm_weight - 3.5)
+                + abs(config.prior_scale - 0.6)
+                + abs(config.word_score + 6)
+            )
+            self.ids = tuple(
+                recogniser.tokenizer.encode(" ".join([shortest] + ["a"] * round(2 * off)))
+            )
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
+
+    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    best = found.tried[0].config
+    assert (best.lm_weight, best.prior_scale, best.word_score) == (3.5, 0.6, -6)
+    shares = torch.cat(
+        [
+            rows[k, :n]
+            for _, rows, count in emissions(recogniser, dataset)
+            for k, n in enumerate(count)
+        ]
+    )
+    torch.testing.assert_close(
+        found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float()
+    )
+    assert all(prior is found.log_prior for prior in priors)
+    both = [t.score.wer + t.score.cer for t in found.tried]
+    assert both == sorted(both)
+    assert len({t.config for t in found.tried}) == len(found.tried) <= 56
+    assert found.greedy == evaluate(recogniser, dataset)
+    assert found.tried[0].score.calibration is not None
+    scaling = found.tried[0].score.calibration.scaling
+    assert (found.best.confidence_slope, found.best.confidence_offset) == (
+        scaling.slope,
+        scaling.offset,
+    )
+    assert (found.best.lm_weight, found.best.word_score) == (3.5, -6)
+
+
+def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) -> None:
+    """By words alone a search that says one right word and no more beats one that spells each a bit wrong."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    texts = dict(dataset.id_text(p) for p in range(len(dataset)))
+    order = [texts[name] or "" for names, _, _ in emissions(recogniser, dataset) for name in names]
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config, self.left, self.brief = config, iter(order), config.lm_weight == 2
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            words = [next(self.left).split() for _ in log_probs]
+            said = [w[0] if self.brief else " ".join(x + x[-1] for x in w) for w in words]
+            return [
+                [Hypothesis("", 0.0, tuple(recogniser.tokenizer.encode(text)))] for text in said
+            ]
+
+    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    brief = next(t for t in found.tried if t.config.lm_weight == 2)
+    assert brief.score.wer < found.tried[0].score.wer
+    assert brief.score.cer > found.tried[0].score.cer
+    assert found.best.lm_weight != 2
+
+
+@pytest.mark.parametrize(("unit", "looks"), [("words", 18), ("tokens", 9)])
+def test_no_look_is_wasted_on_a_score_that_changes_nothing(
+    model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch, unit: str, looks: int
+) -> None:
+    """Pieces begin words themselves: over them a search has no separator to give a score to."""
+    recogniser = load_ctc(model_folder(model))
+    monkeypatch.setattr("speechssl.recognition.language_model.separator", lambda tokenizer: ())
+    tried: list[BeamConfig] = []
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config = config
+            tried.append(config)
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            return [[Hypothesis("", 0.0, ())] for _ in log_probs]
+
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    tune(recogniser, dataset, BeamConfig.model_validate({"unit": unit}), Search)  # type: ignore[arg-type]
+    assert len(set(tried[:looks])) == looks
+    assert (len({config.word_score for config in tried}) > 1) == (unit == "words")
+    assert {config.lm_weight for config in tried[:looks]} == {1.0, 2.0, 3.0}
+    assert len({config.prior_scale for config in tried[:looks]}) == 3
+
+
+def test_a_language_model_travels_with_its_model(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    recogniser = load_ctc(model_folder(model))
+    texts = [text.split() for text in read_texts([labelled_store], "train")]
+    arpa = tmp_path / "given.arpa"
+    arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
+    words = sorted({word for text in texts for word in text})
+    config = BeamConfig(lm_weight=1.5, word_score=0.5)
+    folder = tmp_path / "model"
+    assert load_lm(folder, recogniser.tokenizer) is None
+    save_lm(folder, arpa, words, config, {})
+    moved = folder.rename(tmp_path / "elsewhere")
+    arpa.unlink()
+    beam = load_lm(moved, recogniser.tokenizer)
+    assert beam is not None
+    assert beam.config == config
+    assert beam.lexicon == spellings(recogniser.tokenizer, words)
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    result = evaluate(recogniser, dataset, decoder=beam_decoder(beam))
+    heard = {word for u in result.utterances for word in u.hypothesis.split()}
+    assert heard
+    assert heard <= set(words)
+    prior = torch.linspace(-9, 0, recogniser.tokenizer.size)
+    save_lm(
+        tmp_path / "prior",
+        moved / "lm/lm.arpa",
+        words,
+        config.model_copy(update={"prior_scale": 0.5}),
+        {},
+        prior,
+    )
+    with_prior, rows = (
+        load_lm(tmp_path / "prior", recogniser.tokenizer),
+        torch.randn(1, 30, len(prior)).log_softmax(2),
+    )
+    assert with_prior is not None
+    assert with_prior(rows, torch.tensor([30])) == beam(rows - 0.5 * prior, torch.tensor([30]))
+    for wrong in (None, prior[1:]):
+        save_lm(
+            tmp_path / "wrong", moved / "lm/lm.arpa", words, BeamConfig(prior_scale=0.5), {}, wrong
+        )
+        with pytest.raises(CheckpointError, match="does not hold log_prior of the"):
+            load_lm(tmp_path / "wrong", recogniser.tokenizer)
+    record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(config)}
+    save_folder(tmp_path / "hostile/lm", {}, record, {})
+    with pytest.raises(CheckpointError, match="not a file of it"):
+        load_lm(tmp_path / "hostile", recogniser.tokenizer)
+    (moved / "lm" / "words.txt").write_text("other\n")
+    with pytest.raises(CheckpointError, match=r"words\.txt is damaged"):
+        load_lm(moved, recogniser.tokenizer)
+
+
+def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two\n\nthree\n", encoding="utf-8")
+    found = list(read_texts([tmp_path / "a.txt", labelled_store], "dev"))
+    store = Store(labelled_store)
+    assert [line.strip() for line in found[:3]] == ["one two", "", "three"]
+    assert found[3:] == [store.record(int(i)).text for i in store.indices(["dev"])]
+    with pytest.raises(
+        ConfigError, match="no transcripts in split nowhere; those with some: dev, test, train"
+    ):
+        list(read_texts([labelled_store], "nowhere"))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"b\.txt cannot be read as text"):
+        list(read_texts([tmp_path / "b.txt"], "train"))

@@ -1,0 +1,1 @@
+"""What several tests share: data that they make for themselves, small settings, commands."""

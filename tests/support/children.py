@@ -1,0 +1,82 @@
+"""The command in processes of its own that start fast: forked from one that has everything imported."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_CONTEXT = get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["speechssl.cli.main", "support.children"])
+
+
+def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:
+    """``speechssl ARGUMENTS``, its output in ``log``.
+
+    Args:
+        fault: kills itself before this file operation of the saves, counted over all of them from 0.
+    """
+    child = _CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), fault))
+    child.start()
+    return child
+
+
+def _run(arguments: list[str], log: str, fault: int | None) -> None:
+    from speechssl.cli import app as cli
+
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for own in (1, 2):
+        os.dup2(handle, own)
+    sys.stdout, sys.stderr = (os.fdopen(own, "w", closefd=False) for own in (1, 2))
+    import torch
+
+    torch.set_num_threads(1)
+    if fault is not None:
+        plant(fault)
+    sys.argv = ["speechssl", *arguments]
+    cli.main()
+
+
+def plant(fault: int) -> None:
+    """Die before the given operation of a save: making a folder, half a file, flushing, renaming, deleting."""
+    from speechssl.storage import checkpoint
+    from speechssl.training import loop as train
+
+    left = fault
+    saving = False
+
+    def died() -> bool:
+        nonlocal left
+        left -= saving
+        return saving and left < 0
+
+    def dying(name: str, owner: object) -> None:
+        inner = getattr(owner, name)
+
+        def outer(*args: object, **kwargs: object) -> object:
+            if died():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return inner(*args, **kwargs)
+
+        setattr(owner, name, outer)
+
+    def half_written(path: Path, data: bytes) -> None:
+        if died():
+            path.write_bytes(data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        written(path, data)
+
+    def save(*args: object) -> None:
+        nonlocal saving
+        saving = True
+        inner_save(*args)
+        saving = False
+
+    written, inner_save = checkpoint._write_durably, train._save
+    checkpoint._write_durably, train._save = half_written, save  # type: ignore[assignment]
+    dying("sync_folder", checkpoint)
+    for name in ("mkdir", "rename"):
+        dying(name, Path)
+    dying("rmtree", checkpoint.shutil)

@@ -1,0 +1,333 @@
+"""Evaluation and transcription: independent of batching, bad files named, silence empty, long files cut at pauses."""
+
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from support.models import random_recogniser
+from support.speech import RATE, sentence, speak
+from torch import Tensor
+
+from speechssl.audio.features import featurise
+from speechssl.audio.reader import Samples, stream_mono, write_wav
+from speechssl.audio.silence import split_at_silence
+from speechssl.data.dataset import Batch, Dataset, collate
+from speechssl.data.store import Store
+from speechssl.decoding.greedy import greedy
+from speechssl.errors import ConfigError
+from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
+from speechssl.recognition.model import CtcModel
+from speechssl.scoring.calibration import Scaling
+from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription.pieces import find_audio
+from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.transcript import Failure, Transcript
+
+
+@pytest.fixture(scope="module")
+def model() -> CtcModel:
+    return random_recogniser()
+
+
+def without_rounding(result: Transcript | Failure) -> Transcript | Failure:
+    """With confidences to two digits: their last bits depend on the batch, words and times do not."""
+    if isinstance(result, Failure):
+        return result
+    segments = [
+        replace(s, words=tuple(replace(w, probability=round(w.probability, 2)) for w in s.words))
+        for s in result.segments
+    ]
+    return replace(result, segments=tuple(segments))
+
+
+def test_transcribe_equals_evaluation_on_the_same_files(
+    model: CtcModel, labelled_folder: Path, labelled_store: Path
+) -> None:
+    dataset = Dataset([Store(labelled_store)], ["test"])
+    found = recognised(model, emissions(model, dataset))
+    expected = {name: " ".join(word.text for word in words) for name, words in found.items()}
+    files = sorted(labelled_folder.glob("test*.wav"))
+    results = list(transcribe(model, files, "name", batch_seconds=7))
+    assert [r.path for r in results] == [str(f) for f in files]
+    assert {Path(r.path).stem: r.text for r in results if isinstance(r, Transcript)} == expected
+
+
+def test_bad_files_are_named_and_stop_nothing(
+    model: CtcModel, labelled_folder: Path, tmp_path: Path
+) -> None:
+    good = sorted(labelled_folder.glob("dev*.wav"))[:3]
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("not audio at all")
+    paths = [good[0], tmp_path / "empty.wav", good[1], tmp_path / "text.wav", good[2]]
+    results = list(transcribe(model, paths))
+    assert [isinstance(r, Failure) for r in results] == [False, True, False, True, False]
+    assert [r.path for r in results] == [str(p) for p in paths]
+    assert "empty" in results[1].error  # type: ignore[union-attr]
+
+
+def test_digital_silence_gives_an_empty_transcript(model: CtcModel, tmp_path: Path) -> None:
+    write_wav(tmp_path / "silence.wav", np.zeros(5 * RATE, dtype=np.float32), RATE)
+    (result,) = transcribe(model, [tmp_path / "silence.wav"])
+    assert isinstance(result, Transcript)
+    assert (result.text, result.segments, result.duration_s) == ("", (), 5.0)
+
+
+@pytest.mark.parametrize("length_s", [2, 100])
+@pytest.mark.parametrize("kind", ["white noise", "hum", "chord", "zeros"])
+def test_what_is_no_speech_gives_an_empty_transcript(
+    model: CtcModel, tmp_path: Path, kind: str, length_s: int
+) -> None:
+    time = np.arange(length_s * RATE) / RATE
+    tones = {"hum": (50, 150, 250), "chord": (220.0, 277.18, 329.63, 440.0), "zeros": ()}
+    wave = np.zeros(len(time)) + sum(
+        0.1 * np.sin(2 * np.pi * f * time) for f in tones.get(kind, ())
+    )
+    if kind == "white noise":
+        wave = 0.1 * np.random.default_rng(0).standard_normal(len(time))
+    write_wav(tmp_path / "x.wav", wave.astype(np.float32), RATE)
+    (result,) = transcribe(model, [tmp_path / "x.wav"])
+    assert isinstance(result, Transcript)
+    assert (result.text, result.segments) == ("", ())
+    assert result.duration_s == length_s
+
+
+def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path: Path) -> None:
+    """A minute without a pause: frames tile it, times go on, and words are looked for once, over all of it."""
+    rng = np.random.default_rng(0)
+    wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
+    write_wav(tmp_path / "x.wav", wave, RATE)
+    pieces = [
+        p
+        for p in transcribing.read_pieces(model, [tmp_path / "x.wav"])
+        if isinstance(p, transcribing.Piece)
+    ]
+    assert len(pieces) > 2
+    assert [p.goes_on for p in pieces] == [False] + [True] * (len(pieces) - 1)
+    assert all(a.end == b.start for a, b in pairwise(pieces))
+    per_frame = model.encoder.config.samples_per_frame / RATE
+    for piece in pieces[:-1]:
+        assert abs(piece.frames * per_frame - (piece.end - piece.start)) <= per_frame / 2
+    samples = np.concatenate(list(stream_mono(tmp_path / "x.wav", RATE)))
+    config = model.encoder.config.features
+    for piece in pieces[1:]:
+        first = round(piece.start * RATE) - piece.lead * model.encoder.config.samples_per_frame
+        assert first == pytest.approx(
+            (piece.start - 1) * RATE, abs=model.encoder.config.samples_per_frame
+        )
+        heard = samples[first : round(piece.end * RATE) + RATE]
+        np.testing.assert_array_equal(piece.array, featurise(heard, config))
+    lengths: list[int] = []
+
+    def decode(log_probs: Tensor, frames: Tensor) -> list[list[int]]:
+        lengths.extend(frames.tolist())
+        return greedy(log_probs, frames)
+
+    (result,) = transcribe(model, [tmp_path / "x.wav"], decoder=CtcDecoder(decode, Scaling()))
+    # Up to a minute is decoded as one; what is left, as the next one.
+    assert len(lengths) == 2
+    assert sum(lengths) == sum(p.frames for p in pieces) * model.config.tokens_per_frame
+    assert 40 < lengths[0] * model.seconds_per_output <= 60 + per_frame
+    assert isinstance(result, Transcript)
+    words = [word for segment in result.segments for word in segment.words]
+    assert len(words) > 10
+    assert all(a.end <= b.start + 1e-9 for a, b in pairwise(words))
+    assert " ".join(word.text for word in words) == result.text
+
+
+def test_long_files_are_cut_at_pauses(model: CtcModel, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pause = np.zeros(2 * RATE, dtype=np.float32)
+    parts = [speak(sentence(rng, 8), rng) for _ in range(9)]
+    wave = np.concatenate([piece for part in parts for piece in (part, pause)])
+    write_wav(tmp_path / "long.wav", wave, RATE)
+    (result,) = transcribe(model, [tmp_path / "long.wav"])
+    assert isinstance(result, Transcript)
+    assert result.duration_s == pytest.approx(len(wave) / RATE)
+    assert result.duration_s > 35
+    assert len(result.segments) >= 3
+    times = [t for s in result.segments for t in (s.start, s.end)]
+    assert times == sorted(times)
+    assert times[-1] <= result.duration_s
+    assert result.text == " ".join(s.text for s in result.segments)
+
+
+def speech_with_pauses(sentences: int, seed: int = 0) -> NDArray[np.float32]:
+    """Sentences of four words with a second of silence after each: at least half a second is never joined over."""
+    rng = np.random.default_rng(seed)
+    pause = np.zeros(RATE, dtype=np.float32)
+    return np.concatenate(
+        [part for _ in range(sentences) for part in (speak(sentence(rng), rng), pause)]
+    )
+
+
+def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
+    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    write_wav(path, speech_with_pauses(80), RATE)
+    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
+    assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
+    pieces = [
+        p for p in transcribing.read_pieces(model, [path]) if isinstance(p, transcribing.Piece)
+    ]
+    assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
+        samples, RATE, *transcribing.CHUNK_S
+    )
+
+
+def test_long_texts_depend_on_no_batch_and_no_other_file(
+    model: CtcModel, labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    write_wav(path, speech_with_pauses(40), RATE)
+    monkeypatch.setattr(transcribing, "HORIZON_S", 30.0)
+    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    short = sorted(labelled_folder.glob("train*.wav"))[:6]
+    (alone,) = transcribe(model, [path])
+    for batch_seconds in (1.0, 10.0, 300.0):
+        results = list(transcribe(model, [*short, path, *short], batch_seconds=batch_seconds))
+        assert [r.path for r in results] == [str(p) for p in (*short, path, *short)]
+        told = [without_rounding(r) for r in results]
+        assert told[6] == without_rounding(alone)
+        assert told[:6] == told[7:]
+
+
+def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
+    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = speech_with_pauses(60)
+    write_wav(tmp_path / "good.wav", wave, RATE)
+    wave[130 * RATE] = np.nan
+    soundfile.write(tmp_path / "bad.wav", wave, RATE, "FLOAT")
+    recognised: list[int] = []
+    monkeypatch.setattr(transcribing, "HORIZON_S", 10.0)
+    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    monkeypatch.setattr(
+        transcribing, "collate", lambda *args: recognised.append(len(args[0])) or collate(*args)
+    )
+    (expected,) = transcribe(model, [tmp_path / "good.wav"])
+    recognised.clear()
+    (failure,) = transcribe(model, [tmp_path / "bad.wav"])
+    assert isinstance(failure, Failure)
+    assert "NaN" in failure.error
+    assert sum(recognised) > 10  # what came before the damage was at work already
+    results = list(
+        transcribe(model, [tmp_path / name for name in ("good.wav", "bad.wav", "good.wav")])
+    )
+    assert [without_rounding(r) for r in results] == [
+        without_rounding(expected),
+        failure,
+        without_rounding(expected),
+    ]
+
+
+def test_memory_does_not_grow_with_the_recording(
+    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcribing, "HORIZON_S", 60.0)
+    monkeypatch.setattr(transcribing, "WINDOW_S", 60.0)
+    wave = speech_with_pauses(75)
+    peaks = []
+    for times in (1, 1, 5):  # the first loads what only the first call loads
+        write_wav(tmp_path / "long.wav", np.tile(wave, times), RATE)
+        tracemalloc.start()
+        (result,) = transcribe(model, [tmp_path / "long.wav"])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert isinstance(result, Transcript)
+        assert result.duration_s == pytest.approx(times * len(wave) / RATE)
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+def test_results_come_while_files_are_read_and_a_reader_nobody_wants_stops(
+    model: CtcModel, labelled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(labelled_folder.glob("train*.wav"))
+    opened: list[Path] = []
+
+    def counted(path: Path, rate: int, max_duration_s: float) -> Iterator[Samples]:
+        opened.append(path)
+        return stream_mono(path, rate, max_duration_s=max_duration_s)
+
+    monkeypatch.setattr(transcribing, "stream_mono", counted)
+    monkeypatch.setattr(transcribing, "HORIZON_S", 5.0)
+    monkeypatch.setattr(transcribing, "AHEAD", 4)
+    before = threading.active_count()
+    results = transcribe(model, files, batch_seconds=3)
+    assert next(results).path == str(files[0])
+    results.close()  # type: ignore[attr-defined]
+    assert len(opened) < len(files) / 2
+    assert threading.active_count() == before
+
+
+def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
+    model: CtcModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = 0
+
+    def measured(ids: list[str], arrays: list[NDArray[np.float16]], *_: object) -> Batch:
+        nonlocal padded
+        padded += len(ids) * max(map(len, arrays))
+        return collate(
+            ids, [array[:100] for array in arrays], [None] * len(ids), model.encoder.config.features
+        )
+
+    monkeypatch.setattr(transcribing, "collate", measured)
+    pool, file = transcribing._Pool(), transcribing._File()
+    lengths = np.random.default_rng(0).integers(100, 3000, size=300)  # rows of 10 ms
+    for number, length in enumerate(lengths.tolist()):
+        array = np.zeros((length, 80), np.float16)
+        pool.add(
+            file, transcribing.Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False)
+        )
+        while pool.seconds > transcribing.HORIZON_S:
+            oldest = file.rows.index(None)
+            pool.recognise(model, round(100 * BATCH_SECONDS))
+            assert file.rows[oldest] is not None
+            assert number - oldest < 200
+    while pool.entries:
+        pool.recognise(model, round(100 * BATCH_SECONDS))
+    assert None not in file.rows
+    assert all(piece.array.size == 0 for piece in file.pieces)  # of an hours-long file too
+    assert pool.seconds == 0
+    assert lengths.sum() / padded > 0.95
+
+
+def test_progress_ends_with_all_that_could_be_read(
+    model: CtcModel, labelled_folder: Path, tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "silence.wav", np.zeros(5 * RATE, dtype=np.float32), RATE)
+    told: list[float] = []
+    files = [
+        *sorted(labelled_folder.glob("dev*.wav")),
+        tmp_path / "missing.wav",
+        tmp_path / "silence.wav",
+    ]
+    results = list(transcribe(model, files, progress=told.append))
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(
+        sum(r.duration_s for r in results if isinstance(r, Transcript))
+    )
+
+
+def test_a_link_to_nothing_is_found_and_fails_by_name(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/x.wav").symlink_to(tmp_path / "gone.wav")
+    assert find_audio([tmp_path / "in"]) == [tmp_path / "in/deep/x.wav"]
+
+
+def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -> None:
+    for name in ("b/x.wav", "b/z.M4A", "a/deep/y.flac", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav", "z.M4A"]
+    with pytest.raises(ConfigError, match="no such file"):
+        find_audio([tmp_path / "missing.wav"])
