@@ -16,8 +16,8 @@ import pytest
 import soundfile
 from support.folders import files_of
 from support.places import ROOT
-from support.recordings import SMALL, WAVEFORM, damage, talk
-from support.speech import make_labelled
+from support.recordings import SMALL, WAVEFORM, damage, replace_config, talk
+from support.speech import RATE, make_labelled
 
 from speechssl.audio.features import FeatureConfig, featurise
 from speechssl.audio.reader import load_audio, write_wav
@@ -29,28 +29,12 @@ from speechssl.data.shards import ShardJob, ShardPart, join_parts
 from speechssl.data.store import Store
 from speechssl.errors import AudioError, ConfigError, ManifestError
 
-RATE = 16_000
-
 
 def adds_up(report: PrepareReport) -> None:
     (_, *total), *parts = report.rows()
     for column in range(3):
         assert total[column] == sum(part[column + 1] for part in parts)
     assert total[3] == pytest.approx(total[2] / RATE / 3600)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unlabelled recordings of several rates, formats and lengths in nested folders."""
-    root = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(1)
-    for k in range(12):
-        rate, suffix = [(16000, "wav"), (44100, "wav"), (8000, "flac"), (16000, "ogg")][k % 4]
-        pattern = [(level, rng.uniform(0.4, 4)) for _ in range(3) for level in (0.1, 1e-5)]
-        folder = root / f"{k % 3}"
-        folder.mkdir(exist_ok=True)
-        soundfile.write(folder / f"{k}.{suffix}", talk(pattern, rate, k), rate)
-    return root
 
 
 def test_every_sample_is_accounted_for(corpus: Path, tmp_path: Path) -> None:
@@ -132,10 +116,6 @@ def test_planted_faults_are_the_reject_list(tmp_path: Path, shard_files: int) ->
     assert report.dropped["truncated"].files == 3
     relaxed = prepare(corpus, tmp_path / "s", replace_config(config, max_bad_fraction=0.5))
     assert not relaxed.too_many_bad  # the same store: only the verdict differs
-
-
-def replace_config(config: PrepareConfig, **values: object) -> PrepareConfig:
-    return PrepareConfig.model_validate({**config.model_dump(), **values})
 
 
 def test_only_bad_files(tmp_path: Path) -> None:

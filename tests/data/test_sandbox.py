@@ -13,14 +13,12 @@ import pytest
 from support.folders import files_of
 from support.places import ROOT
 from support.recordings import SMALL
-from test_preparing import corpus
 
 from speechssl.data import sandbox as suspects
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 
 pytestmark = pytest.mark.slow
-__all__ = ["corpus"]  # a fixture
 
 DEADLY = """
 import os, signal, sys, time

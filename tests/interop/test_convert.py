@@ -10,7 +10,7 @@ import torch
 from reference.folders import save_fairseq, save_transformers
 from reference.models import tiny_encoder
 from support.commands import call
-from test_huggingface import recogniser
+from support.foreign import recogniser
 
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import load_encoder

@@ -8,7 +8,7 @@ import torch
 from reference.folders import save_fairseq
 from reference.models import tiny_encoder
 from reference.objective import make
-from test_huggingface import recogniser
+from support.foreign import recogniser
 
 from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.errors import CheckpointError

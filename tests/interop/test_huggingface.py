@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from reference.folders import STYLES, VOCABULARY, old_weight_norm, save_tokenizer, save_transformers
 from reference.models import batch_of, noise, tiny_encoder
+from support.foreign import recogniser
 from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
@@ -343,16 +344,6 @@ def test_a_language_of_a_model_without_adapters_is_refused(tmp_path: Path) -> No
 
 
 # --- export ------------------------------------------------------------------------------------------------------
-
-
-def recogniser(kind: str, **changes: object) -> CtcModel:
-    model = CtcModel(
-        tiny_encoder(kind, **changes), CharTokenizer("' abcd"), "basic-1", CtcConfig()
-    ).eval()
-    with torch.no_grad():
-        model.head.weight.normal_()
-        model.head.bias[0] += 1
-    return model
 
 
 @pytest.mark.parametrize("kind", ["base", "large", "base-pre"])

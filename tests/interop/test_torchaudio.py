@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from reference.folders import old_weight_norm, randomise
 from reference.models import batch_of, noise, tiny_encoder
-from test_huggingface import recogniser
+from support.foreign import recogniser
 
 from speechssl.config import as_table
 from speechssl.encoder.encoder import load_encoder

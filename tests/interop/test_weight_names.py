@@ -10,7 +10,7 @@ import transformers
 from reference.folders import old_weight_norm
 from reference.models import KINDS, tiny_encoder
 from reference.objective import make
-from test_huggingface import recogniser
+from support.foreign import recogniser
 from torch import nn
 
 from speechssl.encoder.config import EncoderConfig

@@ -8,56 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from support import children
-from support.models import SMALL_ENCODER
-from support.settings import SETTINGS, as_toml
+from support.short_runs import SAVE_EVERY, learned, num_logged, write_preset
 
 from speechssl.storage.checkpoint import checkpoints, load_folder
-from speechssl.storage.json_text import read_metrics
-
-SAVE_EVERY = 4
-STEPS = 40
-
-
-def write_preset(folder: Path) -> Path:
-    """Small enough that a run takes about a second."""
-    train = {
-        "steps": STEPS,
-        "log_every": 1,
-        "save_every": SAVE_EVERY,
-        "validate_every": 13,
-        "device": "cpu",
-    }
-    pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
-    finetune = {"train": train, "batch": {"seconds": 12}}
-    path = folder / "tiny.toml"
-    path.write_text(
-        as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
-        encoding="utf-8",
-    )
-    return path
 
 
 def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
     """What the user types, each time the same."""
     origin = ["--init-from", "none"] if verb == "finetune" else []
     return [verb, store, "--preset", preset, *origin, "--run", run]
-
-
-def learned(run: Path) -> object:
-    """Every number of the metrics but times, as hexadecimal floats; every byte of the weights, what is said of them."""
-    rows = [
-        {k: v for k, v in row.items() if k not in ("data_s", "time_s")}
-        for row in read_metrics(run / "metrics.jsonl")
-    ]
-    numbers = [{name: float(value).hex() for name, value in row.items()} for row in rows]
-    tensors, record = load_folder(run / "model")
-    return numbers, {name: value.numpy().tobytes() for name, value in tensors.items()}, record
-
-
-def num_logged(run: Path) -> int:
-    """Updates that the metrics know."""
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def num_saved(run: Path) -> int:

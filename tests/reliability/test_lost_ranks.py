@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_kills import STEPS, learned, num_logged, write_preset
+from support.short_runs import STEPS, learned, num_logged, write_preset
 
 from speechssl.storage.json_text import read_metrics
 

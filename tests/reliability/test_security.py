@@ -18,13 +18,14 @@ import soundfile
 import torch
 from support.folders import seal
 from support.models import SMALL_ENCODER
+from support.places import ROOT
 from support.settings import SETTINGS, as_toml
 from support.speech import RATE, make_labelled
 
 from speechssl.storage.checkpoint import checkpoints, load_record, save_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
-WATCHED = Path(__file__).parent / "watched.py"
+WATCHED = ROOT / "tests" / "support" / "watched.py"
 HOSTILE = [
     "$(touch owned)",
     "; touch owned",
@@ -63,7 +64,8 @@ class Watch:
             name: str(self.folder / "caches")
             for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
         }
-        caches |= {"WATCHED_LOG": str(log), "PYTHONPATH": str(WATCHED.parent)}
+        sources = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        caches |= {"WATCHED_LOG": str(log), "PYTHONPATH": sources}
         caches |= {
             "PYTHONDONTWRITEBYTECODE": "1",
             "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor"),

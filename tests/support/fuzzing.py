@@ -1,6 +1,6 @@
 """Readers of what strangers wrote, fed with bytes that nobody would write: each takes them or raises our error.
 
-    python tests/reliability/fuzzing.py TARGET SECONDS FOLDER     coverage-guided, by atheris
+    python tests/support/fuzzing.py TARGET SECONDS FOLDER     coverage-guided, by atheris
 
 FOLDER keeps the inputs that reached new code, and what failed (``crash-*``, ``timeout-*``, ``oom-*``).
 """

@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from test_preparing import RATE, replace_config
 
 from speechssl.audio.features import FeatureConfig
 from speechssl.data.prepare import PrepareConfig
+from support.speech import RATE
+
+
+def replace_config(config: PrepareConfig, **values: object) -> PrepareConfig:
+    return PrepareConfig.model_validate({**config.model_dump(), **values})
+
 
 WAVEFORM = PrepareConfig(features=FeatureConfig(kind="waveform"))
+SMALL = replace_config(WAVEFORM, shard_files=2)
 
 
 def talk(
@@ -58,6 +64,3 @@ def damage(corpus: Path) -> dict[str, str]:
     for name, (data, _) in planted.items():
         (corpus / name).write_bytes(data)
     return {name: reason for name, (_, reason) in planted.items()}
-
-
-SMALL = replace_config(WAVEFORM, shard_files=2)
