@@ -33,7 +33,7 @@ from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
 from speechssl.storage.checkpoint import model_folder
-from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription import pieces
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Transcript
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             list(joined(files, rate, path, draws.uniform(*SHORT_S), draws))
             for whole_below_s, found in texts.items():
                 # Put back at once: whoever calls this in a process of their own (tests) goes on with the constant.
-                with mock.patch.object(transcribing, "WHOLE_BELOW_S", whole_below_s):
+                with mock.patch.object(pieces, "WHOLE_BELOW_S", whole_below_s):
                     found.append(one(model, path, decoder).text)
         share, same = same_words(*texts.values())
         rows.append(

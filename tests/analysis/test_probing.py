@@ -149,7 +149,7 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
     for n in range(3):
         write_wav(tmp_path / "in" / f"{n}.wav", np.tile(speak("abc", rng), 6), RATE)
     prepare(tmp_path / "in", tmp_path / "store")
-    for target in probing.TARGETS:
+    for target in probing.PROBE_TARGETS:
         with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             probe(small_encoder(), {target: tmp_path / "store"})
         with pytest.raises(

@@ -13,7 +13,7 @@ from support.settings import PRETRAIN
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from speechssl.analysis import profiler as gauges
+from speechssl.analysis import profiler
 from speechssl.analysis.profiler import PARTS, Spread, Stopwatch, flop_counter, matmul_peak, spread
 from speechssl.config import build
 from speechssl.data.batches import BatchConfig, Batches
@@ -173,7 +173,7 @@ def test_time_is_put_where_it_was_spent(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0  # a clock that only naps move
-    monkeypatch.setattr(gauges, "clock", lambda _: now)
+    monkeypatch.setattr(profiler, "clock", lambda _: now)
 
     def nap(seconds: int) -> Callable[..., None]:
         def pass_time(*_: Any) -> None:

@@ -17,14 +17,16 @@ from support.models import SMALL_ENCODER
 from support.settings import PRETRAIN, as_toml, tuned
 from support.speech import RATE, make_labelled
 
+from speechssl import __version__
 from speechssl.analysis import probing
 from speechssl.audio.reader import write_wav
-from speechssl.cli import app as cli
+from speechssl.cli import recognition, training
 from speechssl.data.store import Store
-from speechssl.errors import ConfigError
+from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.recognition.finetune import finetune
 from speechssl.storage.json_text import read_metrics
+from speechssl.training.run_folder import LOCK, only_process, start_anew
 from speechssl.transcription.output_folder import DONE, read_done
 
 
@@ -437,7 +439,7 @@ def replace(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 Path.replace = replace
-from speechssl.cli.app import main
+from speechssl.cli.main import main
 main()
 """
 
@@ -567,7 +569,7 @@ def test_a_gpu_out_of_memory_says_what_to_lower(
     def load(_: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(cli, "load_ctc", load)
+    monkeypatch.setattr(recognition, "load_ctc", load)
     assert "lower batch.micro_seconds" in one_line(
         monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
     )
@@ -629,35 +631,35 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(cli.ConfigError, match="--force deletes run folders only"):
-        cli.start_anew(precious, force=True)
+    with pytest.raises(ConfigError, match="--force deletes run folders only"):
+        start_anew(precious, force=True)
     assert (precious / "thesis.txt").exists()
     (precious / "settings.json").write_text("{}")
     origin_and_teacher = (None, precious / "model")
     for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
-        with pytest.raises(cli.ConfigError, match="which this command reads"):
-            cli.start_anew(precious, True, stores, *models)
-    with pytest.raises(cli.SpeechsslError, match="no finished store"):
-        cli.start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+        with pytest.raises(ConfigError, match="which this command reads"):
+            start_anew(precious, True, stores, *models)
+    with pytest.raises(SpeechsslError, match="no finished store"):
+        start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
     with (
-        cli.only_process(precious),
-        pytest.raises(cli.ConfigError, match="another process trains in"),
+        only_process(precious),
+        pytest.raises(ConfigError, match="another process trains in"),
     ):
-        cli.start_anew(precious, force=True)
+        start_anew(precious, force=True)
     assert precious.exists()
     (tmp_path / "killed at once").mkdir()
-    (tmp_path / "killed at once" / cli.LOCK).touch()
-    cli.start_anew(tmp_path / "killed at once", force=True)
+    (tmp_path / "killed at once" / LOCK).touch()
+    start_anew(tmp_path / "killed at once", force=True)
     assert not (tmp_path / "killed at once").exists()
     assert precious.exists()
-    cli.start_anew(precious, force=True)
+    start_anew(precious, force=True)
     assert not precious.exists()
 
 
 def test_wrong_usage_and_version() -> None:
     assert call("pretrain").exit_code == 2
     assert call("nonsense").exit_code == 2
-    assert call("--version").stdout.strip() == cli.__version__
+    assert call("--version").stdout.strip() == __version__
     help_text = call("--help").stdout
     assert all(
         verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe")
@@ -707,7 +709,7 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
-    monkeypatch.setattr(cli, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
+    monkeypatch.setattr(training, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
     made = call(

@@ -81,7 +81,7 @@ def test_a_long_file_goes_window_by_window(tmp_path: Path, monkeypatch: pytest.M
     write_wav(tmp_path / "a" / "x.wav", talk(pattern), RATE)
     config = PrepareConfig(features=FeatureConfig(kind="waveform"), max_chunk_s=10)
     whole = prepare(tmp_path / "a", tmp_path / "whole", config)
-    monkeypatch.setattr("speechssl.data.shards.WINDOW_S", 40.0)
+    monkeypatch.setattr("speechssl.data.cutter.WINDOW_S", 40.0)
     pieces = prepare(tmp_path / "a", tmp_path / "pieces", config)
     adds_up(pieces)
     assert pieces.total == whole.total or pieces.total.samples == whole.total.samples

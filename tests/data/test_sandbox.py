@@ -14,7 +14,7 @@ from support.folders import files_of
 from support.places import ROOT
 from support.recordings import SMALL
 
-from speechssl.data import sandbox as suspects
+from speechssl.data import sandbox
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 
@@ -22,11 +22,13 @@ pytestmark = pytest.mark.slow
 
 DEADLY = """
 import os, signal, sys, time
-from speechssl import suspects
-suspects.CPU_S, suspects.CPU_PER_S, suspects.MEMORY_BYTES = 1, 0.0, 2 << 30  # 3 s less than libraries take to load
-from speechssl import shards
+from speechssl.data import sandbox
+sandbox.CPU_S = 1  # 3 s less than libraries take to load
+sandbox.CPU_PER_S = 0.0
+sandbox.MEMORY_BYTES = 2 << 30
+from speechssl.data import cutter, shards
 from speechssl.data.prepare import PrepareConfig, prepare
-stream, finish = shards.stream_mono, shards._Cutter.finish
+stream, finish = shards.stream_mono, cutter.Cutter.finish
 def deadly(path, *args, **kwargs):
     if "deadly" in path.name:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -39,7 +41,7 @@ def cut(self, num_samples):
     if "cutting" in self.record.audio:
         os.kill(os.getpid(), signal.SIGSEGV)
     finish(self, num_samples)
-shards.stream_mono, shards._Cutter.finish = deadly, cut
+shards.stream_mono, cutter.Cutter.finish = deadly, cut
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
 """
@@ -113,20 +115,20 @@ def test_only_what_a_process_does_to_itself_convicts_a_file(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal that ends the process in which it is tried alone."""
-    monkeypatch.setattr(suspects, "_tried_alone", lambda *_: number)
+    monkeypatch.setattr(sandbox, "_tried_alone", lambda *_: number)
     (tmp_path / "deep").mkdir()
     note = tmp_path / "deep/1.reading"
     note.write_bytes(b"a/\xff.wav\0longer.wav\0")
-    found = suspects.find_crashing(tmp_path, lambda _: print, 60)
+    found = sandbox.find_crashing(tmp_path, lambda _: print, 60)
     assert list(found) == (
         [os.fsdecode(b"a/\xff.wav")] if number in (signal.SIGABRT, signal.SIGXCPU) else []
     )
     assert not note.exists()
-    assert suspects.find_crashing(tmp_path, lambda _: print, 60) == found
+    assert sandbox.find_crashing(tmp_path, lambda _: print, 60) == found
 
 
 def test_a_note_names_the_last_file_and_goes_with_the_work(tmp_path: Path) -> None:
-    with suspects.reading(tmp_path / "1.reading") as tell:
+    with sandbox.reading(tmp_path / "1.reading") as tell:
         tell("a long name.wav")
         tell("b.wav")
         assert (tmp_path / "1.reading").read_bytes().partition(b"\0")[0] == b"b.wav"

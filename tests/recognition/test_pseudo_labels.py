@@ -16,7 +16,7 @@ from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.recognition import pseudo_labels as labels_module
+from speechssl.recognition import pseudo_labels
 from speechssl.recognition.evaluate import emissions, recognised
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
@@ -241,7 +241,7 @@ def test_any_id_and_text_come_back(
     prepare(folder, tmp_path / "store")
     words = [WordSpan("l\x85r\u2028", 0, 1, 0.25)]
     monkeypatch.setattr(
-        labels_module,
+        pseudo_labels,
         "recognised",
         lambda model, batches, decoder: {n: words for n in batches[0][0]},
     )

@@ -17,7 +17,6 @@ from support.settings import SETTINGS
 from support.speech import RATE, speak
 
 from speechssl.audio.reader import write_wav
-from speechssl.cli import app as cli
 from speechssl.config import build
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
@@ -28,6 +27,7 @@ from speechssl.storage import checkpoint
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
 from speechssl.storage.json_text import read_metrics
+from speechssl.training.run_folder import start_anew
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 
@@ -86,8 +86,8 @@ def test_the_deletion_of_a_run(fate: Fate, tmp_path: Path, campaign: Any) -> Non
         for step in (1, 2):
             save_folder(step_folder(run, step), {"a": torch.zeros(9)}, {"kind": "checkpoint"})
         write_atomic(run / "settings.json", "{}")
-        reached, _ = attempt(lambda: cli._start_anew(run, force=True), fate, at, tmp_path)
-        cli._start_anew(run, force=True)
+        reached, _ = attempt(lambda: start_anew(run, force=True), fate, at, tmp_path)
+        start_anew(run, force=True)
         assert not list(tmp_path.iterdir())
         at += 1
     campaign.figures |= {"tries": at, "failures": 0}

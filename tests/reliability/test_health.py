@@ -21,7 +21,7 @@ from speechssl.errors import TrainingError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.json_text import read_metrics
-from speechssl.training import loop as train
+from speechssl.training import loop
 
 STEPS = 300  # the watch gives its verdict from update 250 on
 
@@ -115,7 +115,7 @@ def test_a_batch_that_is_not_finite_changes_nothing(
     """Neither weights nor optimiser; just their utterances are listed; a row of them ends the run."""
     plans, draws = campaign.size(2, 20), random.Random(0)
     changed: list[bool] = []
-    inner = train._update
+    inner = loop._update
 
     def update(
         model: torch.nn.Module, batches: Any, optimizer: torch.optim.Optimizer, *rest: Any
@@ -131,7 +131,7 @@ def test_a_batch_that_is_not_finite_changes_nothing(
             after = state()
             changed.append(len(before) != len(after) or not all(map(torch.equal, before, after)))
 
-    monkeypatch.setattr(train, "_update", update)
+    monkeypatch.setattr(loop, "_update", update)
     for plan in range(plans):
         run, bad = tmp_path / str(plan), sorted(draws.sample(range(0, 19, 2), 5))
         changed.clear()

@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 import torch
 
 from speechssl.errors import ConfigError
-from speechssl.runtime import device as runtime
 from speechssl.runtime.device import autocast, pick_device, trim_memory
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.runtime.seeds import derive_seed, generator
@@ -101,7 +101,7 @@ def test_progress_is_lines_of_hours_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with HoursProgress() as progress:
         for seconds, done, total in ((1, 0.5, 4.0), (8, 1.0, 4.0), (3, 2.0, 4.0), (20, 3.0, None)):
             now[0] += seconds

@@ -20,7 +20,6 @@ from support.commands import call
 from support.models import SMALL_ENCODER
 from torch import Tensor, nn
 
-from speechssl.cli import app as cli
 from speechssl.config import build
 from speechssl.data.batches import BatchConfig, Batches
 from speechssl.data.dataset import Batch, Dataset
@@ -38,9 +37,10 @@ from speechssl.runtime import distributed
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_metrics
 from speechssl.text.tokenizers import train_tokenizer
-from speechssl.training import loop as train
+from speechssl.training import loop
 from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.optim import OptimConfig
+from speechssl.training.run_folder import start_anew
 
 KINDS = "contrastive", "ctc"
 STEPS = 5
@@ -86,9 +86,9 @@ def one_update(folder: Path, store: Path) -> None:
 
 
 def one_update_without_statistics(folder: Path, store: Path) -> None:
-    whole, train._whole_statistics = train._whole_statistics, lambda *_: None
+    whole, loop._whole_statistics = loop._whole_statistics, lambda *_: None
     keep(run_fit("contrastive", store, folder / "run", steps=1), folder / f"{distributed.rank()}")
-    train._whole_statistics = whole
+    loop._whole_statistics = whole
 
 
 def several_updates(folder: Path, store: Path) -> None:
@@ -402,7 +402,7 @@ def test_gradients_of_any_shares_add_up(
     model = make_model("contrastive").train()
     config = TrainConfig(device="cpu")
     (batch,) = make_batches("contrastive", labelled_store, seconds=seconds).micro_batches(step)
-    whole, _ = train._add_gradients(model, [batch], None, step, config)
+    whole, _ = loop._add_gradients(model, [batch], None, step, config)
     expected = taken_gradients(model)
     batches = make_batches(
         "contrastive", labelled_store, seconds=seconds, micro_seconds=micro_seconds
@@ -410,8 +410,7 @@ def test_gradients_of_any_shares_add_up(
     shares = [batches.micro_batches(step, rank, number) for rank in range(number)]
     statistics = model.statistics(batch, step)
     weights = [
-        train._add_gradients(model, share, statistics, step, config)[0]["weight"]
-        for share in shares
+        loop._add_gradients(model, share, statistics, step, config)[0]["weight"] for share in shares
     ]
     assert sum(weights) == whole["weight"]
     found = taken_gradients(model)
@@ -464,13 +463,13 @@ def test_only_rank_0_logs_and_deletes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # after a lost process: the run goes on
-    cli._start_anew(tmp_path, force=True)
+    start_anew(tmp_path, force=True)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
     for rank in ("1", "0"):
         assert tmp_path.exists()
         monkeypatch.setenv("RANK", rank)
-        train.say("a line")
-        cli._start_anew(tmp_path, force=True)
+        distributed.log_once("a line")
+        start_anew(tmp_path, force=True)
     assert not tmp_path.exists()
     assert len(capsys.readouterr().err.splitlines()) == 1
 

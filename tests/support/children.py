@@ -24,7 +24,7 @@ def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> B
 
 
 def _run(arguments: list[str], log: str, fault: int | None) -> None:
-    from speechssl.cli import app as cli
+    from speechssl.cli.main import main
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for own in (1, 2):
@@ -36,13 +36,13 @@ def _run(arguments: list[str], log: str, fault: int | None) -> None:
     if fault is not None:
         plant(fault)
     sys.argv = ["speechssl", *arguments]
-    cli.main()
+    main()
 
 
 def plant(fault: int) -> None:
     """Die before the given operation of a save: making a folder, half a file, flushing, renaming, deleting."""
     from speechssl.storage import checkpoint
-    from speechssl.training import loop as train
+    from speechssl.training import loop
 
     left = fault
     saving = False
@@ -74,8 +74,8 @@ def plant(fault: int) -> None:
         inner_save(*args)
         saving = False
 
-    written, inner_save = checkpoint._write_durably, train._save
-    checkpoint._write_durably, train._save = half_written, save  # type: ignore[assignment]
+    written, inner_save = checkpoint._write_durably, loop.save_checkpoint
+    checkpoint._write_durably, loop.save_checkpoint = half_written, save  # type: ignore[assignment]
     dying("sync_folder", checkpoint)
     for name in ("mkdir", "rename"):
         dying(name, Path)

@@ -3,11 +3,11 @@
 import pytest
 from typer.testing import CliRunner, Result
 
-from speechssl.cli import app as cli
+from speechssl.cli import main
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    return CliRunner().invoke(main.app, [str(a) for a in arguments])
 
 
 def one_line(
@@ -16,7 +16,7 @@ def one_line(
     """What ``main`` prints for an error that a user can cause; checks that it is one line with exit code 1."""
     monkeypatch.setattr("sys.argv", ["speechssl", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main.main()
     assert stopped.value.code == 1
     captured = capsys.readouterr()
     assert captured.out == ""

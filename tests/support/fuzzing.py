@@ -12,46 +12,39 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-    import atheris
-
-    with atheris.instrument_imports(include=["speechssl"]):
-        from speechssl.audio import reader as audio
-        from speechssl.config import read_preset
-        from speechssl.corpus import layouts as manifest
-        from speechssl.data import batches as batching
-        from speechssl.data import store
-        from speechssl.decoding import ngram as lm
-        from speechssl.interop import foreign_model as foreign
-        from speechssl.recognition import model as ctc
-        from speechssl.storage import checkpoint
-        from speechssl.training import presets as settings
-else:
-    from speechssl.audio import reader as audio
-    from speechssl.config import read_preset
-    from speechssl.corpus import layouts as manifest
-    from speechssl.data import batches as batching
-    from speechssl.data import store
-    from speechssl.decoding import ngram as lm
-    from speechssl.interop import foreign_model as foreign
-    from speechssl.recognition import model as ctc
-    from speechssl.storage import checkpoint
-    from speechssl.training import presets as settings
 
 import numpy as np
 import safetensors.numpy
 import soundfile
 import torch
 
-from speechssl.audio.reader import write_wav
-from speechssl.data.prepare import PrepareConfig, prepare
-from speechssl.errors import SpeechsslError
-from speechssl.scoring.calibration import Scaling
-from support.models import random_recogniser
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+    import atheris
+
+    instrumented = atheris.instrument_imports(include=["speechssl"])
+else:
+    instrumented = nullcontext()
+
+with instrumented:
+    from speechssl.audio.reader import load_audio, write_wav
+    from speechssl.config import read_preset
+    from speechssl.corpus.layouts import scan
+    from speechssl.data import store
+    from speechssl.data.dataset import Dataset
+    from speechssl.data.prepare import PrepareConfig, prepare
+    from speechssl.decoding.arpa import read_arpa
+    from speechssl.errors import SpeechsslError
+    from speechssl.interop.safe_loading import read_tensors
+    from speechssl.pretraining.settings import pretrain_settings
+    from speechssl.recognition.model import load_ctc, save_ctc
+    from speechssl.recognition.settings import finetune_settings
+    from speechssl.scoring.calibration import Scaling
+    from speechssl.storage import checkpoint
+    from support.models import random_recogniser
 
 MOST_BYTES = 4096  # of an input: small ones are tried often
 JSON_MANIFEST = (
@@ -92,7 +85,7 @@ def _encoded(**kind: str) -> bytes:
 
 def _listen(folder: Path, data: bytes) -> None:
     (folder / "x.wav").write_bytes(data)
-    audio.load_audio(folder / "x.wav", 8000, max_duration_s=60)
+    load_audio(folder / "x.wav", 8000, max_duration_s=60)
 
 
 def _scan(name: str, beside: Mapping[str, str] = {}) -> Callable[[Path, bytes], object]:
@@ -100,7 +93,7 @@ def _scan(name: str, beside: Mapping[str, str] = {}) -> Callable[[Path, bytes], 
         for other, text in beside.items():
             (folder / other).write_text(text)
         (folder / name).write_bytes(data)
-        manifest.scan(folder / name)
+        scan(folder / name)
 
     return read
 
@@ -111,13 +104,13 @@ def _kaldi(folder: Path, data: bytes) -> None:
         ("wav.scp", "segments", "text", "utt2spk"), data.split(b"\0"), strict=False
     ):
         (folder / name).write_bytes(part)
-    manifest.scan(folder)
+    scan(folder)
 
 
 def _configure(folder: Path, data: bytes) -> None:
     (folder / "x.toml").write_bytes(data)
     read_preset(folder / "x.toml")
-    settings.pretrain_settings(None, str(folder / "x.toml"), {})
+    pretrain_settings(None, str(folder / "x.toml"), {})
 
 
 def _changed(data: bytes) -> dict[str, object] | None:
@@ -154,7 +147,7 @@ def _open_store(folder: Path, data: bytes) -> None:
     (folder / "store/store.json").write_bytes(sealed)
     opened = store.Store(folder / "store")
     opened.verify()
-    found = batching.Dataset([opened])
+    found = Dataset([opened])
     for position in range(len(found)):
         found.id_text(position)
         found.array(position)
@@ -162,7 +155,7 @@ def _open_store(folder: Path, data: bytes) -> None:
 
 def _record(folder: Path) -> list[bytes]:
     """Of a recogniser, without its checksum; the folder keeps the recogniser."""
-    ctc.save_ctc(random_recogniser(), folder / "model", {"preset": "tiny"}, Scaling(0.5, 0.1))
+    save_ctc(random_recogniser(), folder / "model", {"preset": "tiny"}, Scaling(0.5, 0.1))
     record = dict(checkpoint.load_record(folder / "model"))
     _SIZES.append(record["encoder"])
     return [json.dumps(record).encode()]
@@ -175,9 +168,9 @@ def _open_record(folder: Path, data: bytes) -> None:
     record = _changed(data)
     (folder / "model/record.json").write_bytes(data if record is None else checkpoint._seal(record))
     found = checkpoint.load_record(folder / "model")
-    settings.finetune_settings(folder / "model", None, {})
+    finetune_settings(folder / "model", None, {})
     if found["encoder"] in _SIZES:
-        ctc.load_ctc(folder / "model")
+        load_ctc(folder / "model")
 
 
 def _saved(_folder: Path) -> list[bytes]:
@@ -189,14 +182,14 @@ def _saved(_folder: Path) -> list[bytes]:
 def _weights(name: str) -> Callable[[Path, bytes], object]:
     def read(folder: Path, data: bytes) -> None:
         (folder / name).write_bytes(data)
-        foreign.read_tensors(folder)
+        read_tensors(folder)
 
     return read
 
 
 def _arpa(folder: Path, data: bytes) -> None:
     (folder / "x.arpa").write_bytes(data)
-    lm.read_arpa(folder / "x.arpa").score(["a", "b"])
+    read_arpa(folder / "x.arpa").score(["a", "b"])
 
 
 PRESET = b"[encoder]\nnum_layers = 3\n[pretrain.optim]\nlr = 1e-3\n[pretrain.train]\nsteps = 9\n"

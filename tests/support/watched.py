@@ -48,11 +48,11 @@ def is_own_pickle() -> bool:
 
 def main() -> None:
     """Listen, and run the command."""
-    from speechssl.cli import app as cli
+    from speechssl.cli.main import main as run_command
 
     sys.argv = ["speechssl", *sys.argv[1:]]
     listen()
-    cli.main()
+    run_command()
 
 
 def listen() -> None:

@@ -13,7 +13,7 @@ from support.settings import tuned
 from support.speech import RATE
 
 from speechssl.recognition.finetune import finetune
-from speechssl.transcription import transcribe as transcribing
+from speechssl.transcription import pieces
 from speechssl.transcription.transcript import Segment, Transcript, Word
 
 tool = load_script(ROOT / "tools" / "long_files.py")
@@ -50,9 +50,9 @@ def test_it_runs_on_toy_speech(
     labelled_store: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finetune([labelled_store], tmp_path / "run", tuned(), init=None)
-    options, before = ["--hours", "0.01", "--pieces", "1"], transcribing.WHOLE_BELOW_S
+    options, before = ["--hours", "0.01", "--pieces", "1"], pieces.WHOLE_BELOW_S
     assert tool.main([str(tmp_path / "run"), str(labelled_folder), *options]) == 0
     out = capsys.readouterr().out
     assert "recordings with a word" in out
     assert "words the same in pieces as whole" in out
-    assert before == transcribing.WHOLE_BELOW_S  # tests after this one in its process
+    assert before == pieces.WHOLE_BELOW_S  # tests after this one in its process

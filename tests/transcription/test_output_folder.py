@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from speechssl.errors import ConfigError
-from speechssl.transcription import output_folder as outputs_module
+from speechssl.transcription import output_folder
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import (
     DONE,
@@ -129,19 +129,19 @@ def test_a_write_that_stops_half_way_leaves_no_false_note(
             raise OSError("no space left")
         real(folder, target, recording)
 
-    real = outputs_module._note
-    monkeypatch.setattr(outputs_module, "_note", note)
+    real = output_folder._note
+    monkeypatch.setattr(output_folder, "_note", note)
     with pytest.raises(OSError, match="no space"):
         other.put(said(inputs / "deep/a.wav", "other words"))  # as with --force
     assert (out / "a.wav.txt").read_text() == "other words\n"
     assert plan([path], "txt", out).waiting() == [path]
 
     # Nor where the old one was deleted.
-    monkeypatch.setattr(outputs_module, "_note", real)
+    monkeypatch.setattr(output_folder, "_note", real)
     plan([path], "txt", out).put(said(path))
     (out / "a.wav.txt").unlink()
     assert other.waiting() == [inputs / "deep/a.wav"]
-    monkeypatch.setattr(outputs_module, "_note", note)
+    monkeypatch.setattr(output_folder, "_note", note)
     with pytest.raises(OSError, match="no space"):
         other.put(said(inputs / "deep/a.wav", "other words"))
     assert plan([path], "txt", out).waiting() == [path]

@@ -25,9 +25,9 @@ from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
-from speechssl.transcription import transcribe as transcribing
-from speechssl.transcription.pieces import find_audio
-from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription import transcribe as transcribe_module
+from speechssl.transcription.pieces import CHUNK_S, Piece, find_audio, read_pieces
+from speechssl.transcription.transcribe import HORIZON_S, transcribe
 from speechssl.transcription.transcript import Failure, Transcript
 
 
@@ -103,11 +103,7 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     rng = np.random.default_rng(0)
     wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
     write_wav(tmp_path / "x.wav", wave, RATE)
-    pieces = [
-        p
-        for p in transcribing.read_pieces(model, [tmp_path / "x.wav"])
-        if isinstance(p, transcribing.Piece)
-    ]
+    pieces = [p for p in read_pieces(model, [tmp_path / "x.wav"]) if isinstance(p, Piece)]
     assert len(pieces) > 2
     assert [p.goes_on for p in pieces] == [False] + [True] * (len(pieces) - 1)
     assert all(a.end == b.start for a, b in pairwise(pieces))
@@ -172,14 +168,12 @@ def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
 ) -> None:
     path = tmp_path / "long.wav"
     write_wav(path, speech_with_pauses(80), RATE)
-    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
     samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
     assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
-    pieces = [
-        p for p in transcribing.read_pieces(model, [path]) if isinstance(p, transcribing.Piece)
-    ]
+    pieces = [p for p in read_pieces(model, [path]) if isinstance(p, Piece)]
     assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
-        samples, RATE, *transcribing.CHUNK_S
+        samples, RATE, *CHUNK_S
     )
 
 
@@ -188,8 +182,8 @@ def test_long_texts_depend_on_no_batch_and_no_other_file(
 ) -> None:
     path = tmp_path / "long.wav"
     write_wav(path, speech_with_pauses(40), RATE)
-    monkeypatch.setattr(transcribing, "HORIZON_S", 30.0)
-    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 30.0)
+    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
     short = sorted(labelled_folder.glob("train*.wav"))[:6]
     (alone,) = transcribe(model, [path])
     for batch_seconds in (1.0, 10.0, 300.0):
@@ -208,10 +202,11 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
     wave[130 * RATE] = np.nan
     soundfile.write(tmp_path / "bad.wav", wave, RATE, "FLOAT")
     recognised: list[int] = []
-    monkeypatch.setattr(transcribing, "HORIZON_S", 10.0)
-    monkeypatch.setattr(transcribing, "WINDOW_S", 50.0)
+    monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 10.0)
+    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
     monkeypatch.setattr(
-        transcribing, "collate", lambda *args: recognised.append(len(args[0])) or collate(*args)
+        "speechssl.transcription.transcribe.collate",
+        lambda *args: recognised.append(len(args[0])) or collate(*args),
     )
     (expected,) = transcribe(model, [tmp_path / "good.wav"])
     recognised.clear()
@@ -232,8 +227,8 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
 def test_memory_does_not_grow_with_the_recording(
     model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transcribing, "HORIZON_S", 60.0)
-    monkeypatch.setattr(transcribing, "WINDOW_S", 60.0)
+    monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 60.0)
+    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 60.0)
     wave = speech_with_pauses(75)
     peaks = []
     for times in (1, 1, 5):  # the first loads what only the first call loads
@@ -257,9 +252,9 @@ def test_results_come_while_files_are_read_and_a_reader_nobody_wants_stops(
         opened.append(path)
         return stream_mono(path, rate, max_duration_s=max_duration_s)
 
-    monkeypatch.setattr(transcribing, "stream_mono", counted)
-    monkeypatch.setattr(transcribing, "HORIZON_S", 5.0)
-    monkeypatch.setattr(transcribing, "AHEAD", 4)
+    monkeypatch.setattr("speechssl.transcription.pieces.stream_mono", counted)
+    monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 5.0)
+    monkeypatch.setattr("speechssl.transcription.pieces.AHEAD", 4)
     before = threading.active_count()
     results = transcribe(model, files, batch_seconds=3)
     assert next(results).path == str(files[0])
@@ -280,15 +275,13 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
             ids, [array[:100] for array in arrays], [None] * len(ids), model.encoder.config.features
         )
 
-    monkeypatch.setattr(transcribing, "collate", measured)
-    pool, file = transcribing._Pool(), transcribing._File()
+    monkeypatch.setattr("speechssl.transcription.transcribe.collate", measured)
+    pool, file = transcribe_module._Pool(), transcribe_module._File()
     lengths = np.random.default_rng(0).integers(100, 3000, size=300)  # rows of 10 ms
     for number, length in enumerate(lengths.tolist()):
         array = np.zeros((length, 80), np.float16)
-        pool.add(
-            file, transcribing.Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False)
-        )
-        while pool.seconds > transcribing.HORIZON_S:
+        pool.add(file, Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
+        while pool.seconds > HORIZON_S:
             oldest = file.rows.index(None)
             pool.recognise(model, round(100 * BATCH_SECONDS))
             assert file.rows[oldest] is not None

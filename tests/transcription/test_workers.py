@@ -21,7 +21,7 @@ from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import save_ctc
 from speechssl.runtime.log import HoursProgress
 from speechssl.storage.checkpoint import model_folder, save_folder
-from speechssl.transcription import workers as jobs
+from speechssl.transcription import workers
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.transcript import Failure
 from speechssl.transcription.workers import Job, Result, in_order, made_by, transcribe_files
@@ -69,7 +69,7 @@ def test_a_process_killed_in_the_middle_of_a_message_has_ended() -> None:
     theirs.send(1.5)
     os.write(theirs.fileno(), struct.pack("!i", 1000) + b"half")
     theirs.close()
-    assert [jobs._received(ours), jobs._received(ours)] == [1.5, None]
+    assert [workers._received(ours), workers._received(ours)] == [1.5, None]
 
 
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
