@@ -1,6 +1,5 @@
 """Models from other libraries into ours and back; each conversion runs both on audio and is refused above 1e-4."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from speechssl.interop.torchaudio import read_torchaudio, write_torchaudio
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
+from speechssl.storage.atomic import new_folder
 from speechssl.storage.checkpoint import (
     load_folder,
     load_into,
@@ -105,20 +105,15 @@ def export_model(source: str | Path, out: str | Path, to: ExportFormat) -> Conve
                 f"{source} is no recogniser: export --to onnx takes a fine-tuned model"
             )
         return Conversion("ctc", export_onnx(model, out))
-    partial = out.parent / f".{out.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
+
+    with new_folder(out) as partial:
         run = (write_huggingface if to == "hf" else write_torchaudio)(model, partial)
         found = difference(model, run)
         if not found <= TOLERANCE:
             raise CheckpointError(
                 f"{out} is not written: the exported model differs by {found:.1e}, above {TOLERANCE}"
             )
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
     return Conversion(str(load_record(folder)["kind"]), found)
 
 

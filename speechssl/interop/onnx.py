@@ -2,8 +2,6 @@
 
 import logging
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,6 +21,7 @@ from speechssl.encoder.padding import after_window, zero_padding
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.seeds import generator
+from speechssl.storage.atomic import new_folder
 from speechssl.storage.json_text import as_json
 
 GRAPH = "model.onnx"
@@ -103,27 +102,23 @@ def export_onnx(model: CtcModel, path: Path) -> float:
         raise ConfigError(
             f"{path} exists already: give the export another folder, or remove this one"
         )
-    partial = path.parent / f".{path.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-    partial.mkdir(parents=True)
-    try:
-        _write_graph(model.eval(), partial / GRAPH)
-        difference = largest_difference(model, partial)
+
+    with new_folder(path) as folder:
+        _write_graph(model.eval(), folder / GRAPH)
+
+        difference = largest_difference(model, folder)
         if not difference <= TOLERANCE:  # NaN is refused too
             raise CheckpointError(
                 f"the ONNX graph differs from the model by {difference:.2g} in log-probabilities, allowed are "
                 f"{TOLERANCE:g}; nothing was written: try another version of onnxruntime, or use the model itself"
             )
+
         about = _about(model) | {"max_difference": difference, "max_difference_allowed": TOLERANCE}
-        (partial / ABOUT).write_text(as_json(about), encoding="utf-8")
+        (folder / ABOUT).write_text(as_json(about), encoding="utf-8")
+
         for name, data in model.tokenizer.files().items():
-            (partial / name).write_bytes(data)
-        for written in partial.iterdir():
-            with written.open("rb+") as file:
-                os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            (folder / name).write_bytes(data)
+
     return difference
 
 

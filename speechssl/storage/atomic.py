@@ -2,7 +2,9 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -46,6 +48,38 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder to fill, which takes the name ``path`` when the block ends without an error.
+
+    So ``path`` is not there or it is complete, even after a power cut. After an error the hidden folder is removed.
+    What a killed process left of it is removed by the next call with the same ``path``.
+
+    Args:
+        path: does not exist. Missing folders above it are made.
+    """
+    partial = path.parent / f".{path.name}.partial"
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+
+    try:
+        yield partial
+
+        for written in partial.rglob("*"):
+            if written.is_file():
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
+        sync_folder(partial)
+
+        partial.rename(path)
+    finally:
+        # After the rename there is nothing of this name, so only what failed is removed.
+        shutil.rmtree(partial, ignore_errors=True)
+
     sync_folder(path.parent)
 
 
