@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechssl.storage.json_text import Row, read_metrics
+from speechssl.storage.json_text import Row, read_json_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ def plot_training(metrics_path: Path, out_png: Path) -> None:
     Reads the keys "step", "loss", "chance" (loss of a guess, dashed) and "code_perplexity". Without any loss yet, the
     picture says so.
     """
-    rows = read_metrics(metrics_path)
+    rows = read_json_lines(metrics_path)
     codes = _series(rows, "code_perplexity")
     figure, axes = new_figure(2 if codes else 1)
     draw_line(axes[0], _series(rows, "loss"), "loss")
@@ -34,7 +34,7 @@ def plot_errors(metrics_path: Path, out_png: Path) -> None:
 
     Reads the keys "dev_wer" and "dev_cer", and any that start with "probe_": fractions.
     """
-    rows = read_metrics(metrics_path)
+    rows = read_json_lines(metrics_path)
     labels = {"dev_wer": "word error rate", "dev_cer": "character error rate"}
     labels |= {
         key: key.removeprefix("probe_") for row in rows for key in row if key.startswith("probe_")

@@ -34,7 +34,7 @@ from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import label
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Transcript
 
@@ -51,7 +51,7 @@ Device = Literal["cpu", "cuda"]
 
 
 def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
+    return [row["loss"] for row in read_json_lines(run / "metrics.jsonl")]
 
 
 def pretraining(

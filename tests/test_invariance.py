@@ -34,7 +34,7 @@ from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import Contrastive, Draws
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.loop import TrainConfig, fit
 from speechssl.training.loss import LossOutput
@@ -354,7 +354,7 @@ def test_the_loop_takes_one_temperature_per_update_and_the_same_step_for_any_spl
         monkeypatch.setattr(model.quantizer, "forward", spy)
         config = build(TrainConfig, {"steps": 6, "save_every": 6, "device": "cpu"})
         fit(model, Parts("logmel-4", sizes), OptimConfig(lr=1e-4), config, tmp_path / name)
-        rows.append(read_metrics(tmp_path / name / "metrics.jsonl"))
+        rows.append(read_json_lines(tmp_path / name / "metrics.jsonl"))
         expected = [max(2.0 * 0.7**step, 0.5) for step in range(6)]
         assert [row["temperature"] for row in rows[-1]] == pytest.approx(expected)
         assert used == pytest.approx([temperature for temperature in expected for _ in sizes])

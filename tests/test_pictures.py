@@ -1,5 +1,4 @@
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.pictures import plot_errors, plot_training, text_table
-from speechssl.storage.json_text import read_metrics
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -22,34 +20,6 @@ def pixels(path: Path) -> np.ndarray:
     from matplotlib.image import imread
 
     return np.asarray(imread(path))
-
-
-def test_rows_are_read_in_order(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"step": 1, "loss": 2.5}, {"step": 2}]
-    assert read_metrics(write_rows(tmp_path / "m.jsonl", rows)) == rows
-    assert read_metrics(tmp_path / "missing.jsonl") == []
-
-
-def test_every_cut_of_the_file_gives_the_whole_rows(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    rows: list[dict[str, object]] = [{"step": i, "loss": 1.5, "note": "é"} for i in range(3)]
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    path = tmp_path / "m.jsonl"
-    for cut in range(len(content) + 1):
-        path.write_bytes(content[:cut])
-        found = read_metrics(path)
-        assert found == rows[: len(found)]
-        assert len(found) >= content[:cut].count(b"\n")
-    assert not caplog.records
-
-
-def test_torn_line_in_the_middle_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "m.jsonl"
-    path.write_bytes(b'{"step": 1}\n{"ste{"step": 2}\n[3]\n\n{"step": 4}\n')
-    with caplog.at_level(logging.WARNING):
-        assert read_metrics(path) == [{"step": 1}, {"step": 4}]
-    assert [record.getMessage().split(" line ")[1][0] for record in caplog.records] == ["2", "3"]
 
 
 def test_training_picture(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
 from speechssl.pictures import text_table
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.storage.json_text import as_json, read_metrics
+from speechssl.storage.json_text import as_json, read_json_lines
 from speechssl.training.presets import resolve_settings
 
 WARM_UP = 2  # updates
@@ -84,7 +84,7 @@ def run_once(side: str, store: Path, run: Path, options: argparse.Namespace) -> 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{side}: exit code {done.returncode}\n{done.stderr}")
-    return read_metrics(run / "metrics.jsonl")
+    return read_json_lines(run / "metrics.jsonl")
 
 
 def rate(rows: Sequence[Table]) -> float:

@@ -40,7 +40,7 @@ from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 
 SYSTEMS = ("pretrained", "scratch", "frozen")
 TIMED = 12, 2  # updates of two short runs: the difference has no start in it
@@ -143,7 +143,7 @@ def pretrained(options: argparse.Namespace, plan: Table, seed: int) -> tuple[Pat
     took = (
         {"cpu_s": time.process_time() - started} if whole else {}
     )  # of a run that was resumed nobody knows
-    rows = read_metrics(run / "metrics.jsonl")
+    rows = read_json_lines(run / "metrics.jsonl")
     shown = [
         name for name in ("loss", "accuracy") if name in rows[-1]
     ]  # a task of errors has no accuracy
@@ -168,7 +168,7 @@ def tuned(
     )
     run = options.out / options.name / str(seed) / f"{system}-{minutes or 'all'}"
     finetune([options.labelled], run, settings, init)
-    last = read_metrics(run / "metrics.jsonl")[-1]
+    last = read_json_lines(run / "metrics.jsonl")[-1]
     return {"wer": 100 * last["dev_wer"], "cer": 100 * last["dev_cer"], "pretraining": about}
 
 
@@ -200,7 +200,7 @@ def add_line(path: Path, line: str) -> None:
 
 def read_rows(out: Path) -> list[Table]:
     """All results so far."""
-    return read_metrics(out / "results.jsonl")
+    return read_json_lines(out / "results.jsonl")
 
 
 def grouped(rows: Sequence[Table]) -> list[tuple[tuple[Any, ...], list[Table]]]:

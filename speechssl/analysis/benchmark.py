@@ -53,7 +53,7 @@ from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
 from speechssl.runtime.log import log
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import model_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import resolve_settings
 from speechssl.transcription.pieces import find_audio
@@ -253,7 +253,7 @@ class _Runs:
             raise TrainingError(
                 "an update was not finite, so its speed means nothing: leave out what --set changes"
             )
-        rows = read_metrics(run / "metrics.jsonl")
+        rows = read_json_lines(run / "metrics.jsonl")
         shutil.rmtree(run)
         return rows
 

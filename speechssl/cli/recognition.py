@@ -1,7 +1,6 @@
 """``speechssl lm``, ``tune-lm``, ``label``, ``evaluate``, ``transcribe``, ``compare``: a recogniser at work."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +30,7 @@ from speechssl.scoring.compare import comparison, read_system
 from speechssl.scoring.score_files import remove_score, write_score
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json, ascii_json_line
 from speechssl.text.normalise import NORMALISERS, normalise
 from speechssl.text.tokenizers import load_tokenizer
 from speechssl.transcription.formats import FORMATS, CueLimits
@@ -314,7 +313,7 @@ def transcribe_command(
             else:
                 _out(outputs.put(result))
         if report:
-            write_atomic(report, (json.dumps(row) + "\n" for row in rows.values()))
+            write_atomic(report, map(ascii_json_line, rows.values()))
     if failed:
         log(f"{failed} of {len(files)} files could not be transcribed")
         raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)

@@ -1,7 +1,6 @@
 """Writes the files of a feature store: shards as they fill, tables at the end."""
 
 import hashlib
-import json
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -23,12 +22,12 @@ from speechssl.data.store import (
     shard_name,
 )
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json, ascii_json_line
 
 
 def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
     """Lines of ASCII JSON: any text and any file name fits."""
-    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+    return "".join(map(ascii_json_line, rows)).encode("ascii")
 
 
 class ShardWriter:

@@ -22,7 +22,7 @@ from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import TrainConfig, Validation, fit
 from speechssl.training.setting_names import with_current_names
@@ -150,7 +150,7 @@ def pretrain_cost(
     )
     with TemporaryDirectory() as folder:
         pretrain(stores, Path(folder, "run"), trial, splits)
-        rows = read_metrics(Path(folder, "run", "metrics.jsonl"))[
+        rows = read_json_lines(Path(folder, "run", "metrics.jsonl"))[
             1:
         ]  # the first update also allocates and compiles
     dataset = Dataset([Store(path) for path in stores], splits)

@@ -32,7 +32,7 @@ from speechssl.runtime.device import pick_device
 from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
@@ -121,7 +121,7 @@ def finetune(
     )
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{' '.join(text.split())}\n" for text in texts)}
     fit(model, batches, settings.optim, draws, run, about, validation, notes)
-    if read_metrics(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
+    if read_json_lines(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         log_once(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
             "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"

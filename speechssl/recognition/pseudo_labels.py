@@ -16,6 +16,7 @@ from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
+from speechssl.storage.json_text import json_line
 
 KEEP = 0.67  # share of the labels that is learned from
 
@@ -80,9 +81,7 @@ def label(
             for name, words in recognised(model, [batch], decoder).items():
                 text = " ".join(word.text for word in words)
                 labels.append(Label(name, checksums[name], text, _confidence(words), made_by))
-                # A lone surrogate, of a file name that is not UTF-8, becomes JSON's escape of it.
-                line = json.dumps(asdict(labels[-1]), ensure_ascii=False)
-                file.write(f"{line}\n".encode(errors="backslashreplace"))
+                file.write(json_line(asdict(labels[-1])).encode())
                 done += hours[name]
             file.flush()
             if progress:

@@ -16,6 +16,7 @@ from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import read_labels, with_labels
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.distributed import log_once
+from speechssl.storage.json_text import json_line
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer
 
@@ -102,7 +103,7 @@ def fitting(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
             "frames": frames[position],
             "needed": min_ctc_frames(tokens),
         }
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        lines.append(json_line(row))
     if len(lines) > MAX_SKIPPED * len(train):
         raise ConfigError(
             f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (first: "

@@ -1,6 +1,5 @@
 """A score on disk: score.json, utterances, report, and files for sclite."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from speechssl.pictures import plot_reliability, text_table
 from speechssl.scoring.calibration import Calibration
 from speechssl.scoring.score import Score
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json, json_line
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 
@@ -49,8 +48,7 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     ]
     text = "\n".join(parts) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(u.as_dict(), ensure_ascii=False) for u in result.utterances]
-    write_atomic(out / "utterances.jsonl", "\n".join(lines) + "\n")
+    write_atomic(out / "utterances.jsonl", (json_line(u.as_dict()) for u in result.utterances))
     for name, side in (("ref.trn", "reference"), ("hyp.trn", "hypothesis")):
         names = (re.sub(r"[()\s]", "_", u.utterance_id) for u in result.utterances)
         write_atomic(

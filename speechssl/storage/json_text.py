@@ -1,52 +1,89 @@
-"""JSON as it is written and read everywhere: settings, records, lines of a table."""
+"""JSON as it is written and read everywhere: settings, records, lines of a table.
+
+Paths that are not UTF-8 reach Python as lone surrogates (``\\udcff`` for the byte 0xff). A file in
+UTF-8 cannot hold those, so every function here that writes escapes them as JSON does. Read back, they
+are equal to what was written.
+"""
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-def as_json(table: Any) -> str:
-    """JSON with sorted keys: the same settings give the same bytes, always valid UTF-8."""
-    text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    # A path that is not UTF-8 holds lone surrogates; ``\udcff`` is how JSON writes one, and it reads back equal.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """One line of JSON that is valid UTF-8: readable where it can be, escaped where a path is not UTF-8."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return line + "\n"
-
-
 Row = dict[str, Any]
+
 _LOG = logging.getLogger(__name__)
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """Rows of a JSONL file, in order; a missing file has none.
+def as_json(table: Any) -> str:
+    """Write a whole file of settings as JSON: indented, and with sorted keys.
 
-    A last line that is not whole is ignored: a run is writing it, or was killed while it did. Any other line that is
-    not a JSON object is skipped with a warning that names it.
+    The same settings give the same text, which makes a digest of it stable.
+    """
+    text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    # Only lone surrogates fail to encode, and Python's escape of one is also JSON's.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """Write one line of JSON that people can read in any script; it is valid UTF-8.
+
+    A row that holds a lone surrogate is escaped as a whole.
+    """
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return ascii_json_line(row)
+
+    return line + "\n"
+
+
+def ascii_json_line(row: Mapping[str, Any]) -> str:
+    """Write one line of JSON in ASCII, for files that programs read: any text and any path fits."""
+    return json.dumps(row) + "\n"
+
+
+def read_json_lines(path: Path, *, warn: bool = True) -> list[Row]:
+    """Read the rows of a JSON Lines file, of which a kill may have cut lines off.
+
+    Args:
+        path: a missing file has no rows.
+        warn: whether to warn of every line that is not a JSON object. A last line without its end is
+            ignored in any case: a run is just writing it, or was killed while it did.
+
+    Returns:
+        The lines that are JSON objects, in order.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
+
+        row = _parse_object(line)
+        if row is not None:
             rows.append(row)
-        elif number < len(lines):
+            continue
+
+        is_unfinished = number == len(lines)
+        if warn and not is_unfinished:
             _LOG.warning("%s line %d is not a JSON object: skipped", path, number)
+
     return rows
+
+
+def _parse_object(line: bytes) -> Row | None:
+    """Parse one line; None when it is not JSON, or JSON of another kind than an object."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+    return value if isinstance(value, dict) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.storage.json_text import json_line
 
 BLANK_ID = 0
 UNK_ID = 1
@@ -94,7 +95,11 @@ class CharTokenizer(Tokenizer):
         return _one_line("".join(self.texts[i] for i in self._checked(ids)))
 
     def files(self) -> dict[str, bytes]:
-        return {TOKENIZER_FILE: _as_json({"kind": "chars", "characters": list(self.characters)})}
+        return {
+            TOKENIZER_FILE: json_line(
+                {"kind": "chars", "characters": list(self.characters)}
+            ).encode()
+        }
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -184,7 +189,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def files(self) -> dict[str, bytes]:
         table = {"kind": "sentencepiece", "size": self.size}
-        return {TOKENIZER_FILE: _as_json(table), SENTENCEPIECE_FILE: self.model}
+        return {TOKENIZER_FILE: json_line(table).encode(), SENTENCEPIECE_FILE: self.model}
 
 
 class VocabularyTokenizer(Tokenizer):
@@ -218,7 +223,9 @@ class VocabularyTokenizer(Tokenizer):
         return _one_line("".join(self.texts[i] for i in self._checked(ids)))
 
     def files(self) -> dict[str, bytes]:
-        return {TOKENIZER_FILE: _as_json({"kind": "vocabulary", "tokens": list(self.texts)})}
+        return {
+            TOKENIZER_FILE: json_line({"kind": "vocabulary", "tokens": list(self.texts)}).encode()
+        }
 
 
 def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
@@ -291,7 +298,3 @@ def _vocabulary_advice(message: str, spec: str) -> str:
     if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return f"tokenizer {spec} has fewer pieces than these texts have characters: use at least {smallest[1]}, or chars"
     return f"tokenizer {spec} cannot be trained on these texts: {message}"
-
-
-def _as_json(table: object) -> bytes:
-    return (json.dumps(table, ensure_ascii=False) + "\n").encode()

@@ -1,6 +1,5 @@
 """The one loop, for pretraining and fine-tuning: update, log, validate, save; resumed by calling it again."""
 
-import json
 import math
 import operator
 import signal
@@ -30,6 +29,7 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import (
     step_folder,
 )
+from speechssl.storage.json_text import ascii_json_line
 from speechssl.training.health import Health, HealthConfig
 from speechssl.training.metrics import Console, MetricsFile, cut_back
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
@@ -270,7 +270,7 @@ def _report_bad(
             # Asked for again as one process would: those of all ranks, without a message.
             ids = [i for batch in batches.micro_batches(step) for i in batch.ids]
             with (run / BAD_STEPS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step + 1, "utterances": ids}) + "\n")
+                file.write(ascii_json_line({"step": step + 1, "utterances": ids}))
             log(
                 f"update {step + 1}: gradient not finite, nothing changed; utterances {', '.join(ids[:5])} ..."
             )

@@ -1,6 +1,5 @@
 """What a run says while it trains: ``metrics.jsonl``, one line per update, and progress lines on stderr."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import ascii_json_line, read_json_lines
 
 MEASURED, PROBE = (
     ("dev_wer", "dev_cer"),
@@ -21,8 +20,8 @@ MEASURED, PROBE = (
 
 def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     """Keep the rows of the first ``step`` updates, and return them: later ones are of work that a kill threw away."""
-    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    rows = [row for row in read_json_lines(path) if row.get("step", 0) <= step]
+    write_atomic(path, "".join(map(ascii_json_line, rows)))
     return rows
 
 
@@ -43,7 +42,7 @@ class MetricsFile:
             for row in self.pending
         ]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.write("".join(map(ascii_json_line, rows)))
             file.flush()
             os.fsync(file.fileno())
         self.pending = []

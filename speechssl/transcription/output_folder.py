@@ -13,7 +13,7 @@ from pathlib import Path
 from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcript import Failure, Transcript
@@ -191,22 +191,18 @@ def _note(folder: Path, target: Path, recording: Table | None) -> None:
     """
     line = {"file": os.path.relpath(target, folder)} | (recording or {})
     with (folder / DONE).open("ab", buffering=0) as file:
-        file.write(f"\n{json.dumps(line)}\n".encode())
+        file.write(f"\n{ascii_json_line(line)}".encode())
         if recording is None:
             os.fsync(file.fileno())
 
 
 def read_done(folder: Path) -> dict[str, Table]:
     """Lines by file. One that a kill cut off says nothing: that transcript is made again."""
-    path = folder / DONE
     done: dict[str, Table] = {}
-    for row in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            line = json.loads(row)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and isinstance(line.get("file"), str):
+    for line in read_json_lines(folder / DONE, warn=False):
+        if isinstance(line.get("file"), str):
             done[line["file"]] = line
+
     return {name: line for name, line in done.items() if isinstance(line.get("input"), str)}
 
 

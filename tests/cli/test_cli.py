@@ -25,7 +25,7 @@ from speechssl.data.store import Store
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.recognition.finetune import finetune
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.training.run_folder import LOCK, only_process, start_anew
 from speechssl.transcription.output_folder import DONE, read_done
 
@@ -678,7 +678,7 @@ def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
         "--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu",
     )  # fmt: skip
     assert made.exit_code == 0, made.output
-    rows = read_metrics(run / "metrics.jsonl")
+    rows = read_json_lines(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
     assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
     assert (run / "probe.png").is_file()

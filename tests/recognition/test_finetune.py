@@ -27,7 +27,7 @@ from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.recognition.settings import finetune_settings
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import CharTokenizer
 
 
@@ -52,7 +52,7 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
     model = finetune([labelled_store], tmp_path / "run", settings, init=None)
     result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
     assert result.cer < 0.2
-    rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
+    rows = [row for row in read_json_lines(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert [row["step"] for row in rows] == [240, 480]
     best = min(rows, key=lambda row: row["dev_score"])
     assert (
@@ -225,7 +225,7 @@ def test_a_model_of_blanks_is_said_to_be_one(
 ) -> None:
     train = FEW | {"steps": 40, "validate_every": 40, "save_every": 40}
     finetune([labelled_store], tmp_path / "run", tuned(train=train, optim={"lr": 2e-2}), init=None)
-    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["dev_empty"] == 1.0
+    assert read_json_lines(tmp_path / "run/metrics.jsonl")[-1]["dev_empty"] == 1.0
     assert "nothing but blanks" in capsys.readouterr().err
 
 
@@ -236,13 +236,13 @@ def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(
     run = tmp_path / "run"
     undisturbed = finetune([labelled_store], run, tuned(), init=None)
     names = ("step", "loss", "grad_norm", "dev_wer", "dev_cer")
-    expected = [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")]
+    expected = [[row.get(name) for name in names] for row in read_json_lines(run / "metrics.jsonl")]
     newest, older = checkpoints(run)
     assert (newest.name, older.name) == ("step-00000006", "step-00000003")
     shutil.rmtree(newest)
     continued = finetune([labelled_store], run, tuned(), init=None)
     assert [
-        [row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")
+        [row.get(name) for name in names] for row in read_json_lines(run / "metrics.jsonl")
     ] == expected
     assert torch.equal(continued.head.weight, undisturbed.head.weight)
 
@@ -323,7 +323,7 @@ def test_every_stage_draws_anew(
     for run, init in zip(runs, (None, runs[0], runs[1], runs[1]), strict=True):
         finetune([labelled_store], run, settings, init)
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
-    first, second, third, again = (read_metrics(run / "metrics.jsonl") for run in runs)
+    first, second, third, again = (read_json_lines(run / "metrics.jsonl") for run in runs)
     assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [
         None,
         1,
@@ -341,7 +341,7 @@ def test_every_stage_draws_anew(
     pretrain([labelled_store], runs[1], PRETRAIN, init=runs[0])
     finetune([labelled_store], runs[2], settings, runs[1])
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2]
-    learned, on = (read_metrics(run / "metrics.jsonl") for run in runs[:2])
+    learned, on = (read_json_lines(run / "metrics.jsonl") for run in runs[:2])
     assert [row["masked_share"] for row in learned] != [row["masked_share"] for row in on]
 
 

@@ -22,7 +22,7 @@ from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
 from speechssl.recognition.training_set import TEXTS
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.normalise import normalise
 
 
@@ -145,7 +145,7 @@ def test_fine_tuning_learns_transcripts_and_labels(
     original = dict(dataset.id_text(p) for p in range(len(dataset)))
     assert texts == {name: original[name] if name in own else "abba" for name in texts}
     assert both.batch([0]).texts == (both.id_text(0)[1],)
-    assert len(read_metrics(tmp_path / "self/metrics.jsonl")) == 6
+    assert len(read_json_lines(tmp_path / "self/metrics.jsonl")) == 6
 
     # Other labels are another run; what is not learned from is none of it.
     made(tmp_path / "labels.jsonl", dataset, dict.fromkeys(others, "abba"))

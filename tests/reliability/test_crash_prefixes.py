@@ -26,7 +26,7 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage import checkpoint
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.training.run_folder import start_anew
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
@@ -179,7 +179,7 @@ def test_a_run(fate: Fate, labelled_store: Path, tmp_path: Path, campaign: Any) 
     settings = build(PretrainSettings, {**table, "encoder": SMALL_ENCODER})
 
     def same(run: Path) -> object:
-        rows = read_metrics(run / "metrics.jsonl")
+        rows = read_json_lines(run / "metrics.jsonl")
         weights = load_folder(run / "model")[0]
         return [row["loss"] for row in rows], {
             name: value.numpy().tobytes() for name, value in weights.items()

@@ -20,7 +20,7 @@ from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.training import loop
 
 STEPS = 300  # the watch gives its verdict from update 250 on
@@ -44,7 +44,7 @@ def test_healthy_seeds_go_on(
     for seed in range(seeds):
         run = tmp_path / str(seed)
         pretrain([labelled_store], run, settings(seed, task=task))
-        last = read_metrics(run / "metrics.jsonl")[-50:]
+        last = read_json_lines(run / "metrics.jsonl")[-50:]
         margins.append(float(np.mean([row["chance"] - row["loss"] for row in last])))
     assert min(margins) > 0.1  # far from the verdict, which would have come at 0.02
     campaign.figures |= {

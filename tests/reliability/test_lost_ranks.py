@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.short_runs import STEPS, learned, num_logged, write_preset
 
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 
 
 def start(count: int, store: Path, preset: Path, run: Path) -> "subprocess.Popen[bytes]":
@@ -89,7 +89,7 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
                     before = num_logged(run)
         assert launcher.returncode == 0, Path(f"{run}.log").read_text()
         assert learned(run) == learned(tmp_path / "whole")
-        assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(
+        assert [row["step"] for row in read_json_lines(run / "metrics.jsonl")] == list(
             range(1, STEPS + 1)
         )
         runs += 1

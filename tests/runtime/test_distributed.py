@@ -35,7 +35,7 @@ from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed
 from speechssl.storage.checkpoint import checkpoints, load_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training import loop
 from speechssl.training.loop import TrainConfig, Validation, fit
@@ -349,7 +349,7 @@ def test_runs_do_not_depend_on_the_ranks(pair: Path, alone: Path, kind: str) -> 
 
 def same_run(ours: Path, theirs: Path) -> None:
     """Every update once with equal metrics; equal weights and optimiser states in the last checkpoint."""
-    rows, expected = (read_metrics(run / "metrics.jsonl") for run in (ours, theirs))
+    rows, expected = (read_json_lines(run / "metrics.jsonl") for run in (ours, theirs))
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     # Codes in use and shares of blanks are means over micro-batches, whose number differs.
     loose = {"time_s", "data_s", "live_codes", "blank_share"}
@@ -368,7 +368,7 @@ def test_sigterm_to_one_rank_stops_all_and_one_process_continues(
 ) -> None:
     run = pair / "stopped/run"
     assert [path.name for path in checkpoints(run)] == ["step-00000002"]
-    assert len(read_metrics(run / "metrics.jsonl")) == 2
+    assert len(read_json_lines(run / "metrics.jsonl")) == 2
     run_fit("contrastive", labelled_store, run, save_every=99)
     same_run(run, alone / "several_updates/contrastive")
 
@@ -449,11 +449,11 @@ def test_one_process_communicates_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_pretrain_and_finetune_write_once(pair: Path) -> None:
     for run, made in (("run", "loss.png"), ("words", "wer.png")):
         folder = pair / "whole_runs" / run
-        assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3]
+        assert [row["step"] for row in read_json_lines(folder / "metrics.jsonl")] == [1, 2, 3]
         assert {"model", "settings.json", "checkpoints", made} <= {
             path.name for path in folder.iterdir()
         }
-    assert "dev_wer" in read_metrics(folder / "metrics.jsonl")[-1]
+    assert "dev_wer" in read_json_lines(folder / "metrics.jsonl")[-1]
 
 
 def test_only_rank_0_logs_and_deletes(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from speechssl.storage.checkpoint import load_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from support.models import SMALL_ENCODER
 from support.settings import SETTINGS, as_toml
 
@@ -34,7 +34,7 @@ def learned(run: Path) -> object:
     """Every number of the metrics but times, as hexadecimal floats; every byte of the weights, what is said of them."""
     rows = [
         {k: v for k, v in row.items() if k not in ("data_s", "time_s")}
-        for row in read_metrics(run / "metrics.jsonl")
+        for row in read_json_lines(run / "metrics.jsonl")
     ]
     numbers = [{name: float(value).hex() for name, value in row.items()} for row in rows]
     tensors, record = load_folder(run / "model")

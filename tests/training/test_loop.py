@@ -28,7 +28,7 @@ from speechssl.errors import CheckpointError, ConfigError, TrainingError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
-from speechssl.storage.json_text import read_metrics
+from speechssl.storage.json_text import read_json_lines
 from speechssl.training.health import Health
 from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit
 from speechssl.training.loss import LossOutput
@@ -40,7 +40,7 @@ def losses(run: Path) -> list[str]:
     """Every logged loss and gradient norm, digit by digit."""
     return [
         f"{row['step']} {row['loss']!r} {row['grad_norm']!r}"
-        for row in read_metrics(run / "metrics.jsonl")
+        for row in read_json_lines(run / "metrics.jsonl")
     ]
 
 
@@ -125,7 +125,9 @@ def test_a_signal_saves_and_exits_with_its_code(
     assert process.returncode == 128 + sent, errors
     assert f"{sent.name}: saved" in errors
     saved = int(checkpoints(run)[0].name[5:])
-    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, saved + 1))
+    assert [row["step"] for row in read_json_lines(run / "metrics.jsonl")] == list(
+        range(1, saved + 1)
+    )
     process = start(labelled_store, run)
     process.communicate(timeout=120)
     assert losses(run) == losses(undisturbed)
@@ -301,7 +303,7 @@ def test_every_update_reaches_the_progress_line(
         if (found := re.search(r"update (\d+)/", line))
     ]
     assert shown == [(4, True), (6, False), (8, True), (12, True)]
-    losses = [row["loss"] for row in read_metrics(tmp_path / "run/metrics.jsonl")]
+    losses = [row["loss"] for row in read_json_lines(tmp_path / "run/metrics.jsonl")]
     assert f"loss {sum(losses[:4]) / 4:.3g} " in lines[0]
 
 
@@ -318,8 +320,8 @@ def test_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path) -> None:
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     pairs = zip(
-        read_metrics(tmp_path / "whole/metrics.jsonl"),
-        read_metrics(tmp_path / "parts/metrics.jsonl"),
+        read_json_lines(tmp_path / "whole/metrics.jsonl"),
+        read_json_lines(tmp_path / "parts/metrics.jsonl"),
         strict=True,
     )
     assert all(a["loss"] == pytest.approx(b["loss"], abs=1e-5) for a, b in pairs)
@@ -365,7 +367,7 @@ def test_a_resumed_run_is_judged_like_one_that_never_stopped(tmp_path: Path) -> 
     )
     with pytest.raises(TrainingError, match="chance after 25 updates"):
         judge(_Journal(tmp_path, config, 24).health, 24)
-    assert [row["step"] for row in read_metrics(tmp_path / BAD_STEPS)] == [23]
+    assert [row["step"] for row in read_json_lines(tmp_path / BAD_STEPS)] == [23]
 
 
 def test_checkpoints_that_were_passed_over_do_not_crowd_out_new_ones(
@@ -422,7 +424,9 @@ def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None
     fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
     assert kept == [0.5, 0.3]
     rows = [
-        row["dev_wer"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "dev_wer" in row
+        row["dev_wer"]
+        for row in read_json_lines(tmp_path / "run/metrics.jsonl")
+        if "dev_wer" in row
     ]
     assert rows == [0.5, 0.3, 0.4, 0.3]
     assert (tmp_path / "run/wer.png").read_bytes().startswith(b"\x89PNG")
@@ -453,7 +457,7 @@ def test_a_run_that_is_out_of_memory_may_go_on_in_smaller_parts(tmp_path: Path) 
     with pytest.raises(torch.OutOfMemoryError):
         go_on(TooLarge([12]), 10.0, "mine")
     go_on(ToyBatches([5, 7]), 5.0, "/from/now/on/mine.toml")
-    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4]
+    assert [row["step"] for row in read_json_lines(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4]
 
 
 def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) -> None:
@@ -470,7 +474,7 @@ def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) ->
             tmp_path / str(decay),
         )
         found.append(model.linear.weight.detach())
-    rate = read_metrics(tmp_path / "0.5/metrics.jsonl")[0]["lr"]
+    rate = read_json_lines(tmp_path / "0.5/metrics.jsonl")[0]["lr"]
     assert (found[0] - found[1]).ravel().tolist() == pytest.approx([rate * 0.5 * 0.3] * 3, rel=1e-3)
 
 
