@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
-from speechssl.data.dataset import Batch, collate
+from speechssl.data.dataset import collate
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import EncoderOutput
 from speechssl.encoder.padding import after_window, zero_padding
@@ -75,8 +75,9 @@ class _Recogniser(nn.Module):
         else:
             inputs = self.log_mel(samples)
         input_lengths = after_window(num_samples, self.features.window, self.features.hop)
-        log_probs, num_frames = self.model.log_probs(Batch((), (), inputs, input_lengths, (), 0.0))
-        return log_probs, num_frames
+        hidden, num_frames = self.model.encoder(inputs, input_lengths)
+        log_probs, num_outputs = self.model.token_log_probs(hidden, num_frames)
+        return log_probs, num_outputs
 
 
 def export_onnx(model: CtcModel, path: Path) -> float:

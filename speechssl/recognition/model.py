@@ -95,7 +95,7 @@ class CtcModel(nn.Module):
 
     def log_probs(self, batch: Batch) -> EncoderOutput:
         """(B, T, V) float32 log-probabilities with (B,) valid outputs; for evaluation, so without masks."""
-        return self._outputs(*self.encoder(batch.inputs, batch.input_lengths))
+        return self.token_log_probs(*self.encoder(batch.inputs, batch.input_lengths))
 
     def num_outputs(self, input_lengths: Tensor) -> Tensor:
         """(B,) valid samples or mel frames -> (B,) valid rows of ``log_probs``."""
@@ -109,7 +109,7 @@ class CtcModel(nn.Module):
             self.config.tokens_per_frame * config.features.sample_rate_hz
         )
 
-    def _outputs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
+    def token_log_probs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
         """Encoder frames (B, T, D) -> log-probabilities (B, n T, V), n of them in a row from each frame."""
         count, size = self.config.tokens_per_frame, self.tokenizer.size
         logits = self.head(hidden).unflatten(-1, (count, size)).flatten(1, 2)
@@ -127,7 +127,7 @@ class CtcModel(nn.Module):
         if self.training and self.config.augment.active and not self.config.frozen:
             batch = self._augmented(batch, step, targets)
         hidden, num_frames = self._encode(batch, step)
-        log_probs, num_frames = self._outputs(self.dropout(hidden), num_frames)
+        log_probs, num_frames = self.token_log_probs(self.dropout(hidden), num_frames)
         lengths = torch.tensor([len(t) for t in targets])
         joined = torch.cat(targets).to(log_probs.device)
         blank = self.tokenizer.blank_id
