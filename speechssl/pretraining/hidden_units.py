@@ -162,7 +162,7 @@ class HiddenUnits(nn.Module):
             ]
             return torch.stack([nearest(placed, codes) for codes in codebooks], -1)
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         """Loss of a batch at update ``step``: the weighted sum over frames of the mean over codebooks, nats."""
         config, encoder = self.config, self.encoder
         batch, inputs = self._changed(batch, step)

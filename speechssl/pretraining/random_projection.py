@@ -69,7 +69,7 @@ class RandomProjection(nn.Module):
             found: Tensor = torch.bmm(placed, self.codebook.transpose(1, 2)).argmax(-1).T
         return found
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean over codebooks, nats."""
         config = self.config
         context, rows, share = context_and_rows(

@@ -42,7 +42,7 @@ class Reconstruction(nn.Module):
         self.decoder = make_decoder(width, decoder)
         self.head = nn.Linear(width, encoder.config.stacked_width)
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over masked frames of the mean error of a value."""
         context, rows, share = context_and_rows(
             self.encoder, self.decoder, batch, self.mask, self.seed, step

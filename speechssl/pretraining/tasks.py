@@ -12,7 +12,7 @@ PretextTask = Contrastive | RandomProjection | Reconstruction | HiddenUnits | Tw
 
 
 def make_task(encoder: Encoder, settings: PretrainSettings) -> PretextTask:
-    """The pretext task over ``encoder``: a module whose forward(batch, step, statistics) returns a ``LossOutput``.
+    """The pretext task over ``encoder``: a model as the training loop takes it, see ``training.loss``.
 
     Raises:
         ConfigError: it reads log-mel rows, and the encoder does not.

@@ -68,7 +68,7 @@ class TwoViews(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.width)
         )
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         """Loss of a batch at update ``step``: the sum over the masked frames of both views, nats."""
         (first, num_frames, masked), (second, _, masked_too) = (
             self._view(batch, step, which) for which in range(2)

@@ -115,7 +115,7 @@ class CtcModel(nn.Module):
         logits = self.head(hidden).unflatten(-1, (count, size)).flatten(1, 2)
         return EncoderOutput(logits.float().log_softmax(-1), num_frames * count)
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         """CTC loss of a batch at update ``step``: the sum over utterances (nats), weighed by target tokens.
 
         Every utterance must have frames enough for its tokens (``min_ctc_frames``), which fine-tuning checks

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
@@ -31,6 +31,7 @@ from speechssl.storage.checkpoint import (
 )
 from speechssl.storage.json_text import ascii_json_line
 from speechssl.training.health import Health, HealthConfig
+from speechssl.training.loss import StatisticsModel
 from speechssl.training.metrics import Console, MetricsFile, cut_back
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.training.run_folder import RunState, claim, resume, save_checkpoint
@@ -87,8 +88,8 @@ def fit(
     """Train ``model`` in the run folder ``run`` until ``train.steps`` updates are done.
 
     The same call continues a run that was stopped in any way, and gives the same weights as one that never was: update
-    ``step`` depends on nothing but the seed, the step and the weights. ``model(batch, step, statistics)`` returns a
-    ``LossOutput`` of sums; gradients of all micro-batches are added and divided once by the update's whole weight.
+    ``step`` depends on nothing but the seed, the step and the weights. ``model(batch, step)`` returns a ``LossOutput``
+    of sums (see ``training.loss`` for a loss that needs statistics of the whole update); gradients of all micro-batches are added and divided once by the update's whole weight.
     Under torchrun all processes call it alike and share every update (``ranks``); rank 0 alone validates and writes.
 
     Writes ``settings.json``, ``metrics.jsonl`` (one line per update), pictures, and ``checkpoints/``.
@@ -241,7 +242,10 @@ def _add_gradients(
         # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats them.
         torch.manual_seed(derive_seed(train.seed, step, index, *([rank] if rank else [])))
         with autocast(device, train.precision):
-            output = model(batch, step, statistics)
+            if isinstance(model, StatisticsModel):
+                output = model(batch, step, statistics)
+            else:
+                output = model(batch, step)
         output.total.backward()
         weight += output.weight
         for name, value in output.metrics.items():
@@ -250,11 +254,12 @@ def _add_gradients(
 
 
 def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -> Any:
-    """Statistics that an objective needs of the whole update before the gradient of any part can be right."""
-    if (len(micro_batches) == 1 and distributed.count() == 1) or not hasattr(model, "statistics"):
+    """Statistics of the whole update, for a loss that needs them; None where one batch is the whole update."""
+    if not isinstance(model, StatisticsModel):
         return None
-    measure = cast(Callable[[Batch, int], Any], model.statistics)
-    parts = [measure(batch, step) for batch in micro_batches]
+    if len(micro_batches) == 1 and distributed.count() == 1:
+        return None
+    parts = [model.statistics(batch, step) for batch in micro_batches]
     own: Any = reduce(operator.add, parts) if parts else None
     whole = distributed.sum_over_ranks(vars(own) if parts else {}, next(model.parameters()).device)
     return replace(own, **whole) if parts else None

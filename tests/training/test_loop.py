@@ -225,7 +225,7 @@ class Toy(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.poison, self.chance = poison or set(), chance
 
-    def forward(self, batch: Batch, step: int, statistics: None = None) -> LossOutput:
+    def forward(self, batch: Batch, step: int) -> LossOutput:
         error = (self.linear(batch.inputs) - 1).square().sum()
         if step in self.poison:
             error = error * float("nan")

@@ -61,12 +61,13 @@ def update(
     model: Contrastive | CtcModel, batches: list[Batch], step: int
 ) -> tuple[list[LossOutput], dict[str, Tensor]]:
     """One update as the training loop does it: the gradient of the sum, divided once by the summed weight."""
-    statistics = None
     if isinstance(model, Contrastive) and len(batches) > 1:
         statistics, *others = (model.statistics(batch, step) for batch in batches)
         for other in others:
             statistics = statistics + other
-    outputs = [model(batch, step, statistics) for batch in batches]
+        outputs = [model(batch, step, statistics) for batch in batches]
+    else:
+        outputs = [model(batch, step) for batch in batches]
     for output in outputs:
         output.total.backward()
     weight = max(1, sum(output.weight for output in outputs))
