@@ -25,7 +25,7 @@ ROOMS = {
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",
-    "decoding": "greedy ngram hypothesis align arpa lexicon plain_search beam",
+    "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
     "recognition": "model evaluate settings language_model pseudo_labels training_set finetune",
     "transcription": "transcript pieces formats transcribe output_folder workers",
     "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq convert",

@@ -1,1 +1,1 @@
-"""From log-probabilities to tokens, words and times: greedy, or beam search with a language model."""
+"""From log-probabilities to tokens, words and times: greedy, or with a language model."""

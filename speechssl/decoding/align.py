@@ -1,4 +1,4 @@
-"""When each word of a hypothesis was said, and how sure the recogniser was."""
+"""The frames in which each token and each word of a hypothesis was spoken, with probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from speechssl.decoding.greedy import TokenSpan, min_ctc_frames
+from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizers import Tokenizer
+
+
+class TokenSpan(NamedTuple):
+    """A token that the model emitted over frames ``start`` up to, not including, ``end``.
+
+    ``probability`` is the mean over these frames of the token's own probability, 0..1. CTC models
+    put nearly all probability into few frames, so it compares tokens but is not calibrated.
+    """
+
+    token: int
+    start: int
+    end: int
+    probability: float
 
 
 class WordSpan(NamedTuple):
     """A word over frames ``start`` up to, not including, ``end``.
 
-    ``probability``: the product over the word's tokens of ``TokenSpan.probability``, which is the mean over the token's
-    frames of what the recogniser gave that token there, 0..1; then scaled as made it a probability on the development
-    set. ``speechssl evaluate`` measures how far it is from one elsewhere.
+    ``probability`` is the product of ``TokenSpan.probability`` over the word's tokens, 0..1, passed
+    through the scaling that calibrated it on the development set. ``speechssl evaluate`` measures
+    how well calibrated it is on other data.
     """
 
     text: str
@@ -28,54 +41,71 @@ class WordSpan(NamedTuple):
 
 
 def align(log_probs: Tensor, tokens: Sequence[int], blank_id: int = 0) -> list[TokenSpan]:
-    """The most probable place of each token, in order and without overlap.
+    """Find the most probable frames of each token, in order and without overlap.
 
     Args:
         log_probs: (T, V) normalised, of one utterance.
-        tokens: ids without blanks, repeats meant. They need ``min_ctc_frames(tokens)`` frames.
+        tokens: ids without blanks, a repeated token twice. They need ``min_ctc_frames(tokens)``
+            frames.
 
-    Source: Graves et al. 2006, section 4.1, with the best path instead of the sum; torchaudio's forced alignment.
+    Source: Graves et al. 2006, section 4.1, with the best path instead of the sum, as computed by
+    torchaudio's forced alignment.
     """
     from torchaudio.functional import forced_align
 
     if not tokens:
         return []
     assert min_ctc_frames(tokens) <= len(log_probs), "fewer frames than the tokens need"
-    rows = log_probs.detach().float().cpu()
-    path, scores = forced_align(
-        rows[None].contiguous(), torch.tensor([list(tokens)], dtype=torch.int32), blank=blank_id
-    )
-    spans = []
-    frame = 0
-    for token, run in groupby(path[0].tolist()):
-        length = len(list(run))
+
+    batch = log_probs.detach().float().cpu()[None].contiguous()  # (1, T, V)
+    targets = torch.tensor([list(tokens)], dtype=torch.int32)
+    paths, log_scores = forced_align(batch, targets, blank=blank_id)
+
+    spans: list[TokenSpan] = []
+    start = 0
+    for token, run in groupby(paths[0].tolist()):
+        end = start + len(list(run))
+
         if token != blank_id:
-            probability = float(scores[0, frame : frame + length].double().exp().mean())
-            spans.append(TokenSpan(token, frame, frame + length, min(probability, 1.0)))
-        frame += length
+            probabilities = log_scores[0, start:end].double().exp()
+            # Rounding of float32 log-probabilities can lift a certain token above 1.
+            probability = min(float(probabilities.mean()), 1.0)
+            spans.append(TokenSpan(token, start, end, probability))
+
+        start = end
+
     return spans
 
 
 def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> list[WordSpan]:
-    """Tokens joined to words; a token that is a space, or begins with one, ends the word before it."""
-    found, group, text = [], list[TokenSpan](), ""
-
-    def close() -> None:
-        nonlocal text
-        if text:
-            product = math.prod(span.probability for span in group)
-            found.append(WordSpan(text, group[0].start, group[-1].end, scaling(product)))
-        group.clear()
-        text = ""
+    """Join tokens to words; white space at either end of a token separates words."""
+    words: list[WordSpan] = []
+    word_spans: list[TokenSpan] = []
 
     for span in spans:
-        piece = tokenizer.texts[span.token]
-        if piece[:1].isspace():
-            close()
-        if piece.strip():
-            group.append(span)
-            text += piece.strip()
-        if piece[-1:].isspace():
-            close()
-    close()
-    return found
+        text = tokenizer.texts[span.token]
+
+        begins_with_space = text[:1].isspace()
+        if begins_with_space and word_spans:
+            words.append(_word(word_spans, tokenizer, scaling))
+            word_spans = []
+
+        is_only_space = not text.strip()
+        if not is_only_space:
+            word_spans.append(span)
+
+        ends_with_space = text[-1:].isspace()
+        if ends_with_space and word_spans:
+            words.append(_word(word_spans, tokenizer, scaling))
+            word_spans = []
+
+    if word_spans:
+        words.append(_word(word_spans, tokenizer, scaling))
+    return words
+
+
+def _word(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> WordSpan:
+    """Join the tokens of one word."""
+    text = "".join(tokenizer.texts[span.token].strip() for span in spans)
+    probability = math.prod(span.probability for span in spans)
+    return WordSpan(text, spans[0].start, spans[-1].end, scaling(probability))

@@ -1,36 +1,39 @@
-"""ARPA files of n-gram models: written, read, and asked for their words."""
+"""ARPA files of n-gram models: writing, reading, and the words in them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, Estimate, NgramModel
+from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, Estimate, NgramModel, Ngrams, Order
 from speechssl.errors import ConfigError
 
-_KENLM = b"mmap lm http://kheafield.com/code"  # how its files begin
+# The first bytes of KenLM's own binary files.
+_KENLM = b"mmap lm http://kheafield.com/code"
+# Characters of a faulty line that a message shows.
+_SHOWN = 80
+# Digits that a count of n-grams may have: as many always fit in 64 bits.
+_MAX_DIGITS = 18
 
 
 def arpa_lines(model: Estimate) -> Iterator[str]:
-    """The model as lines of an ARPA file, in the order of lengths, then of ids; log10 to 7 digits after the point."""
+    """Write a model as lines of an ARPA file.
+
+    N-grams come by length, then by id; log10 values have 7 digits after the point.
+    """
     yield "\\data\\\n"
-    for k, order in enumerate(model.orders, 1):
-        yield f"ngram {k}={len(order.word)}\n"
-    texts = [""]
-    for k, order in enumerate(model.orders, 1):
-        yield f"\n\\{k}-grams:\n"
-        last = [model.words[w] for w in order.word.tolist()]
-        texts = (
-            last
-            if k == 1
-            else [f"{texts[c]} {w}" for c, w in zip(order.context.tolist(), last, strict=True)]
-        )
-        rows = zip(order.log10_prob.tolist(), texts, order.log10_backoff.tolist(), strict=True)
-        if k == len(model.orders):
-            yield from (f"{p:.7f}\t{text}\n" for p, text, _ in rows)
-        else:
-            yield from (f"{p:.7f}\t{text}\t{b:.7f}\n" for p, text, b in rows)
+    for length, order in enumerate(model.orders, 1):
+        yield f"ngram {length}={len(order.word)}\n"
+
+    texts: list[str] = []
+    for length, order in enumerate(model.orders, 1):
+        yield f"\n\\{length}-grams:\n"
+
+        texts = _texts(order, model.words, texts)
+        has_backoff = length < len(model.orders)
+        yield from _ngram_lines(order, texts, has_backoff)
+
     yield "\n\\end\\\n"
 
 
@@ -38,25 +41,29 @@ def read_arpa(path: Path) -> NgramModel:
     """Read an ARPA file; what stands before ``\\data\\`` or after ``\\end\\`` is a comment.
 
     Raises:
-        ConfigError: it cannot be read, is no ARPA file, or has more or fewer n-grams than it says; the line is named.
+        ConfigError: the file cannot be read, is no ARPA file, or has more or fewer n-grams than it
+            says. The message names the line.
     """
     with opened(path) as file:
-        return NgramModel(_Arpa(path, file).ngrams())
+        return NgramModel(_ArpaReader(path, file).ngrams())
 
 
 def arpa_words(path: Path) -> list[str]:
-    """The words of an ARPA file without the marks, in its order; no more of it is read.
+    """Read the words of an ARPA file without the marks, in its order; longer n-grams are not read.
 
     Raises:
         ConfigError: as ``read_arpa``.
     """
     with opened(path) as file:
-        arpa = _Arpa(path, file)
-        return [word for (word,) in arpa.section(1, arpa.header()[0]) if word not in SPECIAL]
+        reader = _ArpaReader(path, file)
+        num_unigrams = reader.header()[0]
+        unigrams = reader.section(1, num_unigrams)
+
+    return [word for (word,) in unigrams if word not in SPECIAL]
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a file is one of KenLM's own, rather than ARPA."""
+    """Whether a file is one of KenLM's binary files, rather than ARPA."""
     try:
         with path.open("rb") as file:
             return file.read(len(_KENLM)) == _KENLM
@@ -66,6 +73,11 @@ def is_binary(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
+    """Open a UTF-8 text for reading.
+
+    Raises:
+        ConfigError: it cannot be read, now or within the ``with`` block.
+    """
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             yield file
@@ -75,93 +87,160 @@ def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
 
 
 def read_words(lm: Path, listed: Path | None) -> list[str]:
-    """The words of a language model, each once and without the marks: those listed, one a line, or the ARPA file's.
+    """Read the words of a language model, each once and without the marks.
+
+    Args:
+        lm: ARPA file or KenLM binary.
+        listed: a text with one word a line, instead of the words that ``lm`` has.
 
     Raises:
-        ConfigError: a file cannot be read, there is no word, or a KenLM binary comes without its words.
+        ConfigError: a file cannot be read, there is no word, or a KenLM binary comes without a
+            list of its words.
     """
     if listed:
-        with opened(listed, "text") as file:
-            found = [word for line in file if (word := line.strip()) and word not in SPECIAL]
+        words = _listed_words(listed)
     elif is_binary(lm):
         raise ConfigError(
             f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE"
         )
     else:
-        found = arpa_words(lm)
-    if not found:
+        words = arpa_words(lm)
+
+    if not words:
         raise ConfigError(f"{listed or lm} holds no word: give the words that may be recognised")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(words))
 
 
-class _Arpa:
-    """The lines of an ARPA file, one after the other, with the number of the last one for messages."""
+def _texts(order: Order, words: Sequence[str], shorter: Sequence[str]) -> list[str]:
+    """Spell the n-grams of one length, given the texts of those one word shorter."""
+    last_words = [words[i] for i in order.word.tolist()]
+    if not shorter:
+        return last_words
+
+    pairs = zip(order.context.tolist(), last_words, strict=True)
+    return [f"{shorter[context]} {word}" for context, word in pairs]
+
+
+def _ngram_lines(order: Order, texts: Sequence[str], has_backoff: bool) -> Iterator[str]:
+    """Write one line for each n-gram; the longest have no backoff weight."""
+    rows = zip(order.log10_prob.tolist(), texts, order.log10_backoff.tolist(), strict=True)
+    for log10_prob, text, log10_backoff in rows:
+        if has_backoff:
+            yield f"{log10_prob:.7f}\t{text}\t{log10_backoff:.7f}\n"
+        else:
+            yield f"{log10_prob:.7f}\t{text}\n"
+
+
+def _listed_words(path: Path) -> list[str]:
+    """Read a list of one word a line."""
+    with opened(path, "text") as file:
+        words = [line.strip() for line in file]
+    return [word for word in words if word and word not in SPECIAL]
+
+
+class _ArpaReader:
+    """Parser of an ARPA file, line after line.
+
+    Attributes:
+        line_number: number of the line that was read last, for messages.
+    """
 
     def __init__(self, path: Path, lines: Iterable[str]) -> None:
-        self.path, self.number = path, 0
+        self.path = path
+        self.line_number = 0
         self.lines = iter(lines)
 
-    def next(self) -> str:
-        for line in self.lines:
-            self.number += 1
-            if found := line.strip(" \t\r\n"):
-                return found
-        raise self.wrong("the file ends here, before \\end\\")
+    def ngrams(self) -> list[Ngrams]:
+        """Read all n-grams, by length, to the end of the file's data."""
+        counts = self.header()
 
-    def wrong(self, why: str) -> ConfigError:
-        return ConfigError(f"{self.path} line {self.number}: {why}; give a whole ARPA file")
+        found: list[Ngrams] = []
+        for length, count in enumerate(counts, 1):
+            found.append(self.section(length, count))
 
-    def expect(self, line: str, title: str) -> None:
-        if line != title:
-            raise self.wrong(f"{line[:80]!r} where {title} was expected")
+            is_longest = length == len(counts)
+            next_title = "\\end\\" if is_longest else f"\\{length + 1}-grams:"
+            self._expect(self._next(), next_title)
+
+        return found
 
     def header(self) -> list[int]:
-        """How many n-grams of each length are to come; the title of the first ones is read."""
-        while self.next() != "\\data\\":
+        """Read how many n-grams of each length the file has, and the title of the first section."""
+        while self._next() != "\\data\\":
             pass
-        declared: list[int] = []
-        while not (line := self.next()).startswith("\\"):
-            name, _, number = line.partition("=")
-            number = number.strip(" \t")
-            # What is a digit or a space to Python's text is not always one to int, and 4,300 digits are too many.
-            counts = number.isascii() and number.isdecimal() and len(number) < 19
-            if name.split() != ["ngram", str(len(declared) + 1)] or not counts:
-                raise self.wrong(
-                    f"{line[:80]!r} where 'ngram {len(declared) + 1}=...' was expected"
-                )
-            declared.append(int(number))
-        if not 1 <= len(declared) <= MAX_ORDER:
-            raise self.wrong(f"n-grams of {len(declared)} lengths: allowed are 1 to {MAX_ORDER}")
-        self.expect(line, "\\1-grams:")
-        return declared
 
-    def section(self, k: int, count: int) -> dict[tuple[str, ...], tuple[float, float]]:
-        """The n-grams of one length."""
-        found = dict(self.ngram(self.next(), k) for _ in range(count))
+        counts: list[int] = []
+        line = self._next()
+        while not line.startswith("\\"):
+            counts.append(self._declared_count(line, len(counts) + 1))
+            line = self._next()
+
+        if not 1 <= len(counts) <= MAX_ORDER:
+            raise self._error(f"n-grams of {len(counts)} lengths: allowed are 1 to {MAX_ORDER}")
+        self._expect(line, "\\1-grams:")
+        return counts
+
+    def section(self, length: int, count: int) -> Ngrams:
+        """Read the n-grams of one length, of which ``count`` are declared."""
+        found = dict(self._ngram(self._next(), length) for _ in range(count))
         if len(found) < count:
-            raise self.wrong(f"one of the {k}-grams above stands there twice")
+            raise self._error(f"one of the {length}-grams above stands there twice")
         return found
 
-    def ngrams(self) -> list[dict[tuple[str, ...], tuple[float, float]]]:
-        """All of them, by length, to the end of the file's data."""
-        declared = self.header()
-        found = []
-        for k, count in enumerate(declared, 1):
-            found.append(self.section(k, count))
-            self.expect(self.next(), f"\\{k + 1}-grams:" if k < len(declared) else "\\end\\")
-        return found
+    def _declared_count(self, line: str, length: int) -> int:
+        """Parse a line of the header, such as ``ngram 2=1034``."""
+        name, _, number = line.partition("=")
+        number = number.strip(" \t")
 
-    def ngram(self, line: str, k: int) -> tuple[tuple[str, ...], tuple[float, float]]:
+        # Python's text methods take more characters for digits and spaces than int does, and int
+        # refuses numbers of more than 4,300 digits with an error of its own.
+        is_count = number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS
+        if name.split() != ["ngram", str(length)] or not is_count:
+            raise self._error(f"{line[:_SHOWN]!r} where 'ngram {length}=...' was expected")
+        return int(number)
+
+    def _ngram(self, line: str, length: int) -> tuple[tuple[str, ...], tuple[float, float]]:
+        """Parse a line of a section: log10 probability, words, and a backoff weight or none."""
         # Words are separated by spaces; fields by a tab in most files, by a space in some.
-        parts = [part for part in line.replace("\t", " ").split(" ") if part]
-        if len(parts) not in (k + 1, k + 2):
-            raise self.wrong(f"{line[:80]!r} where a {k}-gram was expected")
+        fields = [field for field in line.replace("\t", " ").split(" ") if field]
+        without_backoff = length + 1
+        with_backoff = length + 2
+        if len(fields) not in (without_backoff, with_backoff):
+            raise self._error(f"{line[:_SHOWN]!r} where a {length}-gram was expected")
+
+        backoff = 0.0
         try:
-            prob, backoff = float(parts[0]), float(parts[k + 1]) if len(parts) == k + 2 else 0.0
+            log10_prob = float(fields[0])
+            if len(fields) == with_backoff:
+                backoff = float(fields[-1])
         except ValueError:
-            raise self.wrong(f"{line[:80]!r} has no number where one was expected") from None
-        if not (prob <= 0 and math.isfinite(backoff)):
-            raise self.wrong(
-                f"{line[:80]!r} has a probability above 1, or a weight that is no number"
+            shown = repr(line[:_SHOWN])
+            raise self._error(f"{shown} has no number where one was expected") from None
+
+        # "not <=" is also true of a probability that is not a number.
+        if not log10_prob <= 0 or not math.isfinite(backoff):
+            raise self._error(
+                f"{line[:_SHOWN]!r} has a probability above 1, or a weight that is no number"
             )
-        return tuple(parts[1 : k + 1]), (prob, backoff)
+
+        words = tuple(fields[1 : length + 1])
+        return words, (log10_prob, backoff)
+
+    def _next(self) -> str:
+        """Read up to the next line that is not empty."""
+        for line in self.lines:
+            self.line_number += 1
+            stripped = line.strip(" \t\r\n")
+            if stripped:
+                return stripped
+
+        raise self._error("the file ends here, before \\end\\")
+
+    def _expect(self, line: str, title: str) -> None:
+        """Refuse any line but this title."""
+        if line != title:
+            raise self._error(f"{line[:_SHOWN]!r} where {title} was expected")
+
+    def _error(self, why: str) -> ConfigError:
+        """Describe what is wrong with the line that was read last."""
+        return ConfigError(f"{self.path} line {self.line_number}: {why}; give a whole ARPA file")

@@ -1,4 +1,4 @@
-"""What a beam search is set to and what it returns."""
+"""Settings of a beam search, its results, and the interface of its engines."""
 
 from typing import Literal, NamedTuple, Protocol
 
@@ -9,11 +9,11 @@ from speechssl.config import Settings
 
 
 class BeamConfig(Settings):
-    """How hypotheses are weighed and how many are kept."""
+    """How hypotheses are scored and how many of them are kept."""
 
     unit: Literal["words", "tokens"] = Field("words", description="of the language model")
     lm_weight: float = Field(
-        1.0, ge=0, description="of log10 probabilities, beside natural logarithms of CTC's"
+        1.0, ge=0, description="of the model's log10 probabilities, beside CTC's natural logarithms"
     )
     word_score: float = Field(0.0, description="added for each word")
     prior_scale: float = Field(
@@ -24,14 +24,18 @@ class BeamConfig(Settings):
         25.0, gt=0, description="hypotheses that far below the best are dropped"
     )
     beam_tokens: int = Field(20, ge=1, description="best tokens of each frame that are tried")
-    confidence_slope: float = Field(1.0, ge=0, description="of words, see score.Scaling")
-    confidence_offset: float = Field(0.0, description="of words, see score.Scaling")
+    confidence_slope: float = Field(1.0, ge=0, description="of words, see calibration.Scaling")
+    confidence_offset: float = Field(0.0, description="of words, see calibration.Scaling")
 
 
 class Hypothesis(NamedTuple):
-    """What may have been said, and its score: CTC's ln probability over the prior's, language model and words weighted.
+    """A text that may have been spoken.
 
-    ``ids``: the tokens of ``text``, as CTC emits them: without blanks, repeats meant.
+    Attributes:
+        text: what the tokens spell.
+        score: ln probability of CTC, less the scaled prior, plus the weighted scores of the
+            language model and of the words.
+        ids: tokens of ``text`` as CTC emits them, without blanks; a repeated token counts twice.
     """
 
     text: str
@@ -39,8 +43,22 @@ class Hypothesis(NamedTuple):
     ids: tuple[int, ...]
 
 
+class Found(NamedTuple):
+    """A hypothesis as an engine finds it, before it becomes text.
+
+    Attributes:
+        ids: tokens after collapsing, without blanks.
+        words: words of the lexicon; empty without a lexicon.
+        score: as in ``Hypothesis``.
+    """
+
+    ids: tuple[int, ...]
+    words: tuple[str, ...]
+    score: float
+
+
 class Search(Protocol):
-    def __call__(
-        self, log_probs: Tensor, nbest: int
-    ) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
-        """Token ids as collapsed, words (none without a lexicon) and score, best first, of (T, V) log-probabilities."""
+    """An engine: the search itself, over one utterance."""
+
+    def __call__(self, log_probs: Tensor, nbest: int) -> list[Found]:
+        """Find the ``nbest`` best hypotheses of (T, V) log-probabilities, best first."""

@@ -1,4 +1,4 @@
-"""Which token sequences spell which words."""
+"""How tokens spell words, and which words of a language model a recogniser can say."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,65 +8,94 @@ from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import SentencePieceTokenizer, Tokenizer
 
-MAX_LOST = 0.1  # share of a language model's words that the recogniser may be unable to say
+# Spelling of each word in token ids.
+Lexicon = dict[str, tuple[int, ...]]
+
+# Share of a language model's words that may be unusable. With more, its text was probably
+# normalised otherwise than the recogniser's transcripts.
+MAX_LOST = 0.1
 
 
-def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Token ids of each word that can be spelled, with the space behind it where that is a token."""
+def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
+    """Spell each word in token ids, followed by the space where that is a token.
+
+    Words with characters that the recogniser does not have, and the special words of language
+    models, are left out.
+    """
     space = separator(tokenizer)
-    found = {}
+
+    lexicon: Lexicon = {}
     for word in words:
-        if word not in SPECIAL and not tokenizer.has_unknown(word):
-            ids = tokenizer.encode(word)
-            if ids and tokenizer.unk_id not in ids:
-                found[word] = (*ids, *space)
-    return found
+        if word in SPECIAL or tokenizer.has_unknown(word):
+            continue
+
+        ids = tokenizer.encode(word)
+        if ids and tokenizer.unk_id not in ids:
+            lexicon[word] = (*ids, *space)
+
+    return lexicon
 
 
 def separator(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The id of the token that separates words, if one does; SentencePiece's pieces begin words themselves."""
+    """Find the id of the token that is a space; empty if there is none.
+
+    SentencePiece has none: its pieces contain the space before a word.
+    """
     if isinstance(tokenizer, SentencePieceTokenizer):
         return ()
-    return tuple(i for i, text in enumerate(tokenizer.texts[2:], 2) if text == " ")[:1]
+
+    # The first two ids are the blank and the unknown token, whatever they are called.
+    spaces = [i for i, text in enumerate(tokenizer.texts[2:], 2) if text == " "]
+    return tuple(spaces[:1])
 
 
 def token_name(text: str) -> str:
-    """A token as a word of a language model over tokens: what is a space in it becomes ``|``."""
+    """Write a token as a word of a language model over tokens: a space becomes ``|``."""
     return text.replace(" ", "|")
 
 
 def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> list[str]:
-    """The words of a language model that the recogniser can say; how many it cannot is logged.
+    """Keep the words of a language model that the recogniser can say, and log how many are lost.
 
     Raises:
-        ConfigError: these are more than ``MAX_LOST`` of them, or as many are not normalised as transcripts are.
+        ConfigError: more than ``MAX_LOST`` of the words cannot be said, or differ from how the
+            recogniser's transcripts are normalised.
     """
-    spelled = spellings(tokenizer, words)
-    for problem, found in (
-        ("have characters that the recogniser does not", [w for w in words if w not in spelled]),
-        (
-            f"are not as {normaliser} leaves them",
-            [w for w in words if normalise(w, normaliser) != w],
-        ),
-    ):
-        if len(found) > MAX_LOST * len(words):
-            raise ConfigError(
-                f"{len(found)} of the {len(words)} words of the language model {problem}, {found[0]!r} for one: "
-                f"estimate it from text like the transcripts (speechssl lm --normaliser {normaliser})"
-            )
-    if len(spelled) < len(words):
+    lexicon = spellings(tokenizer, words)
+
+    unspelled = [word for word in words if word not in lexicon]
+    _refuse_many(unspelled, words, "have characters that the recogniser does not", normaliser)
+
+    not_normalised = [word for word in words if normalise(word, normaliser) != word]
+    _refuse_many(not_normalised, words, f"are not as {normaliser} leaves them", normaliser)
+
+    num_lost = len(words) - len(lexicon)
+    if num_lost > 0:
         log(
-            f"{len(words) - len(spelled)} of {len(words)} words have characters that the recogniser does not: left out"
+            f"{num_lost} of {len(words)} words have characters that the recogniser does not: "
+            "left out"
         )
-    return list(spelled)
+    return list(lexicon)
 
 
 def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
-    """Whether a language model with these words is one over the recogniser's tokens, the space among them.
+    """Whether a language model with these words is over the recogniser's tokens.
 
-    Without the space, single letters are words too, such as digits.
+    Its words must include the space if that is a token. Otherwise a model over words that are all
+    single letters or digits would be taken for one over tokens.
     """
     names = {token_name(text) for text in tokenizer.texts}
-    return set(words) <= names and all(
-        token_name(tokenizer.texts[i]) in words for i in separator(tokenizer)
-    )
+    spaces = {token_name(tokenizer.texts[i]) for i in separator(tokenizer)}
+    return spaces <= set(words) <= names
+
+
+def _refuse_many(
+    unusable: Sequence[str], words: Sequence[str], problem: str, normaliser: str
+) -> None:
+    """Refuse a language model of which too many words are unusable."""
+    if len(unusable) > MAX_LOST * len(words):
+        raise ConfigError(
+            f"{len(unusable)} of the {len(words)} words of the language model {problem}, "
+            f"{unusable[0]!r} for one: estimate it from text like the transcripts "
+            f"(speechssl lm --normaliser {normaliser})"
+        )

@@ -1,8 +1,9 @@
-"""N-gram language models: estimated with modified Kneser-Ney smoothing, written and read as ARPA, asked for scores."""
+"""N-gram language models: estimation with modified Kneser-Ney smoothing, scores, perplexity."""
 
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +11,30 @@ from numpy.typing import NDArray
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 
-BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
-SPECIAL = (UNKNOWN, BEGIN, END)  # ids 0, 1, 2
-MAX_ORDER = 6  # the most that KenLM takes as it is distributed
-# Where a text is too small or too regular to tell: what lmplz takes then.
+# Marks of an ARPA file: begin and end of a sentence, and any word that the model does not have.
+BEGIN = "<s>"
+END = "</s>"
+UNKNOWN = "<unk>"
+# Their order is that of their ids: 0, 1 and 2.
+SPECIAL = (UNKNOWN, BEGIN, END)
+_BEGIN_ID = SPECIAL.index(BEGIN)
+
+# The longest n-grams, in words: the most that KenLM takes as it is distributed.
+MAX_ORDER = 6
+
+# Subtracted from counts of 1, 2, and 3 or more where a text is too small or too regular to
+# estimate discounts. KenLM's lmplz takes the same.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-_NEVER = -99.0  # log10 probability of <s>, by custom
+
+# log10 probability of <s>, by custom of ARPA files: nothing predicts it.
+_NEVER = -99.0
+# log10 probability of an unknown word under a model without <unk>, as KenLM has it.
+_WITHOUT_UNKNOWN = -100.0
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+# N-grams of one length: log10 probability of the last word, log10 backoff weight.
+Ngrams = dict[tuple[str, ...], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,8 @@ class Order:
         suffix: id of the last k-1 words; of unigrams, 0.
         word: id of the last word.
         log10_prob: of the last word after the others.
-        log10_backoff: log10 weight of shorter contexts after this n-gram; 0 for what is no context.
+        log10_backoff: log10 weight of shorter contexts after this n-gram; 0 where nothing longer
+            begins with it.
         discounts: what was subtracted from counts of 1, 2, and 3 or more.
     """
 
@@ -44,107 +61,299 @@ class Order:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated model: the words by id, and its n-grams by length, from 1 on."""
+    """An estimated model: the words by id, and the n-grams by length, from 1 on."""
 
     words: tuple[str, ...]
     orders: tuple[Order, ...]
 
 
-def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
-    """An interpolated model of ``order``-grams with modified Kneser-Ney smoothing.
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity of a text, as KenLM's ``query`` prints it: with and without unknown words."""
 
-    A sentence is a sequence of words, without marks of its ends; an empty one counts for nothing. Every word of the
-    text is a word of the model, none is cut off. A word outside has the share that the unigrams' discounts leave to one
-    more word.
+    including_unknown: float
+    excluding_unknown: float
+    num_words: int
+    num_unknown: int
+
+
+class NgramModel:
+    """An n-gram model in memory, which scores one word at a time.
+
+    Attributes:
+        order: length of the longest n-grams.
+        words: words that it can predict. ``</s>`` is among them, ``<unk>`` where the file has it,
+            ``<s>`` never.
+    """
+
+    def __init__(self, ngrams: Sequence[Ngrams]) -> None:
+        """Take the n-grams of each length, from 1 on."""
+        self._ngrams = ngrams
+        self.order = len(ngrams)
+        self.words = frozenset(word for (word,) in ngrams[0] if word != BEGIN)
+
+    def log10_prob(self, word: str, context: Sequence[str]) -> float:
+        """Look up the log10 probability of ``word`` after ``context``.
+
+        Only the last ``order - 1`` words of the context count. A word that the model does not have
+        is ``<unk>``; a model without ``<unk>`` gives it -100, as KenLM does.
+        """
+        if word not in self.words:
+            word = UNKNOWN
+
+        context_start = max(0, len(context) - self.order + 1)
+        recent = context[context_start:]
+        known = tuple(other if (other,) in self._ngrams[0] else UNKNOWN for other in recent)
+
+        # From the longest context to none: each step back costs the backoff weight of the context
+        # that was not found with this word.
+        backoff = 0.0
+        for start in range(len(known) + 1):
+            history = known[start:]
+
+            ngram = self._ngrams[len(history)].get((*history, word))
+            if ngram is not None:
+                return backoff + ngram[0]
+
+            if history:
+                same_length = self._ngrams[len(history) - 1]
+                backoff += same_length.get(history, (0.0, 0.0))[1]
+
+        return backoff + _WITHOUT_UNKNOWN
+
+    def score(
+        self, sentence: Sequence[str], *, begin: bool = True, end: bool = True
+    ) -> list[float]:
+        """Score a sentence: log10 probability of each word, then of the end of the sentence.
+
+        Args:
+            begin: whether the words stand at the beginning of a sentence.
+            end: whether the sentence ends behind them.
+        """
+        marked = list(sentence)
+        if begin:
+            marked.insert(0, BEGIN)
+        if end:
+            marked.append(END)
+
+        first = 1 if begin else 0
+        return [self.log10_prob(marked[i], marked[:i]) for i in range(first, len(marked))]
+
+
+def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
+    """Estimate an interpolated ``order``-gram model with modified Kneser-Ney smoothing.
+
+    A sentence is a sequence of words, without marks of its ends; empty sentences are skipped. Every
+    word of the text is in the model: no cut-off. An unknown word gets the share that the unigrams'
+    discounts leave to one more word.
 
     Raises:
-        ConfigError: ``order`` is not 2..6, there is no sentence, or a word is one of the marks or has white space.
+        ConfigError: ``order`` is not 2..6, there is no sentence, or a word is one of the marks or
+            holds white space.
 
-    Source: Chen and Goodman 1998, "An empirical study of smoothing techniques", section 3, with counts at the beginning
-    of sentences as in Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation" (lmplz): n-grams
-    that begin with ``<s>`` keep their own counts, as nothing precedes them, and unigrams are interpolated with equal
-    shares. Where the counts of an order allow no discounts, they are 0.5, 1 and 1.5, as lmplz's fallback, and a line is
-    logged.
+    Source: Chen and Goodman 1998, "An empirical study of smoothing techniques", section 3. The
+    beginning of sentences follows Heafield et al. 2013, "Scalable modified Kneser-Ney language
+    model estimation" (lmplz): n-grams that begin with ``<s>`` keep their own counts, as nothing
+    precedes them, and unigrams are interpolated with equal shares. Where the counts of a length
+    allow no discounts, these are 0.5, 1 and 1.5, as in lmplz, and a line is logged.
     """
     if not 2 <= order <= MAX_ORDER:
         raise ConfigError(f"order is {order}: allowed are 2 to {MAX_ORDER}")
+
     words, text, place = _text(sentences)
-    size = len(words)
-    ids = [text]  # by length, for each position of the text: the n-gram that ends there
-    context, suffix, counts = (
-        [np.zeros(size, np.int64)],
-        [np.zeros(size, np.int64)],
-        [np.bincount(text, minlength=size)],
-    )
-    word, begins = [np.arange(size)], [np.arange(size) == SPECIAL.index(BEGIN)]
-    for k in range(2, order + 1):
-        ends = np.flatnonzero(place >= k - 1)
-        keys = ids[-1][ends - 1] * size + text[ends]
-        _, first, found, count = np.unique(
-            keys, return_index=True, return_inverse=True, return_counts=True
-        )
-        first = ends[first]
-        context.append(ids[-1][first - 1])
-        suffix.append(ids[-1][first])
-        word.append(text[first])
-        begins.append(begins[-1][context[-1]])
-        counts.append(count)
-        ids.append(np.full(len(text), -1))
-        ids[-1][ends] = found.reshape(-1)
-    for k in range(
-        order - 1
-    ):  # all but the longest: in how many words' company a n-gram was seen, not how often
-        company = np.bincount(suffix[k + 1], minlength=len(word[k]))
-        counts[k] = np.where(begins[k], counts[k], company)
-    counts[0][SPECIAL.index(BEGIN)] = 0
+    counted = _count_ngrams(text, place, order, len(words))
+    counts_by_length = _continuation_counts(counted)
+
     orders: list[Order] = []
-    for k in range(order):
-        lower = (
-            np.full(1, 1 / (size - 1)) if k == 0 else 10 ** orders[-1].log10_prob
-        )  # <s> is never predicted
-        discounts = _discounts(counts[k], k + 1)
-        contexts = 1 if k == 0 else len(word[k - 1])
-        prob, backoff = _interpolated(counts[k], context[k], suffix[k], lower, discounts, contexts)
-        with np.errstate(divide="ignore"):
-            log10_prob, log10_backoff = np.log10(prob), np.log10(backoff)
-        if k == 0:
-            log10_prob[SPECIAL.index(BEGIN)] = _NEVER
+    for length, (ngrams, counts) in enumerate(zip(counted, counts_by_length, strict=True), 1):
+        if length == 1:
+            num_contexts = 1
+            # Equal shares for all words but <s>, which nothing predicts.
+            lower = np.full(1, 1 / (len(words) - 1))
         else:
+            num_contexts = len(orders[-1].word)
+            lower = 10 ** orders[-1].log10_prob
+
+        discounts = _discounts(counts, length)
+        prob, backoff = _interpolated(
+            counts, ngrams.context, ngrams.suffix, lower, discounts, num_contexts
+        )
+        with np.errstate(divide="ignore"):
+            log10_prob = np.log10(prob)
+            log10_backoff = np.log10(backoff)
+
+        if length == 1:
+            log10_prob[_BEGIN_ID] = _NEVER
+        else:
+            # Backoff weights belong to the contexts, which are the n-grams one shorter.
             orders[-1].log10_backoff[:] = log10_backoff
-        empty = np.zeros(len(prob))
-        orders.append(Order(context[k], suffix[k], word[k], log10_prob, empty, discounts))
+
+        no_backoff = np.zeros(len(prob))
+        orders.append(
+            Order(ngrams.context, ngrams.suffix, ngrams.word, log10_prob, no_backoff, discounts)
+        )
+
     return Estimate(words, tuple(orders))
 
 
+def perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
+    """Measure how well a model predicts a text; empty sentences are skipped.
+
+    The perplexity is 10 ** -m, where m is the mean log10 probability of words and sentence ends.
+
+    Raises:
+        ConfigError: there is no sentence.
+    """
+    total = 0.0
+    known_total = 0.0
+    num_words = 0
+    num_unknown = 0
+    for sentence in filter(None, sentences):
+        for word, value in zip((*sentence, END), model.score(sentence), strict=True):
+            total += value
+            num_words += 1
+
+            if word in model.words:
+                known_total += value
+            else:
+                num_unknown += 1
+
+    if not num_words:
+        raise ConfigError("no sentence to measure a language model on: the texts are empty")
+
+    num_known = num_words - num_unknown
+    including_unknown = 10 ** (-total / num_words)
+    excluding_unknown = 10 ** (-known_total / num_known)
+    return Perplexity(including_unknown, excluding_unknown, num_words, num_unknown)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """N-grams of one length with their counts; ``context``, ``suffix``, ``word`` as in ``Order``.
+
+    ``begins_sentence``: whether the first word is ``<s>``.
+    """
+
+    context: Ints
+    suffix: Ints
+    word: Ints
+    counts: Ints
+    begins_sentence: NDArray[np.bool_]
+
+
 def _text(sentences: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], Ints, Ints]:
-    """Words by id, the whole text as ids with marks around each sentence, and each position's place in its sentence."""
-    known = {name: i for i, name in enumerate(SPECIAL)}
-    text, place = array("q"), array("q")
+    """Number the words.
+
+    Returns:
+        words: by id.
+        text: (N,) ids of all sentences one after the other, each between ``<s>`` and ``</s>``.
+        place: (N,) place of each in its own sentence, ``<s>`` being 0.
+    """
+    ids = {name: i for i, name in enumerate(SPECIAL)}
+    # Arrays hold 8 bytes a word where lists would hold an object each: texts are large.
+    text = array("q")
+    place = array("q")
+
     for sentence in sentences:
         if not sentence:
             continue
+
         for position, word in enumerate((BEGIN, *sentence, END)):
-            text.append(known.setdefault(word, len(known)))
+            text.append(ids.setdefault(word, len(ids)))
             place.append(position)
+
         for word in sentence:
             if word in SPECIAL or word.split() != [word]:
                 raise ConfigError(
-                    f"{word!r} cannot be a word of a language model: it is a mark or holds white space"
+                    f"{word!r} cannot be a word of a language model: "
+                    "it is a mark or holds white space"
                 )
+
     if not text:
         raise ConfigError("no sentence to estimate a language model from: the texts are empty")
-    return tuple(known), np.frombuffer(text, np.int64), np.frombuffer(place, np.int64)
+    return tuple(ids), np.frombuffer(text, np.int64), np.frombuffer(place, np.int64)
 
 
-def _discounts(counts: Ints, k: int) -> tuple[float, float, float]:
-    """What to subtract from counts of 1, 2, and 3 or more (Chen and Goodman 1998, equation 26)."""
-    n1, n2, n3, n4 = (int((counts == c).sum()) for c in (1, 2, 3, 4))
+def _count_ngrams(text: Ints, place: Ints, order: int, num_words: int) -> list[_Counted]:
+    """Find the different n-grams of each length, from 1 to ``order``, and count them."""
+    word_ids = np.arange(num_words)
+    nothing = np.zeros(num_words, np.int64)
+    unigrams = _Counted(
+        context=nothing,
+        suffix=nothing,
+        word=word_ids,
+        counts=np.bincount(text, minlength=num_words),
+        begins_sentence=word_ids == _BEGIN_ID,
+    )
+
+    counted = [unigrams]
+    # (N,) id of the n-gram that ends at each position of the text; -1 where a sentence is shorter.
+    shorter_ids = text
+    for length in range(2, order + 1):
+        ends = np.flatnonzero(place >= length - 1)
+
+        # One number for each n-gram: all its words but the last, by id, and the last one.
+        keys = shorter_ids[ends - 1] * num_words + text[ends]
+        _, first_index, ids, counts = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+
+        # Where in the text each different n-gram ends for the first time.
+        first_end = ends[first_index]
+        context = shorter_ids[first_end - 1]
+        ngrams = _Counted(
+            context=context,
+            suffix=shorter_ids[first_end],
+            word=text[first_end],
+            counts=counts,
+            begins_sentence=counted[-1].begins_sentence[context],
+        )
+        counted.append(ngrams)
+
+        longer_ids = np.full(len(text), -1)
+        longer_ids[ends] = ids.reshape(-1)
+        shorter_ids = longer_ids
+
+    return counted
+
+
+def _continuation_counts(counted: Sequence[_Counted]) -> list[Ints]:
+    """Replace the counts of all but the longest n-grams by the number of words seen before them.
+
+    Nothing stands before ``<s>``, so n-grams that begin with it keep their counts.
+    """
+    by_length: list[Ints] = []
+    for ngrams, longer in pairwise(counted):
+        words_before = np.bincount(longer.suffix, minlength=len(ngrams.word))
+        by_length.append(np.where(ngrams.begins_sentence, ngrams.counts, words_before))
+    by_length.append(counted[-1].counts)
+
+    by_length[0][_BEGIN_ID] = 0
+    return by_length
+
+
+def _discounts(counts: Ints, length: int) -> tuple[float, float, float]:
+    """Estimate what to subtract from counts of 1, 2, and 3 or more.
+
+    With n1 to n4 n-grams of counts 1 to 4 and Y = n1 / (n1 + 2 n2), the discounts are
+    1 - 2 Y n2 / n1, 2 - 3 Y n3 / n2 and 3 - 4 Y n4 / n3 (Chen and Goodman 1998, equation 26).
+    """
+    n1, n2, n3, n4 = (int((counts == count).sum()) for count in (1, 2, 3, 4))
+
     if min(n1, n2, n3) > 0:
         y = n1 / (n1 + 2 * n2)
-        found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-        if all(0 < d <= c for d, c in zip(found, (1, 2, 3), strict=True)):
-            return found
-    log(f"{k}-grams: too few counts of 1 to 4 for discounts of their own; those are 0.5, 1 and 1.5")
+        one = 1 - 2 * y * n2 / n1
+        two = 2 - 3 * y * n3 / n2
+        three = 3 - 4 * y * n4 / n3
+
+        # An irregular text can ask for discounts that are negative or above the count itself.
+        if 0 < one <= 1 and 0 < two <= 2 and 0 < three <= 3:
+            return one, two, three
+
+    log(
+        f"{length}-grams: too few counts of 1 to 4 for discounts of their own; "
+        "those are 0.5, 1 and 1.5"
+    )
     return FALLBACK_DISCOUNTS
 
 
@@ -156,87 +365,33 @@ def _interpolated(
     discounts: Sequence[float],
     num_contexts: int,
 ) -> tuple[Floats, Floats]:
-    """Probability of each n-gram's last word, and weight of the lower order in each context.
+    """Interpolate discounted counts with the probabilities of the next shorter n-grams.
 
-    ``lower`` holds the probability of each suffix; of unigrams, the one equal share.
+    p(w | h) = (c(h w) - d(c(h w))) / c(h) + b(h) p(w | h without its first word)
+
+    where c counts, d is the discount of a count, c(h) is the sum of c(h w) over all words w, and
+    b(h) is what the discounts leave over: the sum of d(c(h w)) over w, divided by c(h).
+
+    Args:
+        counts: (N,) of each n-gram.
+        context: (N,) id of h.
+        suffix: (N,) id of the n-gram without its first word.
+        lower: probability of each suffix; for unigrams, one equal share.
+        discounts: of counts of 1, 2, and 3 or more.
+        num_contexts: number of different h, C.
+
+    Returns:
+        probability: (N,) of each n-gram's last word after its context.
+        backoff: (C,) weight b of the shorter context.
     """
-    taken = np.array((0.0, *discounts))[np.minimum(counts, 3)]
-    total = np.bincount(context, counts, num_contexts)
+    discount_of_count = np.array((0.0, *discounts))
+    discounted = discount_of_count[np.minimum(counts, 3)]
+    context_counts = np.bincount(context, counts, num_contexts)
+    context_discounts = np.bincount(context, discounted, num_contexts)
+
     # A context that nothing followed (</s>, or <unk>) leaves all to the lower order.
-    total_or_1 = np.maximum(total, 1)
-    left = np.where(total > 0, np.bincount(context, taken, num_contexts) / total_or_1, 1.0)
-    return (counts - taken) / total_or_1[context] + left[context] * lower[suffix], left
+    divisor = np.maximum(context_counts, 1)
+    backoff = np.where(context_counts > 0, context_discounts / divisor, 1.0)
 
-
-class NgramModel:
-    """An n-gram model in memory, asked for one word at a time.
-
-    Attributes:
-        order: length of the longest n-grams.
-        words: that it can predict, ``</s>`` and ``<unk>`` among them where the file has them, ``<s>`` not.
-    """
-
-    def __init__(self, ngrams: Sequence[dict[tuple[str, ...], tuple[float, float]]]) -> None:
-        self._ngrams = ngrams
-        self.order = len(ngrams)
-        self.words = frozenset(word for (word,) in ngrams[0] if word != BEGIN)
-
-    def log10_prob(self, word: str, context: Sequence[str]) -> float:
-        """Of ``word`` after ``context``, of which the last words count; a word it does not have is ``<unk>``.
-
-        A model without ``<unk>`` gives it -100, as KenLM does.
-        """
-        if word not in self.words:
-            word = UNKNOWN
-        known = tuple(
-            w if (w,) in self._ngrams[0] else UNKNOWN
-            for w in context[max(0, len(context) - self.order + 1) :]
-        )
-        backoff = 0.0
-        for start in range(len(known) + 1):
-            history = known[start:]
-            found = self._ngrams[len(history)].get((*history, word))
-            if found is not None:
-                return backoff + found[0]
-            if history:
-                backoff += self._ngrams[len(history) - 1].get(history, (0.0, 0.0))[1]
-        return backoff - 100.0
-
-    def score(
-        self, sentence: Sequence[str], *, begin: bool = True, end: bool = True
-    ) -> list[float]:
-        """log10 probability of each word, and of the end of the sentence after them."""
-        said = [*([BEGIN] if begin else []), *sentence, *([END] if end else [])]
-        return [self.log10_prob(said[i], said[:i]) for i in range(int(begin), len(said))]
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """Of a text under a model, as KenLM's ``query`` says it: with and without the words the model does not have."""
-
-    including_unknown: float
-    excluding_unknown: float
-    num_words: int
-    num_unknown: int
-
-
-def perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """10 to minus the mean log10 probability of words and ends of sentences; empty ones count for nothing.
-
-    Raises:
-        ConfigError: there is no sentence.
-    """
-    total = known_total = 0.0
-    words = unknown = 0
-    for sentence in filter(None, sentences):
-        for word, value in zip((*sentence, END), model.score(sentence), strict=True):
-            total += value
-            words += 1
-            if word in model.words:
-                known_total += value
-            else:
-                unknown += 1
-    if not words:
-        raise ConfigError("no sentence to measure a language model on: the texts are empty")
-    known = words - unknown
-    return Perplexity(10 ** (-total / words), 10 ** (-known_total / known), words, unknown)
+    own_share = (counts - discounted) / divisor[context]
+    return own_share + backoff[context] * lower[suffix], backoff

@@ -1,7 +1,12 @@
-"""A CTC beam search with an n-gram language model in plain Python."""
+"""A CTC beam search with an n-gram language model in plain Python.
+
+Source: Hannun et al. 2014 (arXiv 1408.2873) and Collobert et al. 2016 (arXiv 1609.03193), with the
+choices of flashlight-text, so that the two engines find the same hypotheses and scores.
+"""
 
 import heapq
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,141 +15,235 @@ import torch
 from torch import Tensor
 
 from speechssl.decoding.arpa import is_binary, read_arpa
-from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.lexicon import separator, token_name
+from speechssl.decoding.hypothesis import BeamConfig, Found
+from speechssl.decoding.lexicon import Lexicon, separator, token_name
 from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import Tokenizer
 
 
-@dataclass
-class _Node:
-    """A place in the lexicon: what may follow, and the words that end here."""
-
-    children: dict[int, "_Node"] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
-
-
-class _State(NamedTuple):
-    """Hypotheses that share this are one: what has been said, the place in the lexicon, the last token."""
-
-    said: tuple[str, ...]
-    node: int  # id() of the place
-    token: int
-    after_blank: bool
-
-
-class _Kept(NamedTuple):
-    """``score`` adds up all ways to a state; ``ids`` are those of the best one, which has ``best`` alone."""
-
-    score: float
-    best: float
-    node: _Node
-    ids: tuple[int, ...]
-
-    def plus(self, value: float) -> "_Kept":
-        return self._replace(score=self.score + value, best=self.best + value)
-
-
-class _Beam(dict[_State, _Kept]):
-    """States and the best way to each."""
-
-    def add(self, state: _State, kept: _Kept) -> None:
-        if (other := self.get(state)) is not None:
-            score = float(np.logaddexp(other.score, kept.score))
-            kept = max(other, kept, key=lambda k: k.best)._replace(score=score)
-        self[state] = kept
-
-
 class PlainSearch:
-    """The same search in Python, for where flashlight-text has no wheel: slow, ARPA files only.
+    """Beam search for where flashlight-text has no wheel: slow, and for ARPA files only.
 
-    flashlight's ways are kept so that results agree: it adds ``word_score`` for every frame of a separator when the
-    model is over tokens, and between words a frame may repeat the separator only.
+    Two choices of flashlight-text are kept so that results agree. With a language model over
+    tokens it adds ``word_score`` for every frame of a separator, not for every separator. With one
+    over words, a frame between two words may repeat the separator only.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         lm: Path,
-        lexicon: dict[str, tuple[int, ...]] | None,
+        lexicon: Lexicon | None,
         config: BeamConfig,
     ) -> None:
+        """Read the language model.
+
+        Args:
+            lexicon: spellings of words in tokens; None for a language model over tokens.
+        """
         if is_binary(lm):
             raise ConfigError(
-                f"{lm} is a KenLM binary: to read it, pip install flashlight-text; or give an ARPA file"
+                f"{lm} is a KenLM binary: to read it, pip install flashlight-text; "
+                "or give an ARPA file"
             )
         self._lm: NgramModel = read_arpa(lm)
-        self._config, self._blank, self._free = config, tokenizer.blank_id, lexicon is None
-        self._separator = (separator(tokenizer) or (tokenizer.unk_id,))[0]
-        self._root = _Node()
-        names = {token_name(t): (i,) for i, t in enumerate(tokenizer.texts) if i != self._blank}
-        for word, ids in (names if lexicon is None else lexicon).items():
-            node = self._root
-            for i in ids:
-                node = node.children.setdefault(i, _Node())
-            node.words.append(word)
+        self._config = config
+        self._over_tokens = lexicon is None
+        self._blank = tokenizer.blank_id
+        # Without a separator the unknown token stands for it, which no hypothesis can emit.
+        self._separator = (*separator(tokenizer), tokenizer.unk_id)[0]
 
-    def __call__(
-        self, log_probs: Tensor, nbest: int
-    ) -> list[tuple[tuple[int, ...], tuple[str, ...], float]]:
-        beam = _Beam(
-            {_State((), id(self._root), self._separator, False): _Kept(0.0, 0.0, self._root, ())}
+        if lexicon is None:
+            lexicon = _tokens_as_words(tokenizer)
+        self._root = _prefix_tree(lexicon)
+
+    def __call__(self, log_probs: Tensor, nbest: int) -> list[Found]:
+        """Find the ``nbest`` best hypotheses of (T, V) log-probabilities, best first."""
+        nothing_said = _State(
+            words=(), node_id=id(self._root), token=self._separator, after_blank=False
         )
+        beam = _Beam()
+        beam.add(nothing_said, _Path(score=0.0, best_score=0.0, node=self._root, ids=()))
+
         for frame in log_probs:
             best = torch.topk(frame, min(self._config.beam_tokens, len(frame)))
-            beam = self._step(
-                beam,
-                dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
-                frame.tolist(),
-            )
-        ended = _Beam()
-        whole = {s: k for s, k in beam.items() if k.node is self._root} or beam
-        for state, kept in whole.items():
-            end = self._config.lm_weight * self._lm.log10_prob(END, (BEGIN, *state.said))
-            ended.add(state._replace(token=self._separator, after_blank=False), kept.plus(end))
+            tokens = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            extended = self._extend(beam, tokens, frame.tolist())
+            beam = self._prune(extended)
+
+        ended = self._end_sentences(beam)
         ranked = heapq.nlargest(nbest, ended.items(), key=lambda item: item[1].score)
-        return [(kept.ids, () if self._free else state.said, kept.score) for state, kept in ranked]
 
-    def _step(self, beam: _Beam, tokens: dict[int, float], frame: list[float]) -> _Beam:
-        found = _Beam()
-        for state, kept in beam.items():
-            at_root = kept.node is self._root
-            for token, value in tokens.items():
-                child = kept.node.children.get(token)
-                if child is None or (token == state.token and not state.after_blank):
-                    continue
-                eaten = kept.plus(value)._replace(ids=(*kept.ids, token))
-                if child.children:
-                    found.add(
-                        _State(state.said, id(child), token, False), eaten._replace(node=child)
-                    )
-                for word in child.words:
-                    ended = eaten.plus(self._word(word, token, state.said))._replace(
-                        node=self._root
-                    )
-                    found.add(_State((*state.said, word), id(self._root), token, False), ended)
-            stay = self._separator if at_root and not self._free else state.token
-            if (
-                (not state.after_blank and stay in tokens)
-                if self._free
-                else (not state.after_blank or at_root)
-            ):
-                again = self._config.word_score if self._free and stay == self._separator else 0.0
-                found.add(
-                    state._replace(token=stay, after_blank=False), kept.plus(frame[stay] + again)
-                )
-            if not self._free or self._blank in tokens:
-                found.add(
-                    state._replace(token=self._blank, after_blank=True),
-                    kept.plus(frame[self._blank]),
-                )
-        floor = max(kept.score for kept in found.values()) - self._config.beam_threshold
-        best = heapq.nlargest(self._config.beam_size, found.items(), key=lambda item: item[1].score)
-        return _Beam({state: kept for state, kept in best if kept.score >= floor})
+        found: list[Found] = []
+        for state, path in ranked:
+            words = () if self._over_tokens else state.words
+            found.append(Found(path.ids, words, path.score))
+        return found
 
-    def _word(self, word: str, token: int, said: tuple[str, ...]) -> float:
-        score = self._config.lm_weight * self._lm.log10_prob(word, (BEGIN, *said))
-        return score + (
-            self._config.word_score if not self._free or token == self._separator else 0.0
-        )
+    def _extend(self, beam: "_Beam", tokens: dict[int, float], frame: list[float]) -> "_Beam":
+        """Extend every hypothesis by one frame.
+
+        Args:
+            tokens: log-probabilities of the tokens that are tried, by id.
+            frame: (V,) log-probabilities of all tokens.
+        """
+        extended = _Beam()
+        for state, path in beam.items():
+            self._add_new_tokens(extended, state, path, tokens)
+            self._add_repeated_token(extended, state, path, tokens, frame)
+
+            # With a lexicon flashlight-text always tries the blank.
+            if not self._over_tokens or self._blank in tokens:
+                blank_state = state._replace(token=self._blank, after_blank=True)
+                extended.add(blank_state, path.plus(frame[self._blank]))
+
+        return extended
+
+    def _add_new_tokens(
+        self, extended: "_Beam", state: "_State", path: "_Path", tokens: dict[int, float]
+    ) -> None:
+        """Add the hypotheses that emit another token, and end the words that it completes."""
+        for token, log_prob in tokens.items():
+            node = path.node.children.get(token)
+            # In CTC the same token again is a new one only after a blank.
+            is_repeat = token == state.token and not state.after_blank
+            if node is None or is_repeat:
+                continue
+
+            longer = path.plus(log_prob)._replace(ids=(*path.ids, token))
+
+            if node.children:
+                inside_word = _State(state.words, id(node), token, after_blank=False)
+                extended.add(inside_word, longer._replace(node=node))
+
+            for word in node.words:
+                after_word = _State((*state.words, word), id(self._root), token, after_blank=False)
+                word_score = self._word_score(word, token, state.words)
+                extended.add(after_word, longer.plus(word_score)._replace(node=self._root))
+
+    def _add_repeated_token(
+        self,
+        extended: "_Beam",
+        state: "_State",
+        path: "_Path",
+        tokens: dict[int, float],
+        frame: list[float],
+    ) -> None:
+        """Add the hypothesis in which the last token lasts for another frame."""
+        if self._over_tokens:
+            token = state.token
+            may_repeat = not state.after_blank and token in tokens
+        else:
+            between_words = path.node is self._root
+            token = self._separator if between_words else state.token
+            may_repeat = not state.after_blank or between_words
+
+        if may_repeat:
+            added = 0.0
+            if self._over_tokens and token == self._separator:
+                added = self._config.word_score
+
+            same_state = state._replace(token=token, after_blank=False)
+            extended.add(same_state, path.plus(frame[token] + added))
+
+    def _prune(self, beam: "_Beam") -> "_Beam":
+        """Keep the best hypotheses: so many, and none too far below the very best."""
+        best_score = max(path.score for path in beam.values())
+        lowest_score = best_score - self._config.beam_threshold
+
+        best = heapq.nlargest(self._config.beam_size, beam.items(), key=lambda item: item[1].score)
+        return _Beam({state: path for state, path in best if path.score >= lowest_score})
+
+    def _end_sentences(self, beam: "_Beam") -> "_Beam":
+        """Add the score of the sentence's end to the hypotheses that end between words."""
+        whole = {state: path for state, path in beam.items() if path.node is self._root}
+
+        ended = _Beam()
+        for state, path in (whole or beam).items():
+            log10_prob = self._lm.log10_prob(END, (BEGIN, *state.words))
+            end_state = state._replace(token=self._separator, after_blank=False)
+            ended.add(end_state, path.plus(self._config.lm_weight * log10_prob))
+        return ended
+
+    def _word_score(self, word: str, token: int, before: tuple[str, ...]) -> float:
+        """Score a word after others; a separator counts as a word where tokens are words."""
+        score = self._config.lm_weight * self._lm.log10_prob(word, (BEGIN, *before))
+        if not self._over_tokens or token == self._separator:
+            score += self._config.word_score
+        return score
+
+
+@dataclass
+class _Node:
+    """A place in the prefix tree of the lexicon: next tokens, and the words that end here."""
+
+    children: dict[int, "_Node"] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+
+class _State(NamedTuple):
+    """What the future of a hypothesis depends on; hypotheses of one state are merged.
+
+    Attributes:
+        words: words that have ended.
+        node_id: ``id`` of the place in the lexicon.
+        token: last token that was emitted, or the blank.
+        after_blank: whether the last frame was a blank.
+    """
+
+    words: tuple[str, ...]
+    node_id: int
+    token: int
+    after_blank: bool
+
+
+class _Path(NamedTuple):
+    """The paths that lead to a state.
+
+    Attributes:
+        score: of all paths together, ln of a sum of probabilities.
+        best_score: of the best path alone.
+        node: place in the lexicon.
+        ids: tokens of the best path.
+    """
+
+    score: float
+    best_score: float
+    node: _Node
+    ids: tuple[int, ...]
+
+    def plus(self, value: float) -> "_Path":
+        """Add to the scores."""
+        return self._replace(score=self.score + value, best_score=self.best_score + value)
+
+
+class _Beam(dict[_State, _Path]):
+    """The hypotheses after a frame."""
+
+    def add(self, state: _State, path: _Path) -> None:
+        """Add paths to a state: probabilities are summed, the tokens are those of the better."""
+        other = self.get(state)
+        if other is not None:
+            score = float(np.logaddexp(other.score, path.score))
+            better = max(other, path, key=attrgetter("best_score"))
+            path = better._replace(score=score)
+
+        self[state] = path
+
+
+def _tokens_as_words(tokenizer: Tokenizer) -> Lexicon:
+    """Make a lexicon in which every token but the blank is a word."""
+    emitted = [i for i in range(tokenizer.size) if i != tokenizer.blank_id]
+    return {token_name(tokenizer.texts[i]): (i,) for i in emitted}
+
+
+def _prefix_tree(lexicon: Lexicon) -> _Node:
+    """Arrange spellings so that words with the same beginning share it."""
+    root = _Node()
+    for word, ids in lexicon.items():
+        node = root
+        for i in ids:
+            node = node.children.setdefault(i, _Node())
+        node.words.append(word)
+    return root

@@ -1,4 +1,4 @@
-"""Word times: the best of all alignments by brute force, the greedy path itself, and words of every kind of token."""
+"""Word times: the best of all alignments, the greedy path, and words of every kind of token."""
 
 import math
 from itertools import groupby, pairwise, product
@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchaudio.functional import merge_tokens
 
-from speechssl.decoding.align import align, words_of
-from speechssl.decoding.greedy import TokenSpan, greedy_with_frames
+from speechssl.decoding.align import TokenSpan, align, words_of
+from speechssl.decoding.greedy import greedy
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizers import (
     CharTokenizer,
@@ -44,17 +45,46 @@ def test_the_alignment_is_the_best_of_all(tokens: list[int], seed: int) -> None:
         assert span.probability == pytest.approx(float(mean), abs=1e-6)
 
 
+def spans_of_best_path(rows: Tensor) -> list[TokenSpan]:
+    """The runs of the best token of each frame, one frame after the other, blanks left out."""
+    found = []
+    start = 0
+    for token, run in groupby(rows.argmax(-1).tolist()):
+        end = start + len(list(run))
+        if token != 0:
+            mean = sum(math.exp(float(rows[t, token])) for t in range(start, end)) / (end - start)
+            found.append(TokenSpan(token, start, end, mean))
+        start = end
+    return found
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 40))
 def test_greedy_tokens_are_placed_where_greedy_heard_them(seed: int, frames: int) -> None:
     rows = emissions(frames, 5, seed)
-    (expected,) = greedy_with_frames(rows[None], torch.tensor([frames]))
-    found = align(rows, [span.token for span in expected])
+    expected = spans_of_best_path(rows)
+    tokens = [span.token for span in expected]
+    assert greedy(rows[None], torch.tensor([frames])) == [tokens]
+
+    found = align(rows, tokens)
     assert [span[:3] for span in found] == [span[:3] for span in expected]
     assert [s.probability for s in found] == pytest.approx(
         [s.probability for s in expected], abs=1e-6
     )
     assert all(left.end <= right.start for left, right in pairwise(found))
+
+
+def test_spans_are_those_of_torchaudios_merge_tokens() -> None:
+    path = torch.tensor([0, 1, 1, 0, 1, 2, 2, 2, 3, 0])
+    logits = emissions(len(path), 4, 0)
+    logits[torch.arange(len(path)), path] += 9.0
+    rows = logits.log_softmax(-1)
+    theirs = merge_tokens(path, rows.amax(-1).exp())
+
+    found = align(rows, [1, 1, 2, 3])
+    assert [span[:3] for span in found] == [(1, 1, 3), (1, 4, 5), (2, 5, 8), (3, 8, 9)]
+    assert [span[:3] for span in found] == [(s.token, s.start, s.end) for s in theirs]
+    assert [span.probability for span in found] == pytest.approx([s.score for s in theirs])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-from itertools import groupby, product
+"""Greedy decoding against every path, and the frames that tokens need against torch's loss."""
+
+from itertools import product
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from reference import ctc
 from torch import Tensor
 
-from speechssl.decoding.greedy import TokenSpan, greedy, greedy_with_frames, min_ctc_frames
+from speechssl.decoding.greedy import greedy, min_ctc_frames
 
 VOCABULARY = 4
 PATHS = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=12), min_size=1, max_size=5)
@@ -44,69 +46,30 @@ def test_greedy_is_what_the_most_probable_path_says(num_frames: int, seed: int) 
     assert greedy(log_probs, torch.tensor([num_frames])) == [list(ctc.collapse(best))]
 
 
-@given(PATHS, st.integers(0, 3))
-def test_spans_equal_a_plain_loop(paths: list[list[int]], extra_frames: int) -> None:
-    log_probs, num_frames = batch_of(paths, extra_frames)
-    results = greedy_with_frames(log_probs, num_frames)
-    assert [[span.token for span in spans] for spans in results] == greedy(log_probs, num_frames)
-    for path, spans, table in zip(paths, results, log_probs, strict=True):
-        expected = []
-        t = 0
-        for token, run in groupby(path):
-            length = len(list(run))
-            if token != 0:
-                mean = sum(float(table[i, token].exp()) for i in range(t, t + length)) / length
-                expected.append(TokenSpan(token, t, t + length, pytest.approx(mean, abs=1e-6)))  # type: ignore[arg-type]
-            t += length
-        assert spans == expected
-
-
 @given(PATHS, st.integers(0, 5))
 def test_batch_and_padding_never_change_a_result(paths: list[list[int]], extra_frames: int) -> None:
     log_probs, num_frames = batch_of(paths, extra_frames)
-    together = greedy_with_frames(log_probs, num_frames)
+    together = greedy(log_probs, num_frames)
+
     for b, frames in enumerate(num_frames.tolist()):
-        assert greedy_with_frames(log_probs[b : b + 1, :frames], num_frames[b : b + 1]) == [
-            together[b]
-        ]
+        alone = greedy(log_probs[b : b + 1, :frames], num_frames[b : b + 1])
+        assert alone == [together[b]]
+
+    valid = torch.arange(log_probs.shape[1])[None, :, None] < num_frames[:, None, None]
     for poison in (float("nan"), float("inf"), float("-inf")):
-        padded = torch.where(
-            torch.arange(log_probs.shape[1])[None, :, None] < num_frames[:, None, None],
-            log_probs,
-            poison,
-        )
-        assert greedy_with_frames(padded, num_frames) == together
-        assert greedy(padded, num_frames) == [[s.token for s in spans] for spans in together]
-
-
-def test_equals_torchaudio_merge_tokens() -> None:
-    from torchaudio.functional import merge_tokens
-
-    path = [0, 1, 1, 0, 1, 2, 2, 2, 3, 0]
-    log_probs, num_frames = batch_of([path])
-    scores = log_probs[0].amax(-1).exp()
-    theirs = [(s.token, s.start, s.end) for s in merge_tokens(torch.tensor(path), scores)]
-    spans = greedy_with_frames(log_probs, num_frames)[0]
-    assert (
-        [(s.token, s.start, s.end) for s in spans]
-        == theirs
-        == [(1, 1, 3), (1, 4, 5), (2, 5, 8), (3, 8, 9)]
-    )
-    assert [s.probability for s in spans] == pytest.approx(
-        [s.score for s in merge_tokens(torch.tensor(path), scores)]
-    )
+        padded = torch.where(valid, log_probs, poison)
+        assert greedy(padded, num_frames) == together
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
 def test_nothing_in_nothing_out(shape: tuple[int, int, int]) -> None:
     num_frames = torch.zeros(shape[0], dtype=torch.int64)
     assert greedy(torch.zeros(shape), num_frames) == [[]] * shape[0]
-    assert greedy_with_frames(torch.zeros(shape), num_frames) == [[]] * shape[0]
 
 
 def test_half_precision_and_gradients_are_accepted() -> None:
     log_probs, num_frames = batch_of([[1, 1, 2]])
-    assert greedy_with_frames(log_probs.bfloat16().requires_grad_(), num_frames)[0][1].token == 2
+    assert greedy(log_probs.bfloat16().requires_grad_(), num_frames) == [[1, 2]]
 
 
 def test_too_many_frames_is_our_own_mistake() -> None:
