@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test lint check coverage reliability clean
+.PHONY: venv demo test lint check coverage docs reliability clean
 
 venv: .venv/dev.stamp
 
@@ -25,6 +25,10 @@ lint: .venv/dev.stamp
 
 check: lint test
 
+# The pages of docs/ as a site in site/; a broken link or anchor is an error.
+docs: .venv/dev.stamp
+	$(BIN)/python -m mkdocs build --strict
+
 # The campaigns of tests/reliability with all their tries: 80 minutes on 2 cores. docs/reliability.md has what they printed.
 reliability: .venv/dev.stamp
 	rm -f reliability.jsonl
@@ -32,7 +36,7 @@ reliability: .venv/dev.stamp
 
 # The environment stays; remove .venv by hand to build it anew.
 clean:
-	rm -rf build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build site *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -19,6 +19,7 @@ EXTRAS = (
     "lm",
     "bench",
     "convert",
+    "docs",
     "dev",
 )  # in this order: a package belongs to the first that needs it
 UNSAID = {  # by packages whose metadata say nothing short
@@ -82,7 +83,7 @@ def main() -> None:
     page.write_text(
         "# Licences of what is installed\n\nWritten by `tools/dependencies.py`; versions are those of "
         "`.ci/constraints.txt`. `speechssl` = needed to run it; the others\nare extras, of which `demo`, `lm`, `bench` "
-        "and `convert` serve users and `dev` those who work on it. speechssl itself: Apache-2.0.\n\n"
+        "and `convert` serve users, `docs` and `dev` those who work on it. speechssl itself: Apache-2.0.\n\n"
         "| package | licence | first needed by |\n|---|---|---|\n" + "".join(rows)
     )
 

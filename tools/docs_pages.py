@@ -28,7 +28,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Correct the links of a page: on the site, docs/ is the root and holds the files of OUTSIDE."""
+    """Correct the links of a page: on the site, docs/ is the root and holds the OUTSIDE."""
     on_site = page.file.src_uri
     in_docs = (ROOT / "docs" / on_site).exists()
     in_repository = f"docs/{on_site}" if in_docs else on_site
