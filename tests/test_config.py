@@ -1,4 +1,4 @@
-"""Settings: what is not known is refused with the nearest name, and the same settings give the same bytes."""
+"""Settings: what is not known is refused with the nearest name; presets, overrides and merging."""
 
 import json
 from pathlib import Path

@@ -69,17 +69,17 @@ TASKS: dict[str, dict[str, Any]] = {
     "contrastive, log-mel targets": {"contrastive": {"targets": "logmel"}},
     "random_projection": {"task": "random_projection"},
     "reconstruction": {"task": "reconstruction"},
-    "views": {"task": "views"},
-    "units": {"task": "units", "units": {"num_codes": [9, 4]}},
+    "two_views": {"task": "two_views"},
+    "hidden_units": {"task": "hidden_units", "hidden_units": {"num_codes": [9, 4]}},
 }
 
 
 @pytest.mark.parametrize("name", list(TASKS))
 def test_pretraining_is_the_same(name: str, labelled_store: Path, tmp_path: Path) -> None:
     task = TASKS[name]
-    if name == "units":
+    if name == "hidden_units":
         finetune([labelled_store], tmp_path / "teacher", tuned(), init=None)
-        task = merge(task, {"units": {"teacher": str(tmp_path / "teacher")}})
+        task = merge(task, {"hidden_units": {"teacher": str(tmp_path / "teacher")}})
     for device in ("cpu", "cuda"):
         pretrain([labelled_store], tmp_path / device, pretraining(task, device))
     # Convolutions round to ten bits there (cudnn's TF32), and what they learn differs more with each update.

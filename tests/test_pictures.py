@@ -1,3 +1,5 @@
+"""Curves and tables: the same bytes each time, and nothing imported for them that is not drawn."""
+
 import json
 import subprocess
 import sys

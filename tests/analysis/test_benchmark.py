@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 from support.commands import call, one_line
@@ -21,7 +20,6 @@ from speechssl.analysis.benchmark import (
 )
 from speechssl.analysis.profiler import PARTS
 from speechssl.analysis.synthetic_speech import write_speech
-from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.settings import FinetuneSettings
@@ -147,18 +145,6 @@ def test_transcribe(preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     check(own, "audio_s_per_s", "matmul_peak", "run_flops", "run_share")
     assert own["about"]["seconds"] == 8
     assert "broken.wav: empty file" in capsys.readouterr().err
-
-
-def test_synthetic_speech_is_the_same_for_a_seed_and_worth_keeping(tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_speech(tmp_path / f"{name}.flac", 25, seed)
-    first, same, other = (soundfile.read(tmp_path / f"{name}.flac")[0] for name in "abc")
-    assert np.array_equal(first, same)
-    assert not np.array_equal(first, other)
-    assert 0.2 < np.abs(first).max() < 1
-    report = prepare(tmp_path, tmp_path / "store")
-    assert report.total.samples == 3 * 25 * 16_000
-    assert report.kept.samples > 0.8 * report.total.samples
 
 
 def test_errors_are_one_line(

@@ -1,12 +1,9 @@
-"""Decoding against soundfile, resampling against torchaudio, and headers that lie in every way we know of."""
+"""Decoding against soundfile, resampling against torchaudio, and every reason to refuse a file."""
 
 import io
 import os
-import struct
 import tracemalloc
-from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +11,12 @@ import pytest
 import soundfile
 import torch
 import torchaudio.functional
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.audio_bytes import declare, encode, load, noise, reason
+from support.speech import RATE
 
-from speechssl.audio import containers
 from speechssl.audio.reader import (
     AUDIO_SUFFIXES,
     _Resampler,
@@ -27,37 +25,7 @@ from speechssl.audio.reader import (
     stream_mono,
     write_wav,
 )
-from speechssl.audio.silence import speech_intervals, split_at_silence
 from speechssl.errors import AudioError, ConfigError
-
-RATE = 16_000
-
-
-def noise(
-    seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0
-) -> NDArray[np.float32]:
-    shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
-    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
-
-
-def encode(samples: NDArray[np.float32], rate: int = RATE, **format_: str) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, **format_)
-    return file.getvalue()
-
-
-def load(tmp_path: Path, data: bytes, rate: int = RATE) -> NDArray[np.float32]:
-    path = tmp_path / "x.bin"  # the name says nothing about the format
-    path.write_bytes(data)
-    return load_audio(path, rate)
-
-
-def reason(tmp_path: Path, data: bytes) -> str:
-    with pytest.raises(AudioError) as caught:
-        load(tmp_path, data)
-    assert str(tmp_path) not in caught.value.detail  # details go into stores
-    return caught.value.reason
-
 
 FORMATS = {
     "wav": {"format": "WAV", "subtype": "PCM_16"},
@@ -110,28 +78,7 @@ def test_a_flipped_bit_and_a_hole_are_noticed(tmp_path: Path, name: str) -> None
     assert reason(tmp_path, data[: len(data) // 3] + data[middle:]) == "decode error"
 
 
-# ---- FLAC ---------------------------------------------------------------------------------------------------------
-
-
-def declare(flac: bytes, total: int) -> bytes:
-    """The same FLAC stream with another number of samples in its header."""
-    changed = bytearray(flac)
-    changed[21] = (changed[21] & 0xF0) | total >> 32
-    changed[22:26] = (total & 0xFFFFFFFF).to_bytes(4, "big")
-    return bytes(changed)
-
-
-def test_flac_headers_that_lie(tmp_path: Path) -> None:
-    flac = encode(noise(20), format="FLAC", subtype="PCM_16")
-    whole = load(tmp_path, flac)
-    assert len(whole) == 20 * RATE
-    np.testing.assert_array_equal(load(tmp_path, declare(flac, 0)), whole)  # legal: a stream
-    assert reason(tmp_path, declare(flac, 10)) == "header mismatch"
-    assert reason(tmp_path, declare(flac, 2**36 - 1)) == "truncated"
-    assert reason(tmp_path, declare(flac, 20 * RATE + 1)) == "truncated"
-    tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
-    np.testing.assert_array_equal(load(tmp_path, tagged + flac), whole)
-    assert reason(tmp_path, tagged + declare(flac, 10)) == "header mismatch"
+# ---- how much is read ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
@@ -170,94 +117,6 @@ def test_memory_depends_neither_on_a_header_nor_on_the_length(tmp_path: Path) ->
     assert peak < 5_000_000
     with pytest.raises(AudioError, match=r"too long: zeros\.flac"):
         load_audio(path, max_duration_s=60)
-
-
-# ---- WAV and relatives --------------------------------------------------------------------------------------------
-
-
-def wav(data: bytes, riff_size: int, data_size: int, extra: bytes = b"") -> bytes:
-    header = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
-    return (
-        b"RIFF"
-        + struct.pack("<I", riff_size)
-        + b"WAVEfmt \x10\0\0\0"
-        + header
-        + b"data"
-        + struct.pack("<I", data_size)
-        + data
-        + extra
-    )
-
-
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
-@pytest.mark.parametrize("riff", ["zero", "right", "unknown"])
-def test_wav_headers_of_streams_decode_to_the_end(tmp_path: Path, size: int, riff: str) -> None:
-    pcm = (noise(2) * 32768).astype("<i2")
-    data = wav(
-        pcm.tobytes(), {"zero": 0, "right": 36 + len(pcm) * 2, "unknown": 0xFFFFFFFF}[riff], size
-    )
-    np.testing.assert_array_equal(load(tmp_path, data), pcm / np.float32(32768))
-
-
-def test_wav_chunks_that_lie(tmp_path: Path) -> None:
-    pcm = (noise(2) * 32768).astype("<i2").tobytes()
-    size = len(pcm)
-    listed = b"LIST" + struct.pack("<I", 6) + b"INFOxx"
-    assert len(load(tmp_path, wav(pcm, size + 50, size, listed))) == 2 * RATE
-    assert len(load(tmp_path, wav(pcm[:-1] + b"\0", size + 36, size - 1, b""))) in (
-        2 * RATE - 1,
-        2 * RATE,
-    )
-    assert reason(tmp_path, wav(pcm, size + 36, size + 2)) == "truncated"
-    assert reason(tmp_path, wav(pcm, size + 36, 1000)) == "header mismatch"
-    assert reason(tmp_path, wav(pcm, 36 + 14, 0, listed)[:44]) == "no samples"
-    assert (
-        reason(tmp_path, wav(b"", 36 + 14, 0, listed)) == "no samples"
-    )  # truly empty, not a stream
-
-
-def test_au_and_aiff_sizes(tmp_path: Path) -> None:
-    au = bytearray(encode(noise(1), format="AU", subtype="PCM_16"))
-    au[8:12] = b"\xff\xff\xff\xff"
-    assert len(load(tmp_path, bytes(au))) == RATE
-    au[8:12] = struct.pack(">I", 100)
-    assert reason(tmp_path, bytes(au)) == "header mismatch"
-
-
-# ---- Ogg and MP3 --------------------------------------------------------------------------------------------------
-
-
-@given(st.binary(max_size=200))
-def test_ogg_checksum_equals_its_definition(data: bytes) -> None:
-    register = 0
-    for byte in data:
-        register ^= byte << 24
-        for _ in range(8):
-            register = (register << 1 ^ (0x04C11DB7 if register & 0x80000000 else 0)) & 0xFFFFFFFF
-    assert containers._ogg_checksum(data) == register
-
-
-def test_ogg_without_its_last_page_is_truncated(tmp_path: Path) -> None:
-    data = encode(noise(20), format="OGG", subtype="OPUS")
-    last = data.rfind(b"OggS")
-    assert data[last + 5] & 4  # the flag of the last page
-    assert reason(tmp_path, data[:last]) == "truncated"
-    assert reason(tmp_path, data + b"more") == "header mismatch"
-
-
-def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
-    data = encode(noise(20), format="MP3")
-    first = containers._mp3_frame(data)
-    assert first is not None
-    assert b"Xing" in data[: first[0]] or b"Info" in data[: first[0]]
-    bare = data[first[0] :]
-    # A decoder that guesses the length from the first frame gets less than half of this file.
-    assert soundfile.info(io.BytesIO(bare)).frames < 0.6 * 20 * RATE
-    whole = load(tmp_path, bare)
-    assert 20 * RATE <= len(whole) <= 20 * RATE + 4 * 576
-    assert len(load(tmp_path, bare + b"TAG" + bytes(125))) == len(whole)
-    assert reason(tmp_path, bare[: len(bare) // 2]) == "truncated"
-    assert reason(tmp_path, data[: len(data) // 3] + data[len(data) // 2 :]) == "decode error"
 
 
 # ---- reasons ------------------------------------------------------------------------------------------------------
@@ -403,93 +262,7 @@ def test_written_wav_reads_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), samples.mean(axis=1), atol=1 / 32768)
 
 
-# ---- silence ------------------------------------------------------------------------------------------------------
-
-
-def speech_like(pattern: list[tuple[float, float]]) -> NDArray[np.float32]:
-    """Noise of the given levels and lengths in seconds, end to end."""
-    return np.concatenate(
-        [level * noise(length, seed=k) * 10 for k, (level, length) in enumerate(pattern)]
-    )
-
-
-def test_chunks_follow_the_pauses() -> None:
-    quiet = 1e-5
-    samples = speech_like(
-        [(quiet, 2), (0.1, 3), (quiet, 0.3), (0.1, 2), (quiet, 3), (0.1, 0.4), (quiet, 3), (0.1, 4)]
-    )
-    chunks = split_at_silence(samples, RATE, 2.0, 15.0)
-    seconds = [(a / RATE, b / RATE) for a, b in chunks]
-    assert (
-        len(seconds) == 2
-    )  # the short pause is kept, the long ones are not, 0.4 s of speech cannot reach 2 s
-    np.testing.assert_allclose(seconds, [(1.9, 7.4), (13.6, 17.7)], atol=0.05)
-    assert len(split_at_silence(samples, RATE, 0.5, 15.0)) == 3
-
-
-def test_a_short_utterance_takes_silence_around_it() -> None:
-    samples = speech_like([(1e-5, 2), (0.1, 1.4), (1e-5, 2)])
-    ((start, end),) = split_at_silence(samples, RATE, 2.0, 15.0)
-    assert end - start == 2 * RATE
-    assert start < 2 * RATE < 3.4 * RATE < end
-
-
-def test_long_speech_is_cut_where_it_is_quietest() -> None:
-    samples = speech_like(
-        [(0.1, 13), (0.01, 0.1), (0.1, 12)]
-    )  # 20 dB lower: no silence, but the best place
-    chunks = split_at_silence(samples, RATE, 2.0, 15.0)
-    assert len(chunks) == 2
-    assert chunks[0][1] == chunks[1][0]
-    assert chunks[0][1] / RATE == pytest.approx(13.05, abs=0.06)
-
-
-@pytest.mark.parametrize("level", [0.0, 1e-6, 5e-4])
-def test_silence_gives_nothing(level: float) -> None:
-    samples = np.clip(level * noise(10) * 10, -level, level)
-    assert split_at_silence(samples, RATE, 2.0, 15.0) == []
-    assert split_at_silence(samples[:0], RATE, 2.0, 15.0) == []
-
-
-levels = st.tuples(st.sampled_from([0.0, 1e-4, 0.01, 0.1]), st.floats(0.01, 9))
-
-
-@given(
-    st.lists(levels, min_size=1, max_size=8),
-    st.floats(0.1, 3),
-    st.floats(1.0, 6),
-    st.sampled_from([8000, 16000]),
-)
-@example([(0.01, 1.0)], 0.375, 1.09375, 8000)  # fewer than five frames to choose the cut from
-@settings(max_examples=60, deadline=None)
-def test_chunks_are_ordered_disjoint_and_within_bounds(
-    pattern: list[tuple[float, float]], low: float, factor: float, rate: int
-) -> None:
-    samples = speech_like(pattern)
-    chunks = split_at_silence(samples, rate, low, low * factor)
-    edges = [edge for chunk in chunks for edge in chunk]
-    assert edges == sorted(edges)
-    assert all(0 <= a < b <= len(samples) for a, b in chunks)
-    assert all(round(low * rate) <= b - a <= round(low * factor * rate) for a, b in chunks)
-    spans = speech_intervals(samples, rate)
-    assert all(a < b for a, b in spans)
-    assert all(x[1] <= y[0] for x, y in pairwise(spans))
-    speech = np.zeros(len(samples), bool)
-    for a, b in spans:
-        speech[a:b] = True
-    assert all(
-        2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks
-    )  # never more silence than speech
-
-
-def test_chunk_bounds_are_checked() -> None:
-    bad: list[Callable[[], object]] = [
-        lambda: split_at_silence(noise(1), RATE, 3.0, 2.0),
-        lambda: split_at_silence(noise(1), RATE, -1.0, 2.0),
-    ]
-    for call in bad:
-        with pytest.raises(ConfigError, match="minimum"):
-            call()
+# ---- lengths ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.speech

@@ -22,11 +22,10 @@ from speechssl.analysis import probing
 from speechssl.audio.reader import write_wav
 from speechssl.cli import recognition, training
 from speechssl.data.store import Store
-from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.recognition.finetune import finetune
 from speechssl.storage.json_text import read_json_lines
-from speechssl.training.run_folder import LOCK, only_process, start_anew
 from speechssl.transcription.output_folder import DONE, read_done
 
 
@@ -625,35 +624,6 @@ def test_an_encoder_without_a_head_says_what_to_do(
     assert "fine-tune it first" in one_line(
         monkeypatch, capsys, "evaluate", run, labelled_store, "--out", tmp_path / "score"
     )
-
-
-def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="--force deletes run folders only"):
-        start_anew(precious, force=True)
-    assert (precious / "thesis.txt").exists()
-    (precious / "settings.json").write_text("{}")
-    origin_and_teacher = (None, precious / "model")
-    for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
-        with pytest.raises(ConfigError, match="which this command reads"):
-            start_anew(precious, True, stores, *models)
-    with pytest.raises(SpeechsslError, match="no finished store"):
-        start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
-    with (
-        only_process(precious),
-        pytest.raises(ConfigError, match="another process trains in"),
-    ):
-        start_anew(precious, force=True)
-    assert precious.exists()
-    (tmp_path / "killed at once").mkdir()
-    (tmp_path / "killed at once" / LOCK).touch()
-    start_anew(tmp_path / "killed at once", force=True)
-    assert not (tmp_path / "killed at once").exists()
-    assert precious.exists()
-    start_anew(precious, force=True)
-    assert not precious.exists()
 
 
 def test_wrong_usage_and_version() -> None:

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speechssl.audio.features import FeatureConfig
 from speechssl.data.batches import BatchConfig, Batches
-from speechssl.data.dataset import Dataset, choose_minutes, collate, utterance_key
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator
 
 
@@ -104,15 +102,6 @@ def test_the_largest_batch_comes_first() -> None:
     assert areas[0] == max(areas)
 
 
-def test_collate_pads_with_zeros_and_scales_waveforms() -> None:
-    arrays = [np.array([32767, -32768], dtype=np.int16), np.array([16384], dtype=np.int16)]
-    batch = collate(["x", "y"], arrays, [None, "t"], FeatureConfig(kind="waveform"))
-    assert batch.inputs.tolist() == [[32767 / 32768, -1.0], [0.5, 0.0]]
-    assert batch.input_lengths.tolist() == [2, 1]
-    assert batch.audio_s == 3 / 16_000
-    assert batch.keys == (utterance_key("x"), utterance_key("y"))
-
-
 def test_micro_batches_hold_the_same_utterances(labelled_store: Path) -> None:
     dataset = Dataset([Store(labelled_store)], ["train"])
     whole = Batches(dataset, BatchConfig(seconds=40), 0)
@@ -163,19 +152,3 @@ def test_crops_are_seeded_windows_of_the_chunk(labelled_store: Path) -> None:
     chunk = dataset.array(int(position)).astype(np.float32)
     crop = batch.inputs[0].numpy()
     assert any(np.array_equal(chunk[a : a + 98], crop) for a in range(len(chunk) - 97))
-
-
-def test_minutes_choose_a_seeded_subset(labelled_store: Path) -> None:
-    dataset = Dataset([Store(labelled_store)], ["train"])
-    subset = choose_minutes(dataset, 1.0, seed=3)
-    longest = dataset.num_samples.max() / 16_000
-    assert 60 - longest <= subset.seconds <= 60
-    assert choose_minutes(dataset, 1.0, seed=3).index_of.tolist() == subset.index_of.tolist()
-    assert choose_minutes(dataset, 1.0, seed=4).index_of.tolist() != subset.index_of.tolist()
-    with pytest.raises(ConfigError, match=r"more than the .* minutes of train with transcripts"):
-        choose_minutes(dataset, 1e6, seed=0)
-
-
-def test_a_missing_split_is_named(labelled_store: Path) -> None:
-    with pytest.raises(ConfigError, match="holdout"):
-        Dataset([Store(labelled_store)], ["holdout"])

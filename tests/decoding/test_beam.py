@@ -1,4 +1,4 @@
-"""Beam search: all alignments summed by brute force, flashlight and ours alike, what cannot be spelled."""
+"""Beam search: all alignments summed by brute force, flashlight's and ours alike."""
 
 from collections import defaultdict
 from itertools import groupby, product
@@ -11,8 +11,8 @@ from torch import Tensor
 from speechssl.decoding.arpa import arpa_lines, read_arpa
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.lexicon import is_over_tokens, spellings, token_name
-from speechssl.decoding.ngram import BEGIN, END, estimate
+from speechssl.decoding.lexicon import spellings, token_name
+from speechssl.decoding.ngram import estimate
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
@@ -120,13 +120,6 @@ def test_the_language_model_decides_what_sounds_alike(tmp_path: Path) -> None:
     assert best.text == likelier
 
 
-def test_words_that_cannot_be_spelled_are_left_out() -> None:
-    tokenizer = CharTokenizer.train(["ab c"])
-    space = tokenizer.encode("a b")[1]
-    found = spellings(tokenizer, ["ab", "abd", BEGIN, END, "<unk>", "c"])
-    assert found == {"ab": (*tokenizer.encode("ab"), space), "c": (*tokenizer.encode("c"), space)}
-
-
 @pytest.mark.parametrize("frames_each", [1, 3])
 @pytest.mark.parametrize("backend", ["plain", "flashlight"])
 def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: str, frames_each: int) -> None:
@@ -150,12 +143,6 @@ def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: str, frames_each
     frames[range(len(ids)), ids] = 1.0
     (best,) = beam(frames.log()[None], torch.tensor([len(ids)]))[0]
     assert (best.text, best.ids) == ("ba ab a", tuple(said))
-
-
-def test_letters_that_are_words_are_no_token_model() -> None:
-    tokenizer = CharTokenizer.train(["a b"])
-    assert is_over_tokens(tokenizer, ["a", "b", "|"])
-    assert not is_over_tokens(tokenizer, ["a", "b"])
 
 
 @pytest.mark.parametrize("backend", ["plain", "flashlight"])

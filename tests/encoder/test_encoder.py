@@ -1,6 +1,7 @@
-"""Padding and batch mates never change an output, frame counts are exact, and the outputs are transformers'."""
+"""Padding and batch mates change no output, frame counts are exact, outputs are transformers'."""
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +19,17 @@ from reference.models import (
     tiny_config,
     tiny_encoder,
 )
+from support.settings import PRETRAIN
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from speechssl.config import build, read_preset
 from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
 from speechssl.encoder.context import ContextNetwork, ConvModule
-from speechssl.encoder.encoder import Encoder
+from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.encoder.padding import valid_mask
-from speechssl.errors import ConfigError
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.pretraining.pretrain import pretrain
 
 LENGTHS = {"waveform": [700, 431, 30, 250], "logmel": [60, 41, 7, 33]}
 
@@ -358,3 +361,16 @@ def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: i
         assert (own is None) == (other is None)
         if own is not None and other is not None:
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unfinished_run_is_no_model(labelled_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a model folder"):
+        load_encoder(tmp_path)
+    run = tmp_path / "run"
+    pretrain([labelled_store], run, PRETRAIN)
+    (run / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="not finished"):
+        load_encoder(run)
+    assert isinstance(
+        load_encoder(tmp_path / "elsewhere"), Encoder
+    )  # a model folder can be moved anywhere

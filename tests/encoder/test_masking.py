@@ -1,16 +1,15 @@
-"""Masks have the paper's statistics and stay inside their utterance; negatives are never the positive."""
+"""Masks have the paper's statistics and stay inside their utterance."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import masks, negatives
+from reference import masks
 
 from speechssl.config import build
 from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.errors import ConfigError
-from speechssl.pretraining.contrastive import sample_negatives
 
 PAPER = MaskConfig(prob=0.65, length=10)
 
@@ -103,46 +102,6 @@ def test_two_spans_at_least() -> None:
     drawn = [span_mask(60, MaskConfig(prob=0.01, length=10), rng) for _ in range(500)]
     assert max(mask.sum() for mask in drawn) == 20
     assert all(mask.sum() > 10 for mask in drawn)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 80), st.integers(1, 120), st.integers(0, 2**32))
-def test_negatives_are_other_masked_frames_of_the_utterance(
-    num_masked: int, count: int, seed: int
-) -> None:
-    drawn = sample_negatives(num_masked, count, np.random.default_rng(seed))
-    if num_masked < 2:
-        assert drawn.shape == (num_masked, 0)
-        return
-    assert drawn.shape == (num_masked, count)
-    assert drawn.dtype == np.int64
-    assert drawn.min() >= 0
-    assert drawn.max() < num_masked
-    assert (drawn != np.arange(num_masked)[:, None]).all()
-
-
-def test_every_candidate_is_drawn_and_nothing_else() -> None:
-    mask = np.array([[1, 1, 0, 1, 0, 1, 1]], dtype=bool)
-    frames = np.flatnonzero(mask)
-    drawn = sample_negatives(len(frames), 200, np.random.default_rng(7))
-    found = {
-        (0, int(t)): {(0, int(frames[i])) for i in row}
-        for t, row in zip(frames, drawn, strict=True)
-    }
-    assert found == negatives.candidates(mask, [7])
-
-
-def test_negatives_are_uniform_over_the_others() -> None:
-    drawn = sample_negatives(7, 60_000, np.random.default_rng(5))
-    for position, row in enumerate(drawn):
-        counts = np.bincount(row, minlength=7)
-        assert counts[position] == 0
-        others = np.delete(counts, position)
-        chi_square = float(((others - 10_000) ** 2 / 10_000).sum())
-        assert chi_square < 20.5, (
-            position,
-            counts,
-        )  # 5 degrees of freedom: exceeded once in a thousand
 
 
 @pytest.mark.parametrize(

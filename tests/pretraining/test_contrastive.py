@@ -1,4 +1,4 @@
-"""The objective: its value and gradient against float64 numpy and transformers, what is drawn for it, what learns."""
+"""The contrastive task: values and gradients against float64 and transformers, and its draws."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from reference import negatives
 from reference.contrastive import Terms, logits_of, terms
 from reference.models import batch_of, gradients, noise, objective_as_theirs, tiny_encoder
 from reference.objective import LENGTHS, QUANTIZER, drawn, make, masked_frames, utterances_of
@@ -15,7 +18,7 @@ from reference.twins import objective_twin, their_negatives, their_training
 from torch import Tensor
 
 from speechssl.data.dataset import Batch
-from speechssl.pretraining.contrastive import Contrastive, Draws, ScaleGradient
+from speechssl.pretraining.contrastive import Contrastive, Draws, ScaleGradient, sample_negatives
 from speechssl.pretraining.quantizer import QuantizerConfig
 
 
@@ -350,3 +353,43 @@ def test_evaluation_does_not_depend_on_earlier_calls() -> None:
     first = model(batch, 3).total.item()
     model(replace(batch, keys=tuple(k + 1 for k in batch.keys)), 9)
     assert model(batch, 3).total.item() == first
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 80), st.integers(1, 120), st.integers(0, 2**32))
+def test_negatives_are_other_masked_frames_of_the_utterance(
+    num_masked: int, count: int, seed: int
+) -> None:
+    drawn = sample_negatives(num_masked, count, np.random.default_rng(seed))
+    if num_masked < 2:
+        assert drawn.shape == (num_masked, 0)
+        return
+    assert drawn.shape == (num_masked, count)
+    assert drawn.dtype == np.int64
+    assert drawn.min() >= 0
+    assert drawn.max() < num_masked
+    assert (drawn != np.arange(num_masked)[:, None]).all()
+
+
+def test_every_candidate_is_drawn_and_nothing_else() -> None:
+    mask = np.array([[1, 1, 0, 1, 0, 1, 1]], dtype=bool)
+    frames = np.flatnonzero(mask)
+    drawn = sample_negatives(len(frames), 200, np.random.default_rng(7))
+    found = {
+        (0, int(t)): {(0, int(frames[i])) for i in row}
+        for t, row in zip(frames, drawn, strict=True)
+    }
+    assert found == negatives.candidates(mask, [7])
+
+
+def test_negatives_are_uniform_over_the_others() -> None:
+    drawn = sample_negatives(7, 60_000, np.random.default_rng(5))
+    for position, row in enumerate(drawn):
+        counts = np.bincount(row, minlength=7)
+        assert counts[position] == 0
+        others = np.delete(counts, position)
+        chi_square = float(((others - 10_000) ** 2 / 10_000).sum())
+        assert chi_square < 20.5, (
+            position,
+            counts,
+        )  # 5 degrees of freedom: exceeded once in a thousand

@@ -1,4 +1,4 @@
-"""Evaluation and transcription: independent of batching, bad files named, silence empty, long files cut at pauses."""
+"""Evaluation: independent of batching, scored against transcripts, refused where it cannot be."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from speechssl.recognition.evaluate import (
     score_words,
 )
 from speechssl.recognition.model import CtcModel
-from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
+from speechssl.scoring.score_files import write_score
 from speechssl.text.normalise import NORMALISERS, normalise
 
 
@@ -133,20 +133,6 @@ def test_what_cannot_be_is_refused_before_anything_is_recognised(
     for seconds in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="batch_seconds must be a number above 0"):
             evaluate(model, dataset, batch_seconds=seconds)
-
-
-def test_only_what_was_written_is_removed(
-    model: CtcModel, labelled_store: Path, tmp_path: Path
-) -> None:
-    result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
-    write_score(result, tmp_path / "a", {})
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(SCORE_FILES)
-    write_score(result, tmp_path / "b", {})
-    (tmp_path / "b/mine").touch()
-    for name in ("a", "b", "never"):
-        remove_score(tmp_path / name)
-    assert not (tmp_path / "a").exists()
-    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine"]
 
 
 def test_evaluate_refuses_other_features(model: CtcModel, labelled_store: Path) -> None:

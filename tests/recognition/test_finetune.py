@@ -1,34 +1,29 @@
-"""From stores to run folders: settings, fine-tuning in its three modes, what is checked before the first update."""
+"""Fine-tuning: it learns, in each of its modes, from the very encoder that is given."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.models import SMALL_ENCODER
 from support.settings import FEW, PRETRAIN, tuned
-from support.speech import make_labelled
 
-from speechssl.audio.reader import write_wav
 from speechssl.config import as_table, build
 from speechssl.data.dataset import Dataset
-from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
-from speechssl.encoder.encoder import Encoder, load_encoder
+from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.recognition.model import CtcModel
 from speechssl.recognition.settings import finetune_settings
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_json_lines
-from speechssl.text.tokenizers import CharTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -113,103 +108,9 @@ def test_finetune_settings_follow_the_model(pretrained: Path) -> None:
     assert scratch.ctc.head_only_steps == 0
 
 
-def test_an_unfinished_run_is_no_model(labelled_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a model folder"):
-        load_encoder(tmp_path)
-    run = tmp_path / "run"
-    pretrain([labelled_store], run, PRETRAIN)
-    (run / "model").rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="not finished"):
-        load_encoder(run)
-    assert isinstance(
-        load_encoder(tmp_path / "elsewhere"), Encoder
-    )  # a model folder can be moved anywhere
-
-
-def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> None:
-    folder = make_labelled(tmp_path / "corpus", {"train": 30, "dev": 3, "test": 1})
-    table = (folder / "metadata.csv").read_text().splitlines()
-    name = table[1].split(",")[0]
-    table[1] = f"{name},{'ab' * 200},speaker0,train"
-    (folder / "metadata.csv").write_text("\n".join(table) + "\n")
-    prepare(folder, tmp_path / "store")
-    finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
-    (row,) = [
-        json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines()
-    ]
-    assert row["id"] == Path(name).stem
-    assert row["needed"] == 400 > row["frames"]
-    for line in range(2, 6):
-        table[line] = f"{table[line].split(',')[0]},{'ab' * 200},speaker0,train"
-    (folder / "metadata.csv").write_text("\n".join(table) + "\n")
-    prepare(folder, tmp_path / "worse")
-    with pytest.raises(ConfigError, match="5 of 30 transcripts are longer than their frames"):
-        finetune([tmp_path / "worse"], tmp_path / "refused", tuned(), init=None)
-
-
-def test_transcripts_that_hold_nothing_teach_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Speech was trained to be silence: of "---" nothing is left when punctuation goes."""
-    folder = make_labelled(tmp_path / "corpus", {"train": 8, "dev": 2, "test": 1})
-    rows = (folder / "metadata.csv").read_text().splitlines()
-    for line, text in ((2, "---"), (3, "...!?"), (4, "")):
-        name, _, *rest = rows[line].split(",")
-        rows[line] = ",".join([name, text, *rest])
-    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
-    prepare(folder, tmp_path / "store")
-    finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
-    said = capsys.readouterr().err
-    assert (
-        "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): they teach nothing"
-        in said
-    )
-    assert "1 of 8 chunks have no transcript" in said
-    assert len((tmp_path / "run/texts.txt").read_text().splitlines()) == 5
-
-
-def test_chunks_without_a_frame_are_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Of 80 ms there are mel rows, but no encoder frame."""
-    folder = make_labelled(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 1})
-    rows = (folder / "metadata.csv").read_text()
-    for name in ("train900", "dev900", "click900"):
-        write_wav(folder / f"{name}.wav", np.full(1280, 0.1, np.float32), 16_000)
-        rows += f"{name}.wav,a,speaker9,{name[:-3]}\n"
-    (folder / "metadata.csv").write_text(rows)
-    prepare(folder, tmp_path / "store")
-    pretrain([tmp_path / "store"], tmp_path / "run", PRETRAIN)
-    assert "1 chunks left out: too short for one frame" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="longer --min-chunk"):
-        pretrain([tmp_path / "store"], tmp_path / "none", PRETRAIN, ["click"])
-    tiny_crop = build(PretrainSettings, as_table(PRETRAIN) | {"batch": {"crop_s": 0.05}})
-    with pytest.raises(ConfigError, match=r"crop_s is 0\.05 s"):
-        pretrain([tmp_path / "store"], tmp_path / "crop", tiny_crop)
-    model = CtcModel(load_encoder(tmp_path / "run"), CharTokenizer("ab"), "basic-1", CtcConfig())
-    score = evaluate(
-        model, Dataset([Store(tmp_path / "store")], ["dev", "click"]), batch_seconds=0.01
-    )
-    assert {u.utterance_id: u.hypothesis for u in score.utterances if "900" in u.utterance_id} == {
-        "click900": "",
-        "dev900": "",
-    }
-
-
 def test_crops_are_refused_in_fine_tuning(labelled_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch\.crop_s would cut words off"):
         finetune([labelled_store], tmp_path / "run", tuned(batch={"crop_s": 1.0}), init=None)
-
-
-def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:
-    from speechssl.audio.features import FeatureConfig
-    from speechssl.data.prepare import PrepareConfig
-
-    prepare(
-        labelled_folder, tmp_path / "wave", PrepareConfig(features=FeatureConfig(kind="waveform"))
-    )
-    with pytest.raises(ConfigError, match="--features logmel"):
-        pretrain([tmp_path / "wave"], tmp_path / "run", PRETRAIN)
 
 
 def test_sentencepiece_and_minutes(labelled_store: Path, tmp_path: Path) -> None:
@@ -245,47 +146,6 @@ def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(
         [row.get(name) for name in names] for row in read_json_lines(run / "metrics.jsonl")
     ] == expected
     assert torch.equal(continued.head.weight, undisturbed.head.weight)
-
-
-def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: Path) -> None:
-    teachers = [tmp_path / "teacher", tmp_path / "other"]
-    for seed, teacher in enumerate(teachers):
-        finetune([labelled_store], teacher, tuned(train=FEW | {"seed": seed}), init=None)
-
-    def settings(teacher: Path, steps: int) -> PretrainSettings:
-        units = {"task": "units", "units": {"teacher": str(teacher), "num_codes": [9, 4]}}
-        return build(
-            PretrainSettings,
-            as_table(PRETRAIN)
-            | units
-            | {"train": {"steps": steps, "save_every": 3, "device": "cpu"}},
-        )
-
-    run = tmp_path / "units"
-    pretrain([labelled_store], run, settings(teachers[0], 6), init=teachers[1])
-    tensors, record = load_folder(run / "model")
-    assert record["about"]["task"] == "units"
-    assert not any("teacher" in name for name in tensors)
-
-    # The models may lie elsewhere; another one under the same name is another run.
-    moved = tmp_path / "moved", tmp_path / "moved too"
-    for old, new in zip(teachers, moved, strict=True):
-        shutil.copytree(old, new)
-    pretrain([labelled_store], run, settings(moved[0], 6), init=moved[1])
-    with pytest.raises(ConfigError, match=r"init\.files"):
-        pretrain([labelled_store], run, settings(moved[0], 6), init=moved[0])
-    shutil.rmtree(teachers[0])
-    shutil.copytree(teachers[1], teachers[0])
-    with pytest.raises(ConfigError, match=r"teacher\.tensors"):
-        pretrain([labelled_store], run, settings(teachers[0], 6), init=teachers[1])
-
-    # A second round: the first one's encoder goes on; its clusters, its answers and its teacher do not.
-    assert pretrain_settings(run, None, {}).hidden_units.num_codes == (9, 4)
-    assert pretrain_settings(run, None, {}).hidden_units.teacher is None
-    other = settings(teachers[1], 1)
-    other = other.model_copy(update={"units": other.units.model_copy(update={"num_codes": (8, 5)})})
-    again = pretrain([labelled_store], tmp_path / "again", other, init=run)
-    assert load_folder(again)[0]["codes_0"].shape[0] == 8
 
 
 def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(

@@ -48,3 +48,12 @@ def make_labelled(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
                 write_wav(folder / name, speak(text, rng), RATE)
                 table.writerow([name, text, f"speaker{number % 3}", split])
     return folder
+
+
+def speech_with_pauses(sentences: int, seed: int = 0) -> NDArray[np.float32]:
+    """Sentences of four words with a second of silence after each: at least half a second is never joined over."""
+    rng = np.random.default_rng(seed)
+    pause = np.zeros(RATE, dtype=np.float32)
+    return np.concatenate(
+        [part for _ in range(sentences) for part in (speak(sentence(rng), rng), pause)]
+    )

@@ -4,12 +4,16 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speechssl.errors import ConfigError
+from speechssl.storage.atomic import write_atomic
 from speechssl.transcription import output_folder
 from speechssl.transcription.formats import FORMATS, CueLimits
 from speechssl.transcription.output_folder import (
@@ -18,7 +22,9 @@ from speechssl.transcription.output_folder import (
     STDIN,
     Outputs,
     claim,
+    common_root,
     outcome,
+    output_path,
     plan_outputs,
 )
 from speechssl.transcription.transcript import Failure, Transcript
@@ -253,3 +259,70 @@ def test_no_audio_is_an_error(tmp_path: Path) -> None:
         plan([tmp_path])
     with pytest.raises(ConfigError, match="no such file"):
         plan([tmp_path / "missing.wav"])
+
+
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80
+)
+
+
+RELATIVE = st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=3)
+
+
+def test_output_mirrors_the_input_tree(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert output_path(tmp_path / "in/a/x.wav", tmp_path / "in", out, ".txt") == out / "a/x.wav.txt"
+    assert (
+        output_path(tmp_path / "in/../in/x.wav", tmp_path / "in", out, ".json")
+        == out / "x.wav.json"
+    )
+
+
+@given(st.lists(RELATIVE, min_size=2, max_size=8, unique_by=tuple))
+def test_outputs_never_collide(inputs: list[list[str]]) -> None:
+    root = Path("/in")
+    outputs = [output_path(root.joinpath(*parts), root, Path("/out"), ".txt") for parts in inputs]
+    for left, right in combinations(outputs, 2):
+        assert left != right
+    for parts, output in zip(inputs, outputs, strict=True):
+        assert output.parent == Path("/out").joinpath(*parts[:-1])
+        assert len(os.fsencode(output.name)) <= 255
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 255, "é" * 127 + "x", "語" * 85, os.fsdecode(b"\xff" * 255)]
+)
+def test_long_names_stay_writable_and_distinct(name: str, tmp_path: Path) -> None:
+    outputs = {
+        output_path(tmp_path / n, tmp_path, tmp_path, ".json") for n in (name, name[:-1] + "y")
+    }
+    assert len(outputs) == 2
+    for output in outputs:
+        write_atomic(output, "x")
+        assert output.read_text() == "x"
+        assert output.name.endswith(".json")
+
+
+@pytest.mark.parametrize(
+    "name", ["-rf", "$(id)", "a b'\".wav", "new\nline.wav", os.fsdecode(b"\xff\xfe.wav"), "..."]
+)
+def test_hostile_names(name: str, tmp_path: Path) -> None:
+    output = output_path(tmp_path / name, tmp_path, tmp_path / "out", ".txt")
+    write_atomic(output, "x")
+    assert os.listdir(tmp_path / "out") == [f"{name}.txt"]
+
+
+@pytest.mark.parametrize("bad", ["other/x.wav", "in/../x.wav", "in"])
+def test_input_outside_the_root_is_refused(bad: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="input"):
+        output_path(tmp_path / bad, tmp_path / "in", tmp_path / "out", ".txt")
+
+
+def test_common_root(tmp_path: Path) -> None:
+    for name in ("a/x.wav", "b/x.wav", "b/c/y.wav"):
+        write_atomic(tmp_path / name, "")
+    assert common_root([tmp_path / "a/x.wav"]) == tmp_path / "a"
+    assert common_root([tmp_path / "a/x.wav", tmp_path / "b/x.wav"]) == tmp_path
+    assert common_root([tmp_path / "b", tmp_path / "b/c/y.wav"]) == tmp_path / "b"
+    with pytest.raises(ConfigError, match="no inputs"):
+        common_root([])

@@ -1,4 +1,4 @@
-"""Evaluation and transcription: independent of batching, bad files named, silence empty, long files cut at pauses."""
+"""Transcription: independent of batching, bad files named, silence empty, memory flat."""
 
 import threading
 import tracemalloc
@@ -12,21 +12,19 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from support.models import random_recogniser
-from support.speech import RATE, sentence, speak
+from support.speech import RATE, sentence, speak, speech_with_pauses
 from torch import Tensor
 
 from speechssl.audio.features import featurise
 from speechssl.audio.reader import Samples, stream_mono, write_wav
-from speechssl.audio.silence import split_at_silence
 from speechssl.data.dataset import Batch, Dataset, collate
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
-from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribe_module
-from speechssl.transcription.pieces import CHUNK_S, Piece, find_audio, read_pieces
+from speechssl.transcription.pieces import Piece, read_pieces
 from speechssl.transcription.transcribe import HORIZON_S, transcribe
 from speechssl.transcription.transcript import Failure, Transcript
 
@@ -152,29 +150,6 @@ def test_long_files_are_cut_at_pauses(model: CtcModel, tmp_path: Path) -> None:
     assert times == sorted(times)
     assert times[-1] <= result.duration_s
     assert result.text == " ".join(s.text for s in result.segments)
-
-
-def speech_with_pauses(sentences: int, seed: int = 0) -> NDArray[np.float32]:
-    """Sentences of four words with a second of silence after each: at least half a second is never joined over."""
-    rng = np.random.default_rng(seed)
-    pause = np.zeros(RATE, dtype=np.float32)
-    return np.concatenate(
-        [part for _ in range(sentences) for part in (speak(sentence(rng), rng), pause)]
-    )
-
-
-def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
-    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "long.wav"
-    write_wav(path, speech_with_pauses(80), RATE)
-    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
-    samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
-    assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
-    pieces = [p for p in read_pieces(model, [path]) if isinstance(p, Piece)]
-    assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
-        samples, RATE, *CHUNK_S
-    )
 
 
 def test_long_texts_depend_on_no_batch_and_no_other_file(
@@ -309,18 +284,3 @@ def test_progress_ends_with_all_that_could_be_read(
     assert told[-1] == pytest.approx(
         sum(r.duration_s for r in results if isinstance(r, Transcript))
     )
-
-
-def test_a_link_to_nothing_is_found_and_fails_by_name(tmp_path: Path) -> None:
-    (tmp_path / "in/deep").mkdir(parents=True)
-    (tmp_path / "in/deep/x.wav").symlink_to(tmp_path / "gone.wav")
-    assert find_audio([tmp_path / "in"]) == [tmp_path / "in/deep/x.wav"]
-
-
-def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -> None:
-    for name in ("b/x.wav", "b/z.M4A", "a/deep/y.flac", "a/notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav", "z.M4A"]
-    with pytest.raises(ConfigError, match="no such file"):
-        find_audio([tmp_path / "missing.wav"])

@@ -1,0 +1,110 @@
+"""Headers that lie in every way we know of, and streams that declare no length."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from support.audio_bytes import declare, encode, load, noise, reason
+from support.speech import RATE
+
+from speechssl.audio import containers
+
+
+def test_flac_headers_that_lie(tmp_path: Path) -> None:
+    flac = encode(noise(20), format="FLAC", subtype="PCM_16")
+    whole = load(tmp_path, flac)
+    assert len(whole) == 20 * RATE
+    np.testing.assert_array_equal(load(tmp_path, declare(flac, 0)), whole)  # legal: a stream
+    assert reason(tmp_path, declare(flac, 10)) == "header mismatch"
+    assert reason(tmp_path, declare(flac, 2**36 - 1)) == "truncated"
+    assert reason(tmp_path, declare(flac, 20 * RATE + 1)) == "truncated"
+    tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+    np.testing.assert_array_equal(load(tmp_path, tagged + flac), whole)
+    assert reason(tmp_path, tagged + declare(flac, 10)) == "header mismatch"
+
+
+def wav(data: bytes, riff_size: int, data_size: int, extra: bytes = b"") -> bytes:
+    header = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", riff_size)
+        + b"WAVEfmt \x10\0\0\0"
+        + header
+        + b"data"
+        + struct.pack("<I", data_size)
+        + data
+        + extra
+    )
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("riff", ["zero", "right", "unknown"])
+def test_wav_headers_of_streams_decode_to_the_end(tmp_path: Path, size: int, riff: str) -> None:
+    pcm = (noise(2) * 32768).astype("<i2")
+    data = wav(
+        pcm.tobytes(), {"zero": 0, "right": 36 + len(pcm) * 2, "unknown": 0xFFFFFFFF}[riff], size
+    )
+    np.testing.assert_array_equal(load(tmp_path, data), pcm / np.float32(32768))
+
+
+def test_wav_chunks_that_lie(tmp_path: Path) -> None:
+    pcm = (noise(2) * 32768).astype("<i2").tobytes()
+    size = len(pcm)
+    listed = b"LIST" + struct.pack("<I", 6) + b"INFOxx"
+    assert len(load(tmp_path, wav(pcm, size + 50, size, listed))) == 2 * RATE
+    assert len(load(tmp_path, wav(pcm[:-1] + b"\0", size + 36, size - 1, b""))) in (
+        2 * RATE - 1,
+        2 * RATE,
+    )
+    assert reason(tmp_path, wav(pcm, size + 36, size + 2)) == "truncated"
+    assert reason(tmp_path, wav(pcm, size + 36, 1000)) == "header mismatch"
+    assert reason(tmp_path, wav(pcm, 36 + 14, 0, listed)[:44]) == "no samples"
+    assert (
+        reason(tmp_path, wav(b"", 36 + 14, 0, listed)) == "no samples"
+    )  # truly empty, not a stream
+
+
+def test_au_and_aiff_sizes(tmp_path: Path) -> None:
+    au = bytearray(encode(noise(1), format="AU", subtype="PCM_16"))
+    au[8:12] = b"\xff\xff\xff\xff"
+    assert len(load(tmp_path, bytes(au))) == RATE
+    au[8:12] = struct.pack(">I", 100)
+    assert reason(tmp_path, bytes(au)) == "header mismatch"
+
+
+@given(st.binary(max_size=200))
+def test_ogg_checksum_equals_its_definition(data: bytes) -> None:
+    register = 0
+    for byte in data:
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1 ^ (0x04C11DB7 if register & 0x80000000 else 0)) & 0xFFFFFFFF
+    assert containers._ogg_checksum(data) == register
+
+
+def test_ogg_without_its_last_page_is_truncated(tmp_path: Path) -> None:
+    data = encode(noise(20), format="OGG", subtype="OPUS")
+    last = data.rfind(b"OggS")
+    assert data[last + 5] & 4  # the flag of the last page
+    assert reason(tmp_path, data[:last]) == "truncated"
+    assert reason(tmp_path, data + b"more") == "header mismatch"
+
+
+def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
+    data = encode(noise(20), format="MP3")
+    first = containers._mp3_frame(data)
+    assert first is not None
+    assert b"Xing" in data[: first[0]] or b"Info" in data[: first[0]]
+    bare = data[first[0] :]
+    # A decoder that guesses the length from the first frame gets less than half of this file.
+    assert soundfile.info(io.BytesIO(bare)).frames < 0.6 * 20 * RATE
+    whole = load(tmp_path, bare)
+    assert 20 * RATE <= len(whole) <= 20 * RATE + 4 * 576
+    assert len(load(tmp_path, bare + b"TAG" + bytes(125))) == len(whole)
+    assert reason(tmp_path, bare[: len(bare) // 2]) == "truncated"
+    assert reason(tmp_path, data[: len(data) // 3] + data[len(data) // 2 :]) == "decode error"

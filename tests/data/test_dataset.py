@@ -1,0 +1,36 @@
+"""Chunks of one or more stores: which are learned from, and how they become a batch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechssl.audio.features import FeatureConfig
+from speechssl.data.dataset import Dataset, choose_minutes, collate, utterance_key
+from speechssl.data.store import Store
+from speechssl.errors import ConfigError
+
+
+def test_collate_pads_with_zeros_and_scales_waveforms() -> None:
+    arrays = [np.array([32767, -32768], dtype=np.int16), np.array([16384], dtype=np.int16)]
+    batch = collate(["x", "y"], arrays, [None, "t"], FeatureConfig(kind="waveform"))
+    assert batch.inputs.tolist() == [[32767 / 32768, -1.0], [0.5, 0.0]]
+    assert batch.input_lengths.tolist() == [2, 1]
+    assert batch.audio_s == 3 / 16_000
+    assert batch.keys == (utterance_key("x"), utterance_key("y"))
+
+
+def test_minutes_choose_a_seeded_subset(labelled_store: Path) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    subset = choose_minutes(dataset, 1.0, seed=3)
+    longest = dataset.num_samples.max() / 16_000
+    assert 60 - longest <= subset.seconds <= 60
+    assert choose_minutes(dataset, 1.0, seed=3).index_of.tolist() == subset.index_of.tolist()
+    assert choose_minutes(dataset, 1.0, seed=4).index_of.tolist() != subset.index_of.tolist()
+    with pytest.raises(ConfigError, match=r"more than the .* minutes of train with transcripts"):
+        choose_minutes(dataset, 1e6, seed=0)
+
+
+def test_a_missing_split_is_named(labelled_store: Path) -> None:
+    with pytest.raises(ConfigError, match="holdout"):
+        Dataset([Store(labelled_store)], ["holdout"])

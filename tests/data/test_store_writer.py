@@ -1,0 +1,100 @@
+"""Shards written in one go or in pieces, with what went wrong taken back."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechssl.data.store import Chunk, shard_name
+from speechssl.data.store_writer import ShardWriter, TableWriter
+
+RNG = np.random.default_rng(0)
+
+
+def chunk(number: int, num_samples: int, split: str, text: str | None = "héllo") -> Chunk:
+    return Chunk(
+        f"a/{number}",
+        f"a/\udcff{number}.wav",
+        0.5,
+        num_samples / 16000,
+        num_samples,
+        text,
+        None,
+        split,
+    )
+
+
+def build(
+    folder: Path, arrays: list[NDArray[np.generic]], width: int | None, per_shard: int = 3
+) -> list[Chunk]:
+    """A store of ``arrays``; splits alternate between dev and train."""
+    folder.mkdir()
+    chunks = [chunk(k, 100 + k, ("dev", "train")[k % 2]) for k in range(len(arrays))]
+    starts = range(0, len(arrays), per_shard)
+    table, shards = TableWriter(folder, len(arrays)), []
+    for number, start in enumerate(starts):
+        writer = ShardWriter(folder, number, ("dev", "train"))
+        for array, one in zip(
+            arrays[start : start + per_shard], chunks[start : start + per_shard], strict=True
+        ):
+            writer.add(array, one)
+        index, lines, about = writer.close()
+        table.add(index, lines, b"{}\n")
+        shards.append(about)
+    dtype = "int16" if width is None else "float16"
+    meta = {
+        "dtype": dtype,
+        "width": width,
+        "splits": ["dev", "train"],
+        "shards": shards,
+        "features": {"kind": dtype},
+    }
+    table.finish({**meta, "totals": {"chunks": len(arrays)}, "account": {"kept": 1}, "plan": "p"})
+    return chunks
+
+
+def waveforms(count: int) -> list[NDArray[np.generic]]:
+    return [RNG.integers(-32768, 32767, 100 + k).astype(np.int16) for k in range(count)]
+
+
+def test_pieces_of_a_shard_join_to_the_shard(tmp_path: Path) -> None:
+    arrays = waveforms(7)
+    chunks = [chunk(k, 100 + k, "train") for k in range(7)]
+    made = []
+    for name, bounds in (("whole", (0, 7)), ("joined", (0, 3, 3, 7))):
+        (tmp_path / name / "pieces").mkdir(parents=True)
+        shard = ShardWriter(tmp_path / name, 4, ("train",))
+        for number, (a, b) in enumerate(pairwise(bounds)):
+            writer = (
+                shard
+                if name == "whole"
+                else ShardWriter(tmp_path / name / "pieces", number, ("train",))
+            )
+            for array, one in zip(arrays[a:b], chunks[a:b], strict=True):
+                writer.add(array, one)
+            if name == "joined":
+                index, lines, _ = writer.close()
+                shard.append(tmp_path / name / "pieces" / shard_name(number), index, lines)
+        index, lines, about = shard.close()
+        made.append((index.tolist(), lines, about, (tmp_path / name / shard_name(4)).read_bytes()))
+    assert made[0] == made[1]
+
+
+def test_rollback_leaves_no_trace(tmp_path: Path) -> None:
+    arrays = waveforms(4)
+    results = []
+    for name, detour in (("plain", False), ("detour", True)):
+        (tmp_path / name).mkdir()
+        writer = ShardWriter(tmp_path / name, 0, ("train",))
+        for k, array in enumerate(arrays):
+            writer.mark()
+            if detour:
+                writer.add(arrays[-1], chunk(99, 5, "train"))
+                writer.rollback()
+            writer.add(array, chunk(k, len(array), "train"))
+        index, lines, about = writer.close()
+        results.append(
+            (index.tobytes(), lines, about, (tmp_path / name / shard_name(0)).read_bytes())
+        )
+    assert results[0] == results[1]

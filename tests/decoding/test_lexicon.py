@@ -1,0 +1,18 @@
+"""Words spelled in tokens, and language models over tokens told from those over words."""
+
+from speechssl.decoding.lexicon import is_over_tokens, spellings
+from speechssl.decoding.ngram import BEGIN, END
+from speechssl.text.tokenizers import CharTokenizer
+
+
+def test_words_that_cannot_be_spelled_are_left_out() -> None:
+    tokenizer = CharTokenizer.train(["ab c"])
+    space = tokenizer.encode("a b")[1]
+    found = spellings(tokenizer, ["ab", "abd", BEGIN, END, "<unk>", "c"])
+    assert found == {"ab": (*tokenizer.encode("ab"), space), "c": (*tokenizer.encode("c"), space)}
+
+
+def test_letters_that_are_words_are_no_token_model() -> None:
+    tokenizer = CharTokenizer.train(["a b"])
+    assert is_over_tokens(tokenizer, ["a", "b", "|"])
+    assert not is_over_tokens(tokenizer, ["a", "b"])

@@ -1,0 +1,48 @@
+"""Pieces of recordings: found, cut at pauses, the same however the file goes by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.models import random_recogniser
+from support.speech import RATE, speech_with_pauses
+
+from speechssl.audio.reader import stream_mono, write_wav
+from speechssl.audio.silence import split_at_silence
+from speechssl.errors import ConfigError
+from speechssl.recognition.model import CtcModel
+from speechssl.transcription.pieces import CHUNK_S, Piece, find_audio, read_pieces
+
+
+@pytest.fixture(scope="module")
+def model() -> CtcModel:
+    return random_recogniser()
+
+
+def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
+    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    write_wav(path, speech_with_pauses(80), RATE)
+    monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
+    samples = np.concatenate(list(stream_mono(path, RATE, block_s=1000)))
+    assert len(samples) > 4 * 60 * RATE  # as many windows: a block of a minute fills one
+    pieces = [p for p in read_pieces(model, [path]) if isinstance(p, Piece)]
+    assert [(round(p.start * RATE), round(p.end * RATE)) for p in pieces] == split_at_silence(
+        samples, RATE, *CHUNK_S
+    )
+
+
+def test_a_link_to_nothing_is_found_and_fails_by_name(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/x.wav").symlink_to(tmp_path / "gone.wav")
+    assert find_audio([tmp_path / "in"]) == [tmp_path / "in/deep/x.wav"]
+
+
+def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -> None:
+    for name in ("b/x.wav", "b/z.M4A", "a/deep/y.flac", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav", "z.M4A"]
+    with pytest.raises(ConfigError, match="no such file"):
+        find_audio([tmp_path / "missing.wav"])
