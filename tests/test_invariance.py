@@ -130,7 +130,7 @@ def total(outputs: list[LossOutput]) -> float:
     return sum(o.total.item() for o in outputs) / max(1, sum(o.weight for o in outputs))
 
 
-# --- what is drawn -----------------------------------------------------------------------------------------------
+# --- what is drawn --------------------------------------------------------------------------------
 
 
 def places(draws: Draws) -> NDArray[np.int64]:
@@ -189,7 +189,7 @@ def test_negatives_are_other_masked_frames_of_the_utterance_whatever_the_lengths
     assert negatives.faults(draws.mask, lengths, places(draws), draws.valid, draws.negatives) == []
 
 
-# --- features and transcripts ------------------------------------------------------------------------------------
+# --- features and transcripts ---------------------------------------------------------------------
 
 
 @KINDS
@@ -231,7 +231,7 @@ def test_features_log_probabilities_and_transcripts_are_the_utterances_own(
     assert texts == expected_texts
 
 
-# --- updates -----------------------------------------------------------------------------------------------------
+# --- updates --------------------------------------------------------------------------------------
 
 
 @KINDS
@@ -319,7 +319,7 @@ def test_a_ctc_update_is_the_same_however_it_comes(
     assert_same_gradients(found, expected_gradients)
 
 
-# --- the loop ----------------------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------------------
 
 
 class Parts:

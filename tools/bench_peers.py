@@ -81,7 +81,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}  #
 side = partial(Side, __file__)
 
 
-# ---- pretraining ------------------------------------------------------------------------------------------------
+# ---- pretraining ---------------------------------------------------------------------------------
 
 
 def pretraining(size: str, still: bool = False) -> PretrainSettings:
@@ -276,7 +276,7 @@ def bench_pretrain(options: argparse.Namespace) -> Table:
     return table | compared(replies, best_peer(table["sides"]))
 
 
-# ---- transcription ----------------------------------------------------------------------------------------------
+# ---- transcription -------------------------------------------------------------------------------
 
 
 def make_recognisers(task: Table, turns: Turns) -> None:
@@ -394,7 +394,7 @@ def bench_transcribe(options: argparse.Namespace) -> Table:
     )
 
 
-# ---- what is told -----------------------------------------------------------------------------------------------
+# ---- what is told --------------------------------------------------------------------------------
 
 
 def as_text(table: Table) -> str:

@@ -34,7 +34,7 @@ def test_spread_has_the_middle_and_the_ends_in_four_digits() -> None:
     assert str(spread([12345.6])) == "12346 (12346 .. 12346)"
 
 
-# --- operations --------------------------------------------------------------------------------------------------
+# --- operations -----------------------------------------------------------------------------------
 
 
 def ones(*shape: int) -> Tensor:
@@ -139,7 +139,7 @@ def test_the_best_product_is_a_rate_that_a_plain_product_does_not_exceed() -> No
     assert rate < 1.5 * best
 
 
-# --- time by part ------------------------------------------------------------------------------------------------
+# --- time by part ---------------------------------------------------------------------------------
 
 
 class _Nap(torch.autograd.Function):

@@ -78,7 +78,7 @@ def test_a_flipped_bit_and_a_hole_are_noticed(tmp_path: Path, name: str) -> None
     assert reason(tmp_path, data[: len(data) // 3] + data[middle:]) == "decode error"
 
 
-# ---- how much is read ---------------------------------------------------------------------------------------------
+# ---- how much is read ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
@@ -119,7 +119,7 @@ def test_memory_depends_neither_on_a_header_nor_on_the_length(tmp_path: Path) ->
         load_audio(path, max_duration_s=60)
 
 
-# ---- reasons ------------------------------------------------------------------------------------------------------
+# ---- reasons -------------------------------------------------------------------------------------
 
 
 def test_every_other_reason(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_suffixes_cover_what_people_have() -> None:
     assert not {".raw", ".mat4", ".txt", ".json", ".csv"} & AUDIO_SUFFIXES
 
 
-# ---- resampling, parts --------------------------------------------------------------------------------------------
+# ---- resampling, parts ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 32000, 37800, 44100, 48000, 96000])
@@ -262,7 +262,7 @@ def test_written_wav_reads_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), samples.mean(axis=1), atol=1 / 32768)
 
 
-# ---- lengths ------------------------------------------------------------------------------------------------------
+# ---- lengths -------------------------------------------------------------------------------------
 
 
 @pytest.mark.speech

@@ -26,7 +26,7 @@ def lines(path: Path, *rows: str) -> Path:
     return path
 
 
-# ---- audio folders ------------------------------------------------------------------------------------------------
+# ---- audio folders -------------------------------------------------------------------------------
 
 
 def test_folder_of_any_nesting(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_one_file(tmp_path: Path) -> None:
     assert [r.audio for r in scan(tmp_path / "x.wav").records] == ["x.wav"]
 
 
-# ---- tables -------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def test_metadata_csv(tmp_path: Path) -> None:

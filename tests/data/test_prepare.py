@@ -128,7 +128,7 @@ def test_only_bad_files(tmp_path: Path) -> None:
     assert prepare(tmp_path / "c", tmp_path / "s") == report
 
 
-# ---- transcripts, parts -------------------------------------------------------------------------------------------
+# ---- transcripts, parts --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["waveform", "logmel"])
@@ -214,7 +214,7 @@ def test_digital_silence_is_dropped_as_silence(tmp_path: Path) -> None:
     assert report.rows()[2][:4] == ("dropped: silence", 1, 0, 5 * RATE)
 
 
-# ---- the same bytes, whatever happens -----------------------------------------------------------------------------
+# ---- the same bytes, whatever happens ------------------------------------------------------------
 
 
 def test_processes_do_not_change_a_byte(corpus: Path, tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_settings_that_contradict(corpus: Path, tmp_path: Path) -> None:
         prepare(corpus, tmp_path / "s", replace_config(SMALL, dev=0.6, test=0.6))
 
 
-# ---- recorded speech ----------------------------------------------------------------------------------------------
+# ---- recorded speech -----------------------------------------------------------------------------
 
 
 @pytest.mark.speech

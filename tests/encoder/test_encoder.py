@@ -43,7 +43,7 @@ def valid(hidden: Tensor, num_frames: Tensor) -> list[Tensor]:
     return [h[:t] for h, t in zip(hidden, num_frames.tolist(), strict=True)]
 
 
-# --- counting frames ---------------------------------------------------------------------------------------------
+# --- counting frames ------------------------------------------------------------------------------
 
 
 def test_the_released_convolutions_give_20_ms_frames_of_400_samples() -> None:
@@ -96,7 +96,7 @@ def test_log_mel_frame_counts_are_those_of_the_outputs(kind: str, input_lengths:
         assert (frames.shape[1], int(num_frames)) == (expected, expected)
 
 
-# --- padding and batch mates -------------------------------------------------------------------------------------
+# --- padding and batch mates ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [0, 57])
@@ -180,7 +180,7 @@ def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> No
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
 
 
-# --- masks and dropped layers ------------------------------------------------------------------------------------
+# --- masks and dropped layers ---------------------------------------------------------------------
 
 
 def test_masked_frames_are_one_learned_vector_after_the_projection() -> None:
@@ -230,7 +230,7 @@ def test_positions_are_centred_and_as_many_as_frames(kernel: int) -> None:
     assert (int(seen.min()), int(seen.max())) == (15 - kernel // 2, 15 + (kernel - 1) // 2)
 
 
-# --- the same as transformers ------------------------------------------------------------------------------------
+# --- the same as transformers ---------------------------------------------------------------------
 
 
 def twin(encoder: Encoder) -> Wav2Vec2Model:
@@ -292,7 +292,7 @@ def test_masked_outputs_equal_transformers() -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-# --- settings ----------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 def test_presets_are_the_published_sizes() -> None:

@@ -45,7 +45,7 @@ def waveform_store(labelled_folder: Path, tmp_path_factory: pytest.TempPathFacto
     return store
 
 
-# --- what is compared --------------------------------------------------------------------------------------------
+# --- what is compared -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1.05e-4, 1e-2, float("nan"), float("inf")])
@@ -161,7 +161,7 @@ def test_outputs_have_the_shapes_that_are_said() -> None:
     assert [o.shape for o in outputs(recogniser("base"), samples)] == [(frames, 8)]
 
 
-# --- what is given -----------------------------------------------------------------------------------------------
+# --- what is given --------------------------------------------------------------------------------
 
 
 def test_nothing_is_overwritten_and_nothing_is_guessed(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_the_folder_says_where_it_comes_from_and_no_path(tmp_path: Path) -> None
     assert str(tmp_path) not in json.dumps(record)
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -
     assert call("export", tmp_path / "ours", tmp_path / "x", "--to", "nemo").exit_code == 2
 
 
-# --- training on ------------------------------------------------------------------------------------------------
+# --- training on ----------------------------------------------------------------------------------
 
 
 def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: Path) -> None:

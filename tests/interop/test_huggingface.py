@@ -56,7 +56,7 @@ def their_texts(folder: Path, paths: list[Path]) -> list[str]:
     return [" ".join(recognise(item)["text"].split()) for item in inputs]
 
 
-# --- import ------------------------------------------------------------------------------------------------------
+# --- import ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -228,7 +228,7 @@ def test_normalisation_follows_the_processor(tmp_path: Path) -> None:
     assert read_huggingface(tmp_path / "theirs").encoder.normalise_input
 
 
-# --- vocabularies ------------------------------------------------------------------------------------------------
+# --- vocabularies ---------------------------------------------------------------------------------
 
 
 def test_the_head_is_put_into_our_order(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_language_of_a_model_without_adapters_is_refused(tmp_path: Path) -> No
         import_model(tmp_path / "theirs", tmp_path / "ours", language="deu")
 
 
-# --- export ------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["base", "large", "base-pre"])

@@ -101,7 +101,7 @@ def assert_close(found: EncoderOutput, expected: EncoderOutput) -> None:
         )
 
 
-# --- the graph ---------------------------------------------------------------------------------------------------
+# --- the graph ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [[0], [1], [3000], [2, 0], [700, 41, 3000, 0, 333]], ids=str)
@@ -196,7 +196,7 @@ def test_log_mel_is_the_exact_value_rounded_once(config: FeatureConfig) -> None:
     assert (in_graph[0].numpy() == expected.astype(np.float32)).all()
 
 
-# --- the folder --------------------------------------------------------------------------------------------------
+# --- the folder -----------------------------------------------------------------------------------
 
 
 def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> None:
@@ -242,7 +242,7 @@ def test_every_tokenizer_goes_along(tmp_path: Path, tokenizer: Tokenizer, texts:
     assert load_tokenizer(tmp_path / "onnx").files() == tokenizer.files()
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_the_graph_of_other_weights_is_not_written(

@@ -48,7 +48,7 @@ def reference(model: Contrastive, batch: Batch, step: int) -> Terms:
     )
 
 
-# --- values ------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -176,7 +176,7 @@ def test_metrics_say_the_masked_share_and_the_temperature() -> None:
     assert output.metrics["temperature"] / output.weight == pytest.approx(2 * 0.999995**40_000)
 
 
-# --- the same as transformers ------------------------------------------------------------------------------------
+# --- the same as transformers ---------------------------------------------------------------------
 
 
 def equal_lengths() -> Batch:
@@ -235,7 +235,7 @@ def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths:
     assert_equal_to_theirs(ours, {n: p.grad for n, p in theirs.named_parameters()})
 
 
-# --- draws -------------------------------------------------------------------------------------------------------
+# --- draws ----------------------------------------------------------------------------------------
 
 
 def test_draws_depend_on_seed_step_and_utterance() -> None:
@@ -249,7 +249,7 @@ def test_draws_depend_on_seed_step_and_utterance() -> None:
     assert len({mask("a", 0, 0), mask("b", 0, 0), mask("a", 1, 0), mask("a", 0, 1)}) == 4
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", LENGTHS)

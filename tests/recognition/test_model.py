@@ -59,7 +59,7 @@ def labelled(kind: str = "base", **more: object) -> Batch:
     return batch_of(noise(tiny_encoder(kind).config, LENGTHS[kind]), texts=TEXTS, **more)  # type: ignore[arg-type]
 
 
-# --- the loss ----------------------------------------------------------------------------------------------------
+# --- the loss -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["a", "ab", "aa", "aba", ""])
@@ -105,7 +105,7 @@ def test_the_blank_share_counts_valid_frames_only() -> None:
     assert float(output.metrics["blank_share"]) / output.weight == pytest.approx(expected)
 
 
-# --- padding and batches -----------------------------------------------------------------------------------------
+# --- padding and batches --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", list(LENGTHS))
@@ -151,7 +151,7 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-3 * scale + 1e-5)
 
 
-# --- the same as transformers ------------------------------------------------------------------------------------
+# --- the same as transformers ---------------------------------------------------------------------
 
 
 def for_both(kind: str) -> tuple[Batch, Tensor, Tensor | None]:
@@ -211,7 +211,7 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
         assert texts[row].split() == their_tokenizer.decode(path).split()
 
 
-# --- what learns -------------------------------------------------------------------------------------------------
+# --- what learns ----------------------------------------------------------------------------------
 
 
 def update(model: CtcModel, step: int) -> set[str]:
@@ -263,7 +263,7 @@ def test_a_frozen_encoder_never_learns_and_gives_the_features_of_evaluation() ->
     assert update(model, 10**6) == {"head.weight", "head.bias"}
 
 
-# --- several outputs a frame, changed inputs ------------------------------------------------------------------------
+# --- several outputs a frame, changed inputs ------------------------------------------------------
 
 
 def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> None:
@@ -317,7 +317,7 @@ def test_inputs_are_changed_while_training_only_and_hold_their_transcripts_at_an
         make("base", config=QUIET.model_copy(update={"augment": change}))
 
 
-# --- masks -------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def seen_masks(model: CtcModel, step: int) -> tuple[Tensor | None, Tensor | None]:
@@ -374,7 +374,7 @@ def test_channels_are_masked_with_the_configured_share() -> None:
     assert np.mean(shares) == pytest.approx(1 - (1 - 32 / 253) ** 4, abs=0.01)
 
 
-# --- the model folder --------------------------------------------------------------------------------------------
+# --- the model folder -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", ["chars", "bpe:9"])

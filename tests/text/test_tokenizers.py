@@ -97,7 +97,7 @@ def test_training_is_deterministic(spec: str) -> None:
     assert train_tokenizer(spec, TEXTS).files() == train_tokenizer(spec, iter(TEXTS)).files()
 
 
-# --- vocabularies made elsewhere ---------------------------------------------------------------------------------
+# --- vocabularies made elsewhere ------------------------------------------------------------------
 
 FOREIGN = ("<pad>", "<unk>", "<s>", " ", "A", "C", "CH", "É", "ß", "<unk>")
 

@@ -23,7 +23,7 @@ def random_probs(num_frames: int, size: int, seed: int, peaky: float = 2.0) -> A
     )
 
 
-# --- masks -------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def test_runs_and_statistics_by_hand() -> None:
@@ -62,7 +62,7 @@ def test_sampled_masks_have_the_expectation() -> None:
     assert mean_run == pytest.approx(masked.sum() / num_runs, abs=0.15)
 
 
-# --- negatives ---------------------------------------------------------------------------------------------------
+# --- negatives ------------------------------------------------------------------------------------
 
 TWO_ROWS = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0]], dtype=bool)
 SLOTS = np.array([[0, 2, 3], [6, 7, 0]])
@@ -110,7 +110,7 @@ def test_padding_and_left_out_frames_are_found() -> None:
     )
 
 
-# --- codes -------------------------------------------------------------------------------------------------------
+# --- codes ----------------------------------------------------------------------------------------
 
 
 def test_straight_through_gradients_are_those_of_the_soft_choice() -> None:
@@ -161,7 +161,7 @@ def test_vectors_of_a_cold_soft_choice_are_the_hard_ones() -> None:
     np.testing.assert_allclose(cold, found.vectors, atol=1e-6)
 
 
-# --- CTC ---------------------------------------------------------------------------------------------------------
+# --- CTC ------------------------------------------------------------------------------------------
 
 
 def test_everything_that_can_be_said_has_probability_one() -> None:
@@ -201,7 +201,7 @@ def test_ctc_loss_and_gradient_equal_finite_differences_and_torchs(target: tuple
     np.testing.assert_allclose(leaf.grad.numpy(), gradient, atol=1e-10)
 
 
-# --- beam search -------------------------------------------------------------------------------------------------
+# --- beam search ----------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -262,7 +262,7 @@ def test_torchaudios_decoder_finds_the_same(
     assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 
-# --- edit distance -----------------------------------------------------------------------------------------------
+# --- edit distance --------------------------------------------------------------------------------
 
 
 @settings(max_examples=80, deadline=None)

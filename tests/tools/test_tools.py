@@ -32,7 +32,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
 
-# --- differences -------------------------------------------------------------------------------------------------
+# --- differences ----------------------------------------------------------------------------------
 
 ENCODER = {"encoder output, alone", "CTC logits"}
 PADDED = "encoder output, padded batch"
@@ -121,7 +121,7 @@ def test_nan_is_a_difference() -> None:
     assert not differences.Row("", "", "", differences.largest([nan], [torch.zeros(2, 3)]), 1e-5).ok
 
 
-# --- same_texts --------------------------------------------------------------------------------------------------
+# --- same_texts -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_the_random_folder_is_not_written_over(tmp_path: Path, audio: Path) -> N
         )
 
 
-# --- turns -------------------------------------------------------------------------------------------------------
+# --- turns ----------------------------------------------------------------------------------------
 
 WORKER = f"""
 import json, sys, time
@@ -243,7 +243,7 @@ def test_memory_counts_from_the_first_turn() -> None:
     assert (measured["cores"], measured["cores_in_kernel"]) == (1.5, 0.5)
 
 
-# --- bench_peers -------------------------------------------------------------------------------------------------
+# --- bench_peers ----------------------------------------------------------------------------------
 
 
 class Once:
@@ -409,7 +409,7 @@ def test_transcription_is_timed_on_both_sides_and_our_memory_alone(
     assert "our peak for a recording of 0.05 minutes" in capsys.readouterr().out
 
 
-# --- bench_ranks -------------------------------------------------------------------------------------------------
+# --- bench_ranks ----------------------------------------------------------------------------------
 
 
 def rows_of(seconds: float, loss: float = 4.0) -> list[dict[str, float]]:
@@ -450,7 +450,7 @@ def test_two_real_processes_have_the_losses_of_one(capsys: pytest.CaptureFixture
     assert all(float(different) <= 1e-3 for *_, different in shown)
 
 
-# --- growth ------------------------------------------------------------------------------------------------------
+# --- growth ---------------------------------------------------------------------------------------
 
 growth = load_script(ROOT / "tools" / "growth.py")
 
