@@ -95,13 +95,12 @@ class MutantError(Exception):
 
 CHECKPOINT = "speechssl/storage/checkpoint.py"
 CTC = "speechssl/recognition/model.py"
-ENCODER = "speechssl/encoder/encoder.py"
+CONTEXT = "speechssl/encoder/context.py"
 FRONT_END = "speechssl/encoder/front_end.py"
 KERNELS = "speechssl/encoder/kernels.py"
 PADDING = "speechssl/encoder/padding.py"
 EXPERIMENTS = "speechssl/recognition/finetune.py"
 MASKED = "speechssl/pretraining/masked_prediction.py"
-MASKING = "speechssl/encoder/masking.py"
 OPTIM = "speechssl/training/optim.py"
 PRETRAINING = "speechssl/pretraining/contrastive.py"
 QUANTIZER = "speechssl/pretraining/quantizer.py"
@@ -156,9 +155,9 @@ MUTANTS = (
     Mutant(
         "1g",
         "positional convolution over padded frames",
-        ENCODER,
-        "hidden, attend = hidden * valid[..., None], valid[:, None, None]",
-        "attend = valid[:, None, None]",
+        CONTEXT,
+        "hidden = hidden * valid[..., None]",
+        "hidden = hidden",
     ),
     Mutant(
         "1h",
@@ -196,14 +195,14 @@ MUTANTS = (
     Mutant(
         "3a",
         "a negative may be the positive",
-        MASKING,
+        PRETRAINING,
         "return others + (others >= np.arange(num_masked)[:, None])",
         "return rng.integers(0, num_masked, size=others.shape, dtype=np.int64)",
     ),
     Mutant(
         "3b",
         "a negative may be the positive, off by one",
-        MASKING,
+        PRETRAINING,
         "(others >= np.arange(num_masked)[:, None])",
         "(others > np.arange(num_masked)[:, None])",
     ),

@@ -1,6 +1,12 @@
-"""Log-mel rows changed at random: tempo, a stretch along the mel axis, masked bins. Drawn per utterance."""
+"""Random changes of log-mel rows: another tempo, a stretch along the mel axis, masked bins.
+
+Shapes: B utterances, U rows (mel frames) before and U' after a change of the tempo, F mel bins. A
+place is where on an axis a value of the output is read from the input: a number between two rows or
+two bins.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,64 +41,123 @@ def augment(
     config: AugmentConfig,
     rngs: Sequence[np.random.Generator],
 ) -> tuple[Tensor, Tensor]:
-    """Changed copies of a batch of log-mel rows.
+    """Make changed copies of a batch of log-mel rows.
 
     Args:
         inputs: (B, U, F) float32.
         input_lengths: (B,) int64, valid rows.
         least_units: of each utterance, rows that must be left (a CTC transcript needs its frames).
+        config: which changes, and how far.
         rngs: one generator an utterance, so that its changes do not depend on its batch mates.
 
     Returns:
         (B, U', F) with (B,) valid rows; padded rows are zero.
 
-    Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch as VTLP (Jaitly and
-    Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the bin, which the front end makes 0.
+    Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch
+    as VTLP (Jaitly and Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the
+    bin, which the front end makes 0.
     """
-    width, counts = inputs.shape[2], input_lengths.tolist()
+    num_bins = inputs.shape[2]
+    counts = input_lengths.tolist()
     assert all(0 < count <= inputs.shape[1] for count in counts), (
         "beyond its rows are those of another utterance"
     )
-    rows, bins, hide = (
-        list[Tensor](),
-        list[Tensor](),
-        torch.zeros(len(rngs), width, dtype=torch.bool),
-    )
-    for index, (count, least, rng) in enumerate(zip(counts, least_units, rngs, strict=True)):
-        if config.tempo:
-            length = max(least, round(count / (1 + config.tempo * rng.uniform(-1, 1))))
-            rows.append(torch.linspace(0, count - 1, length))
-        if config.mel_stretch:
-            factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
-            bins.append((torch.arange(width) * factor).clamp_max(width - 1))
-        for _ in range(config.mel_masks):
-            hidden = int(rng.integers(0, config.mel_mask_bins + 1))
-            start = int(rng.integers(0, width - min(hidden, width) + 1))
-            hide[index, start : start + hidden] = True
-    changed, lengths = inputs[:, : max(counts)], torch.tensor(counts)
-    if rows:
-        changed = _interpolate(changed, pad_sequence(rows, batch_first=True), counts)
-        lengths = torch.tensor([len(places) for places in rows])
-    if bins:
-        changed = _interpolate(
-            changed.transpose(1, 2), torch.stack(bins), [width] * len(bins)
-        ).transpose(1, 2)
+
+    changes = []
+    for count, least, rng in zip(counts, least_units, rngs, strict=True):
+        changes.append(_draw_changes(count, num_bins, least, config, rng))
+
+    changed = inputs[:, : max(counts)]
+    lengths = torch.tensor(counts)
+
+    if config.tempo:
+        places = [change.row_places for change in changes]
+        changed = _interpolate(changed, pad_sequence(places, batch_first=True), counts)
+        lengths = torch.tensor([len(own) for own in places])
+
+    if config.mel_stretch:
+        bin_places = torch.stack([change.bin_places for change in changes])
+        bins_first = changed.transpose(1, 2)  # (B, F, U')
+        bins_first = _interpolate(bins_first, bin_places, [num_bins] * len(changes))
+        changed = bins_first.transpose(1, 2)
+
     if config.mel_masks:
-        changed = changed.masked_fill(hide.to(changed.device, non_blocking=True)[:, None], 0.0)
+        hidden_bins = torch.stack([change.hidden_bins for change in changes])  # (B, F)
+        hidden_bins = hidden_bins.to(changed.device, non_blocking=True)
+        changed = changed.masked_fill(hidden_bins[:, None], 0.0)
+
     return zero_padding(changed, lengths), lengths
 
 
+@dataclass(frozen=True)
+class _Changes:
+    """What is drawn for one utterance, on the host."""
+
+    row_places: Tensor
+    """(U',) the place on the time axis of each row of the output"""
+    bin_places: Tensor
+    """(F,) the place on the mel axis of each bin of the output"""
+    hidden_bins: Tensor
+    """(F,) bool, True = masked"""
+
+
+def _draw_changes(
+    count: int, num_bins: int, least: int, config: AugmentConfig, rng: np.random.Generator
+) -> _Changes:
+    """Draw the changes of an utterance of ``count`` rows.
+
+    A change that is switched off takes nothing from the generator.
+    """
+    length = count
+    if config.tempo:
+        tempo = 1 + config.tempo * rng.uniform(-1, 1)
+        length = max(least, round(count / tempo))
+    row_places = torch.linspace(0, count - 1, length)
+
+    factor = 1.0
+    if config.mel_stretch:
+        factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
+    bin_places = (torch.arange(num_bins) * factor).clamp_max(num_bins - 1)
+
+    hidden_bins = torch.zeros(num_bins, dtype=torch.bool)
+    for _ in range(config.mel_masks):
+        band = int(rng.integers(0, config.mel_mask_bins + 1))
+        last_start = num_bins - min(band, num_bins)
+        start = int(rng.integers(0, last_start + 1))
+        hidden_bins[start : start + band] = True
+
+    return _Changes(row_places, bin_places, hidden_bins)
+
+
 def _interpolate(rows: Tensor, places: Tensor, counts: Sequence[int]) -> Tensor:
-    """(B, N, C) of ``counts`` valid rows, linearly, at ``places`` (B, M) between 0 and the last one, on the host."""
-    last = torch.tensor(counts)[:, None] - 1
-    below = torch.minimum(places.long(), (last - 1).clamp_min(0))
-    above = torch.minimum(below + 1, last)
-    first = (
-        torch.arange(len(rows))[:, None] * rows.shape[1]
-    )  # of each utterance, when all rows are one table
-    # All utterances at once: to copy what is drawn for each by itself has a GPU wait for each.
-    drawn = (places - below, (first + below).flatten(), (first + above).flatten())
-    share, below, above = (x.to(rows.device, non_blocking=True) for x in drawn)
-    table, shape = rows.flatten(0, 1), (*places.shape, rows.shape[2])
-    lower, upper = (table.index_select(0, index).view(shape) for index in (below, above))
-    return lower.lerp_(upper, share[..., None])
+    """Read rows at places between them, linearly.
+
+    Args:
+        rows: (B, N, C).
+        places: (B, M) on the host, between 0 and the last valid row.
+        counts: valid rows of each utterance.
+
+    Returns:
+        (B, M, C).
+    """
+    batch, num_rows, width = rows.shape
+    last = torch.tensor(counts)[:, None] - 1  # (B, 1)
+    row_below = torch.minimum(places.long(), (last - 1).clamp_min(0))  # (B, M)
+    row_above = torch.minimum(row_below + 1, last)
+    share_above = places - row_below
+
+    # One table of all utterances: a GPU would have to wait for the draws of each by itself.
+    first_of_utterance = torch.arange(batch)[:, None] * num_rows
+    index_below = (first_of_utterance + row_below).flatten()
+    index_above = (first_of_utterance + row_above).flatten()
+    table = rows.flatten(0, 1)  # (B N, C)
+
+    device = rows.device
+    index_below = index_below.to(device, non_blocking=True)
+    index_above = index_above.to(device, non_blocking=True)
+    share_above = share_above.to(device, non_blocking=True)
+
+    shape = (*places.shape, width)
+    lower = table.index_select(0, index_below).view(shape)
+    upper = table.index_select(0, index_above).view(shape)
+    return lower.lerp_(upper, share_above[..., None])

@@ -1,4 +1,8 @@
-"""The shape of an encoder, and the arithmetic between samples, units and frames."""
+"""The shape of an encoder, and the arithmetic between samples, units and frames.
+
+A unit is what the front end reads: an audio sample (waveform) or a mel frame (logmel). A frame is
+one step of the encoder.
+"""
 
 import math
 from typing import Literal
@@ -9,8 +13,14 @@ from speechssl.audio.features import FeatureConfig
 from speechssl.config import Settings
 from speechssl.errors import ConfigError
 
+# Channels, kernel and stride (both in units of the layer below) of one convolution.
 ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+# As published: 320 samples (20 ms at 16 kHz) from one frame to the next, 400 samples under each.
 WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
+
+# Kernel and stride in mel frames of each convolution of the log-mel front end.
+LOG_MEL_WINDOW = (3, 2)
 
 
 class EncoderConfig(Settings):
@@ -56,21 +66,28 @@ class EncoderConfig(Settings):
     )
 
     @model_validator(mode="after")
-    def _divisible(self) -> "EncoderConfig":
+    def _fitting_sizes(self) -> "EncoderConfig":
         if self.width % self.num_heads or self.width % self.pos_groups:
             raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+
         if self.conv_kernel and self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel {self.conv_kernel} must be odd, or 0 for none")
+
         if self.adapter_width and self.norm != "pre":
             raise ValueError(
-                f"adapter_width {self.adapter_width} needs norm pre: MMS has adapters in such layers only"
+                f"adapter_width {self.adapter_width} needs norm pre: "
+                "MMS has adapters in such layers only"
             )
         return self
 
     @property
     def front_width(self) -> int:
-        """Width of the front end's frames."""
-        return self.conv_layers[-1][0] if self.features.kind == "waveform" else self.channels
+        """Width of the front end's frames, C."""
+        if self.features.kind == "waveform":
+            last_channels, _, _ = self.conv_layers[-1]
+            return last_channels
+
+        return self.channels
 
     @property
     def stacked_width(self) -> int:
@@ -81,7 +98,8 @@ class EncoderConfig(Settings):
         """
         if self.features.kind != "logmel":
             raise ConfigError(
-                "a log-mel target needs a log-mel front end: use contrastive.targets=features, or a preset"
+                "a log-mel target needs a log-mel front end: "
+                "use contrastive.targets=features, or a preset"
             )
         return self.subsampling * self.features.num_mels
 
@@ -90,15 +108,21 @@ class EncoderConfig(Settings):
         """(kernel, stride) of each convolution over units, in order."""
         if self.features.kind == "waveform":
             return tuple((kernel, stride) for _, kernel, stride in self.conv_layers)
-        return ((3, 2),) * (1 if self.subsampling == 2 else 2)
+
+        # Each convolution halves the rate.
+        num_convs = 1 if self.subsampling == 2 else 2
+        return (LOG_MEL_WINDOW,) * num_convs
 
     def min_input_length(self, num_frames: int) -> int:
-        """Samples or mel frames of the shortest input with ``num_frames`` encoder frames, at least one."""
-        for kernel, stride in self.frame_windows[::-1]:
-            num_frames = (num_frames - 1) * stride + kernel
-        return num_frames
+        """Samples or mel frames of the shortest input with ``num_frames`` (at least one) frames."""
+        length = num_frames
+        for kernel, stride in reversed(self.frame_windows):
+            length = (length - 1) * stride + kernel
+
+        return length
 
     @property
     def samples_per_frame(self) -> int:
         """Audio samples from one encoder frame to the next."""
-        return self.features.hop * math.prod(stride for _, stride in self.frame_windows)
+        units_per_frame = math.prod(stride for _, stride in self.frame_windows)
+        return self.features.hop * units_per_frame

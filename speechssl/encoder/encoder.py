@@ -1,4 +1,13 @@
-"""Front ends (waveform or log-mel -> frames) and the context network above them: wav2vec 2.0's encoder."""
+"""wav2vec 2.0's encoder: a front end (waveform or log-mel -> frames) and the context network.
+
+Shapes:
+    B  utterances of the batch
+    S  audio samples of the padded batch, U mel frames of it, F mel bins
+    T  encoder frames of the padded batch
+    C  width of the front end's frames
+    D  width of the context network
+    M  frames that are asked for, K frames that the context network reads (context.py)
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +37,9 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """Front end, LayerNorm, projection, mask vector and context network.
 
-    Inputs everywhere: ``inputs`` (B, S) float32 samples or (B, U, F) float32 log-mel, ``input_lengths`` (B,) int64 valid
-    samples or mel frames, on the host. Whatever stands in the padding changes no valid output.
+    Inputs everywhere: ``inputs`` (B, S) float32 samples or (B, U, F) float32 log-mel,
+    ``input_lengths`` (B,) int64 valid samples or mel frames, on the host. Whatever stands in the
+    padding changes no valid output.
 
     Source: wav2vec 2.0, section 2; BASE and LARGE as released.
     """
@@ -37,45 +47,51 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.front_end: nn.Module
-        if config.features.kind == "waveform":
-            grouped = config.conv_norm == "group"
-            self.front_end = WaveformFrontEnd(
-                config.conv_layers, grouped, config.conv_bias, config.normalise_input
-            )
-        else:
-            self.front_end = LogMelFrontEnd(
-                config.features.num_mels, config.channels, config.frame_windows
-            )
+        self.front_end = _make_front_end(config)
         self.norm = nn.LayerNorm(config.front_width)
         self.projection = nn.Linear(config.front_width, config.width)
         self.dropout = Dropout(config.dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
         self.context = ContextNetwork(config)
-        for module in [
-            self.projection,
-            *(m for m in self.context.modules() if isinstance(m, nn.Linear)),
-        ]:
-            nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+
+        _init_linear(self.projection)
+        for module in self.context.modules():
+            if isinstance(module, nn.Linear):
+                _init_linear(module)
 
     def num_frames(self, input_lengths: Tensor) -> Tensor:
-        """(B,) valid samples or mel frames -> (B,) valid encoder frames; exact for any front end."""
+        """(B,) valid samples or mel frames -> (B,) valid encoder frames, for any front end."""
+        lengths = input_lengths
         for kernel, stride in self.config.frame_windows:
-            input_lengths = after_window(input_lengths, kernel, stride)
-        return input_lengths
+            lengths = after_window(lengths, kernel, stride)
+
+        return lengths
 
     def extract(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
-        """Front-end frames (B, T, C), before any normalisation of theirs."""
+        """Compute the front end's frames (B, T, C), before the LayerNorm above them."""
         inputs = zero_padding(inputs, input_lengths)
         frames: Tensor = self.front_end(inputs, input_lengths)
         return EncoderOutput(frames, self.num_frames(input_lengths))
 
     def stacked_log_mel(self, inputs: Tensor, input_lengths: Tensor, num_frames: int) -> Tensor:
-        """(B, U, F) log-mel -> (B, T, subsampling x F): the normalised rows in the middle of each frame's window."""
-        subsampling = self.config.subsampling
+        """Stack the normalised log-mel rows under each frame, which log-mel targets are made of.
+
+        They are the rows in the middle of a frame's window.
+
+        Args:
+            inputs: (B, U, F) log-mel.
+            input_lengths: (B,) valid rows.
+            num_frames: encoder frames of the padded batch, T.
+
+        Returns:
+            (B, T, subsampling x F).
+        """
         inputs = zero_padding(inputs, input_lengths)
-        rows = normalise_valid(inputs, input_lengths, 1e-5)[:, 1 : 1 + subsampling * num_frames]
+        normalised = normalise_valid(inputs, input_lengths, eps=1e-5)
+
+        # The first window begins a row before its middle.
+        last = 1 + self.config.subsampling * num_frames
+        rows = normalised[:, 1:last]  # (B, subsampling T, F)
         return rows.reshape(rows.shape[0], num_frames, -1)
 
     def contextualise(
@@ -87,7 +103,7 @@ class Encoder(nn.Module):
         wanted: Tensor | None = None,
         visible: Visible | None = None,
     ) -> Tensor:
-        """LayerNormed front-end frames -> context.
+        """Compute the context of LayerNormed front-end frames.
 
         Args:
             normed: (B, T, C).
@@ -95,64 +111,102 @@ class Encoder(nn.Module):
             mask: (B, T) bool, True = replaced by the learned mask vector, after the projection.
             channel_mask: (B, D) bool, True = this channel of the projection is zero in every frame.
             wanted: (B, M) int64, the frames to return; None = all.
-            visible: the frames that the Transformer layers read and answer for; None = all.
+            visible: the only frames that the Transformer layers read and return; None = all.
 
         Returns:
-            (B, T, D), or (B, M, D), or (B, K, D) of K ``visible`` ones.
+            (B, T, D), or (B, M, D) of ``wanted``, or (B, K, D) of ``visible``.
         """
-        projected: Tensor = self.dropout(self.projection(normed))
+        projected: Tensor = self.dropout(self.projection(normed))  # (B, T, C) -> (B, T, D)
+
         if mask is not None:
-            projected = torch.where(
-                mask[..., None], self.mask_embedding.to(projected.dtype), projected
-            )
+            mask_vector = self.mask_embedding.to(projected.dtype)
+            projected = torch.where(mask[..., None], mask_vector, projected)
+
         if channel_mask is not None:
             projected = projected.masked_fill(channel_mask[:, None], 0.0)
+
         hidden: Tensor = self.context(projected, num_frames, wanted, visible)
         return hidden
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
-        """Unmasked context, (B, T, D) with (B,) valid frames."""
+        """Compute the unmasked context: (B, T, D) with (B,) valid frames."""
         frames, num_frames = self.extract(inputs, input_lengths)
-        return EncoderOutput(self.contextualise(self.norm(frames), num_frames), num_frames)
+        hidden = self.contextualise(self.norm(frames), num_frames)
+        return EncoderOutput(hidden, num_frames)
 
 
 @torch.no_grad()  # not inference mode: probes learn from what comes out
 def layer_outputs(
     encoder: Encoder, inputs: Tensor, input_lengths: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """(B, T, D) of the projected front end and of each Transformer layer, nothing dropped, and (B,) valid frames."""
-    kept: list[Tensor] = []
+    """Compute the output of the projected front end and of each Transformer layer, without dropout.
+
+    Args:
+        encoder: is put into evaluation mode, and back.
+        inputs: (B, S) or (B, U, F).
+        input_lengths: (B,) int64, valid samples or mel frames.
+
+    Returns:
+        (B, T, D) for each, the lowest first; (B,) int64 valid frames.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+
     modules = [encoder.projection, *encoder.context.layers]
-    hooks = [
-        m.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-        for m in modules
-    ]
-    training = encoder.training
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    was_training = encoder.training
+
     try:
-        _, num_frames = encoder.eval()(inputs, input_lengths)
+        encoder.eval()
+        _, num_frames = encoder(inputs, input_lengths)
     finally:
-        encoder.train(training)
+        encoder.train(was_training)
         for hook in hooks:
             hook.remove()
-    return kept, num_frames
+
+    return outputs, num_frames
 
 
 def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encoder:
-    """The encoder of a model folder or finished run, pretrained or fine-tuned.
+    """Load the encoder of a model folder or finished run, pretrained or fine-tuned.
 
     Args:
-        config: build it with these settings (another dropout, say) instead of its own; its weights must fit them.
+        path: the folder.
+        config: build it with these settings (another dropout, say) instead of its own; its weights
+            must fit them.
 
     Raises:
         CheckpointError: not a model, damaged, or weights that do not fit.
     """
     folder = model_folder(Path(path))
     tensors, record = load_folder(folder)
-    if record.get("kind") not in ("encoder", "pretraining", "ctc"):
-        raise CheckpointError(
-            f"{folder} holds a {record.get('kind')!r}, not a model with an encoder"
-        )
+    kind = record.get("kind")
+    if kind not in ("encoder", "pretraining", "ctc"):
+        raise CheckpointError(f"{folder} holds a {kind!r}, not a model with an encoder")
+
     encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
-    own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    load_into(encoder, own, str(folder))
+
+    of_the_encoder = {}
+    for name, tensor in tensors.items():
+        if name.startswith("encoder."):
+            of_the_encoder[name.removeprefix("encoder.")] = tensor
+
+    load_into(encoder, of_the_encoder, str(folder))
     return encoder
+
+
+def _make_front_end(config: EncoderConfig) -> nn.Module:
+    """Make the front end that reads ``config.features``."""
+    if config.features.kind == "logmel":
+        return LogMelFrontEnd(config.features.num_mels, config.channels, config.frame_windows)
+
+    grouped = config.conv_norm == "group"
+    return WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)
+
+
+def _init_linear(linear: nn.Linear) -> None:
+    """Draw the initial weights as wav2vec 2.0 does; the bias is zero."""
+    nn.init.normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)

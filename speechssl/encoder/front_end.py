@@ -1,7 +1,21 @@
-"""Front ends: raw samples or log-mel rows -> frames."""
+"""Front ends: raw samples or log-mel rows -> frames.
+
+Shapes:
+    B  utterances of the batch
+    S  audio samples of the padded batch
+    U  mel frames of the padded batch, F mel bins
+    T  frames of the padded batch after a convolution, T' after the next one
+    C  channels of a convolution, C' of the next one
+    K  kernel of a convolution
+    N  windows or frames of one utterance, or of a block of it
+
+A window is (kernel, stride) of a convolution. On a CPU the waveform front end takes its own way
+(``_ActivatedConv``), which never holds the activations of a whole layer: they are by far the
+largest thing of a step.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,69 +25,55 @@ from torch.autograd import Function
 from speechssl.encoder.kernels import on_cpu
 from speechssl.encoder.padding import after_window, normalise_valid, valid_mask
 
-Windows = tuple[tuple[int, int], tuple[int, int]]
-BLOCK_VALUES = (
-    1 << 20
-)  # activations between two passes over them: 4 MB of float32 stay in the cache
+Window = tuple[int, int]
+
+# The window of the samples under an activation, and that of the activations under an output.
+Windows = tuple[Window, Window]
+
+# Activations between two passes over them: 4 MB of float32, which stay in the cache.
+BLOCK_VALUES = 1 << 20
 
 
-class ValidGroupNorm(nn.Module):
-    """GroupNorm with one group per channel whose statistics come from the valid frames only.
+class LogMelFrontEnd(nn.Module):
+    """(B, U, F) log-mel -> (B, T, C) frames: normalisation, then stride-2 convolutions.
 
-    The known implementations average over padding too, so that an utterance's features depend on its batch mates.
+    Rows are normalised per utterance and bin over the valid ones. Each convolution is one matrix
+    product over windows of 3 frames-last rows: no layout copies.
     """
 
-    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, num_mels: int, channels: int, windows: Sequence[Window]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.eps = eps
+        self.windows = windows
+        self.convs = nn.ModuleList()
 
-    def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
-        """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
-        frames = frames.float()  # statistics over seconds of audio are not for bfloat16
-        # An exported graph has no branch on values, so it takes the general way: equal but for rounding.
-        if not torch.compiler.is_exporting() and bool((num_valid == frames.shape[2]).all()):
-            return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
-        valid = valid_mask(num_valid, frames.shape[2], frames.device)[:, None]
-        count = num_valid.to(frames.device, non_blocking=True).clamp_min(1)[:, None, None]
-        mean = (frames * valid).sum(2, keepdim=True) / count
-        centred = (frames - mean) * valid
-        variance = centred.square().sum(2, keepdim=True) / count
-        return centred * (self.weight[:, None] * (variance + self.eps).rsqrt()) + self.bias[:, None]
+        width_below = num_mels
+        for kernel, _ in windows:
+            self.convs.append(nn.Linear(kernel * width_below, channels))
+            width_below = channels
 
-    def folded(self, samples: Tensor, conv: nn.Conv1d, num_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The same norm as part of the convolution of the samples below it: no frame has to be computed for it.
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """(B, U, F) rows and (B,) valid rows -> (B, T, C)."""
+        frames = normalise_valid(inputs, input_lengths, eps=1e-5)
 
-        Mean and variance of ``w x`` over windows x follow from the mean and the covariance of the windows.
+        for conv, (kernel, stride) in zip(self.convs, self.windows, strict=True):
+            windows = frames.unfold(1, kernel, stride)  # (B, T', C, K)
+            windows = windows.transpose(2, 3).flatten(2)  # (B, T', K C)
+            frames = F.gelu(conv(windows))
 
-        Args:
-            samples: (B, S) float32, zeros behind the valid ones.
-            num_valid: (B,) valid windows.
-
-        Returns:
-            weights (B, K, C) and biases (B, C), for each utterance its own.
-        """
-        (kernel,), (stride,) = conv.kernel_size, conv.stride
-        weight = conv.weight[:, 0].double()  # (C, K)
-        means, covariances = [], []
-        for row, count in zip(samples, num_valid.tolist(), strict=True):
-            windows = row.unfold(0, kernel, stride)[:count].double()
-            means.append(windows.sum(0) / max(1, count))
-            centred = windows - means[-1]
-            covariances.append(centred.T @ centred / max(1, count))
-        mean = torch.stack(means) @ weight.T  # (B, C)
-        variance = torch.einsum("ck,bkl,cl->bc", weight, torch.stack(covariances), weight)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        weights = scale[:, None] * weight.T  # a bias of the convolution would go away with the mean
-        return weights.float(), (self.bias - mean * scale).float()
+        return frames
 
 
 class WaveformFrontEnd(nn.Module):
     """wav2vec 2.0's convolutions: (B, S) samples -> (B, T, C) frames.
 
-    conv_norm "group": group norm after the first layer (BASE); "layer": LayerNorm in every layer (LARGE).
-    Source: wav2vec 2.0 section 2 and its released configurations. Differs in the statistics: valid samples only.
+    Args:
+        conv_layers: (channels, kernel, stride) of each convolution.
+        grouped: group norm after the first layer (BASE); else LayerNorm in every layer (LARGE).
+        conv_bias: whether the convolutions have a bias.
+        normalise_input: whether each utterance is given zero mean and unit variance first.
+
+    Source: wav2vec 2.0 section 2 and its released configurations. Differs in the statistics: valid
+    samples only.
     """
 
     def __init__(
@@ -85,103 +85,228 @@ class WaveformFrontEnd(nn.Module):
     ) -> None:
         super().__init__()
         self.normalise_input = normalise_input
-        widths = [1] + [channels for channels, _, _ in conv_layers]
-        self.convs = nn.ModuleList(
-            nn.Conv1d(below, channels, kernel, stride, bias=conv_bias)
-            for below, (channels, kernel, stride) in zip(widths, conv_layers, strict=False)
-        )
-        self.group_norm = ValidGroupNorm(widths[1]) if grouped else None
-        self.layer_norms = nn.ModuleList(
-            [] if grouped else [nn.LayerNorm(channels) for channels in widths[1:]]
-        )
         self.windows = [(kernel, stride) for _, kernel, stride in conv_layers]
+        widths = [channels for channels, _, _ in conv_layers]
+
+        self.convs = nn.ModuleList()
+        width_below = 1
+        for channels, kernel, stride in conv_layers:
+            self.convs.append(nn.Conv1d(width_below, channels, kernel, stride, bias=conv_bias))
+            width_below = channels
+
+        self.group_norm: ValidGroupNorm | None = None
+        self.layer_norms = nn.ModuleList()
+        if grouped:
+            self.group_norm = ValidGroupNorm(widths[0])
+        else:
+            self.layer_norms.extend(nn.LayerNorm(channels) for channels in widths)
+
+        # After all layers are made: the order of the draws decides the initial weights of a seed.
         for conv in self.convs:
             assert isinstance(conv, nn.Conv1d)
             nn.init.kaiming_normal_(conv.weight)
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, S) samples, zeros behind the valid ones, and (B,) valid samples -> (B, T, C)."""
+        samples = inputs
         if self.normalise_input:
-            inputs = normalise_valid(inputs[..., None], input_lengths, 1e-7)[..., 0]
-        return (
-            self._blockwise(inputs, input_lengths)
-            if on_cpu(inputs)
-            else self._plain(inputs, input_lengths)
-        )
+            samples = normalise_valid(inputs[..., None], input_lengths, eps=1e-7)[..., 0]
 
-    def _plain(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
-        frames: Tensor = inputs[:, None]
-        num_valid = input_lengths
+        if on_cpu(samples):
+            return self._blockwise(samples, input_lengths)
+        return self._plain(samples, input_lengths)
+
+    def _plain(self, samples: Tensor, num_samples: Tensor) -> Tensor:
+        """(B, S) and (B,) valid -> (B, T, C): layer by layer, channels first."""
+        frames = samples[:, None]  # (B, 1, S)
+        num_valid = num_samples
+
         for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
-            frames, num_valid = conv(frames), after_window(num_valid, *window)
-            if self.group_norm is not None:
-                frames = self.group_norm(frames, num_valid) if index == 0 else frames
-            else:
-                frames = self.layer_norms[index](frames.transpose(1, 2)).transpose(1, 2)
+            frames = conv(frames)  # (B, C, T)
+            num_valid = after_window(num_valid, *window)
+
+            if self.group_norm is None:
+                layer_norm = self.layer_norms[index]
+                frames = layer_norm(frames.transpose(1, 2)).transpose(1, 2)
+            elif index == 0:
+                frames = self.group_norm(frames, num_valid)
+
             frames = F.gelu(frames)
+
         return frames.transpose(1, 2)
 
     def _blockwise(self, samples: Tensor, num_samples: Tensor) -> Tensor:
-        """Equal to ``_plain``: frames last, each activation computed in blocks, where the next convolution reads it."""
-        stored, below, num_valid = (
-            samples,
-            self.windows[0],
-            after_window(num_samples, *self.windows[0]),
-        )
-        parameters = self._of_samples(samples, num_valid)
-        for index, conv in enumerate(self.convs):
-            assert isinstance(conv, nn.Conv1d)
-            if index:
-                num_valid = after_window(num_valid, *self.windows[index])
-                weight = conv.weight.permute(2, 1, 0).flatten(
-                    0, 1
-                )  # rows of K neighbouring frames: (K C, C')
-                windows = (below, self.windows[index])
-                stored = _ActivatedConv.apply(
-                    stored, weight, conv.bias, windows, num_valid.tolist(), *parameters
-                )
-                below, parameters = (1, 1), ()
-            if self.group_norm is None:
-                affine = self.layer_norms[index].parameters()
-                parameters += tuple(x.expand(len(samples), -1) for x in affine)
-        rows = [_activate(row, below, own) for row, *own in zip(stored, *parameters, strict=True)]
-        return torch.stack(rows)
+        """Compute what ``_plain`` does, frames last and each activation in blocks.
 
-    def _of_samples(self, samples: Tensor, num_valid: Tensor) -> tuple[Tensor, ...]:
-        """Weights (B, K, C) and biases (B, C) of the first convolution, with the group norm folded in, if any."""
+        A block of activations is computed where the next convolution reads it.
+
+        What is kept between two layers is ``stored``, from which ``_activate`` makes the
+        activations. It is the samples below the second convolution, and below every later one the
+        outputs of the convolution before it.
+        """
+        batch = len(samples)
+        num_valid = after_window(num_samples, *self.windows[0])
+
+        stored = samples
+        # What one activation is made of: a window of samples at first, later a single output.
+        window = self.windows[0]
+        parameters = self._first_conv(samples, num_valid) + self._layer_norm(0, batch)
+
+        for index in range(1, len(self.convs)):
+            conv = self.convs[index]
+            assert isinstance(conv, nn.Conv1d)
+            num_valid = after_window(num_valid, *self.windows[index])
+
+            # Rows of K neighbouring frames: (C', C, K) -> (K C, C').
+            weight = conv.weight.permute(2, 1, 0).flatten(0, 1)
+            windows = (window, self.windows[index])
+            stored = _ActivatedConv.apply(
+                stored, weight, conv.bias, windows, num_valid.tolist(), *parameters
+            )
+            window = (1, 1)
+            parameters = self._layer_norm(index, batch)
+
+        activated = []
+        for row in range(batch):
+            own = [parameter[row] for parameter in parameters]
+            activated.append(_activate(stored[row], window, own))
+        return torch.stack(activated)
+
+    def _first_conv(self, samples: Tensor, num_valid: Tensor) -> tuple[Tensor, ...]:
+        """Weights (B, K, C) and biases (B, C) of the first convolution, group norm folded in."""
         conv = self.convs[0]
         assert isinstance(conv, nn.Conv1d)
         if self.group_norm is not None:
             return self.group_norm.folded(samples, conv, num_valid)
+
+        batch = len(samples)
+        weight = conv.weight[:, 0].T  # (C, 1, K) -> (K, C)
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
-        return conv.weight[:, 0].T.expand(len(samples), -1, -1), bias.expand(len(samples), -1)
+        return weight.expand(batch, -1, -1), bias.expand(batch, -1)
+
+    def _layer_norm(self, index: int, batch: int) -> tuple[Tensor, ...]:
+        """Weights (B, C) and biases (B, C) of a layer's LayerNorm; none with group norm."""
+        if self.group_norm is not None:
+            return ()
+
+        affine = self.layer_norms[index].parameters()
+        return tuple(parameter.expand(batch, -1) for parameter in affine)
 
 
-def _activate(stored: Tensor, window: tuple[int, int], parameters: Sequence[Tensor]) -> Tensor:
-    """GELU of the (normalised) output of a convolution, from what is stored of one utterance: (N, C) frames.
+class ValidGroupNorm(nn.Module):
+    """GroupNorm with one group per channel whose statistics come from the valid frames only.
+
+    The known implementations average over padding too, so that an utterance's features depend on
+    its batch mates.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
+        """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
+        # Statistics over seconds of audio are not for bfloat16.
+        frames = frames.float()
+
+        # A full batch needs no mask. An exported graph has no branch on values, so it takes the
+        # general way below: equal but for rounding.
+        if not torch.compiler.is_exporting() and bool((num_valid == frames.shape[2]).all()):
+            return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
+
+        valid = valid_mask(num_valid, frames.shape[2], frames.device)[:, None]
+        count = num_valid.to(frames.device, non_blocking=True).clamp_min(1)[:, None, None]
+
+        mean = (frames * valid).sum(2, keepdim=True) / count
+        centred = (frames - mean) * valid
+        variance = centred.square().sum(2, keepdim=True) / count
+
+        scale = self.weight[:, None] * (variance + self.eps).rsqrt()
+        return centred * scale + self.bias[:, None]
+
+    def folded(self, samples: Tensor, conv: nn.Conv1d, num_valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Fold the same norm into the convolution of the samples below it.
+
+        No frame has to be computed for its statistics.         The mean and the variance of ``w x``
+        over windows x follow from the mean m and the covariance V of the windows:
+
+            mean(w x) = w m,  var(w x) = w V w
+
+        Args:
+            samples: (B, S) float32, zeros behind the valid ones.
+            conv: the convolution, (C, 1, K).
+            num_valid: (B,) valid windows.
+
+        Returns:
+            weights (B, K, C) and biases (B, C), for each utterance its own.
+        """
+        (kernel,) = conv.kernel_size
+        (stride,) = conv.stride
+        # Far from zero mean float32 would lose the digits of the variance.
+        weight = conv.weight[:, 0].double()  # (C, K)
+
+        window_means = []
+        covariances = []
+        for row, count in zip(samples, num_valid.tolist(), strict=True):
+            windows = row.unfold(0, kernel, stride)[:count].double()  # (N, K)
+            window_mean = windows.sum(0) / max(1, count)
+            centred = windows - window_mean
+            window_means.append(window_mean)
+            covariances.append(centred.T @ centred / max(1, count))
+
+        mean = torch.stack(window_means) @ weight.T  # (B, C)
+        variance = torch.einsum("ck,bkl,cl->bc", weight, torch.stack(covariances), weight)
+        scale = self.weight * (variance + self.eps).rsqrt()
+
+        # A bias of the convolution would go away with the mean.
+        weights = scale[:, None] * weight.T
+        biases = self.bias - mean * scale
+        return weights.float(), biases.float()
+
+
+# ---- the waveform front end on a CPU -------------------------------------------------------------
+
+
+def _activate(stored: Tensor, window: Window, parameters: Sequence[Tensor]) -> Tensor:
+    """Compute the activations of one utterance, from what is stored of it.
+
+    They are the GELU of the output of a convolution, with a LayerNorm between where there is one.
 
     Args:
         stored: (S,) samples, or (N, C) outputs of a convolution.
-        window: (kernel, stride) of the convolution of samples.
-        parameters: its weight (K, C) and bias (C,) where ``stored`` is samples; then those of a LayerNorm, if any.
+        window: of the convolution of samples.
+        parameters: its weight (K, C) and bias (C,) where ``stored`` is samples; then those of a
+            LayerNorm, if any.
+
+    Returns:
+        (N, C).
     """
+    frames = stored
+    norm_parameters = parameters
+
     if stored.dim() == 1:
-        weight, bias, *parameters = parameters
-        windows = F.pad(stored.unfold(0, *window), (0, 1), value=1.0)
-        stored = windows @ torch.cat(
-            [weight, bias[None]]
-        )  # the bias as a row: another pass would cost as much again
-    if parameters:
-        weight, bias = parameters
-        stored = F.layer_norm(stored, stored.shape[1:], weight, bias)
-    return F.gelu(stored)
+        conv_weight, conv_bias, *norm_parameters = parameters
+        # The bias is a row of the weight, over a column of ones: to add it would be a pass over all
+        # activations, as expensive as the product itself.
+        weight_and_bias = torch.cat([conv_weight, conv_bias[None]])  # (K + 1, C)
+        samples_and_one = F.pad(stored.unfold(0, *window), (0, 1), value=1.0)  # (N, K + 1)
+        frames = samples_and_one @ weight_and_bias
+
+    if norm_parameters:
+        norm_weight, norm_bias = norm_parameters
+        frames = F.layer_norm(frames, frames.shape[1:], norm_weight, norm_bias)
+
+    return F.gelu(frames)
 
 
 class _ActivatedConv(Function):
-    """Convolution over time of ``_activate(stored)``; only ``stored`` is kept for the backward pass.
+    """Convolution over time of ``_activate(stored)``.
 
-    The activations, the largest thing of a step by far, exist block by block in a core's cache, in both passes. The
-    convolution itself is a few matrix products of frames-last blocks: ``stride`` neighbouring frames are one row.
+    Only ``stored`` is kept for the backward pass. The activations, the largest thing of a step by
+    far, exist block by block in a core's cache, in both passes. The convolution itself is a few
+    matrix products of frames-last blocks: ``stride`` neighbouring frames are one row.
     """
 
     @staticmethod
@@ -199,7 +324,8 @@ class _ActivatedConv(Function):
         Args:
             stored: (B, S) samples or (B, T, C) outputs of the convolution below.
             weight: (K C, C').
-            windows: (kernel, stride) of the samples under an activation, and of the activations under an output.
+            bias: (C',).
+            windows: of the samples under an activation, and of the activations under an output.
             counts: valid output frames of each utterance; the others are zero.
             parameters: of ``_activate``, each with a leading axis B.
 
@@ -207,119 +333,162 @@ class _ActivatedConv(Function):
             (B, T', C').
         """
         ctx.save_for_backward(stored, weight, *parameters)
-        ctx.windows, ctx.counts = windows, counts
-        length = int(
-            after_window(after_window(torch.tensor(stored.shape[1]), *windows[0]), *windows[1])
-        )
+        ctx.windows = windows
+        ctx.counts = counts
+        window_below, window = windows
+
+        num_activations = after_window(torch.tensor(stored.shape[1]), *window_below)
+        length = int(after_window(num_activations, *window))
         if length < 1:
             raise RuntimeError("the inputs are too short for one frame")
+
         out = stored.new_empty(len(counts), length, weight.shape[1])
-        for row, span, read in _blocks(windows, counts, len(weight)):
-            frames = _activate(stored[row, read], windows[0], [p[row] for p in parameters])
-            block = out[row, span]
-            for taps, part in _parts(frames, windows[1], len(block)):
-                if taps.start:
-                    block.addmm_(part, weight[taps])
+
+        for block in _blocks(windows, counts, len(weight)):
+            own_parameters = [parameter[block.row] for parameter in parameters]
+            activations = _activate(stored[block.row, block.stored], window_below, own_parameters)
+            out_block = out[block.row, block.outputs]
+
+            for product in _products(activations, window, len(out_block)):
+                taps = weight[product.taps]
+                # The block is uninitialised memory: the first product fills it, the others add.
+                if product.taps.start == 0:
+                    torch.mm(product.matrix, taps, out=out_block)
                 else:
-                    torch.mm(part, weight[taps], out=block)
+                    out_block.addmm_(product.matrix, taps)
+
             if bias is not None:
-                block += bias
+                out_block += bias
+
         for row, count in enumerate(counts):
             out[row, count:] = 0
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        """Make each block's activations again, and from them the gradients of all that learns."""
         stored, weight, *parameters = ctx.saved_tensors
-        ((below, hop), (kernel, stride)), learns = ctx.windows, ctx.needs_input_grad[0]
-        shared = max(
-            0, (kernel - stride - 1) * hop + below
-        )  # stored values that a block shares with the one before
-        to_stored = torch.zeros_like(stored) if learns else None
-        to_weight, to_parameters = (
-            torch.zeros_like(weight),
-            [torch.zeros_like(p) for p in parameters],
-        )
-        to_bias = weight.new_zeros(weight.shape[1]) if ctx.needs_input_grad[2] else None
-        for row, span, read in _blocks(ctx.windows, ctx.counts, len(weight)):
-            own = [
-                stored[row, read].detach().requires_grad_(learns),
-                *(p[row].detach().requires_grad_() for p in parameters),
-            ]
+        (from_above,) = gradients
+        window_below, window = ctx.windows
+        stored_learns = ctx.needs_input_grad[0]
+        bias_learns = ctx.needs_input_grad[2]
+
+        to_stored = torch.zeros_like(stored) if stored_learns else None
+        to_weight = torch.zeros_like(weight)
+        to_bias = weight.new_zeros(weight.shape[1]) if bias_learns else None
+        to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        num_shared = _shared_by_blocks(ctx.windows)
+
+        for block in _blocks(ctx.windows, ctx.counts, len(weight)):
+            # Activations with a graph of their own, which ends at what this block reads.
+            own_stored = stored[block.row, block.stored].detach().requires_grad_(stored_learns)
+            own_parameters = [p[block.row].detach().requires_grad_() for p in parameters]
             with torch.enable_grad():
-                frames = _activate(own[0], ctx.windows[0], own[1:])
-            above, inner = gradients[0][row, span], torch.zeros_like(frames)
-            parts = (_parts(x, ctx.windows[1], len(above)) for x in (frames.detach(), inner))
-            for (taps, part), (_, to_part) in zip(*parts, strict=True):
-                to_weight[taps].addmm_(part.T, above)
-                if taps.start:
-                    to_part.addmm_(above, weight[taps].T)
+                activations = _activate(own_stored, window_below, own_parameters)
+
+            from_block = from_above[block.row, block.outputs]
+            to_activations = torch.zeros_like(activations)
+            products = zip(
+                _products(activations.detach(), window, len(from_block)),
+                _products(to_activations, window, len(from_block)),
+                strict=True,
+            )
+            for product, to_product in products:
+                taps = product.taps
+                to_weight[taps].addmm_(product.matrix.T, from_block)
+                # Where kernels overlap the matrices share frames, so the later products add.
+                if taps.start == 0:
+                    torch.mm(from_block, weight[taps].T, out=to_product.matrix)
                 else:
-                    torch.mm(above, weight[taps].T, out=to_part)
+                    to_product.matrix.addmm_(from_block, weight[taps].T)
+
             if to_bias is not None:
-                to_bias += above.sum(0)
-            wanted = own if learns else own[1:]
-            found = list(torch.autograd.grad(frames, wanted, inner)) if wanted else []
+                to_bias += from_block.sum(0)
+
+            learning = [own_stored, *own_parameters] if stored_learns else own_parameters
+            found: list[Tensor] = []
+            if learning:
+                found = list(torch.autograd.grad(activations, learning, to_activations))
+
             if to_stored is not None:
                 to_block = found.pop(0)
-                to_block[:shared] += to_stored[row, read][:shared]
-                to_stored[row, read] = to_block
-            for total, one in zip(to_parameters, found, strict=True):
-                total[row] += one
+                # The values that the block before has read too, and has written its share of.
+                to_block[:num_shared] += to_stored[block.row, block.stored][:num_shared]
+                to_stored[block.row, block.stored] = to_block
+
+            for total, share in zip(to_parameters, found, strict=True):
+                total[block.row] += share
+
+        # None for ``windows`` and ``counts``.
         return to_stored, to_weight, to_bias, None, None, *to_parameters
 
 
-def _blocks(
-    windows: Windows, counts: Sequence[int], values: int
-) -> Iterator[tuple[int, slice, slice]]:
-    """Output frames of each utterance in blocks: (row, output frames, what is stored of their activations).
+class _Block(NamedTuple):
+    """Neighbouring output frames of one utterance, whose activations stay in the cache."""
+
+    row: int
+    """the utterance"""
+    outputs: slice
+    """output frames"""
+    stored: slice
+    """what is stored of the activations under them"""
+
+
+def _blocks(windows: Windows, counts: Sequence[int], values: int) -> Iterator[_Block]:
+    """Cut the output frames of each utterance into blocks.
 
     Args:
+        windows: as in ``_ActivatedConv``.
+        counts: valid output frames of each utterance.
         values: activations under one output frame.
     """
-    (below, hop), (kernel, stride) = windows
-    size = max(1, BLOCK_VALUES // values)
+    (kernel_below, stride_below), (kernel, stride) = windows
+    frames_per_block = max(1, BLOCK_VALUES // values)
+
     for row, count in enumerate(counts):
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            first, last = start * stride, (stop - 1) * stride + kernel - 1
-            yield row, slice(start, stop), slice(first * hop, last * hop + below)
+        for start in range(0, count, frames_per_block):
+            stop = min(start + frames_per_block, count)
+            first_activation = start * stride
+            last_activation = (stop - 1) * stride + kernel - 1
+            first_stored = first_activation * stride_below
+            stop_stored = last_activation * stride_below + kernel_below
+            yield _Block(row, slice(start, stop), slice(first_stored, stop_stored))
 
 
-def _parts(frames: Tensor, window: tuple[int, int], count: int) -> Iterator[tuple[slice, Tensor]]:
-    """A convolution as matrix products: (rows of its weight, the ``count`` x N matrix of ``frames`` they apply to).
+def _shared_by_blocks(windows: Windows) -> int:
+    """Stored values that a block reads and the block before has read too."""
+    (kernel_below, stride_below), (kernel, stride) = windows
+    shared_activations = kernel - stride
+    return max(0, (shared_activations - 1) * stride_below + kernel_below)
 
-    ``stride`` frames that follow each other are one row of a matrix without overlap, which no product has to copy.
+
+class _Product(NamedTuple):
+    """One of the matrix products that make up a convolution."""
+
+    taps: slice
+    """rows of the convolution's weight (K C, C')"""
+    matrix: Tensor
+    """(frames, taps) view of the activations that they apply to"""
+
+
+def _products(activations: Tensor, window: Window, count: int) -> Iterator[_Product]:
+    """Take a convolution apart into matrix products.
+
+    ``stride`` frames that follow each other are one row of a matrix without overlap, which no
+    product has to copy.
+
+    Args:
+        activations: (N, C), contiguous.
+        window: of the convolution.
+        count: output frames.
     """
-    (kernel, stride), channels = window, frames.shape[1]
+    kernel, stride = window
+    channels = activations.shape[1]
+
     for tap in range(0, kernel, stride):
-        taps = slice(tap * channels, min(tap + stride, kernel) * channels)
+        last_tap = min(tap + stride, kernel)
+        taps = slice(tap * channels, last_tap * channels)
         shape = (count, taps.stop - taps.start)
-        yield (
-            taps,
-            frames.as_strided(shape, (stride * channels, 1), frames.storage_offset() + taps.start),
-        )
-
-
-class LogMelFrontEnd(nn.Module):
-    """(B, U, F) log-mel -> (B, T, C): normalised per utterance and bin over valid frames, then stride-2 convolutions.
-
-    Each convolution is one matrix product over windows of 3 frames-last rows: no layout copies.
-    """
-
-    def __init__(self, num_mels: int, channels: int, windows: Sequence[tuple[int, int]]) -> None:
-        super().__init__()
-        self.windows = windows
-        widths = [num_mels] + [channels] * len(windows)
-        self.convs = nn.ModuleList(
-            nn.Linear(kernel * below, channels)
-            for below, (kernel, _) in zip(widths, windows, strict=False)
-        )
-
-    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
-        """(B, U, F) rows and (B,) valid rows -> (B, T, C)."""
-        frames = normalise_valid(inputs, input_lengths, 1e-5)
-        for conv, (kernel, stride) in zip(self.convs, self.windows, strict=True):
-            windows = frames.unfold(1, kernel, stride).transpose(2, 3).flatten(2)
-            frames = F.gelu(conv(windows))
-        return frames
+        steps = (stride * channels, 1)
+        offset = activations.storage_offset() + taps.start
+        yield _Product(taps, activations.as_strided(shape, steps, offset))

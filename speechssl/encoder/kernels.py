@@ -1,7 +1,15 @@
-"""The operations that take most of a step's time, made for a CPU's caches or a GPU's library; each equals a plain one.
+"""Operations that take most of a step's time, written for a CPU's caches or a GPU's library.
 
-``on_cpu`` decides about those for a CPU, ``is_cuda`` about those for a GPU. Elsewhere, in an exported graph and under a
-CPU's autocast the plain ones run.
+Each equals a plain operation of torch, which its docstring names. ``on_cpu`` decides about those
+for a CPU, ``is_cuda`` about those for a GPU. Elsewhere, in an exported graph and under a CPU's
+autocast the plain ones run.
+
+Shapes:
+    B  utterances, T frames of the padded batch, D width of a frame
+    H  attention heads, d = D / H the width of one
+    M  frames that attend, to T frames
+    K  kernel of a convolution in frames, G its groups
+    I  input width of a linear layer, O its output width
 """
 
 from collections.abc import Sequence
@@ -15,6 +23,13 @@ from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+# Dropout on a CPU decides by 16 random bits a value, which can take so many different values.
+DROPOUT_LEVELS = 65536
+
+# cuDNN's attention makes a plan for each new shape, 10 ms in each direction, and every batch has a
+# shape of its own.
+WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
 
 def on_cpu(inputs: Tensor) -> bool:
     """Whether the operations for a CPU apply: float32 there, outside autocast and graph export."""
@@ -22,13 +37,14 @@ def on_cpu(inputs: Tensor) -> bool:
     return inputs.device.type == "cpu" and inputs.dtype == torch.float32 and not plain
 
 
-# ---- dropout ------------------------------------------------------------------------------------------------------
+# ---- dropout -------------------------------------------------------------------------------------
 
 
 class Dropout(nn.Module):
-    """``nn.Dropout``, on a CPU five times as fast: 16 random bits a value instead of a generator's call.
+    """``nn.Dropout``, on a CPU five times as fast.
 
-    There the probability is rounded to a multiple of 2**-16, and the scale with it, so that the mean stays exact.
+    A CPU takes 16 random bits a value instead of a call of the generator. There the probability is
+    rounded to a multiple of 2**-16, and the scale with it, so that the mean stays exact.
     """
 
     def __init__(self, p: float) -> None:
@@ -36,31 +52,48 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
         if not self.training or not self.p:
             return inputs
+
         if not on_cpu(inputs):
             return F.dropout(inputs, self.p)
-        out: Tensor = _Dropout.apply(inputs, *_keep(inputs.shape, self.p))
+
+        keep, scale = _keep(inputs.shape, self.p)
+        out: Tensor = _Dropout.apply(inputs, keep, scale)
         return out
 
 
 def _keep(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
-    """Random uint8 of ``shape``, 1 with probability 1 - ``p`` (rounded) else 0, and the reciprocal of that probability.
+    """Draw which values dropout keeps.
 
-    Bytes because torch multiplies float32 by them three times as fast as by bool.
+    Args:
+        shape: of the values.
+        p: probability that a value is dropped.
+
+    Returns:
+        uint8 of ``shape``, 1 with probability 1 - ``p`` (rounded) else 0; the reciprocal of that
+        probability. Bytes, because torch multiplies float32 by them three times as fast as by bool.
     """
-    dropped = round(p * 65536)
+    dropped_levels = round(p * DROPOUT_LEVELS)
     count = torch.Size(shape).numel()
-    # All 64 bits of each draw: torch's default range leaves the top one 0, which would be a sign bit here.
-    bits = (
-        torch.empty(-(-count // 4), dtype=torch.int64)
-        .random_(-(2**63), None)
-        .view(torch.int16)[:count]
-    )
-    return bits.ge_(dropped - 32768).to(torch.uint8).view(shape), 65536 / (65536 - dropped)
+
+    # Each draw of 64 bits is four values of 16 bits.
+    num_draws = -(-count // 4)
+    # All 64 bits of a draw: torch's default range leaves the top one 0, here a sign bit.
+    draws = torch.empty(num_draws, dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[:count]
+
+    # int16 begins at -32768, so that many levels lie below the threshold.
+    threshold = dropped_levels - DROPOUT_LEVELS // 2
+    keep = bits.ge_(threshold).to(torch.uint8).view(shape)
+    scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)
+    return keep, scale
 
 
 class _Dropout(Function):
+    """Multiply by what ``_keep`` drew; the backward pass needs nothing but those bytes."""
+
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, keep: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(keep)
@@ -70,70 +103,94 @@ class _Dropout(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (keep,) = ctx.saved_tensors
-        return (gradients[0] * keep).mul_(ctx.scale), None, None
+        (from_above,) = gradients
+        to_inputs = (from_above * keep).mul_(ctx.scale)
+        return to_inputs, None, None
 
 
-# ---- the second half of a feed-forward block -----------------------------------------------------------------------
+# ---- the second half of a feed-forward block -----------------------------------------------------
 
 
 def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor, p: float) -> Tensor:
-    """``F.linear(dropout(gelu(inputs)))``; on a CPU the activation, the widest tensor of a layer, is not kept.
+    """Compute ``F.linear(dropout(gelu(inputs)))``.
+
+    On a CPU the activation, the widest tensor of a layer, is not kept: the backward pass makes it
+    again.
 
     Args:
         inputs: (..., I).
         weight: (O, I).
+        bias: (O,).
         p: dropout of the activation.
+
+    Returns:
+        (..., O).
     """
-    if on_cpu(inputs):
-        keep, scale = _keep(inputs.shape, p) if p else (None, 1.0)
-        out: Tensor = _GeluLinear.apply(inputs, weight, bias, keep, scale)
-        return out
-    return F.linear(F.dropout(F.gelu(inputs), p), weight, bias)
+    if not on_cpu(inputs):
+        return F.linear(F.dropout(F.gelu(inputs), p), weight, bias)
+
+    keep: Tensor | None = None
+    scale = 1.0
+    if p:
+        keep, scale = _keep(inputs.shape, p)
+
+    out: Tensor = _GeluLinear.apply(inputs, weight, bias, keep, scale)
+    return out
 
 
 class _GeluLinear(Function):
+    """``gelu_linear`` on a CPU."""
+
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float
     ) -> Tensor:
         ctx.save_for_backward(inputs, weight, keep)
         ctx.scale = scale
-        return F.linear(_GeluLinear.activation(inputs, keep, scale), weight, bias)
+        active = _GeluLinear.activation(inputs, keep, scale)
+        return F.linear(active, weight, bias)
 
     @staticmethod
     def activation(inputs: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+        """(..., I) -> (..., I): GELU with dropout."""
         active = F.gelu(inputs)
-        return active if keep is None else active.mul_(keep).mul_(scale)
+        if keep is None:
+            return active
+
+        return active.mul_(keep).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         inputs, weight, keep = ctx.saved_tensors
-        above = gradients[0].flatten(0, -2)
+        from_above = gradients[0].flatten(0, -2)  # (N, O), N all leading axes together
+
         active = _GeluLinear.activation(inputs, keep, ctx.scale)
-        to_weight = above.T @ active.flatten(0, -2)
-        inner = (above @ weight).view(inputs.shape)
+        to_weight = from_above.T @ active.flatten(0, -2)
+        to_bias = from_above.sum(0)
+
+        to_active = (from_above @ weight).view(inputs.shape)
         if keep is not None:
-            inner.mul_(keep).mul_(ctx.scale)
-        return torch.ops.aten.gelu_backward(inner, inputs), to_weight, above.sum(0), None, None
+            to_active.mul_(keep).mul_(ctx.scale)
+        to_inputs = torch.ops.aten.gelu_backward(to_active, inputs)
+
+        return to_inputs, to_weight, to_bias, None, None
 
 
-# ---- attention ----------------------------------------------------------------------------------------------------
-
-
-# cuDNN's attention makes a plan for each new shape, 10 ms in each direction, and every batch has a shape of its own.
-WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# ---- attention -----------------------------------------------------------------------------------
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, num_frames: Tensor, attend: Tensor | None, p: float
 ) -> Tensor:
-    """Scaled dot-product attention over the valid frames of each utterance.
+    """Compute scaled dot-product attention over the valid frames of each utterance.
+
+    It equals ``F.scaled_dot_product_attention``, which runs wherever there is no dropout on a CPU.
 
     Args:
         query: (B, H, M, d).
         key, value: (B, H, T, d).
         num_frames: (B,) int64 on the host, valid frames; padded ones are not attended to.
-        attend: the same as (B, 1, 1, T) bool on the device; None = all are valid.
+        attend: the same as (B, 1, 1, T) bool on the device, True = valid; None = all are valid.
         p: dropout of the attention weights.
 
     Returns:
@@ -142,16 +199,20 @@ def attention(
     if p and on_cpu(query):
         out: Tensor = _DroppedAttention.apply(query, key, value, num_frames.tolist(), p)
         return out
+
     with sdpa_kernel(WITHOUT_PLANS) if query.is_cuda else nullcontext():
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
     return heads.transpose(1, 2).flatten(2)
 
 
 class _DroppedAttention(Function):
-    """Utterance by utterance, so that its weights stay in the cache; they are made again in the backward pass.
+    """Attention with dropout, utterance by utterance, so that its weights stay in the cache.
 
-    Kept is a byte a weight, the choice of dropout. torch's own attention on a CPU has no fused path with dropout: it
-    stores the weights three times over.
+        weights = softmax(query key^T / sqrt(d)),  out = dropout(weights) value
+
+    The backward pass makes the weights again: kept is a byte a weight, the choice of dropout.
+    torch's own attention on a CPU has no fused path with dropout, and stores the weights three
+    times over.
     """
 
     @staticmethod
@@ -160,101 +221,161 @@ class _DroppedAttention(Function):
     ) -> Tensor:
         batch, heads, length, width = query.shape
         out = query.new_zeros(batch, length, heads, width)
-        ctx.counts, ctx.scale, keeps = counts, 1.0, []
+        keeps = []
+        scale = 1.0
+
         for b, count in enumerate(counts):
-            keep, ctx.scale = _keep((heads, length, count), p)
-            weights = _weights(query[b], key[b, :, :count]).mul_(keep)
-            out[b] = torch.bmm(weights, value[b, :, :count]).mul_(ctx.scale).transpose(0, 1)
+            valid_key = key[b, :, :count]
+            valid_value = value[b, :, :count]
+
+            keep, scale = _keep((heads, length, count), p)
             keeps.append(keep)
+
+            weights = _attention_weights(query[b], valid_key).mul_(keep)  # (H, M, count)
+            attended = torch.bmm(weights, valid_value).mul_(scale)  # (H, M, d)
+            out[b] = attended.transpose(0, 1)
+
         ctx.save_for_backward(query, key, value, *keeps)
+        ctx.counts = counts
+        # The same for every utterance: it follows from p.
+        ctx.scale = scale
         return out.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, *keeps = ctx.saved_tensors
-        grads = [torch.zeros_like(x) for x in (query, key, value)]
-        shape = (query.shape[0], query.shape[2], query.shape[1], query.shape[3])
-        above = gradients[0].reshape(shape).transpose(1, 2) * ctx.scale
+        batch, heads, length, width = query.shape
+        to_query = torch.zeros_like(query)
+        to_key = torch.zeros_like(key)
+        to_value = torch.zeros_like(value)
+
+        # The scale of dropout once, on the narrow end: it reaches all three gradients from here.
+        from_above = gradients[0].reshape(batch, length, heads, width).transpose(1, 2) * ctx.scale
+
         for b, (count, keep) in enumerate(zip(ctx.counts, keeps, strict=True)):
-            q, k, v, out = query[b], key[b, :, :count], value[b, :, :count], above[b]
-            weights = _weights(q, k)
-            grads[2][b, :, :count] = torch.bmm((weights * keep).transpose(1, 2), out)
-            inner = torch.bmm(out, v.transpose(1, 2)).mul_(keep)
-            scores = torch.ops.aten._softmax_backward_data(inner, weights, -1, torch.float32)
-            scores.mul_(query.shape[3] ** -0.5)
-            grads[0][b] = torch.bmm(scores, k)
-            grads[1][b, :, :count] = torch.bmm(scores.transpose(1, 2), q)
-        return grads[0], grads[1], grads[2], None, None
+            valid_key = key[b, :, :count]
+            valid_value = value[b, :, :count]
+            weights = _attention_weights(query[b], valid_key)
+
+            to_value[b, :, :count] = torch.bmm((weights * keep).transpose(1, 2), from_above[b])
+
+            to_weights = torch.bmm(from_above[b], valid_value.transpose(1, 2)).mul_(keep)
+            to_scores = torch.ops.aten._softmax_backward_data(
+                to_weights, weights, -1, torch.float32
+            )
+            to_scores.mul_(width**-0.5)
+
+            to_query[b] = torch.bmm(to_scores, valid_key)
+            to_key[b, :, :count] = torch.bmm(to_scores.transpose(1, 2), query[b])
+
+        return to_query, to_key, to_value, None, None
 
 
-def _weights(query: Tensor, key: Tensor) -> Tensor:
+def _attention_weights(query: Tensor, key: Tensor) -> Tensor:
     """(H, M, d) and (H, T, d) -> (H, M, T) softmax of the scaled products."""
-    scores = torch.bmm(query * query.shape[2] ** -0.5, key.transpose(1, 2))
+    width = query.shape[2]
+    scores = torch.bmm(query * width**-0.5, key.transpose(1, 2))
     return scores.softmax(-1)
 
 
-# ---- convolution over positions -----------------------------------------------------------------------------------
+# ---- convolution over positions ------------------------------------------------------------------
 
 
 def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """``F.conv1d`` of frames-last ``inputs``, padded by half the kernel, one output a frame.
+    """Compute ``F.conv1d`` of frames-last inputs, padded by half the kernel, one output a frame.
 
-    On a CPU through the FFT, block by block (overlap-save): a kernel of 128 takes a tenth of the multiplications. On a
-    GPU as one long row.
+    On a CPU it goes through the FFT, which takes a tenth of the multiplications at a kernel of 128;
+    on a GPU as one long row.
 
     Args:
         inputs: (B, T, D).
-        weight: (D, D / groups, K).
+        weight: (D, D / G, K).
+        bias: (D,).
+        groups: G.
 
     Returns:
         (B, T, D); an even kernel looks one frame further back than ahead.
     """
-    length, kernel = inputs.shape[1], weight.shape[2]
     if inputs.is_cuda:
         return in_one_row(inputs, weight, bias, groups)
+
     if not on_cpu(inputs):
-        full = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups)
-        return full[..., :length].transpose(1, 2)
-    if (
-        not torch.is_grad_enabled()
-    ):  # and checkpoint imports the compiler of torch, a second and a half at each start
+        channels_first = inputs.transpose(1, 2)
+        padding = weight.shape[2] // 2
+        convolved = F.conv1d(channels_first, weight, bias, padding=padding, groups=groups)
+        # An even kernel gives one frame too many.
+        return convolved[..., : inputs.shape[1]].transpose(1, 2)
+
+    # Recognition goes without checkpointing, which imports the compiler of torch: a second and a
+    # half at each start.
+    if not torch.is_grad_enabled():
         return _through_fft(inputs, weight, groups) + bias
-    # Spectra are larger than what they are made of: made again in the backward pass, not kept.
-    convolved: Tensor = checkpoint(
+
+    # Spectra are larger than what they are made of: the backward pass makes them again.
+    through_fft: Tensor = checkpoint(
         _through_fft, inputs, weight, groups, use_reentrant=False, preserve_rng_state=False
     )
-    return convolved + bias
+    return through_fft + bias
 
 
 def in_one_row(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """``grouped_conv``, (B, T, D) -> (B, T, D), of the utterances behind each other, zeros between them and at the end.
+    """Compute ``grouped_conv`` of all utterances as one row, with zeros between them.
 
-    cuDNN makes a plan for each new shape, which takes longer than the convolution: the row has few different lengths.
+    cuDNN makes a plan for each new shape, which takes longer than the convolution: the row has few
+    different lengths.
+
+    Args and Returns: as ``grouped_conv``.
     """
-    (batch, length, width), kernel = inputs.shape, weight.shape[2]
-    count = batch * (length + kernel // 2)
-    step = 1 << max(0, count.bit_length() - 3)  # four lengths from one power of two to the next
-    row = F.pad(inputs, (0, 0, 0, kernel // 2)).reshape(1, count, width)
-    row = F.pad(row, (0, 0, 0, -count % step)).transpose(1, 2).contiguous()
-    found = F.conv1d(row, weight, bias, padding=kernel // 2, groups=groups)[0, :, :count].T
-    return found.reshape(batch, -1, width)[:, :length]
+    batch, length, width = inputs.shape
+    kernel = weight.shape[2]
+
+    # Zeros behind each utterance keep it from being heard in the next.
+    gap = kernel // 2
+    row_length = batch * (length + gap)
+    row = F.pad(inputs, (0, 0, 0, gap)).reshape(1, row_length, width)
+
+    # Rounded up so that there are four lengths from one power of two to the next.
+    step = 1 << max(0, row_length.bit_length() - 3)
+    row = F.pad(row, (0, 0, 0, -row_length % step))
+
+    channels_first = row.transpose(1, 2).contiguous()
+    convolved = F.conv1d(channels_first, weight, bias, padding=gap, groups=groups)
+    frames = convolved[0, :, :row_length].T  # (B (T + gap), D)
+    return frames.reshape(batch, -1, width)[:, :length]
 
 
 def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
-    (batch, length, width), kernel = inputs.shape, weight.shape[2]
-    size, hop = 3 * kernel, 2 * kernel + 1
-    blocks = -(-length // hop)
-    padded = F.pad(inputs, (0, 0, kernel // 2, blocks * hop + kernel - 1 - length - kernel // 2))
-    spectrum = torch.fft.rfft(padded.unfold(1, size, hop), dim=-1).view(
-        batch * blocks, groups, width // groups, -1
-    )
-    # A convolution layer correlates, hence the conjugate; (F, G, B, in) x (F, G, in, out) is all there is to do.
-    filters = (
-        torch.fft.rfft(weight, size, dim=2)
-        .conj()
-        .view(groups, width // groups, width // groups, -1)
-    )
+    """(B, T, D) convolved with (D, D / G, K) -> (B, T, D), block by block through the FFT.
+
+    The method is overlap-save: a block of 3 K frames gives the 2 K + 1 outputs whose whole kernel
+    lies inside it. Shapes below: N all blocks of all utterances, f a frequency, i and o the inputs
+    and the outputs of a group.
+    """
+    batch, length, width = inputs.shape
+    kernel = weight.shape[2]
+    group_width = width // groups
+
+    block = 3 * kernel
+    hop = 2 * kernel + 1
+    num_blocks = -(-length // hop)
+
+    pad_before = kernel // 2
+    pad_after = num_blocks * hop + kernel - 1 - length - pad_before
+    padded = F.pad(inputs, (0, 0, pad_before, pad_after))
+    blocks = padded.unfold(1, block, hop)  # (B, blocks, D, block)
+
+    spectrum = torch.fft.rfft(blocks, dim=-1)
+    spectrum = spectrum.view(batch * num_blocks, groups, group_width, -1)  # (N, G, i, f)
+
+    # A convolution layer correlates, hence the conjugate.
+    filters = torch.fft.rfft(weight, block, dim=2).conj()
+    filters = filters.view(groups, group_width, group_width, -1)  # (G, o, i, f)
+
+    # For each frequency and group one product, (N, i) x (i, o): all there is to do.
     product = torch.matmul(spectrum.permute(3, 1, 0, 2), filters.permute(3, 0, 2, 1))
-    found: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), size, dim=-1)[..., :hop]
-    frames = found.reshape(batch, blocks, width, hop).transpose(2, 3).reshape(batch, -1, width)
+
+    convolved: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), block, dim=-1)
+    convolved = convolved[..., :hop]  # (N, G, o, hop)
+    frames = convolved.reshape(batch, num_blocks, width, hop).transpose(2, 3)
+    frames = frames.reshape(batch, -1, width)  # (B, blocks hop, D)
     return frames[:, :length]

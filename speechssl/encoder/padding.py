@@ -1,7 +1,9 @@
-"""Padded batches: which units are valid, how many are left after a convolution, statistics over the valid ones.
+"""Padded batches: which units are valid, how many a convolution leaves, their statistics.
 
-Counts of valid units, (B,) int64, stay on the host wherever the batch is: nothing has to wait for the device to read
-them.
+Shapes: B utterances, U units (samples, mel frames or encoder frames), F values of each unit.
+
+Counts of valid units, (B,) int64, stay on the host wherever the batch is, so that reading them
+never makes the host wait for the device.
 """
 
 import torch
@@ -9,30 +11,66 @@ from torch import Tensor
 
 
 def valid_mask(num_valid: Tensor, length: int, device: torch.device | None = None) -> Tensor:
-    """(B,) counts -> (B, length) bool on ``device``, True = valid."""
-    return (torch.arange(length) < num_valid[:, None]).to(device, non_blocking=True)
+    """Mark the valid units of a padded batch.
+
+    Args:
+        num_valid: (B,) int64 on the host, valid units of each utterance.
+        length: units of the padded batch, U.
+        device: where the mask is needed; None = the host.
+
+    Returns:
+        (B, U) bool, True = valid.
+    """
+    valid = torch.arange(length) < num_valid[:, None]
+    return valid.to(device, non_blocking=True)
 
 
 def after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
-    """(B,) int64 -> how many windows lie wholly inside so many units."""
-    windows: Tensor = (
-        length - kernel
-    ) // stride + 1  # not torch.div, which an ONNX graph would do in float32
+    """(B,) int64 units -> (B,) int64 windows that lie wholly inside them, ``stride`` apart."""
+    # Not torch.div, which an ONNX graph would compute in float32.
+    windows: Tensor = (length - kernel) // stride + 1
     return windows.clamp_min(0)
 
 
 def zero_padding(inputs: Tensor, num_valid: Tensor) -> Tensor:
-    """(B, U) or (B, U, F) with zeros behind the valid units, by selection: NaN there must not get through either."""
-    valid = valid_mask(num_valid, inputs.shape[1], inputs.device)
-    return inputs.masked_fill(~(valid if inputs.dim() == 2 else valid[..., None]), 0.0)
+    """Replace what stands behind the valid units by zeros.
+
+    It is a selection and not a product with zero, because NaN in the padding must not get through
+    either.
+
+    Args:
+        inputs: (B, U) or (B, U, F).
+        num_valid: (B,) int64 on the host.
+
+    Returns:
+        The shape of ``inputs``.
+    """
+    padding = ~valid_mask(num_valid, inputs.shape[1], inputs.device)
+    if inputs.dim() == 3:
+        padding = padding[..., None]
+
+    return inputs.masked_fill(padding, 0.0)
 
 
 def normalise_valid(inputs: Tensor, num_valid: Tensor, eps: float) -> Tensor:
-    """(B, U, F) -> zero mean, unit variance per utterance and column over its valid rows; padded rows are zero."""
+    """Give each utterance and column zero mean and unit variance over its valid rows.
+
+    Args:
+        inputs: (B, U, F).
+        num_valid: (B,) int64 on the host.
+        eps: added to the variance.
+
+    Returns:
+        (B, U, F) of the same dtype; padded rows are zero.
+    """
     valid = valid_mask(num_valid, inputs.shape[1], inputs.device)[..., None]
     count = num_valid.to(inputs.device, non_blocking=True).clamp_min(1)[:, None, None]
-    # ONNX Runtime adds up the samples of a single recording one by one: float32 loses four digits over 30 s of them.
+
+    # In float64 for ONNX Runtime, which adds up the samples of a single recording one by one:
+    # float32 loses four digits over 30 s of them.
     units = inputs.double() if torch.compiler.is_exporting() else inputs
-    centred = (units - (units * valid).sum(1, keepdim=True) / count) * valid
+
+    mean = (units * valid).sum(1, keepdim=True) / count
+    centred = (units - mean) * valid
     variance = centred.square().sum(1, keepdim=True) / count
     return (centred * (variance + eps).rsqrt()).to(inputs.dtype)
