@@ -1,4 +1,4 @@
-"""Data that the tests make for themselves: words spoken in tones, prepared stores, a very small encoder; campaigns."""
+"""Data that the tests make for themselves, and the campaigns of tests/reliability."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def labelled_store(labelled_folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def speech_folder() -> Path:
-    """The recorded speech that results are made with; tests that need it are skipped where it is not."""
+    """Recorded speech, which results are made with; tests that need it are skipped without."""
     folder = Path(
         os.environ.get("SPEECHSSL_SPEECH", Path(__file__).parents[2] / "shared" / "speech")
     )

@@ -1,6 +1,7 @@
 """On a GPU the same is learned and recognised as on a CPU; skipped where there is none.
 
-All draws but dropout's are made on the host, so that without dropout both devices compute the same function.
+All draws but dropout's are made on the host: without dropout both devices compute the same
+function.
 """
 
 import shutil
@@ -82,7 +83,7 @@ def test_pretraining_is_the_same(name: str, labelled_store: Path, tmp_path: Path
         task = merge(task, {"hidden_units": {"teacher": str(tmp_path / "teacher")}})
     for device in ("cpu", "cuda"):
         pretrain([labelled_store], tmp_path / device, pretraining(task, device))
-    # Convolutions round to ten bits there (cudnn's TF32), and what they learn differs more with each update.
+    # Convolutions round to ten bits there (cudnn's TF32): each update adds to the difference.
     assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=0.02)
     assert losses(tmp_path / "cuda")[0] == pytest.approx(losses(tmp_path / "cpu")[0], rel=2e-3)
     pretrain([labelled_store], tmp_path / "half", pretraining(task, "cuda", "bfloat16"))

@@ -1,6 +1,6 @@
-"""An utterance's share of everything is its own: padding, batch mates, order and micro-batches change nothing.
+"""Padding, batch mates, order and micro-batches change nothing for an utterance.
 
-Whatever the lengths: hypothesis draws them, deals the utterances into micro-batches, and fills the padding.
+Hypothesis draws the lengths, deals the utterances into micro-batches, and fills the padding.
 """
 
 from dataclasses import dataclass
@@ -182,7 +182,7 @@ def test_masks_negatives_and_noise_are_the_utterances_own(
 def test_negatives_are_other_masked_frames_of_the_utterance_whatever_the_lengths(
     lengths: list[int], padding: int, prob: float, span: int, seed: int
 ) -> None:
-    """Not in the padding, not the frame itself, not of another utterance; seen through the frames that are gathered."""
+    """Not padding, not the frame itself, not another utterance's, as the gathered frames show."""
     model = make(mask=MaskConfig(prob=prob, length=span))
     batch = batch_of([torch.zeros(1)] * len(lengths))
     draws = model.draw(batch, lengths, max(lengths) + padding, seed, noisy=False)
@@ -263,7 +263,7 @@ def test_a_pretraining_update_is_the_same_however_it_comes(
 
 @KINDS
 def test_the_diversity_of_the_parts_alone_would_be_another_update(kind: str) -> None:
-    """The test above can fail: without the statistics of the whole update the gradient is a different one."""
+    """The test above can fail: without statistics of the whole update the gradient differs."""
     model, utterances = contrastive(kind, diversity_weight=5.0), utterances_of(kind)
     _, expected = update(model, [batch_of(utterances)], 2)
     for i, utterance in enumerate(utterances):
@@ -338,7 +338,7 @@ class Parts:
 def test_the_loop_takes_one_temperature_per_update_and_the_same_step_for_any_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the Gumbel-softmax: not one per forward call, of which an update has as many as micro-batches."""
+    """Of the Gumbel-softmax: an update has as many forward calls as micro-batches."""
     quantizer = QuantizerConfig(num_codes=5, width=8, temperature_decay=0.7)
     rows = []
     for name, sizes in (("whole", [5]), ("parts", [1, 3, 1])):

@@ -28,7 +28,8 @@ ROOMS = {
     "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
     "recognition": "model evaluate settings language_model pseudo_labels training_set finetune",
     "transcription": "transcript pieces formats transcribe output_folder workers",
-    "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq convert",
+    "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq"
+    " convert",
     "analysis": "profiler synthetic_speech probing benchmark",
     "cli": "app data interop recognition training analysis main",
 }

@@ -86,7 +86,10 @@ def test_empty_or_odd_metrics_do_not_crash(content: bytes | None, tmp_path: Path
 
 
 def test_importing_stays_light() -> None:
-    modules = "speechssl.pictures, speechssl.text.tokenizers, speechssl.scoring.score, speechssl.transcription.formats"
+    modules = (
+        "speechssl.pictures, speechssl.text.tokenizers, speechssl.scoring.score, "
+        "speechssl.transcription.formats"
+    )
     heavy = ("matplotlib", "sentencepiece", "jiwer", "torch")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Linear probes: they read what is in the frames, judge held-out recordings only, and leave the encoder as it is."""
+"""Linear probes read the frames, judge held-out recordings only, and leave the encoder alone."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What measures: operations counted as by hand, time put where it was spent, the machine's best product."""
+"""The profiler: operations as counted by hand, time where it was spent, the best product."""
 
 import time
 from collections.abc import Callable
@@ -190,7 +190,7 @@ def test_time_is_put_where_it_was_spent(
         Slow(encoder.front_end, nap(1)),
         Slow(encoder.context, nap(10)),
     )
-    # What the loss is made of lies on all sides of the two: before the front end, between, and behind.
+    # Parts of the loss run before the front end, between the two networks, and after them.
     objective.register_forward_pre_hook(nap(100))
     encoder.projection = Slow(encoder.projection, nap(100))
     objective.target_projection = Slow(objective.target_projection, nap(100))  # type: ignore[assignment]

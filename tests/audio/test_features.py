@@ -1,4 +1,4 @@
-"""Log-mel equals librosa's; the rule from samples to units is exact; rounding to int16 loses at most half a step."""
+"""Log-mel equals librosa's, units are counted exactly, and int16 loses half a step at most."""
 
 import librosa
 import numpy as np
@@ -85,7 +85,7 @@ def test_a_frame_depends_on_its_own_samples_only() -> None:
 
 @pytest.mark.parametrize("config", [*SETTINGS, FeatureConfig(num_mels=3)], ids=str)
 def test_blocks_and_bands_change_no_stored_value(config: FeatureConfig) -> None:
-    """Of a recording much longer than a block, against one product with the whole matrix of filters."""
+    """A recording much longer than a block equals one product with the whole filter matrix."""
     wave = sound(1500 * config.hop + 77)
     window, filters = (table.double() for table in mel_filters(config))
     frames = torch.from_numpy(wave).double().unfold(-1, config.window, config.hop) * window

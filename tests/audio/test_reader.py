@@ -85,7 +85,10 @@ def test_a_flipped_bit_and_a_hole_are_noticed(tmp_path: Path, name: str) -> None
 def test_no_more_is_asked_for_than_is_there(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """libsndfile clears what it cannot fill: a block of a minute each would cost more than decoding a short file."""
+    """libsndfile clears what it cannot fill.
+
+    To ask for a minute each time would cost more than decoding a short file.
+    """
     soundfile.write(tmp_path / f"x.{suffix}", np.full(20_000, 0.1, np.float32), 16_000)
     asked: list[int] = []
     read = soundfile.SoundFile.read

@@ -1,4 +1,4 @@
-"""The command: exit codes, data on stdout and the rest on stderr, one-line errors, nothing overwritten."""
+"""The command: exit codes, only data on stdout, one-line errors, nothing overwritten."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
 def test_a_language_model_from_transcripts_to_texts(
     model: Path, labelled_store: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
-    """lm, tune-lm, evaluate and transcribe: the greedy result stands beside, and is what --greedy gives."""
+    """lm, tune-lm, evaluate and transcribe; the greedy result beside is what --greedy gives."""
     run = Path(shutil.copytree(model, tmp_path / "run"))
     made = call(
         "lm",
@@ -575,7 +575,7 @@ def test_a_gpu_out_of_memory_says_what_to_lower(
 
 
 def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
-    """One line a file, the bytes of its name as they are, also where Python's stdout refuses them."""
+    """One line a file with the bytes of its name, also where Python's stdout refuses them."""
     for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):
         shutil.copy(labelled_folder / "test000.wav", tmp_path / os.fsdecode(name))
     command = [sys.executable, "-m", "speechssl.cli", "transcribe", model, tmp_path]
@@ -643,10 +643,9 @@ def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
     run, asked = tmp_path / "run", f"characters={labelled_store}"
-    made = call(
-        "pretrain", labelled_store, "--preset", preset, "--run", run, "--probe", asked, "--probe-every", 2,
-        "--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu",
-    )  # fmt: skip
+    probes = ("--probe", asked, "--probe-every", 2)
+    few = ("--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu")
+    made = call("pretrain", labelled_store, "--preset", preset, "--run", run, *probes, *few)
     assert made.exit_code == 0, made.output
     rows = read_json_lines(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
@@ -682,9 +681,9 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     monkeypatch.setattr(training, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
-    made = call(
-        "pretrain", labelled_store, "--preset", preset, "--run", tmp_path / "run", "--probe", f"digit={labelled_store}",
-        "--probe-every", 1, "--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu",
-    )  # fmt: skip
+    run = ("--preset", preset, "--run", tmp_path / "run")
+    probes = ("--probe", f"digit={labelled_store}", "--probe-every", 1)
+    few = ("--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu")
+    made = call("pretrain", labelled_store, *run, *probes, *few)
     assert made.exit_code == 0, made.output
     assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]

@@ -148,7 +148,9 @@ def test_metadata_csv_below_gives_its_folder_as_split(
         Record("validation/x", "validation/x.wav", text="two", split="dev"),
     )
     where = tmp_path / "train"
-    said = f"1 recordings are not in {where / 'metadata.csv'} and are left out, {where / 'unlisted.wav'} for one"
+    table = where / "metadata.csv"
+    unlisted = where / "unlisted.wav"
+    said = f"1 recordings are not in {table} and are left out, {unlisted} for one"
     assert said in capsys.readouterr().err
 
     # What a table names by way of a link is not left out.

@@ -1,4 +1,4 @@
-"""Train, dev and test: shares, speakers and recordings that stay whole, transcripts where it is measured."""
+"""Splits: their shares, whole speakers and recordings, transcripts where errors are counted."""
 
 import random
 from collections.abc import Callable

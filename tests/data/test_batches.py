@@ -67,7 +67,7 @@ def test_order_depends_on_seed_and_step_alone() -> None:
 
 
 def epoch_of(batches: Batches, epoch: int) -> list[NDArray[np.int64]]:
-    """The order as it was first written, with a list of arrays: runs that are resumed rely on it."""
+    """The order as it was first written, with a list of arrays: resumed runs rely on it."""
     rng = generator("order", batches.seed, epoch)
     limit, steps = batches.config.seconds * 16_000, []
     for bucket in batches.buckets:

@@ -1,4 +1,4 @@
-"""Every sample accounted for, planted faults listed, equal bytes for any number of processes and after any kill."""
+"""Every sample is accounted for, planted faults are listed, and bytes are equal after any kill."""
 
 import json
 import os
@@ -260,7 +260,8 @@ RUN = """
 import sys
 from speechssl.data.prepare import PrepareConfig, prepare
 if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
+    source, store, settings, jobs = sys.argv[1:]
+    prepare(source, store, PrepareConfig.model_validate_json(settings), jobs=int(jobs))
 """
 
 

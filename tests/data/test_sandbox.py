@@ -1,4 +1,4 @@
-"""Files that kill, hang or exhaust what decodes them become rejects; who was only killed from outside does not."""
+"""Files that kill, hang or exhaust their decoder are rejects; a kill from outside is no proof."""
 
 import json
 import os
@@ -43,7 +43,8 @@ def cut(self, num_samples):
     finish(self, num_samples)
 shards.stream_mono, cutter.Cutter.finish = deadly, cut
 if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], PrepareConfig.model_validate_json(sys.argv[3]), jobs=int(sys.argv[4]))
+    source, store, settings, jobs = sys.argv[1:]
+    prepare(source, store, PrepareConfig.model_validate_json(settings), jobs=int(jobs))
 """
 
 
@@ -51,7 +52,10 @@ if __name__ == "__main__":
 def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(
     corpus: Path, tmp_path: Path, jobs: int
 ) -> None:
-    """With processes at once; alone when the command is given again, as after any kill. After decoding too."""
+    """At once with processes; without them when the command is given again, as after any kill.
+
+    One file kills while it is decoded, the other while its samples are cut.
+    """
     corpus, names = Path(shutil.copytree(corpus, tmp_path / "in")), ("cutting.wav", "deadly.wav")
     for name in names:
         shutil.copy(next(corpus.rglob("*.wav")), corpus / name)

@@ -44,7 +44,7 @@ def emissions(frames: int, size: int, seed: int, peak: float = 1.5) -> Tensor:
 
 
 def brute_force(frames: Tensor, tokenizer: Tokenizer, folder: Path) -> dict[str, float]:
-    """Score of every text that the lexicon can say: the sum over all alignments, one by one, and the weighted words."""
+    """Score of every text that the lexicon can say: all alignments summed, and weighted words."""
     lexicon = spellings(tokenizer, {w for s in SENTENCES for w in s.split()})
     model = read_arpa(lm_file(folder, "words"))
     ways = defaultdict(list)

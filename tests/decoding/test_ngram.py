@@ -36,7 +36,7 @@ def built(path: Path, sentences: Sentences, order: int) -> NgramModel:
 
 
 class Plain:
-    """The same estimate, as the formulas say it: counters of tuples, probabilities worked out when asked."""
+    """The same estimate as the formulas have it: counters of tuples, worked out when asked."""
 
     def __init__(self, sentences: Sentences, order: int) -> None:
         self.order = order
@@ -99,11 +99,12 @@ def test_probabilities_are_those_of_the_formulas(tmp_path: Path, order: int) -> 
 
 
 def test_a_bigram_model_worked_by_hand(tmp_path: Path) -> None:
-    """Two sentences, "a b" and "a". Discounts fall back to 0.5, 1, 1.5: the counts are too few for their own.
+    """Two sentences, "a b" and "a".
 
-    Continuation counts of unigrams: a follows <s> alone, b follows a, </s> follows b and a: 1, 1, 2 of 4. Each of four
-    words (<unk> too) shares (0.5 + 0.5 + 1) / 4 = 1/2 equally. Bigrams: after <s>: a twice; after a: b and </s>; after
-    b: </s>.
+    The counts are too few for discounts of their own, which fall back to 0.5, 1 and 1.5.
+    Continuation counts of unigrams: a follows <s> alone, b follows a, </s> follows b and a, which
+    makes 1, 1 and 2 of 4. The four words (<unk> too) share (0.5 + 0.5 + 1) / 4 = 1/2 equally.
+    Bigrams: after <s> stands a twice, after a stand b and </s>, after b stands </s>.
     """
     model = built(tmp_path / "lm.arpa", [["a", "b"], ["a"]], 2)
     unigrams = {"a": 0.5 / 4 + 1 / 8, "b": 0.5 / 4 + 1 / 8, END: 1 / 4 + 1 / 8, UNKNOWN: 1 / 8}
@@ -149,7 +150,7 @@ def test_every_context_sums_to_one(
 
 
 def test_kenlm_reads_it_and_gives_the_same_scores(tmp_path: Path) -> None:
-    """KenLM as it comes with flashlight-text, on 1,000 sentences with words that the model has and has not."""
+    """KenLM, as it comes with flashlight-text, on 1,000 sentences with known and unknown words."""
     decoder = pytest.importorskip("flashlight.lib.text.decoder.kenlm")
     dictionary = pytest.importorskip("flashlight.lib.text.dictionary")
     path = tmp_path / "lm.arpa"

@@ -264,7 +264,7 @@ def test_outputs_equal_transformers_with_the_same_weights(
     for utterance in utterances:
         with torch.no_grad():
             found = encoder(utterance[None] * 3 + 1, torch.tensor([len(utterance)])).hidden
-            # BASE reads what it gets; LARGE normalises the utterance itself, which theirs leaves to the caller.
+            # BASE reads what it gets. LARGE normalises itself, which theirs leaves to the caller.
             given_to_them = normalised(utterance * 3 + 1) if kind == "large" else utterance * 3 + 1
             expected = theirs(given_to_them[None]).last_hidden_state
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

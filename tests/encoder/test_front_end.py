@@ -97,7 +97,7 @@ def test_padded_outputs_give_no_gradient() -> None:
 
 
 def test_the_largest_activations_are_never_kept() -> None:
-    """What the backward pass keeps is less than one copy of the first layer's output, of which there would be three."""
+    """The backward pass keeps less than one copy of the first layer's output, instead of three."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

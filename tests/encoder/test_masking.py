@@ -34,7 +34,7 @@ def test_the_papers_masked_share_and_mean_run_at_15_6_seconds() -> None:
     ("num_frames", "prob", "length"), [(779, 0.65, 10), (97, 0.65, 10), (60, 0.3, 4), (49, 0.9, 3)]
 )
 def test_masks_have_the_exact_expectation(num_frames: int, prob: float, length: int) -> None:
-    """Of each frame, of the whole, and of the runs; the tolerances are about four standard errors of the mean."""
+    """Of each frame, of the whole, and of the runs, within about four standard errors."""
     rng, count = np.random.default_rng(6), 3000
     drawn = [span_mask(num_frames, MaskConfig(prob=prob, length=length), rng) for _ in range(count)]
     masked, num_runs = masks.expectation(num_frames, prob, length)

@@ -1,4 +1,4 @@
-"""Conversions: refused when the outputs differ, nothing left behind; what is converted can be trained on."""
+"""Conversions are refused when outputs differ, leave nothing behind, and can be trained on."""
 
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_one_changed_weight_is_seen_in_every_kind_of_model(tmp_path: Path) -> No
             before = parameter.detach().clone()
             with torch.no_grad():
                 parameter.view(-1)[-1] += 0.5
-            # The bias of the keys, a third of qkv's, cancels in the softmax; its last third is that of the values.
+            # The bias of the keys cancels in the softmax: take the last third, that of the values.
             assert difference(model, found.run) > 1e-5, (kind, name)
             with torch.no_grad():
                 parameter.copy_(before)
@@ -111,7 +111,7 @@ SOURCES = ("transformers", "torchaudio", "fairseq")
 def test_a_misread_setting_is_seen(
     tmp_path: Path, library: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings that no shape tells: the other model must have them from the file, not from what we understood."""
+    """No shape tells these settings: the other model must take them from the file, not from us."""
     source = tmp_path / "theirs"
     if library == "transformers":
         save_transformers(source, "Wav2Vec2Model", "large")
@@ -299,12 +299,18 @@ def test_pretraining_goes_on_from_an_encoder_with_a_new_quantiser(
     save_transformers(tmp_path / "theirs", kind)
     import_model(tmp_path / "theirs", tmp_path / "ours")
     small = FEW | {"precision": "float32"}
-    result = call(
-        "pretrain", waveform_store, "--run", tmp_path / "run", "--init-from", tmp_path / "ours",
-        *(part for name, value in small.items() for part in ("--set", f"train.{name}={value}")),
-        "--set", "batch.seconds=3", "--set", "batch.micro_seconds=3", "--set", "optim.lr=1e-9",
-        "--set", "quantizer.num_codes=12", "--set", "quantizer.width=8", "--set", "contrastive.width=8",
-    )  # fmt: skip
+    changes = [
+        *(f"train.{name}={value}" for name, value in small.items()),
+        "batch.seconds=3",
+        "batch.micro_seconds=3",
+        "optim.lr=1e-9",
+        "quantizer.num_codes=12",
+        "quantizer.width=8",
+        "contrastive.width=8",
+    ]
+    settings = [part for change in changes for part in ("--set", change)]
+    where = ("--run", tmp_path / "run", "--init-from", tmp_path / "ours")
+    result = call("pretrain", waveform_store, *where, *settings)
     assert result.exit_code == 0, result.output
     assert "is of use here: all else of the task starts anew" in result.stderr
     after = load_encoder(tmp_path / "run").state_dict()

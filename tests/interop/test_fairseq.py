@@ -1,4 +1,4 @@
-"""fairseq's checkpoints, old and new: weights, settings, dictionary, and nothing but an argument namespace."""
+"""fairseq's checkpoints, old and new: weights, settings, dictionary, and no other object."""
 
 from argparse import Namespace
 from pathlib import Path

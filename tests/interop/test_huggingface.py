@@ -1,4 +1,4 @@
-"""Folders as transformers saves them, with all that is found on the hub; weights, texts and refusals."""
+"""Folders as transformers saves them, and as the hub has them: weights, texts and refusals."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The exported graph hears what transcription hears, for any batch and length; what differs is not written."""
+"""The exported graph hears what transcription hears, for any batch and length."""
 
 import json
 import sys
@@ -71,7 +71,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting takes seconds: where only what surrounds it is tested, the graph is a file that agrees."""
+    """Exporting takes seconds: tests of what surrounds it get a file that agrees instead."""
     monkeypatch.setattr(onnx_export, "_write_graph", lambda _, path: path.write_bytes(b"graph"))
     monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: 3e-6)
 

@@ -1,4 +1,4 @@
-"""torchaudio's models, built by its own functions: imported, exported, and what its files do not say."""
+"""torchaudio's models, built by its own functions: imported, exported, and what no file says."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ PUBLISHED = [
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("name", [*PUBLISHED, "wav2vec2_xlsr_2b", "hubert_base"])
 def test_a_published_shape_needs_no_settings(name: str, old: bool) -> None:
-    """Either naming of weight norm. Heads, strides and order of norms have no shape: they are as published."""
+    """With either naming of weight norm; what has no shape (heads, strides) is as published."""
     with torch.device("meta"):
         theirs = getattr(torchaudio.models, name)()
     tensors = theirs.state_dict()

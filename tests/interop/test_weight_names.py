@@ -1,4 +1,4 @@
-"""Names of weights: those of the libraries' own models, back and forth, and nothing silently left out."""
+"""Names of weights are those of the libraries' models, there and back, and none is left out."""
 
 from collections.abc import Callable
 from typing import Any

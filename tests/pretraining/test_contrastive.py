@@ -23,7 +23,7 @@ from speechssl.pretraining.quantizer import QuantizerConfig
 
 
 def reference(model: Contrastive, batch: Batch, step: int) -> Terms:
-    """The numpy loss of the batch, from the encoder's outputs and the draws that the model makes."""
+    """The loss of the batch in numpy, from the encoder's outputs and the model's draws."""
     draws, lengths = drawn(model, batch, step)
     masked = masked_frames(draws)
     counts = [len(m) for m in masked]
@@ -72,7 +72,7 @@ def test_every_term_equals_a_float64_reference(kind: str, training: bool) -> Non
 
 
 def test_the_loss_of_an_ignorant_model_is_chance() -> None:
-    """Equal predictions for all: ln(1 + K) less what duplicates take away, as the reference sees it."""
+    """Equal predictions for all give ln(1 + K), less what duplicates take away."""
     model = make().eval()
     with torch.no_grad():
         model.target_projection.weight.zero_()
@@ -201,7 +201,7 @@ def assert_equal_to_theirs(found: dict[str, Tensor], expected: dict[str, Tensor 
     for name, gradient in expected.items():
         assert gradient is not None, name
         if name.endswith("k_proj.bias"):
-            # It adds one number to all scores of a query, which the softmax does not see: zero, but for rounding.
+            # It adds one number to all scores of a query: the softmax cancels it, but for rounding.
             scale = expected[name.replace("k_proj.bias", "k_proj.weight")].abs().max()  # type: ignore[union-attr]
             assert max(found[name].abs().max(), gradient.abs().max()) < 1e-5 * scale, name
             continue
@@ -214,7 +214,7 @@ def assert_equal_to_theirs(found: dict[str, Tensor], expected: dict[str, Tensor 
     ("kind", "lengths"), [("base", [900] * 3), ("large", [900] * 3), ("large", [900, 700, 431])]
 )
 def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths: list[int]) -> None:
-    """They have neither the feature penalty nor the factor on gradients; BASE's group norm there sees padding."""
+    """They have no feature penalty and no factor on gradients; their group norm sees padding."""
     model = make(kind, penalty_weight=0.0, front_end_gradient=1.0).train()
     batch = batch_of(noise(model.encoder.config, lengths))
     output = model(batch, 5)

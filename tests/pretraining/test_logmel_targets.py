@@ -1,4 +1,4 @@
-"""Quantised targets from log-mel rows: the right rows, blind to padding and micro-batches, no path to the front end."""
+"""Quantised targets from log-mel rows: the right rows, blind to padding, none to the front end."""
 
 import pytest
 import torch

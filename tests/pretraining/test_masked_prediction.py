@@ -1,4 +1,4 @@
-"""Masked frames and what is made of them: nothing of a hidden frame reaches its own prediction, nor does padding."""
+"""Masked frames: nothing of a hidden frame or of padding reaches a prediction."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From stores to a pretrained model: where its weights start, and what is refused before the first update."""
+"""From stores to a pretrained model: where weights start, and what is refused before that."""
 
 import shutil
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
     with pytest.raises(ConfigError, match=r"teacher\.tensors"):
         pretrain([labelled_store], run, settings(teachers[0], 6), init=teachers[1])
 
-    # A second round: the first one's encoder goes on; its clusters, its answers and its teacher do not.
+    # A second round goes on with the encoder, not with clusters, answers or teacher.
     assert pretrain_settings(run, None, {}).hidden_units.num_codes == (9, 4)
     assert pretrain_settings(run, None, {}).hidden_units.teacher is None
     other = settings(teachers[1], 1)

@@ -1,4 +1,4 @@
-"""BEST-RQ: codes by brute force, cross-entropy by hand, blind to padding and split, and it learns."""
+"""BEST-RQ: codes by brute force, cross-entropy by hand, blind to padding, and it learns."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The options of the recipes: values stay data whatever they hold, unknown options stop, stages are gated."""
+"""The options of the recipes: values stay data, unknown options stop, stages are chosen."""
 
 import re
 import shutil
@@ -159,7 +159,8 @@ def test_stages(tmp_path: Path, arguments: list[str], stages: list[str]) -> None
 def test_a_failing_stage_stops_the_recipe(tmp_path: Path) -> None:
     done = run(
         tmp_path,
-        recipe=f". '{COMMON}'\nparse_options\nif stage 1 first; then\n  false\n  echo on\nfi\necho after\n",
+        recipe=f". '{COMMON}'\nparse_options\n"
+        "if stage 1 first; then\n  false\n  echo on\nfi\necho after\n",
     )
     assert done.returncode == 1
     assert done.stdout == ""

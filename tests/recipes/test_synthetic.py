@@ -1,4 +1,4 @@
-"""The synthetic corpus: nothing of test is heard in training, the table is right, one seed gives the same bytes."""
+"""The synthetic corpus: test is heard only there, the table is right, a seed gives equal bytes."""
 
 import csv
 import importlib.util

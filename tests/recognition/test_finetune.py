@@ -167,7 +167,7 @@ def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(
 def test_every_stage_draws_anew(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one seed a second fine-tuning heard the same inputs in the same order, changed alike, as the first one."""
+    """A second fine-tuning with the same seed must not hear the inputs of the first one again."""
     settings, runs = (
         tuned(),
         [tmp_path / name for name in ("first", "second", "third", "third again")],
@@ -206,7 +206,7 @@ def test_every_stage_draws_anew(
 
 
 def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path: Path) -> None:
-    """The name alone was kept: fine-tuning did not find the file, or took the shipped preset of that name."""
+    """With its name alone, fine-tuning missed the file or took the shipped preset of that name."""
     own = tmp_path / "tiny.toml"
     shape = [
         f"{name} = {json.dumps(value)}\n"

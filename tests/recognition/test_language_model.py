@@ -1,4 +1,4 @@
-"""Weights of a language model: the best of what was tried, kept with the model, and used by what recognises."""
+"""Weights of a language model: the best that were tried, kept with the model, and used."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_best_pair_is_found_and_comes_first(
     model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search that says more of the reference the nearer its weights are to some: the tuner must get to them."""
+    """A search that is better the nearer its weights are to some: the tuner must find these."""
     recogniser = load_ctc(model_folder(model))
     dataset = Dataset([Store(labelled_store)], ["dev"])
     said = [dataset.id_text(p)[1] or "" for p in range(len(dataset))]
@@ -83,7 +83,7 @@ def test_the_best_pair_is_found_and_comes_first(
 
 
 def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) -> None:
-    """By words alone a search that says one right word and no more beats one that spells each a bit wrong."""
+    """By words alone, one right word and no more beats a text with each word a bit wrong."""
     recogniser = load_ctc(model_folder(model))
     dataset = Dataset([Store(labelled_store)], ["dev"])
     texts = dict(dataset.id_text(p) for p in range(len(dataset)))

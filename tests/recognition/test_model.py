@@ -1,4 +1,4 @@
-"""The recogniser: CTC loss by enumeration, what is frozen when, masks in training only, a folder that says it all."""
+"""The recogniser: CTC loss by enumeration, what is frozen when, masks, and its folder."""
 
 import json
 from pathlib import Path
@@ -157,7 +157,8 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
 def for_both(kind: str) -> tuple[Batch, Tensor, Tensor | None]:
     """A labelled batch, and what transformers gets for it: inputs and attention mask.
 
-    LARGE is padded and normalised by the caller; BASE has equal lengths, because their group norm sees padding.
+    LARGE is padded and normalised by the caller. BASE has equal lengths: their group norm sees
+    padding.
     """
     if kind == "base":
         batch = batch_of(noise(tiny_encoder(kind).config, [700, 700, 700]), texts=TEXTS)
@@ -194,7 +195,7 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
     model = make(kind).eval()
     batch, inputs, attention = for_both(kind)
     with torch.no_grad():
-        # Every token shall have its turn, but for the unknown one, which looks different in the two.
+        # Every token has its turn, except the unknown one, which the two write differently.
         model.head.bias.sub_(
             model.head(model.encoder(batch.inputs, batch.input_lengths).hidden).mean((0, 1))
         )
@@ -370,7 +371,7 @@ def test_without_masks_and_dropout_training_and_evaluation_agree() -> None:
 def test_channels_are_masked_with_the_configured_share() -> None:
     model = make(config=MASKED, width=256).train()
     shares = [seen_masks(model, step)[1].float().mean().item() for step in range(60)]  # type: ignore[union-attr]
-    # 0.5 before overlap is 32 spans of 4, at different ones of 253 starts: a channel escapes four of these.
+    # 0.5 before overlap is 32 spans of 4 at different starts of 253: a channel escapes 4.
     assert np.mean(shares) == pytest.approx(1 - (1 - 32 / 253) ** 4, abs=0.01)
 
 
@@ -402,7 +403,7 @@ def test_a_saved_model_loads_to_equal_log_probabilities(
 
 
 def test_a_model_whose_replacement_was_killed_still_loads(tmp_path: Path) -> None:
-    """Between the two renames of saving: the old folder has its hidden name and there is no other."""
+    """Between the two renames of saving, only the old folder is there, under its hidden name."""
     model = make().eval()
     save_ctc(model, tmp_path / "model", {})
     (tmp_path / "model").rename(tmp_path / ".model.old")

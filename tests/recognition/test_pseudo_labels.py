@@ -121,7 +121,7 @@ def test_labelling_goes_on_where_it_was_killed(
 def test_fine_tuning_learns_transcripts_and_labels(
     run: Path, labelled_store: Path, tmp_path: Path
 ) -> None:
-    """The chosen minutes keep their transcripts, which no label replaces; the rest has labels alone."""
+    """The chosen minutes keep their transcripts, which no label replaces; the rest has labels."""
     dataset = Dataset([Store(labelled_store)], ["train"])
     chosen = choose_minutes(dataset, 0.3, seed=0)
     own = {chosen.id_text(p)[0] for p in range(len(chosen))}
@@ -158,7 +158,7 @@ def test_fine_tuning_learns_transcripts_and_labels(
 def test_the_most_confident_labels_of_use_are_kept(
     labelled_store: Path, tmp_path: Path, run: Path
 ) -> None:
-    """Of the chunks that are learned from already a model is surest: they must not take the places of others."""
+    """A model is surest of chunks that it learned from: they must not take others' places."""
     dataset = Dataset([Store(labelled_store)], ["train"])
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
     own, silent, strange, rest = names[:3], names[3], names[4], names[5:]

@@ -47,8 +47,8 @@ def test_transcripts_that_hold_nothing_teach_nothing(
     finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
     said = capsys.readouterr().err
     assert (
-        "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): they teach nothing"
-        in said
+        "2 transcripts hold nothing that basic-1 keeps (first: '---' of train001): "
+        "they teach nothing" in said
     )
     assert "1 of 8 chunks have no transcript" in said
     assert len((tmp_path / "run/texts.txt").read_text().splitlines()) == 5

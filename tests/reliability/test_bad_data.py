@@ -1,4 +1,4 @@
-"""A corpus with planted faults: what was rejected is what was planted, also when it took several starts."""
+"""A corpus with planted faults: they alone are rejected, also when it took several starts."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KEPT = 24
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """Good recordings, odd ones that are none the worse for it, and faults: audio path -> reason."""
+    """Good recordings, odd ones that are as good, and faults: audio path -> reason."""
     folder = tmp_path / "in"
     folder.mkdir()
     planted = damage(folder)

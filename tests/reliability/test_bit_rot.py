@@ -1,4 +1,4 @@
-"""Stores, checkpoints, models: every flipped bit and every truncation is noticed before anything is used."""
+"""Flipped bits and truncations of stores, checkpoints and models are noticed before use."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every write stopped before each of its file operations, in four ways: the old state stays, or the new one is."""
+"""Writes stopped before each file operation, in four ways, leave the old state or the new one."""
 
 import shutil
 import sys
@@ -38,10 +38,10 @@ def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
     save_folder(folder, {"a": torch.zeros(999)}, {"kind": "old"}, {"words": b"old"})
     while reached:
         kind = f"new {at}"
-        reached, message = attempt(
-            lambda kind=kind: save_folder(folder, {"a": torch.ones(999)}, {"kind": kind}, {"words": b"new"}),
-            fate, at, tmp_path,
-        )  # fmt: skip
+        new = partial(
+            save_folder, folder, {"a": torch.ones(999)}, {"kind": kind}, {"words": b"new"}
+        )
+        reached, message = attempt(new, fate, at, tmp_path)
         tensors, record = load_folder(folder)
         assert record["kind"] in ("old", *(f"new {k}" for k in range(at + 1)))
         assert bool(tensors["a"].all()) == (record["kind"] != "old")
@@ -124,7 +124,7 @@ def survives(
     folder: Path,
     step: int,
 ) -> int:
-    """Stop an action in a fresh folder before each ``step``-th of its operations, do it again, compare; the tries."""
+    """Stop an action before each ``step``-th operation, do it again and compare; the tries."""
     expected, at, tries, reached = None, 0, 0, True
     action(folder / "whole")
     expected = same(folder / "whole")

@@ -1,4 +1,4 @@
-"""What reads the files of strangers, fed with damaged ones: at random with the tests, guided by coverage in full."""
+"""Readers of strangers' files, fed with damaged ones: at random, or in full by coverage."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Runs that cannot be saved are stopped, healthy ones never are, and a bad batch costs nothing but itself."""
+"""Lost runs are stopped, healthy ones never are, and a bad batch costs only itself."""
 
 import json
 import random
@@ -96,7 +96,7 @@ def test_lost_runs_are_stopped(
 
 
 def poisoned(steps: Iterable[int], heard: dict[int, list[str]]) -> Any:
-    """Batches of which those of some updates have a value that is not finite; ``heard`` gets their utterances."""
+    """Batches with a value that is not finite in some updates, whose utterances go to ``heard``."""
     inner, chosen = Batches.micro_batches, set(steps)
 
     def micro_batches(self: Batches, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
@@ -112,7 +112,7 @@ def poisoned(steps: Iterable[int], heard: dict[int, list[str]]) -> Any:
 def test_a_batch_that_is_not_finite_changes_nothing(
     labelled_store: Path, tmp_path: Path, campaign: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither weights nor optimiser; just their utterances are listed; a row of them ends the run."""
+    """It leaves weights and optimiser alone, is listed, and ends the run when others follow."""
     plans, draws = campaign.size(2, 20), random.Random(0)
     changed: list[bool] = []
     inner = loop._update

@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning, killed again and again: the same losses and weights, and little work done twice."""
+"""Training killed again and again: the same losses and weights, and little work done twice."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Ranks that are killed while they share updates: torchrun starts all again, and the weights are those of no kill."""
+"""A rank is killed: torchrun starts all again, and the weights are those of no kill."""
 
 import os
 import random
@@ -77,7 +77,7 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
         before = 0
         while launcher.poll() is None:
             time.sleep(0.01)
-            # Of a start that was continued the metrics are cut back first, so only what comes on top of them tells.
+            # A start that continues cuts the metrics back first: only rows beyond them count.
             if num_logged(run) > before and kills < TRIES:
                 time.sleep(draws.uniform(0, 0.5))
                 ranks = children_of(launcher.pid)

@@ -1,4 +1,4 @@
-"""Values that a stranger sealed with a right checksum: each replaced by odd ones, and taken or an error of ours."""
+"""Odd values under a right checksum: each is taken, or an error of ours."""
 
 import copy
 import json

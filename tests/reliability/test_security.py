@@ -1,4 +1,4 @@
-"""No verb unpickles, starts a program, opens a socket, or writes outside the folders that it was given."""
+"""No verb unpickles, starts a program, opens a socket, or writes outside its folders."""
 
 import io
 import json
@@ -48,7 +48,7 @@ class Watch:
         self.folder, self.script, self.num_verbs = folder, script, 0
 
     def __call__(self, *arguments: object, into: Sequence[str] = (), code: int = 0) -> str:
-        """Run a verb that does nothing wrong, and writes into these alone; returns its standard error."""
+        """Run a verb that does nothing wrong and writes only there; returns its standard error."""
         wrong, message = self.wrong(*arguments, into=into, code=code)
         assert wrong == [], arguments
         self.num_verbs += 1
@@ -83,7 +83,10 @@ class Watch:
         ], done.stderr.decode()
 
     def may_write(self, path: str, into: Sequence[str]) -> bool:
-        """What is asked for, caches, and for a file in the folder itself what becomes it; mkdir asks for the folder."""
+        """The folders that are asked for, caches, and what becomes a file in the folder itself.
+
+        The folder itself is allowed because mkdir names it.
+        """
         root = os.path.realpath(self.folder)
         top = path.removeprefix(root + "/").partition("/")[0]
         return (

@@ -1,4 +1,4 @@
-"""An update is the same for one process and for several, which really run here: this file is also their program."""
+"""One process and several make the same update; several really run, and this is their program."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def make_model(kind: str, seed: int = 0) -> Contrastive | CtcModel:
     encoder = tiny_encoder("logmel-4", seed, features={"kind": "logmel"})
     torch.manual_seed(seed)
     if kind == "ctc":
-        # The encoder has no gradient in the first two updates: neither decay nor Adam may touch it then.
+        # The encoder has no gradient in two updates: neither decay nor Adam may touch it then.
         config = CtcConfig(head_only_steps=2, dropout=0.0)
         return CtcModel(encoder, train_tokenizer("chars", ["abc def"]), "basic-1", config)
     config = ContrastiveConfig(num_negatives=10, width=16, diversity_weight=5)
@@ -253,7 +253,7 @@ def launch(
     expected: int = 0,
     variables: Mapping[str, object] | None = None,
 ) -> Path:
-    """``number`` processes of this file, as torchrun would start them; all must end as expected, and soon."""
+    """``number`` processes of this file as torchrun starts them; all end as expected, and soon."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -311,7 +311,7 @@ def alone(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], prefix: str) -> float:
-    """Largest difference of any number, as a share of the largest number; both hold the same names."""
+    """Largest difference of any number as a share of the largest; both hold the same names."""
     assert ours.keys() == theirs.keys()
     names = [name for name in ours if name.startswith(prefix)]
     assert names
@@ -348,7 +348,7 @@ def test_runs_do_not_depend_on_the_ranks(pair: Path, alone: Path, kind: str) -> 
 
 
 def same_run(ours: Path, theirs: Path) -> None:
-    """Every update once with equal metrics; equal weights and optimiser states in the last checkpoint."""
+    """Every update once with equal metrics, and an equal last checkpoint with optimiser states."""
     rows, expected = (read_json_lines(run / "metrics.jsonl") for run in (ours, theirs))
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     # Codes in use and shares of blanks are means over micro-batches, whose number differs.

@@ -57,7 +57,7 @@ def test_a_word_is_right_where_it_stands_in_the_reference() -> None:
 
 
 def test_scaling_undoes_what_made_confidences_wrong() -> None:
-    """Words that are right with probability p, whose confidence was made sigmoid(2 logit(p) + 1)."""
+    """Words that are right with probability p and have confidence sigmoid(2 logit(p) + 1)."""
     rng = np.random.default_rng(0)
     true = rng.uniform(0.02, 0.98, 20_000)
     right = (rng.random(len(true)) < true).tolist()

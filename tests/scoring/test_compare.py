@@ -1,4 +1,4 @@
-"""Systems side by side: pooled rates, paired differences against a plain loop, and what must not be compared."""
+"""Systems side by side: pooled rates, paired differences, and what must not be compared."""
 
 import random
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_a_difference_is_that_of_a_plain_loop_over_the_same_utterances(tmp_path:
 
 
 def test_pairing_sees_what_two_intervals_hide(tmp_path: Path) -> None:
-    """Hard utterances are hard for both; the better system has one error less in every third of them."""
+    """Hard utterances are hard for both; the better system has one error less in every third."""
     ids = tuple(f"u{i}" for i in range(60))
     words = np.full(60, 10.0)
     errors = np.array([0.0 + 9 * (i % 2) for i in range(60)])

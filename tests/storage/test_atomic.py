@@ -42,7 +42,9 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import os, sys, signal; from pathlib import Path; from speechssl.storage.atomic import write_atomic\n"
+        "import os, sys, signal\n"
+        "from pathlib import Path\n"
+        "from speechssl.storage.atomic import write_atomic\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_atomic(Path(sys.argv[1]), 'half')\n"
     )

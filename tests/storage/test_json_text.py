@@ -1,4 +1,4 @@
-"""JSON on disk: the same values give the same bytes, any path fits, and a kill costs one line at most."""
+"""JSON on disk: equal values give equal bytes, any path fits, a kill costs a line at most."""
 
 import json
 import logging

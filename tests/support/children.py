@@ -1,4 +1,4 @@
-"""The command in processes of its own that start fast: forked from one that has everything imported."""
+"""The command in processes that start fast: forked from one that has everything imported."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> B
     """``speechssl ARGUMENTS``, its output in ``log``.
 
     Args:
-        fault: kills itself before this file operation of the saves, counted over all of them from 0.
+        fault: it kills itself before this file operation of its saves, counted from 0.
     """
     child = _CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), fault))
     child.start()
@@ -40,7 +40,10 @@ def _run(arguments: list[str], log: str, fault: int | None) -> None:
 
 
 def plant(fault: int) -> None:
-    """Die before the given operation of a save: making a folder, half a file, flushing, renaming, deleting."""
+    """Die before the given operation of a save.
+
+    Operations: making a folder, writing the second half of a file, flushing, renaming, deleting.
+    """
     from speechssl.storage import checkpoint
     from speechssl.training import loop
 

@@ -13,7 +13,7 @@ def call(*arguments: object) -> Result:
 def one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> str:
-    """What ``main`` prints for an error that a user can cause; checks that it is one line with exit code 1."""
+    """What ``main`` prints for an error of a user; checks that it is one line with exit code 1."""
     monkeypatch.setattr("sys.argv", ["speechssl", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         main.main()

@@ -1,8 +1,9 @@
-"""Readers of what strangers wrote, fed with bytes that nobody would write: each takes them or raises our error.
+"""Readers of strangers' files, fed with odd bytes: each takes them or raises our error.
 
     python tests/support/fuzzing.py TARGET SECONDS FOLDER     coverage-guided, by atheris
 
-FOLDER keeps the inputs that reached new code, and what failed (``crash-*``, ``timeout-*``, ``oom-*``).
+FOLDER keeps the inputs that reached new code, and those that failed: ``crash-*``,
+``timeout-*`` and ``oom-*``.
 """
 
 import io
@@ -48,7 +49,8 @@ with instrumented:
 
 MOST_BYTES = 4096  # of an input: small ones are tried often
 JSON_MANIFEST = (
-    '{"audio_filepath": "a.wav", "duration": 1.5, "text": "one two", "offset": 0.5, "id": "x", "speaker": "s"}\n'
+    '{"audio_filepath": "a.wav", "duration": 1.5, "text": "one two", "offset": 0.5, "id": "x", '
+    '"speaker": "s"}\n'
     '{"audio_filepath": "b/c.wav"}\n'
 )
 ARPA = """\\data\\
@@ -71,7 +73,7 @@ ngram 2=2
 
 @dataclass(frozen=True)
 class Target:
-    """One reader: good inputs to begin with, and how an input is put into a folder and read there."""
+    """One reader: good inputs to begin with, and how an input is read in a folder."""
 
     seeds: Callable[[Path], list[bytes]]
     read: Callable[[Path, bytes], object]
@@ -233,7 +235,7 @@ def try_one(target: Target, folder: Path, data: bytes) -> bool:
 
 
 def mutated(data: bytes, draws: random.Random) -> bytes:
-    """A few changes at random: bits, bytes, numbers at their limits, pieces gone, doubled, moved or cut off."""
+    """A few random changes: bits, bytes, extreme numbers, pieces gone, doubled or cut off."""
     found = bytearray(data)
     for _ in range(draws.choice((1, 1, 2, 4, 8))):
         at = draws.randrange(len(found) + 1)

@@ -24,7 +24,7 @@ SMALL_ENCODER = {
 
 
 def random_recogniser() -> CtcModel:
-    """Random weights, the same each time, and a head wide enough that its texts differ between recordings."""
+    """The same random weights each time, and a head so wide that texts differ by recording."""
     torch.manual_seed(0)
     tokenizer = CharTokenizer.train(["abcdef "])
     model = CtcModel(

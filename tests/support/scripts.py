@@ -7,7 +7,10 @@ from types import ModuleType
 
 
 def load_script(path: Path) -> ModuleType:
-    """A script beside the package as a module, named after its folder too: recipes have scripts of one name."""
+    """A script beside the package as a module.
+
+    Its folder is part of the name, because scripts of different recipes have the same name.
+    """
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

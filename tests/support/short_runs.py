@@ -31,7 +31,7 @@ def write_preset(folder: Path) -> Path:
 
 
 def learned(run: Path) -> object:
-    """Every number of the metrics but times, as hexadecimal floats; every byte of the weights, what is said of them."""
+    """Metrics without times, as hexadecimal floats; every byte of the weights; their record."""
     rows = [
         {k: v for k, v in row.items() if k not in ("data_s", "time_s")}
         for row in read_json_lines(run / "metrics.jsonl")

@@ -13,7 +13,7 @@ PITCH_HZ = {"a": 300, "b": 480, "c": 760, "d": 1200, "e": 1900, "f": 3000}
 
 
 def speak(text: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A toy language: each letter is a tone of 120 to 180 ms with a gap after it, a space is 150 ms of quiet."""
+    """A toy language: a letter is a tone of 120 to 180 ms and a gap, a space 150 ms of quiet."""
     parts = []
     for letter in text:
         length = int(RATE * rng.uniform(0.12, 0.18))
@@ -51,7 +51,7 @@ def make_labelled(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 
 def speech_with_pauses(sentences: int, seed: int = 0) -> NDArray[np.float32]:
-    """Sentences of four words with a second of silence after each: at least half a second is never joined over."""
+    """Sentences of four words with a second of silence after each, over which nothing is joined."""
     rng = np.random.default_rng(seed)
     pause = np.zeros(RATE, dtype=np.float32)
     return np.concatenate(

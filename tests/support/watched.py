@@ -1,9 +1,10 @@
-"""The command under an audit hook: what it unpickles, starts, opens for writing, and whom it talks to.
+"""The command under an audit hook: what it unpickles, starts, writes, and whom it talks to.
 
     WATCHED_LOG=LOG python watched.py [ARGUMENT...]
 
-LOG gets a JSON line for each event that matters. Everything is imported before the hook listens. In processes that the
-command spawns, which run this file again under another name, it listens too.
+LOG gets a JSON line for each event that matters. Everything is imported before the hook
+listens. Processes that the command spawns run this file again under another name, and it listens
+there too.
 """
 
 import json
@@ -35,7 +36,7 @@ NEVER = (
 
 
 def is_own_pickle() -> bool:
-    """Whether numba unpickles what it compiled for librosa, or multiprocessing what came through a pipe of ours."""
+    """Whether numba unpickles code for librosa, or multiprocessing what came through our pipe."""
     frame = sys._getframe(2)  # of what unpickles
     if str(frame.f_globals.get("__name__")).startswith("multiprocessing."):
         return True

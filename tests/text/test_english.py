@@ -1,4 +1,4 @@
-"""English written out: numbers beside another library, hand-read cases, and what the normaliser made of it keeps."""
+"""English written out: numbers as another library has them, cases read by hand, a fixed point."""
 
 import inflect
 import pytest
@@ -59,7 +59,8 @@ def test_years(number: int, read: str) -> None:
         ("2.5km and 5,000m", "two point five km and five thousand m"),
         (
             "$1.5m, $20bn, $5 million, £3k",
-            "one point five million dollars twenty billion dollars five million dollars three thousand pounds",
+            "one point five million dollars twenty billion dollars five million dollars "
+            "three thousand pounds",
         ),
         ("$5 millionaires", "five dollars millionaires"),
         ("21sts", "twenty one sts"),

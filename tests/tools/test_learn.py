@@ -1,4 +1,4 @@
-"""The bench of learning: equal work for all systems, nothing done twice, a table and a picture of what was found."""
+"""The bench of learning: equal work for all systems, none twice, a table and a picture."""
 
 import json
 from itertools import pairwise
@@ -66,7 +66,10 @@ def of_task(task: str, loss: float, accuracy: float | None, cer: float) -> dict[
 
 
 def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
-    """By hand, without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)). Two neighbours of the contrastive runs are swapped."""
+    """By hand, without ties: 1 - 6 sum(d^2) / (n (n^2 - 1)).
+
+    Two neighbours of the contrastive runs are swapped.
+    """
     rows = [
         of_task("contrastive", loss, -loss, cer)
         for loss, cer in ((1, 50), (2, 70), (3, 60), (4, 80))
@@ -213,7 +216,7 @@ def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed in its first fine-tuning, with no result yet: the updates were those of the first budget."""
+    """Killed in its first fine-tuning, without a result: its updates were the first budget's."""
     monkeypatch.setattr(learn, "cpu_s_per_update", lambda *_: 2.0)
     stores = [
         "--labelled",

@@ -1,4 +1,4 @@
-"""The tool that measures long recordings: places, errors of word times, shares of words, and a run on toy speech."""
+"""The tool for long recordings: places, errors of word times, shares of words, a toy run."""
 
 import itertools
 import random

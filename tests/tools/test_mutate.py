@@ -1,4 +1,4 @@
-"""The tool that plants mistakes: its mutants fit the code, and it cannot call a mutant caught that no test caught."""
+"""The tool that plants mistakes: mutants fit the code, and only a failed test catches one."""
 
 import ast
 from dataclasses import replace

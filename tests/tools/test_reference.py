@@ -1,4 +1,4 @@
-"""The references are right themselves: against enumeration, finite differences, torch and torchaudio, in float64."""
+"""The references are right: against enumeration, finite differences, torch and torchaudio."""
 
 from itertools import combinations
 
@@ -114,7 +114,7 @@ def test_padding_and_left_out_frames_are_found() -> None:
 
 
 def test_straight_through_gradients_are_those_of_the_soft_choice() -> None:
-    """By finite differences; but for the codebook, whose gradient goes through the hard choice, linear in it."""
+    """By finite differences, but for the codebook: the hard choice is linear in it."""
     random = np.random.default_rng(0)
     inputs = {
         "frames": random.standard_normal((4, 3)),
@@ -242,7 +242,7 @@ def test_the_best_labelling_is_not_that_of_the_best_path() -> None:
 def test_torchaudios_decoder_finds_the_same(
     num_frames: int, size: int, peaky: float, seed: int
 ) -> None:
-    """Lexicon-free, no language model, a beam that loses nothing: every labelling, its score, and their order."""
+    """Without lexicon or language model, and with a beam that loses nothing: all labellings."""
     log_probs = np.log(random_probs(num_frames, size, seed, peaky))
     expected = prefix_beam_search(log_probs, beam=10**6)
     decoder = ctc_decoder(

@@ -1,4 +1,4 @@
-"""The tools that compare us with other libraries: what they promise to show, and that a difference does not pass."""
+"""Tools that compare us with other libraries show what they promise, and every difference."""
 
 import json
 import math
@@ -327,7 +327,7 @@ def test_models_that_differ_are_not_timed(
 
 
 def test_operations_are_counted_as_by_hand(task: dict[str, Any]) -> None:
-    """The convolutions and products of the peer, twice as many backward: it wants the gradient of the samples too."""
+    """The peer's convolutions and products, twice as many backward: also for the samples."""
     model = bench_peers.make_objective(bench_peers.pretraining("small", still=True), 0)
     batch = bench_peers.make_batch(bench_peers.pretraining("small"), 1, 1.0, 0)
     counted = bench_peers.agreement(model, batch)["flops"] * batch.audio_s

@@ -47,7 +47,7 @@ def test_a_run_at_chance_is_stopped_once_it_had_its_time() -> None:
 
 
 def test_chance_counts_the_negatives_that_are_left() -> None:
-    """Few codes: two thirds of the negatives equal the positive, and a loss below ln(1 + K) is no learning."""
+    """With few codes, two thirds of the negatives equal the positive: chance is below ln(1 + K)."""
     left = math.log(1 + 33)
     with pytest.raises(TrainingError, match="stuck at chance"):
         watch([row(left, 0.03, 3.5, left)] * 1000)

@@ -230,7 +230,10 @@ def test_non_finite_updates_in_a_row_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_judged_like_one_that_never_stopped(tmp_path: Path) -> None:
-    """An update that was not finite tells nothing, before a kill or after it; what a kill threw away is listed once."""
+    """An update that was not finite tells nothing, before a kill or after it.
+
+    What a kill threw away is listed once.
+    """
     config = build(TrainConfig, {"steps": 40, "health": {"window": 4, "chance_after": 0.625}})
     rows = [{"step": k + 1, "loss": math.nan if k == 22 else 2.0, "chance": 2.0} for k in range(40)]
 
@@ -283,7 +286,7 @@ def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None
 
 
 def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) -> None:
-    """Decoupled: after one update the weights differ by rate x decay x what they were, whatever the gradient."""
+    """Decoupled: one update makes a difference of rate x decay x weight, whatever the gradient."""
     found = []
     for decay in (0.0, 0.5):
         model = Toy()

@@ -50,7 +50,7 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
 def test_a_lock_is_on_the_folder_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening and locking the file another process may have deleted the run: its lock would keep nobody out."""
+    """If another process deletes the run between opening and locking, the lock keeps nobody out."""
     (tmp_path / "run").mkdir()
     with only_process(tmp_path / "run"):
         pass

@@ -71,13 +71,15 @@ def test_each_format_by_example() -> None:
         "1\n00:00:00,000 --> 00:00:01,250\nhello wörld\n\n2\n00:00:01,300 --> 00:00:02,000\nagain\n"
     )
     assert to_vtt(TRANSCRIPT) == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nhello wörld\n\n00:00:01.300 --> 00:00:02.000\nagain\n"
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nhello wörld\n\n"
+        "00:00:01.300 --> 00:00:02.000\nagain\n"
     )
     assert to_tsv(TRANSCRIPT) == "start\tend\ttext\n0\t1250\thello wörld\n1300\t2000\tagain\n"
     assert to_ctm(TRANSCRIPT) == "x 1 0.000 0.400 hello 0.90\nx 1 0.500 0.750 wörld 0.12\n"
     assert json.loads(to_jsonl(TRANSCRIPT)) == json.loads(to_json(TRANSCRIPT))
     assert to_jsonl(TRANSCRIPT).count("\n") == 1
-    assert [FORMATS[name](SILENCE, CueLimits()) for name in ("txt", "srt", "vtt", "tsv", "ctm")] == [
+    names = ("txt", "srt", "vtt", "tsv", "ctm")
+    assert [FORMATS[name](SILENCE, CueLimits()) for name in names] == [
         "", "", "WEBVTT\n", "start\tend\ttext\n", ""
     ]  # fmt: skip
 

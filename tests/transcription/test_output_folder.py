@@ -82,7 +82,7 @@ def test_a_recording_that_changes_while_it_is_read_is_read_again(
 
 
 def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_path: Path) -> None:
-    """A second command with a file of the same name said "done already", and there was the text of the first."""
+    """A second file of the same name was "done already", with the text of the first."""
     first, second, out = inputs / "a.wav", inputs / "deep/a.wav", tmp_path / "out"
     outputs = plan([first], "txt", out)
     assert outputs.waiting() == [first]

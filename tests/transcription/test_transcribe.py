@@ -35,7 +35,7 @@ def model() -> CtcModel:
 
 
 def without_rounding(result: Transcript | Failure) -> Transcript | Failure:
-    """With confidences to two digits: their last bits depend on the batch, words and times do not."""
+    """With confidences to two digits: only their last bits depend on the batch."""
     if isinstance(result, Failure):
         return result
     segments = [
@@ -97,7 +97,7 @@ def test_what_is_no_speech_gives_an_empty_transcript(
 
 
 def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path: Path) -> None:
-    """A minute without a pause: frames tile it, times go on, and words are looked for once, over all of it."""
+    """A minute without a pause: frames tile it, times go on, and it is decoded as one."""
     rng = np.random.default_rng(0)
     wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
     write_wav(tmp_path / "x.wav", wave, RATE)

@@ -1,4 +1,4 @@
-"""Transcription in several processes: the results of one, in order; errors come back; no process stays behind."""
+"""Transcription in several processes: the results of one, in order, and no process stays."""
 
 import multiprocessing
 import os
