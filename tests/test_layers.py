@@ -16,7 +16,7 @@ ROOMS = {
     "storage": "atomic json_text checkpoint",
     "runtime": "device log processes seeds distributed",
     "pictures": "",
-    "audio": "containers features reader silence",
+    "audio": "containers features resampling reader silence",
     "text": "english normalise tokenizers",
     "corpus": "manifest export splits layouts",
     "data": "account store sandbox dataset store_writer batches cutter shards plan prepare",

@@ -1,4 +1,8 @@
-"""What a store holds of a recording: int16 waveform or float16 log-mel, and the rule from samples to units."""
+"""What a store holds of a recording: int16 waveform or float16 log-mel features.
+
+The unit of a store is a sample of a waveform or a frame of log-mel features. ``input_length`` is
+the rule from samples to units.
+"""
 
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,12 +18,12 @@ from speechssl.config import Settings
 from speechssl.errors import AudioError
 
 INT16_SCALE = 32768.0
-LOG_FLOOR = (
-    1e-6  # least energy of a mel bin; digital silence becomes ln(1e-6) = -13.8, well inside float16
-)
+# Least energy of a mel bin: digital silence becomes ln(1e-6) = -13.8, well inside float16.
+LOG_FLOOR = 1e-6
 _BLOCK = 512  # windows that are worked on together: 1.6 MB in float64
-# A mel filter hears few frequencies: a product with all of them would be mostly zeros. Ten parts are also so small that
-# numpy's library does not start threads for them, which would disturb the other processes of ``prepare``.
+# A mel filter hears few frequencies: a product with all of them would be mostly zeros. Ten parts
+# are also so small that numpy's library does not start threads for them, which would disturb the
+# other processes of ``prepare``.
 _NUM_BANDS = 10
 
 
@@ -36,19 +40,24 @@ class FeatureConfig(Settings):
     def _whole_samples(self) -> "FeatureConfig":
         if self.window < 1 or self.hop < 1:
             raise ValueError(
-                f"window_ms {self.window_ms:g} and hop_ms {self.hop_ms:g} must each be at least one sample"
+                f"window_ms {self.window_ms:g} and hop_ms {self.hop_ms:g} "
+                "must each be at least one sample"
             )
         return self
 
     @property
     def window(self) -> int:
         """Samples of one unit's window."""
-        return round(self.window_ms * self.sample_rate_hz / 1000) if self.kind == "logmel" else 1
+        if self.kind == "waveform":
+            return 1
+        return round(self.window_ms * self.sample_rate_hz / 1000)
 
     @property
     def hop(self) -> int:
         """Samples from one unit to the next."""
-        return round(self.hop_ms * self.sample_rate_hz / 1000) if self.kind == "logmel" else 1
+        if self.kind == "waveform":
+            return 1
+        return round(self.hop_ms * self.sample_rate_hz / 1000)
 
     @property
     def width(self) -> int:
@@ -57,83 +66,17 @@ class FeatureConfig(Settings):
 
 
 def input_length(num_samples: int, config: FeatureConfig) -> int:
-    """HiddenUnits of ``num_samples`` samples: every window lies wholly inside the audio, nothing is padded."""
+    """Count the units of ``num_samples`` samples.
+
+    Every window lies wholly inside the audio; nothing is padded.
+    """
     return max(0, (num_samples - config.window) // config.hop + 1)
 
 
-@lru_cache
-def mel_filters(config: FeatureConfig) -> tuple[Tensor, Tensor]:
-    """The analysis window (W,) and the mel filters (W // 2 + 1, F), both float32."""
-    filters = torchaudio.functional.melscale_fbanks(
-        n_freqs=config.window // 2 + 1,
-        f_min=0.0,
-        f_max=config.sample_rate_hz / 2,
-        n_mels=config.num_mels,
-        sample_rate=config.sample_rate_hz,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.hann_window(config.window), filters
-
-
-def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
-    """Log-mel energies, one row per window, without padding at the ends.
-
-    Frame t depends only on samples ``t * hop`` to ``t * hop + window``, so whatever follows a recording
-    in a padded batch cannot change its frames.
-
-    Args:
-        waveforms: (..., S) float32 or float64 in about -1..1, at ``config.sample_rate_hz``.
-
-    Returns:
-        (..., T, F) of the same dtype, natural log of mel-weighted power, or of ``LOG_FLOOR`` where that is larger.
-
-    Source: Slaney's mel scale and area normalisation, Hann window, power spectrum; checked against librosa
-    in test_features.py.
-    """
-    windows = waveforms.unfold(-1, config.window, config.hop)
-    return torch.cat(
-        [_log_mel(part, config) for part in torch.split(windows, _BLOCK, dim=-2)], dim=-2
-    )
-
-
-def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
-    """Rows of windows (..., T, W), few enough of them to stay in cache from one pass to the next."""
-    window, bands = _bands(config, windows.dtype)
-    spectrum = torch.view_as_real(torch.fft.rfft(windows * window))
-    real, imaginary = spectrum.unbind(-1)
-    power = torch.addcmul(real * real, imaginary, imaginary).numpy()
-    energies = np.empty((*power.shape[:-1], config.num_mels), power.dtype)
-    for (
-        rows,
-        columns,
-        filters,
-    ) in bands:  # numpy's product: for so narrow a matrix torch's takes three times as long
-        np.matmul(power[..., rows], filters, out=energies[..., columns])
-    return torch.from_numpy(energies).clamp_min_(LOG_FLOOR).log_()
-
-
-@lru_cache
-def _bands(
-    config: FeatureConfig, dtype: torch.dtype
-) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
-    """The window, and the mel filters in bands of neighbours, each without the frequencies that it does not hear.
-
-    Returns:
-        window (W,); of each band the rows and columns of the whole matrix that it covers, and its part of that.
-    """
-    window, filters = (table.to(dtype) for table in mel_filters(config))
-    bands = []
-    for columns in np.array_split(np.arange(config.num_mels), min(_NUM_BANDS, config.num_mels)):
-        first, last = int(columns[0]), int(columns[-1]) + 1
-        heard = filters[:, first:last].any(dim=1).nonzero().flatten().tolist() or [0]
-        rows = slice(heard[0], heard[-1] + 1)
-        bands.append((rows, slice(first, last), filters[rows, first:last].contiguous().numpy()))
-    return window, bands
-
-
 def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[Any]:
-    """What the store keeps of one chunk; transcription passes through here too, so both see equal values.
+    """Compute what the store keeps of one chunk.
+
+    Transcription passes through here too, so both see equal values.
 
     Args:
         samples: (S,) float32 in -1..1 at ``config.sample_rate_hz``.
@@ -146,12 +89,92 @@ def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[An
     """
     if input_length(len(samples), config) < 1:
         raise AudioError("too short", f"{len(samples)} samples, one window needs {config.window}")
+
     if config.kind == "waveform":
-        rounded: NDArray[np.int16] = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767).astype(
-            np.int16
-        )
-        return rounded
-    # In float64, so that every processor and the ONNX graph round to the same float16: after float32 sums in another
-    # order one value in 10,000 would be its neighbour, which moves log-probabilities by up to 1e-3.
-    mel: NDArray[np.float16] = log_mel(torch.from_numpy(samples).double(), config).half().numpy()
-    return mel
+        rounded = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767)
+        waveform: NDArray[np.int16] = rounded.astype(np.int16)
+        return waveform
+
+    # In float64, so that every processor and the ONNX graph round to the same float16: after
+    # float32 sums in another order one value in 10,000 would be its neighbour, which moves
+    # log-probabilities by up to 1e-3.
+    mel = log_mel(torch.from_numpy(samples).double(), config)
+    stored: NDArray[np.float16] = mel.half().numpy()
+    return stored
+
+
+def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
+    """Compute log-mel energies, one row per window, without padding at the ends.
+
+    Frame t depends only on samples ``t * hop`` to ``t * hop + window``, so whatever follows a
+    recording in a padded batch cannot change its frames.
+
+    Args:
+        waveforms: (..., S) float32 or float64 in about -1..1, at ``config.sample_rate_hz``.
+
+    Returns:
+        (..., T, F) of the same dtype, natural log of mel-weighted power, or of ``LOG_FLOOR`` where
+        that is larger.
+
+    Source: Slaney's mel scale and area normalisation, Hann window, power spectrum; checked against
+    librosa in test_features.py.
+    """
+    windows = waveforms.unfold(-1, config.window, config.hop)  # (..., T, W)
+    blocks = torch.split(windows, _BLOCK, dim=-2)
+    return torch.cat([_log_mel(block, config) for block in blocks], dim=-2)
+
+
+@lru_cache
+def mel_filters(config: FeatureConfig) -> tuple[Tensor, Tensor]:
+    """Return the analysis window (W,) and the mel filters (W // 2 + 1, F), both float32."""
+    filters = torchaudio.functional.melscale_fbanks(
+        n_freqs=config.window // 2 + 1,
+        f_min=0.0,
+        f_max=config.sample_rate_hz / 2,
+        n_mels=config.num_mels,
+        sample_rate=config.sample_rate_hz,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.hann_window(config.window), filters
+
+
+def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
+    """Compute rows (..., T, F) of windows (..., T, W) that are few enough to stay in the cache."""
+    window, bands = _bands(config, windows.dtype)
+
+    spectrum = torch.view_as_real(torch.fft.rfft(windows * window))  # (..., T, W // 2 + 1, 2)
+    real, imaginary = spectrum.unbind(-1)
+    power = torch.addcmul(real * real, imaginary, imaginary).numpy()
+
+    energies = np.empty((*power.shape[:-1], config.num_mels), power.dtype)
+    for rows, columns, filters in bands:
+        # numpy's product: for so narrow a matrix torch's takes three times as long.
+        np.matmul(power[..., rows], filters, out=energies[..., columns])
+
+    return torch.from_numpy(energies).clamp_min_(LOG_FLOOR).log_()
+
+
+@lru_cache
+def _bands(
+    config: FeatureConfig, dtype: torch.dtype
+) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
+    """Part the mel filters into bands of neighbours, each without the frequencies it does not hear.
+
+    Returns:
+        window (W,); of each band the rows and columns of the whole matrix that it covers, and its
+        part of that matrix.
+    """
+    window, filters = (table.to(dtype) for table in mel_filters(config))
+    num_bands = min(_NUM_BANDS, config.num_mels)
+
+    bands = []
+    for numbers in np.array_split(np.arange(config.num_mels), num_bands):
+        columns = slice(int(numbers[0]), int(numbers[-1]) + 1)
+        is_heard = filters[:, columns].any(dim=1)
+        # Narrow filters may hear no frequency at all: such a band gets one row of zeros.
+        heard = is_heard.nonzero().flatten().tolist() or [0]
+        rows = slice(heard[0], heard[-1] + 1)
+        bands.append((rows, columns, filters[rows, columns].contiguous().numpy()))
+
+    return window, bands

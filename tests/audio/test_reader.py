@@ -19,12 +19,12 @@ from support.speech import RATE
 
 from speechssl.audio.reader import (
     AUDIO_SUFFIXES,
-    _Resampler,
     declared_seconds,
     load_audio,
     stream_mono,
     write_wav,
 )
+from speechssl.audio.resampling import Resampler
 from speechssl.errors import AudioError, ConfigError
 
 FORMATS = {
@@ -225,7 +225,7 @@ def test_blocks_equal_resampling_the_whole_file(tmp_path: Path, rate: int) -> No
 @settings(max_examples=40, deadline=None)
 def test_the_cut_into_blocks_never_matters(lengths: list[int], rate: int) -> None:
     samples = noise(sum(lengths) / rate, rate)
-    resampler = _Resampler(rate, RATE)
+    resampler = Resampler(rate, RATE)
     blocks = [resampler.push(part) for part in np.split(samples, np.cumsum(lengths)[:-1])]
     heard = np.concatenate([*blocks, resampler.finish()])
     expected = torchaudio.functional.resample(torch.from_numpy(samples), rate, RATE).numpy()
