@@ -1,1 +1,1 @@
-"""Word and character error rates with intervals, comparisons, and how far confidences can be trusted."""
+"""Word and character error rates, their intervals and differences, and the trust in confidences."""

@@ -1,7 +1,7 @@
-"""Word and character error rates of a set of utterances, with an interval that says how far to trust them."""
+"""Word and character error rates of a set of utterances, with intervals."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from speechssl.scoring.calibration import Calibration, calibrate
 
 @dataclass(frozen=True)
 class Counts:
-    """What it takes to turn the hypothesis into the reference, in words or in characters."""
+    """The edits that turn the hypothesis into the reference, in words or in characters."""
 
     hits: int
     substitutions: int
@@ -33,8 +33,8 @@ class Counts:
     def rate(self) -> float:
         """Errors per reference unit, a fraction that may exceed 1.
 
-        An empty reference counts as length one (jiwer's rule), so the rate is always finite: 0 when nothing was
-        inserted, else the number of insertions.
+        An empty reference counts as length one (jiwer's rule), so the rate is always finite: 0 when
+        nothing was inserted, else the number of insertions.
         """
         return self.errors / max(self.reference_length, 1)
 
@@ -64,7 +64,10 @@ class UtteranceScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A word error and how often it happened; an empty hypothesis is a deletion, an empty reference an insertion."""
+    """A word error and how often it happened.
+
+    An empty hypothesis is a deletion, an empty reference an insertion.
+    """
 
     reference: str
     hypothesis: str
@@ -73,15 +76,17 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Score:
-    """Corpus rates: the sum of errors over the sum of reference words (characters), never a mean of rates.
+    """Rates of a corpus: the sum of errors over the sum of reference words or characters.
+
+    It is never a mean of rates.
 
     Attributes:
         words, characters: counts over all utterances; spaces between words are characters too.
         wer_interval, cer_interval: 95 % bootstrap interval (low, high) over utterances.
         utterances: one row each, sorted by id.
         all_confusions: every word error, most frequent first.
-        calibration: of the words' confidences, where these are known and there is a word.
-        raw: the same texts compared as they stand, under no normaliser, where that was asked.
+        calibration: of the words' confidences, where these are known and a word was recognised.
+        raw: the same texts compared as they stand, under no normaliser, where that was asked for.
     """
 
     words: Counts
@@ -104,19 +109,27 @@ class Score:
     @property
     def sentence_error_rate(self) -> float:
         """Share of utterances with at least one word error."""
-        return sum(u.words.errors > 0 for u in self.utterances) / len(self.utterances)
+        num_wrong = sum(u.words.errors > 0 for u in self.utterances)
+        return num_wrong / len(self.utterances)
 
     def confusions(self, top: int = 20) -> list[Confusion]:
         """The ``top`` most frequent word errors; ties in alphabetical order."""
         return list(self.all_confusions[:top])
 
     def worst(self, n: int) -> list[UtteranceScore]:
-        """The ``n`` utterances with most word errors, which are those that move the corpus rate; then by rate, id."""
-        return sorted(self.utterances, key=lambda u: (-u.words.errors, -u.wer, u.utterance_id))[:n]
+        """The ``n`` utterances with most word errors, which move the corpus rate most.
+
+        Ties are ordered by rate, the highest first, and then by id.
+        """
+
+        def worst_first(u: UtteranceScore) -> tuple[int, float, str]:
+            return -u.words.errors, -u.wer, u.utterance_id
+
+        return sorted(self.utterances, key=worst_first)[:n]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready summary, without the rows of the utterances."""
-        return {
+        table: dict[str, Any] = {
             "wer": self.wer,
             "wer_interval": list(self.wer_interval),
             "cer": self.cer,
@@ -127,9 +140,13 @@ class Score:
             "num_characters": self.characters.reference_length,
             "words": asdict(self.words),
             "characters": asdict(self.characters),
-            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
-            **({"raw": self.raw.as_dict()} if self.raw else {}),
         }
+        if self.calibration:
+            table["calibration"] = asdict(self.calibration)
+        if self.raw:
+            table["raw"] = self.raw.as_dict()
+
+        return table
 
 
 def score(
@@ -140,15 +157,19 @@ def score(
     seed: int = 0,
     num_bootstrap: int = NUM_BOOTSTRAP,
 ) -> Score:
-    """Compare hypotheses with references, utterance by utterance; texts are taken as they are (normalise first).
+    """Compare hypotheses with references, utterance by utterance.
 
-    The interval resamples utterances, so it takes them as independent: with few speakers it is too narrow. Over
-    different speakers or recordings it says nothing.
+    Texts are taken as they are: normalise them first. The interval resamples utterances, so it
+    takes them as independent: with few speakers it is too narrow. It says nothing about other
+    speakers or recordings.
 
     Args:
-        references, hypotheses: text by utterance id; the same ids in both. Words are separated by white space.
-        confidences: 0..1, of each word of each hypothesis. A word is right where the alignment finds it equal.
-        seed: of the bootstrap; equal inputs and seed give equal intervals, in whatever order the mappings are.
+        references, hypotheses: text by utterance id; the same ids in both. Words are separated by
+            white space.
+        confidences: 0..1, of each word of each hypothesis. A word is right where the alignment
+            finds it equal.
+        seed: of the bootstrap; equal inputs and seed give equal intervals, in whatever order the
+            mappings are.
         num_bootstrap: number of resamples, at least 1.
 
     Raises:
@@ -162,12 +183,14 @@ def score(
     if num_bootstrap < 1:
         raise ConfigError(f"num_bootstrap must be at least 1, not {num_bootstrap}")
     _check_ids(references, hypotheses)
+
     ids = sorted(references)
     # jiwer splits at single spaces only, so other white space is made one first.
     reference_lines = [" ".join(references[i].split()) for i in ids]
     hypothesis_lines = [" ".join(hypotheses[i].split()) for i in ids]
     words = jiwer.process_words(reference_lines, hypothesis_lines)
     characters = jiwer.process_characters(reference_lines, hypothesis_lines)
+
     rows = zip(
         ids,
         reference_lines,
@@ -178,6 +201,11 @@ def score(
     )
     utterances = tuple(UtteranceScore(*row) for row in rows)
     wer_interval, cer_interval = _intervals(utterances, seed, num_bootstrap)
+
+    calibration = None
+    if confidences is not None:
+        calibration = calibrate(words, [confidences[i] for i in ids])
+
     return Score(
         words=_total([u.words for u in utterances]),
         characters=_total([u.characters for u in utterances]),
@@ -185,37 +213,61 @@ def score(
         cer_interval=cer_interval,
         utterances=utterances,
         all_confusions=_confusions(words),
-        calibration=calibrate(words, [confidences[i] for i in ids])
-        if confidences is not None
-        else None,
+        calibration=calibration,
     )
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
-    missing = sorted(references.keys() - hypotheses.keys())
-    extra = sorted(hypotheses.keys() - references.keys())
-    for problem, ids in (("no hypothesis", missing), ("a hypothesis but no reference", extra)):
-        if ids:
-            shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-            raise ManifestError(
-                f"{len(ids)} utterances have {problem}: {shown}. Score the same ids on both sides"
-            )
+    _refuse(references.keys() - hypotheses.keys(), "no hypothesis")
+    _refuse(hypotheses.keys() - references.keys(), "a hypothesis but no reference")
     if not references:
         raise ManifestError("no utterances to score: the references are empty")
 
 
+def _refuse(ids: Set[str], problem: str) -> None:
+    """Raise an error that names the first few of the utterances that have a problem."""
+    if not ids:
+        return
+
+    shown = ", ".join(sorted(ids)[:3])
+    if len(ids) > 3:
+        shown += ", ..."
+    raise ManifestError(
+        f"{len(ids)} utterances have {problem}: {shown}. Score the same ids on both sides"
+    )
+
+
 def _counts(alignment: Sequence[Any]) -> Counts:
-    """Counts of one utterance from jiwer's alignment chunks, each a run of one kind."""
+    """Count one utterance from jiwer's alignment chunks, each a run of one kind."""
     sizes: Counter[str] = Counter()
     for chunk in alignment:
-        is_insertion = chunk.type == "insert"
-        start, end = (
-            (chunk.hyp_start_idx, chunk.hyp_end_idx)
-            if is_insertion
-            else (chunk.ref_start_idx, chunk.ref_end_idx)
-        )
-        sizes[chunk.type] += end - start
-    return Counts(sizes["equal"], sizes["substitute"], sizes["insert"], sizes["delete"])
+        if chunk.type == "insert":
+            size = chunk.hyp_end_idx - chunk.hyp_start_idx
+        else:
+            size = chunk.ref_end_idx - chunk.ref_start_idx
+        sizes[chunk.type] += size
+
+    return Counts(
+        hits=sizes["equal"],
+        substitutions=sizes["substitute"],
+        insertions=sizes["insert"],
+        deletions=sizes["delete"],
+    )
+
+
+def _intervals(
+    utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Compute 95 % percentile intervals of the word and of the character error rate."""
+    rows = []
+    for u in utterances:
+        words = (u.words.errors, u.words.reference_length)
+        characters = (u.characters.errors, u.characters.reference_length)
+        rows.append(words + characters)
+
+    table = np.array(rows, dtype=np.float64)
+    wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
+    return percentiles(wer), percentiles(cer)
 
 
 def _total(counts: Sequence[Counts]) -> Counts:
@@ -228,32 +280,20 @@ def _total(counts: Sequence[Counts]) -> Counts:
 
 
 def _confusions(words: Any) -> tuple[Confusion, ...]:
-    """Word errors of jiwer's ``WordOutput``, counted."""
+    """Count the word errors of jiwer's ``WordOutput``."""
     found: Counter[tuple[str, str]] = Counter()
-    for reference, hypothesis, alignment in zip(
-        words.references, words.hypotheses, words.alignments, strict=True
-    ):
+    sides = zip(words.references, words.hypotheses, words.alignments, strict=True)
+    for reference, hypothesis, alignment in sides:
         for chunk in alignment:
             said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
             heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+
             if chunk.type == "substitute":
                 found.update(zip(said, heard, strict=True))
             elif chunk.type == "delete":
                 found.update((word, "") for word in said)
             elif chunk.type == "insert":
                 found.update(("", word) for word in heard)
-    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Confusion(said, heard, count) for (said, heard), count in ordered)
 
-
-def _intervals(
-    utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % percentile intervals of the word and of the character error rate."""
-    units = [(u.words, u.characters) for u in utterances]
-    table = np.array(
-        [[w.errors, w.reference_length, c.errors, c.reference_length] for w, c in units],
-        dtype=np.float64,
-    )
-    wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
-    return percentiles(wer), percentiles(cer)
+    most_frequent_first = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Confusion(*pair, count) for pair, count in most_frequent_first)
