@@ -10,7 +10,7 @@ from support.commands import call, one_line
 from support.models import SMALL_ENCODER
 from support.settings import as_toml
 
-from speechssl.analysis import benchmark as bench
+from speechssl.analysis import benchmark
 from speechssl.analysis.benchmark import (
     LABELS,
     as_text,
@@ -31,7 +31,7 @@ BEST = 1e11
 @pytest.fixture
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A very small model; the machine's best product is not measured each time."""
-    monkeypatch.setattr(bench, "matmul_peak", lambda *_: BEST)
+    monkeypatch.setattr(benchmark, "matmul_peak", lambda *_: BEST)
     small = {"batch": {"seconds": 15}, "train": {"device": "cpu"}}
     tables = {"encoder": SMALL_ENCODER, "pretrain": small, "finetune": small}
     path = tmp_path / "very-small.toml"
@@ -103,7 +103,7 @@ def test_what_the_audio_needs_does_not_depend_on_its_batches(preset: Path, tmp_p
     for seconds in (15, 40):
         settings = resolve_settings(PretrainSettings, str(preset), {"batch": {"seconds": seconds}})
         (tmp_path / str(seconds)).mkdir()
-        found.append(bench._Runs(settings, tmp_path / str(seconds), 60).flops_needed())
+        found.append(benchmark._Runs(settings, tmp_path / str(seconds), 60).flops_needed())
     assert found[0] == found[1]
 
 
@@ -175,8 +175,8 @@ def test_errors_are_one_line(
 @pytest.mark.parametrize("name", ["tiny", "small", "base", "large"])
 def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> None:
     for kind in (PretrainSettings, FinetuneSettings):
-        seconds = bench._enough(resolve_settings(kind, name, {}).batch.seconds)
-        bench._check(seconds, 1)
+        seconds = benchmark._enough(resolve_settings(kind, name, {}).batch.seconds)
+        benchmark._check(seconds, 1)
         assert (
             seconds >= 400
         )  # below it, what is timed is few batches, and the longest of them mostly padding

@@ -16,7 +16,7 @@ from speechssl.data.dataset import Batch, collate
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.encoder import EncoderOutput
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.interop import onnx as onnx_export
+from speechssl.interop import onnx
 from speechssl.interop.onnx import (
     TOLERANCE,
     export_onnx,
@@ -72,8 +72,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting takes seconds: tests of what surrounds it get a file that agrees instead."""
-    monkeypatch.setattr(onnx_export, "_write_graph", lambda _, path: path.write_bytes(b"graph"))
-    monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: 3e-6)
+    monkeypatch.setattr(onnx, "_write_graph", lambda _, path: path.write_bytes(b"graph"))
+    monkeypatch.setattr(onnx, "largest_difference", lambda *_: 3e-6)
 
 
 def sound(model: CtcModel, more_samples: int, seed: int, level: float = 0.3) -> NDArray[np.float32]:
@@ -192,7 +192,7 @@ def test_log_mel_is_the_exact_value_rounded_once(config: FeatureConfig) -> None:
     power = np.abs(np.fft.rfft(frames * window)) ** 2
     expected = np.log(np.maximum(power @ filters, LOG_FLOOR)).astype(np.float16)
     assert (featurise(wave, config) == expected).all()
-    in_graph = onnx_export._LogMel(config)(torch.from_numpy(wave)[None])
+    in_graph = onnx._LogMel(config)(torch.from_numpy(wave)[None])
     assert (in_graph[0].numpy() == expected.astype(np.float32)).all()
 
 
@@ -222,7 +222,7 @@ def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> Non
 def test_the_graph_names_no_path_of_the_machine(exported: Exported) -> None:
     graph = (exported.folder / "model.onnx").read_bytes()
     assert b".py" not in graph
-    assert str(Path(onnx_export.__file__).parent).encode() not in graph
+    assert str(Path(onnx.__file__).parent).encode() not in graph
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_graph_of_other_weights_is_not_written(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = (exported.folder / "model.onnx").read_bytes()
-    monkeypatch.setattr(onnx_export, "_write_graph", lambda _, path: path.write_bytes(graph))
+    monkeypatch.setattr(onnx, "_write_graph", lambda _, path: path.write_bytes(graph))
     other = make(
         {4000: "logmel-4", 2000: "base"}[exported.model.encoder.config.features.sample_rate_hz],
         seed=1,
@@ -268,7 +268,7 @@ def test_the_graph_of_other_weights_is_not_written(
 def test_the_tolerance_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float, good: bool
 ) -> None:
-    monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: difference)
+    monkeypatch.setattr(onnx, "largest_difference", lambda *_: difference)
     if good:
         assert export_onnx(make("base"), tmp_path / "onnx") == difference
     else:
