@@ -44,7 +44,6 @@ from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.huggingface import quiet_transformers
-from speechssl.pictures import text_table
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
@@ -52,6 +51,7 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.seeds import generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import as_json
+from speechssl.tables import text_table
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.loop import fit
 from speechssl.training.presets import resolve_settings

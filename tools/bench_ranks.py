@@ -26,9 +26,9 @@ from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.config import Table
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import SpeechsslError
-from speechssl.pictures import text_table
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.json_text import as_json, read_json_lines
+from speechssl.tables import text_table
 from speechssl.training.presets import resolve_settings
 
 WARM_UP = 2  # updates

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechssl.pictures import text_table
+from speechssl.tables import text_table
 
 # Lines of a body from which on a function is expected to have a blank line.
 LONG_BODY = 15

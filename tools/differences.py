@@ -35,10 +35,10 @@ from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.interop.torchaudio import their_model, their_settings
 from speechssl.interop.weight_names import to_dialect
-from speechssl.pictures import text_table
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
+from speechssl.tables import text_table
 from speechssl.text.tokenizers import CharTokenizer
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"

@@ -35,6 +35,7 @@ from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.runtime.device import peak_memory_gb
 from speechssl.storage.json_text import as_json
+from speechssl.tables import text_table
 
 RATE_HZ = 16_000
 PART_S = 0.05
@@ -192,7 +193,7 @@ def table(rows: Sequence[Mapping[str, float]]) -> str:
             for cell, power in zip(cells[1:], exponents(rows, key), strict=True)
         ]
         lines.append([f"{name}, {unit}", *cells])
-    return report.text_table(["chunks", *(f"{row['chunks']:,}" for row in rows)], lines)
+    return text_table(["chunks", *(f"{row['chunks']:,}" for row in rows)], lines)
 
 
 def too_steep(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
+from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure
 from speechssl.scoring.compare import System, intervals, read_system
+from speechssl.tables import text_table
 
 Runs = dict[str, dict[float, list[System]]]  # by system and minutes
 

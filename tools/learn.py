@@ -34,13 +34,14 @@ from turns import machine
 
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError, SpeechsslError, TrainingError
-from speechssl.pictures import finish_panel, new_figure, save_figure, text_table
+from speechssl.pictures import finish_panel, new_figure, save_figure
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import read_json_lines
+from speechssl.tables import text_table
 
 SYSTEMS = ("pretrained", "scratch", "frozen")
 TIMED = 12, 2  # updates of two short runs: the difference has no start in it

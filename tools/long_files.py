@@ -27,12 +27,12 @@ from turns import machine
 
 from speechssl.audio.reader import load_audio
 from speechssl.audio.silence import MARGIN_S, speech_intervals
-from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import CtcDecoder, beam_decoder
 from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
 from speechssl.storage.checkpoint import model_folder
+from speechssl.tables import text_table
 from speechssl.transcription import pieces
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcribe import transcribe

@@ -31,9 +31,9 @@ from speechssl.interop.onnx import (
     onnx_session,
     output_difference,
 )
-from speechssl.pictures import text_table
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.storage.checkpoint import model_folder
+from speechssl.tables import text_table
 from speechssl.transcription.pieces import WHOLE_BELOW_S, find_audio
 
 Recognise = Callable[[Recordings], EncoderOutput]

@@ -18,11 +18,12 @@ from speechssl.decoding.greedy import greedy, min_ctc_frames
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder, layer_outputs
 from speechssl.errors import ConfigError
-from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure, text_table
+from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure
 from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.scoring.score import score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
+from speechssl.tables import text_table
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import CharTokenizer, train_tokenizer
 

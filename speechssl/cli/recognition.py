@@ -19,7 +19,6 @@ from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import is_over_tokens, known_words, spellings, token_name
 from speechssl.decoding.ngram import estimate, perplexity
 from speechssl.errors import ConfigError
-from speechssl.pictures import text_table
 from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate
 from speechssl.recognition.language_model import LM_FOLDER, load_lm, read_texts, save_lm, tune
 from speechssl.recognition.model import load_ctc
@@ -31,6 +30,7 @@ from speechssl.scoring.score_files import remove_score, write_score
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import RECORD, model_folder
 from speechssl.storage.json_text import as_json, ascii_json_line
+from speechssl.tables import text_table
 from speechssl.text.normalise import NORMALISERS, normalise
 from speechssl.text.tokenizers import load_tokenizer
 from speechssl.transcription.formats import FORMATS, CueLimits

@@ -43,9 +43,9 @@ from speechssl.data.shards import (
 from speechssl.data.store import Store, is_store, shard_name
 from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.pictures import text_table
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory
 from speechssl.storage.atomic import write_atomic
+from speechssl.tables import text_table
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 

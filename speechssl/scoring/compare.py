@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError
-from speechssl.pictures import text_table
 from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
 from speechssl.scoring.score import Counts
+from speechssl.tables import text_table
 
 NUM_DRAWS = 10_000  # of a difference: more than of an interval, for p is a count in its tail
 

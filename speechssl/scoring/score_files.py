@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from speechssl.pictures import plot_reliability, text_table
+from speechssl.pictures import plot_reliability
 from speechssl.scoring.calibration import Calibration
 from speechssl.scoring.score import Counts, Score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
+from speechssl.tables import text_table
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 
