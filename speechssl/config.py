@@ -1,4 +1,7 @@
-"""Settings: frozen pydantic models, read from TOML presets and ``--set a.b=v``; unknown names are refused."""
+"""Settings: frozen pydantic models, read from TOML presets and ``--set a.b=v``.
+
+A name that is not known is refused, never ignored.
+"""
 
 import difflib
 import tomllib
@@ -11,9 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speechssl.errors import ConfigError
 
+# Settings as nested tables, as TOML and JSON hold them.
+Table = dict[str, Any]
+
 
 class Settings(BaseModel):
-    """Base of every settings class: immutable, unknown names, infinities and NaN refused, defaults validated too."""
+    """Base of every settings class.
+
+    Its objects cannot be changed. Unknown names, infinities and NaN are refused; defaults are
+    validated too.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
@@ -21,107 +31,133 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
-Table = dict[str, Any]
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that ship with the package, sorted."""
+    """List the presets that ship with the package, sorted."""
     folder = resources.files("speechssl") / "presets"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
+    files = [file.name for file in folder.iterdir() if file.name.endswith(".toml")]
+    return sorted(name.removesuffix(".toml") for name in files)
 
 
 def read_preset(name_or_path: str | Path) -> Table:
-    """Tables of a shipped preset (``tiny``) or of a TOML file of the user's own (``my.toml``).
+    """Read a shipped preset (``tiny``) or a TOML file of the user's own (``my.toml``).
 
     Raises:
         ConfigError: no such preset or file, or not TOML.
     """
     name = str(name_or_path)
+
     if name in preset_names():
-        text = (resources.files("speechssl") / "presets" / f"{name}.toml").read_text(
-            encoding="utf-8"
-        )
+        file = resources.files("speechssl") / "presets" / f"{name}.toml"
+        text = file.read_text(encoding="utf-8")
     else:
-        path = Path(name)
-        if path.suffix != ".toml" or not path.is_file():
-            raise ConfigError(
-                f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file"
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{name} cannot be read as UTF-8 text: {error}") from error
+        text = _read_own_preset(name)
+
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{name} is not valid TOML: {error}") from error
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """``base`` with the values of ``over`` laid on top, table by table; neither is changed."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = (
-            merge(below, value)
-            if isinstance(below, Mapping) and isinstance(value, Mapping)
-            else value
+def _read_own_preset(name: str) -> str:
+    path = Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise ConfigError(
+            f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file"
         )
-    return merged
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} cannot be read as UTF-8 text: {error}") from error
 
 
 def parse_overrides(assignments: Iterable[str]) -> Table:
-    """``["optim.lr=1e-3", "batch.seconds=60"]`` as nested tables; a value that is not TOML is taken as a string.
+    """Turn ``["optim.lr=1e-3", "batch.seconds=60"]`` into nested tables.
+
+    A value that is not TOML is taken as a string. Of two values for one name the later one counts.
 
     Raises:
         ConfigError: an assignment without ``=`` or with an empty name.
     """
     table: Table = {}
+
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         keys = name.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"--set takes name=value such as optim.lr=0.001, not {assignment!r}")
+
+        # From the innermost key outwards: a.b=1 becomes {"b": 1}, then {"a": {"b": 1}}.
         nested: Any = _toml_value(text.strip())
         for key in reversed(keys):
             nested = {key: nested}
+
         table = merge(table, nested)
     return table
 
 
 def _toml_value(text: str) -> Any:
+    """The value that ``text`` is in TOML, or ``text`` itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
-    # A line break could smuggle in further names, which would then be dropped without a word.
-    return parsed["value"] if len(parsed) == 1 else text
+
+    # A line break could bring further names with it, which would then be dropped without a word.
+    has_further_names = len(parsed) > 1
+    return text if has_further_names else parsed["value"]
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """Lay the values of ``over`` on top of ``base``, table by table; neither is changed."""
+    merged = dict(base)
+
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def build(kind: type[S], table: Mapping[str, Any]) -> S:
-    """Validated settings of class ``kind``.
+    """Validate a table as settings of class ``kind``.
 
     Raises:
-        ConfigError: one line that names the first wrong setting, what was given, and the nearest known name.
+        ConfigError: one line that names the first wrong setting, what was given, and for an unknown
+            name the nearest known one.
     """
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] != "extra_forbidden":
-            # A rule between settings has the whole table as its input: its own message says what was given.
-            given = "" if isinstance(first["input"], Mapping) else f" (given: {first['input']!r})"
-            raise ConfigError(f"setting {name or kind.__name__}: {first['msg']}{given}") from error
+        message = _what_is_wrong(kind, error)
+        raise ConfigError(message) from error
+
+
+def _what_is_wrong(kind: type[BaseModel], error: ValidationError) -> str:
+    """One line about the first wrong setting."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+
+    if first["type"] == "extra_forbidden":
+        # Without a cutoff: a bad guess is better than none, and shows how names look.
         known = _known_names(kind, "")
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown setting {name!r}: did you mean {nearest!r}?") from error
+        return f"unknown setting {name!r}: did you mean {nearest!r}?"
+
+    # A rule between settings has the whole table as its input: its own message says what was given.
+    is_rule_between = isinstance(first["input"], Mapping)
+    given = "" if is_rule_between else f" (given: {first['input']!r})"
+    return f"setting {name or kind.__name__}: {first['msg']}{given}"
 
 
 def _known_names(kind: type[BaseModel], prefix: str) -> list[str]:
+    """Whole names of all settings of a class and of the classes inside, such as "optim.lr"."""
     names = []
+
     for name, field in kind.model_fields.items():
         below = field.annotation
         if isinstance(below, type) and issubclass(below, BaseModel):
@@ -132,5 +168,5 @@ def _known_names(kind: type[BaseModel], prefix: str) -> list[str]:
 
 
 def as_table(settings: BaseModel) -> Table:
-    """Plain JSON-ready values, for run folders and checkpoints."""
+    """Turn settings into plain JSON values, for run folders and checkpoints."""
     return settings.model_dump(mode="json")

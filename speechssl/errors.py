@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Each says what was given, what is allowed and what to do about it."""
+"""Errors that a user can cause. Each says what was given, what is allowed and what to do."""
 
 
 class SpeechsslError(ValueError):
@@ -10,9 +10,15 @@ class ConfigError(SpeechsslError):
 
 
 class AudioError(SpeechsslError):
-    """A recording cannot be used. ``reason`` is a short stable code for ``rejects.jsonl``."""
+    """A recording cannot be used."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        """Join the two parts to one message.
+
+        Args:
+            reason: a short stable code, for ``rejects.jsonl``.
+            detail: what is wrong with this recording, for people.
+        """
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -27,4 +33,4 @@ class CheckpointError(SpeechsslError):
 
 
 class TrainingError(SpeechsslError):
-    """A run cannot go on: at chance, collapsed, or not finite. The last healthy checkpoint stays."""
+    """A run cannot go on: at chance, collapsed or not finite. Its last checkpoint stays."""

@@ -1,4 +1,4 @@
-"""The machine under a run: device, number format, threads, seeds, log lines."""
+"""The device that computes: its choice, its number format, its memory."""
 
 import ctypes
 import resource
@@ -15,37 +15,51 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def pick_device(name: Device) -> torch.device:
-    """The device to use; ``auto`` takes a GPU where there is one.
+    """Choose the device to use; ``auto`` takes a GPU where there is one.
 
     Raises:
         ConfigError: ``cuda`` asked for and not there.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         raise ConfigError("device cuda is not available here: give auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+    if name == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return torch.device("cuda")
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision for the matrix products; losses and similarities stay in float32 by their own casts."""
+    """Compute the matrix products inside in ``precision``.
+
+    Losses and similarities stay in float32 by their own casts.
+    """
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def peak_memory_gb() -> float:
-    """The most memory that this process has held so far: of the GPU where one is in use, else resident, 1e9 bytes."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 1e9
-    unit = (
-        1 if sys.platform == "darwin" else 1024
-    )  # getrusage counts bytes there, kibibytes elsewhere
+    """Measure the most memory that this process has held so far, in units of 1e9 bytes.
+
+    It is the memory of the GPU where one is in use, else resident memory.
+    """
+    if torch.cuda.is_available():
+        most_bytes = torch.cuda.max_memory_allocated()
+        if most_bytes:
+            return most_bytes / 1e9
+
+    # getrusage counts bytes on macOS and kibibytes elsewhere.
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def trim_memory() -> None:
-    """Hand the free memory of this process back to the system, where the C library (glibc) keeps it.
+    """Hand the free memory that the C library (glibc) keeps back to the system.
 
-    It keeps holes that tensors of ever other sizes leave and do not fit into again: resident memory then creeps up.
+    Tensors whose sizes always differ leave holes that later ones do not fit into. glibc keeps
+    those, and resident memory creeps up.
     """
-    with suppress(OSError, TypeError, AttributeError):  # no such library, no such function
+    # Another C library, or none: there is nothing to hand back then.
+    with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,16 +12,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 def log(message: str) -> None:
-    """One line with the time of day, on stderr: stdout is for data."""
-    message = message.replace("\n", "\\n")  # a file name may hold line breaks
+    """Print one line with the time of day on stderr: stdout is for data."""
+    # A file name may hold line breaks.
+    message = message.replace("\n", "\\n")
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drop what libraries in C++ print on the process's standard error; what Python raises goes on."""
+    """Drop what C++ libraries print on the process's standard error; Python's errors go on."""
     sys.stderr.flush()
     kept = os.dup(2)
+
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -32,38 +34,31 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What a user is told of an error that they can cause or cure."""
-    if isinstance(error, OSError):  # a disk that is full, a folder that is a file, a permission
+    """Say in one line what went wrong, for an error that a user can cause or cure."""
+    if isinstance(error, torch.OutOfMemoryError):
         text = (
-            f"{error.filename}: {error.strerror}"
-            if error.filename and error.strerror
-            else str(error)
+            "out of memory: lower batch.micro_seconds or --batch-seconds, "
+            f"and give the command again ({error})"
         )
-    elif isinstance(error, torch.OutOfMemoryError):
-        text = f"out of memory: lower batch.micro_seconds or --batch-seconds, and give the command again ({error})"
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        # A disk that is full, a folder that is a file, a permission.
+        text = f"{error.filename}: {error.strerror}"
     else:
         text = str(error)
+
     return " ".join(text.split())
 
 
 class HoursProgress(AbstractContextManager["HoursProgress"]):
-    """Progress in hours of audio on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
+    """Shows progress in hours of audio on stderr: a bar on a terminal, elsewhere some lines."""
 
+    # Seconds between two lines.
     EVERY_S = 10.0
 
     def __init__(self) -> None:
-        self.started = self.last = time.monotonic()
-        columns = (
-            TextColumn("{task.completed:.2f} {task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        # stdout stays as it is: it may be a file, and rich would send its lines to the terminal.
-        bar = Progress(
-            *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
-        )
-        self.bar = bar if sys.stderr.isatty() else None
+        self.started = time.monotonic()
+        self.last = self.started
+        self.bar = _make_bar() if sys.stderr.isatty() else None
         self.task = self.bar.add_task("hours of audio", total=None) if self.bar else None
 
     def __enter__(self) -> "HoursProgress":
@@ -76,19 +71,40 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
             self.bar.stop()
 
     def __call__(self, done_h: float, total_h: float | None = None) -> None:
-        """``done_h`` of ``total_h`` hours are done; None = the total is not known."""
+        """Show that ``done_h`` of ``total_h`` hours are done; None = the total is not known."""
         now = time.monotonic()
+
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=done_h, total=total_h)
         elif now - self.last >= self.EVERY_S:
             self.last = now
-            speed = done_h / (now - self.started)  # hours per second
-            of, left = "", ""
-            if total_h is not None:
-                of = f" of {total_h:.2f}"
-                left = (
-                    f", {(total_h - done_h) / speed / 60:.0f} min left"
-                    if 0 < done_h <= total_h
-                    else ""
-                )
-            log(f"{done_h:.2f}{of} h of audio, {3600 * speed:.0f} s per second{left}")
+            log(_hours_line(done_h, total_h, seconds=now - self.started))
+
+
+def _make_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.completed:.2f} {task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # stdout stays as it is: it may be a file, and rich would send its lines to the terminal.
+        redirect_stdout=False,
+    )
+
+
+def _hours_line(done_h: float, total_h: float | None, seconds: float) -> str:
+    """A line such as "1.50 of 3.00 h of audio, 90 s per second, 1 min left", after ``seconds``."""
+    hours_per_second = done_h / seconds
+    of_total = ""
+    time_left = ""
+
+    if total_h is not None:
+        of_total = f" of {total_h:.2f}"
+        if 0 < done_h <= total_h:
+            left_s = (total_h - done_h) / hours_per_second
+            time_left = f", {left_s / 60:.0f} min left"
+
+    speed = f"{3600 * hours_per_second:.0f} s per second"
+    return f"{done_h:.2f}{of_total} h of audio, {speed}{time_left}"

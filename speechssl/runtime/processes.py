@@ -12,40 +12,56 @@ from multiprocessing import parent_process, resource_tracker
 
 
 def limit_memory(most_bytes: int) -> None:
-    """Let no allocation of this process succeed that takes its data beyond ``most_bytes``; Linux alone keeps that."""
-    _lower(resource.RLIMIT_DATA, most_bytes)
+    """Refuse this process allocations that take its data beyond ``most_bytes``.
+
+    Linux alone keeps this limit.
+    """
+    _set_limit(resource.RLIMIT_DATA, most_bytes)
 
 
 def limit_cpu(seconds: int) -> None:
-    """Kill this process (SIGXCPU) when it has used so much more processor time, seconds, unless asked again before."""
+    """Kill this process (SIGXCPU) once it has used ``seconds`` more of processor time.
+
+    Another call before that starts the count anew.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime) + seconds)
+    used_s = usage.ru_utime + usage.ru_stime
+    _set_limit(resource.RLIMIT_CPU, math.ceil(used_s) + seconds)
 
 
 def memory_limit() -> float:
-    """The most bytes of data that this process may have."""
+    """Read the most bytes of data that this process may have; infinite without a limit."""
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    return math.inf if limit == resource.RLIM_INFINITY else limit
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    return limit
 
 
-def _lower(what: int, limit: int) -> None:
-    """Set a limit that can be changed again; never above the one that this process was started with."""
-    given, hard = _given(what), resource.getrlimit(what)[1]
-    resource.setrlimit(
-        what, (limit if given == resource.RLIM_INFINITY else min(limit, given), hard)
-    )
+def _set_limit(kind: int, limit: int) -> None:
+    """Set a limit that can be changed again, never above the one of the process's start."""
+    first = _first_limit(kind)
+    if first != resource.RLIM_INFINITY:
+        limit = min(limit, first)
+
+    hard_limit = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (limit, hard_limit))
 
 
 @cache
-def _given(what: int) -> int:
-    """Asked before it is first lowered."""
-    return resource.getrlimit(what)[0]
+def _first_limit(kind: int) -> int:
+    """The limit that this process was started with: the cache keeps what the first call read."""
+    return resource.getrlimit(kind)[0]
 
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Start processes that SIGINT (Ctrl-C, which a terminal sends to all) does not reach; here it comes afterwards."""
-    resource_tracker.ensure_running()  # multiprocessing's own helper: to start it would let the signal through again
+    """Start processes inside that SIGINT does not reach.
+
+    A terminal sends SIGINT (Ctrl-C) to all processes. This one receives it after the block.
+    """
+    # multiprocessing's own helper process: to start it later would let the signal through again.
+    resource_tracker.ensure_running()
+
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -54,7 +70,7 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it does; for a thread of its own.
+    """End this process when the one that started it ends. It blocks: give it a thread of its own.
 
     A killed parent must not leave workers that write into a folder which the next run works on.
     """
@@ -66,27 +82,30 @@ def end_with_parent() -> None:
 
 @contextmanager
 def stop_flag() -> Iterator[list[int]]:
-    """An empty list that SIGTERM or SIGINT fills: the loop finishes its update, saves and leaves.
+    """Give an empty list that SIGTERM or SIGINT fills with its number.
 
-    A second SIGINT ends it at once.
+    The training loop then finishes its update, saves and leaves. A second signal ends the process
+    at once if it is SIGINT.
     """
     received: list[int] = []
+
+    # Python lets only the main thread listen to signals.
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def receive(number: int, _frame: object) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python lets only the main one listen
-        yield received
-        return
-    # Ignored since the start, it stays so: a terminal's Ctrl-C is not meant for a script's job in the background.
-    numbers = [
-        n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN
-    ]
-    previous = {number: signal.signal(number, receive) for number in numbers}
+    previous = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A signal that was ignored from the start stays so: a terminal's Ctrl-C is not meant for a
+        # script's job in the background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, receive)
+
     try:
         yield received
     finally:
