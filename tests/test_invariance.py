@@ -36,9 +36,10 @@ from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import CharTokenizer
-from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.loop import fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
+from speechssl.training.settings import TrainConfig
 
 FIRST_AND_STEP = {
     "base": (30, 20),

@@ -14,14 +14,16 @@ ROOMS = {
     "errors": "",
     "config": "",
     "storage": "atomic json_text checkpoint",
-    "runtime": "device log processes seeds distributed",
+    "runtime": "threads device log machine processes seeds distributed",
+    "tables": "",
     "pictures": "",
     "audio": "containers features resampling reader silence",
     "text": "english normalise tokenizers",
     "corpus": "manifest export splits layouts",
     "data": "account store sandbox dataset store_writer batches cutter shards plan prepare",
     "encoder": "padding config kernels masking augment context front_end encoder",
-    "training": "health metrics optim loss setting_names presets run_folder loop lineage",
+    "training": "health settings metrics journal optim loss setting_names presets run_folder loop"
+    " lineage",
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",

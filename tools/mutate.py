@@ -104,6 +104,7 @@ MASKED = "speechssl/pretraining/masked_prediction.py"
 OPTIM = "speechssl/training/optim.py"
 PRETRAINING = "speechssl/pretraining/contrastive.py"
 QUANTIZER = "speechssl/pretraining/quantizer.py"
+RUN_FOLDER = "speechssl/training/run_folder.py"
 TRAIN = "speechssl/training/loop.py"
 INVARIANCE = "tests/test_invariance.py"
 
@@ -322,7 +323,7 @@ MUTANTS = (
     Mutant(
         "6d",
         "a checkpoint without the CTC head",
-        TRAIN,
+        RUN_FOLDER,
         "for name, value in model.state_dict().items()}",
         'for name, value in model.state_dict().items() if not name.startswith("head.")}',
         "tests/test_experiments.py",
@@ -365,7 +366,7 @@ MUTANTS = (
     Mutant(
         "7f",
         "a resumed run takes of a checkpoint what fits",
-        TRAIN,
+        RUN_FOLDER,
         "load_into(model, weights, str(path))",
         "model.load_state_dict(weights, strict=False)",
     ),

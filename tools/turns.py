@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from speechssl import __version__
-from speechssl.analysis.profiler import processor, spread
+from speechssl.analysis.profiler import spread
 from speechssl.config import Table
 from speechssl.runtime.device import peak_memory_gb
+from speechssl.runtime.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
 PAUSE_S = 0.3  # before each turn: the threads of the side that just worked go to sleep
@@ -127,10 +127,8 @@ def machine(**more: Any) -> Table:
         else ""
     )
     return {
-        "processor": processor(torch.device("cpu")),
-        "torch": torch.__version__,
+        **describe_machine(torch.device("cpu")),
         "transformers": version("transformers"),
-        "speechssl": __version__,
         "commit": commit or "none",
         **more,
     }

@@ -25,13 +25,11 @@ import soundfile
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from speechssl import __version__
 from speechssl.analysis.profiler import (
     Spread,
     Stopwatch,
     flop_counter,
     matmul_peak,
-    processor,
     spread,
 )
 from speechssl.analysis.synthetic_speech import LETTERS, write_corpus, write_recordings
@@ -41,7 +39,6 @@ from speechssl.corpus.layouts import scan
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.pictures import text_table
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.evaluate import BATCH_SECONDS
@@ -51,9 +48,11 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import Precision, peak_memory_gb, pick_device
 from speechssl.runtime.log import log
+from speechssl.runtime.machine import describe_machine
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.tables import text_table
 from speechssl.text.tokenizers import CharTokenizer
 from speechssl.training.presets import resolve_settings
 from speechssl.transcription.pieces import find_audio
@@ -107,14 +106,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _machine(device: torch.device, precision: Precision = "float32") -> Table:
-    return {
-        "device": device.type,
-        "processor": processor(device),
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "torch": torch.__version__,
-        "speechssl": __version__,
-    }
+    return describe_machine(device) | {"precision": precision}
 
 
 # ---- synthetic speech -------------------------------------------------------------------------------------------

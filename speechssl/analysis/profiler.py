@@ -1,14 +1,11 @@
 """What measures a machine and a model at work: the best matrix product, operations counted, time by part."""
 
 import math
-import platform
-import re
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,21 +69,6 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def processor(device: torch.device) -> str:
-    """Name of the GPU or CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        names = re.findall(
-            r"^model name\s*: (.*)$",
-            Path("/proc/cpuinfo").read_text(encoding="utf-8"),
-            re.MULTILINE,
-        )
-    except OSError:  # another system than Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # ---- operations -------------------------------------------------------------------------------------------------

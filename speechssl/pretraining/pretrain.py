@@ -24,10 +24,14 @@ from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.storage.json_text import read_json_lines
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
-from speechssl.training.loop import TrainConfig, Validation, fit
+from speechssl.training.loop import Validation, fit
 from speechssl.training.setting_names import with_current_names
+from speechssl.training.settings import TrainConfig
 
 STALE = 3  # measurements in a row without a better one before it is said
+
+# A run may continue when these models lie elsewhere: what counts is their checksums, which are settings too.
+FREE_SETTINGS = ("init.path", "hidden_units.teacher")
 
 
 def pretrain(
@@ -94,6 +98,7 @@ def pretrain(
         as_table(settings) | about,
         validation,
         finish=finish,
+        free_settings=FREE_SETTINGS,
     )
     return Path(run, "model")
 

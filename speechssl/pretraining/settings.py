@@ -17,10 +17,10 @@ from speechssl.pretraining.random_projection import RandomProjectionConfig
 from speechssl.pretraining.reconstruction import ReconstructionConfig
 from speechssl.pretraining.two_views import TwoViewsConfig
 from speechssl.storage.checkpoint import load_record, model_folder
-from speechssl.training.loop import TrainConfig
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import RunSettings, preset_of, resolve_settings
 from speechssl.training.setting_names import with_current_names
+from speechssl.training.settings import TrainConfig
 
 TaskName = Literal[
     "contrastive", "random_projection", "reconstruction", "hidden_units", "two_views"

@@ -38,6 +38,10 @@ from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 
+# A run may continue when the model it starts from lies elsewhere: what counts is its checksums, which are
+# settings too.
+FREE_SETTINGS = ("init.path",)
+
 
 def finetune(
     stores: Sequence[str | Path],
@@ -120,7 +124,17 @@ def finetune(
         {"stage": stage} if stage else {}
     )
     notes = {SKIPPED: skipped, TEXTS: "".join(f"{' '.join(text.split())}\n" for text in texts)}
-    fit(model, batches, settings.optim, draws, run, about, validation, notes)
+    fit(
+        model,
+        batches,
+        settings.optim,
+        draws,
+        run,
+        about,
+        validation,
+        notes,
+        free_settings=FREE_SETTINGS,
+    )
     if read_json_lines(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
         log_once(
             "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "

@@ -10,9 +10,9 @@ from speechssl.config import Table, merge
 from speechssl.data.batches import BatchConfig
 from speechssl.recognition.model import CtcConfig
 from speechssl.storage.checkpoint import load_record, model_folder
-from speechssl.training.loop import TrainConfig
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import RunSettings, preset_of, resolve_settings
+from speechssl.training.settings import TrainConfig
 
 
 class FinetuneSettings(RunSettings):

@@ -1,4 +1,4 @@
-"""What a model reports of a batch, and the watch over a run's health."""
+"""The watch over a run's health: it finds runs that learn nothing, from their metrics."""
 
 import math
 from collections import deque
@@ -8,6 +8,12 @@ from pydantic import Field
 
 from speechssl.config import Settings
 from speechssl.errors import TrainingError
+
+# Metrics whose means decide; a task may lack the last two.
+WATCHED = ("loss", "chance", "accuracy", "code_perplexity")
+
+# A verdict on chance needs at least so many windows of updates.
+MIN_WINDOWS = 5
 
 
 class HealthConfig(Settings):
@@ -30,24 +36,36 @@ class HealthConfig(Settings):
 
 
 class Health:
-    """Recognises a run at chance and a collapsed one from its metrics.
+    """Recognises from its metrics a run that is stuck at chance, and one that has collapsed.
 
-    Chance: the contrastive loss has not left its value when all logits are equal: ln(1 + K), or less where negatives
-    were left out because they equal the positive. Collapse: nearly every target has the same code, in the whole batch
-    (perplexity near 1) or within each utterance (no negative differs from its positive, so chance is near 0).
-    Accuracy alone is no sign of it: a small or simple corpus can be solved.
+    At chance, the loss has not fallen below its value when all logits are equal. For the
+    contrastive loss that is ln(1 + K), or less where negatives were left out because they equal the
+    positive.
+
+    In a collapse nearly every target has the same code: in the whole batch (the perplexity is near
+        1),
+    or within each utterance (no negative differs from its positive, so chance is near 0). A high
+    accuracy alone is no sign of a collapse: a small or simple corpus can be solved.
     """
 
     def __init__(self, config: HealthConfig, total_steps: int) -> None:
         self.config = config
-        # A young run is at chance rightly: tiny leaves it after about 150 updates, so a short trial gets no verdict.
-        self.patience = max(5 * config.window, int(config.chance_after * total_steps))
         self.recent: deque[Mapping[str, float]] = deque(maxlen=config.window)
 
-    def remember(self, metrics: Mapping[str, float]) -> bool:
-        """Take an update's metrics into the averages; False for one that changed nothing, or of a task without chance.
+        # A young run is rightly at chance: tiny leaves it after about 150 updates. So a short trial
+        # gets no verdict.
+        self.patience = max(MIN_WINDOWS * config.window, int(config.chance_after * total_steps))
 
-        For a resumed run, whose verdicts must be those of one that never stopped.
+    def remember(self, metrics: Mapping[str, float]) -> bool:
+        """Take an update's metrics into the averages.
+
+        A resumed run calls this for its earlier updates, so that its verdicts are those of a run
+        that never stopped.
+
+        Returns:
+            False where the metrics tell nothing: the update was not finite and changed nothing, or
+                the
+            task has no chance.
         """
         tells = "chance" in metrics and math.isfinite(metrics["loss"])
         if tells:
@@ -55,41 +73,53 @@ class Health:
         return tells
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the metrics of update ``step`` (from 0).
+        """Take the metrics of update ``step`` (from 0), and judge the run.
 
         Raises:
             TrainingError: names the cause and the settings to change.
         """
-        if not self.remember(metrics) or len(self.recent) < self.config.window:
+        tells = self.remember(metrics)
+        if not tells or len(self.recent) < self.config.window:
             return
-        watched = [
-            name for name in ("loss", "chance", "accuracy", "code_perplexity") if name in metrics
-        ]
-        mean = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in watched}
-        config = self.config
-        if "code_perplexity" not in mean:  # a task without codes
-            pass
-        elif (
-            mean["code_perplexity"] <= config.collapse_perplexity
-            or mean["chance"] <= config.collapse_chance
-        ):
-            self._collapsed(step, mean)
+
+        watched = [name for name in WATCHED if name in metrics]
+        mean = {name: self._mean(name) for name in watched}
+
+        if self._has_collapsed(mean):
+            raise TrainingError(
+                f"collapsed after {step + 1} updates: accuracy {mean['accuracy']:.3f}, "
+                f"loss {mean['loss']:.3f} nats, chance {mean['chance']:.3f}, "
+                f"code perplexity {mean['code_perplexity']:.1f}; "
+                "almost every target of an utterance has the same code. Raise "
+                "contrastive.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
+            )
+
         if step + 1 >= self.patience and self.at_chance():
             raise TrainingError(
-                f"stuck at chance after {step + 1} updates: loss {mean['loss']:.3f} nats, chance {mean['chance']:.3f}; "
-                "the model predicts nothing. Try a lower optim.lr, a longer optim.warmup, more batch.seconds, "
-                "or check that the audio is speech"
+                f"stuck at chance after {step + 1} updates: loss {mean['loss']:.3f} nats, "
+                f"chance {mean['chance']:.3f}; the model predicts nothing. Try a lower optim.lr, "
+                "a longer optim.warmup, more batch.seconds, or check that the audio is speech"
             )
 
     def at_chance(self) -> bool:
-        """Whether the last updates' mean loss is no better than chance; False of a task without chance."""
-        gain = sum(row["chance"] - row["loss"] for row in self.recent)
-        return bool(self.recent) and gain < self.config.chance_margin * len(self.recent)
+        """Tell whether the mean loss of the last updates is no better than chance.
 
-    def _collapsed(self, step: int, mean: Mapping[str, float]) -> None:
-        raise TrainingError(
-            f"collapsed after {step + 1} updates: accuracy {mean['accuracy']:.3f}, loss {mean['loss']:.3f} nats, "
-            f"chance {mean['chance']:.3f}, code perplexity {mean['code_perplexity']:.1f}; "
-            "almost every target of an utterance has the same code. "
-            "Raise contrastive.diversity_weight, lower optim.lr, or slow quantizer.temperature_decay"
-        )
+        False for a task without chance.
+        """
+        if not self.recent:
+            return False
+
+        gain = sum(row["chance"] - row["loss"] for row in self.recent)
+        return gain < self.config.chance_margin * len(self.recent)
+
+    def _mean(self, name: str) -> float:
+        return sum(row[name] for row in self.recent) / len(self.recent)
+
+    def _has_collapsed(self, mean: Mapping[str, float]) -> bool:
+        # A task without codes cannot collapse in this way.
+        if "code_perplexity" not in mean:
+            return False
+
+        one_code_in_all = mean["code_perplexity"] <= self.config.collapse_perplexity
+        one_code_in_each = mean["chance"] <= self.config.collapse_chance
+        return one_code_in_all or one_code_in_each

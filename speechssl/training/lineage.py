@@ -1,4 +1,4 @@
-"""Which model a run starts from, and how many trainings came before."""
+"""Which model a run starts from, and how many trainings came before it."""
 
 from pathlib import Path
 
@@ -7,34 +7,53 @@ import torch
 from speechssl.config import Table
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import load_record, model_folder
-from speechssl.training.loop import TrainConfig
+from speechssl.training.settings import TrainConfig
 
 
 def origin_of(folder: Path) -> Table:
-    """Which model a run starts from. Another one under the same name is another run, so its checksums are in it."""
-    return {"path": str(folder), "files": load_record(model_folder(folder))["files"]}
+    """Describe the model that a run starts from, for the run's settings.
+
+    Its checksums are part of it: another model under the same name makes another run.
+    """
+    record = load_record(model_folder(folder))
+    return {"path": str(folder), "files": record["files"]}
 
 
 def stage_after(init: str | Path | None) -> int:
-    """How many trainings a model comes after: 0 from random weights, else one more than what it starts from."""
+    """Count the trainings that a model comes after.
+
+    Args:
+        init: run or model folder that it starts from; None = random weights.
+
+    Returns:
+        0 from random weights, else one more than the count of the model that it starts from.
+    """
     if init is None:
         return 0
-    before = load_record(model_folder(Path(init))).get("about", {}).get("stage")
-    return before + 1 if isinstance(before, int) else 1
+
+    record = load_record(model_folder(Path(init)))
+    before = record.get("about", {}).get("stage")
+    if isinstance(before, int):
+        return before + 1
+
+    # A model of another library, or of a version that did not count.
+    return 1
 
 
 def with_stage_seed(train: TrainConfig, stage: int) -> TrainConfig:
-    """With a seed of the stage's own for order, masks, changes of inputs and dropout.
+    """Give a stage of training its own seed for order, masks, changes of inputs and dropout.
 
-    With the same seed in every stage a second fine-tuning would see the first one's inputs again, changed alike and in
-    the same order (docs/log.md 46).
+    With the same seed in every stage a second fine-tuning would see the inputs of the first one
+    again, changed in the same way and in the same order (docs/log.md 46).
     """
-    return (
-        train.model_copy(update={"seed": derive_seed(train.seed, "stage", stage)})
-        if stage
-        else train
-    )
+    if stage == 0:
+        return train
+
+    seed = derive_seed(train.seed, "stage", stage)
+    return train.model_copy(update={"seed": seed})
 
 
 def millions(module: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
+    """Say how many parameters a model has, such as "4.10 M parameters"."""
+    count = sum(p.numel() for p in module.parameters())
+    return f"{count / 1e6:.2f} M parameters"

@@ -1,7 +1,8 @@
-"""What the training loop asks of a model: the loss of a batch as sums, and for some losses statistics of an update.
+"""What the training loop asks of a model: the loss of a batch, as sums.
 
-Every model is called as ``model(batch, step)`` and returns a ``LossOutput``. A ``StatisticsModel`` is called as
-``model(batch, step, statistics)``.
+Every model is called as ``model(batch, step)`` and returns a ``LossOutput``. A model whose loss
+needs sums over the whole update is a ``StatisticsModel``, and is called as ``model(batch, step,
+statistics)``.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ from speechssl.data.dataset import Batch
 
 @dataclass(frozen=True)
 class LossOutput:
-    """Sums over a micro-batch. The loop adds them up and divides once by the weight of the whole update."""
+    """Sums over a micro-batch.
+
+    The loop adds them up over the micro-batches of an update and divides once by their whole
+    weight.
+    """
 
     total: Tensor
     """() float32, what is differentiated: a sum, not a mean."""
@@ -31,14 +36,15 @@ class LossOutput:
 class StatisticsModel(Protocol):
     """A model whose loss is not a sum over utterances: it needs statistics of the whole update.
 
-    An example is the diversity of the codes, which depends on the use of each code in all micro-batches together.
+    An example is the diversity of the codes, which depends on how often each code is used in all
+    micro-batches together.
     """
 
     def statistics(self, batch: Batch, step: int) -> Any:
         """Measure one batch, without gradients.
 
         Returns:
-            a dataclass of sums (numbers and tensors), which ``+`` adds up over the batches of an update.
+            A dataclass of sums (numbers and tensors). ``+`` adds up those of several batches.
         """
 
     def __call__(self, batch: Batch, step: int, statistics: Any) -> LossOutput:

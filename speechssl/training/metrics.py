@@ -1,8 +1,8 @@
-"""What a run says while it trains: ``metrics.jsonl``, one line per update, and progress lines on stderr."""
+"""The metrics of a run: ``metrics.jsonl``, one line per update, and progress lines on stderr."""
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +10,65 @@ from torch import Tensor
 
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import ascii_json_line, read_json_lines
+from speechssl.storage.json_text import Row, ascii_json_line, read_json_lines
 
-MEASURED, PROBE = (
-    ("dev_wer", "dev_cer"),
-    "probe_",
-)  # error rates among the metrics: of a recogniser, of linear probes
+# Error rates among the metrics: of a recogniser, and of linear probes by the start of their names.
+ERROR_RATES = ("dev_wer", "dev_cer")
+PROBE_PREFIX = "probe_"
 
 
-def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
-    """Keep the rows of the first ``step`` updates, and return them: later ones are of work that a kill threw away."""
+def keep_first_steps(path: Path, step: int) -> list[Row]:
+    """Remove the rows of updates after the first ``step``, whose work a kill threw away.
+
+    Returns:
+        The rows that stay.
+    """
     rows = [row for row in read_json_lines(path) if row.get("step", 0) <= step]
-    write_atomic(path, "".join(map(ascii_json_line, rows)))
+    write_atomic(path, [ascii_json_line(row) for row in rows])
     return rows
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one JSON object per update; values stay on the device until they are flushed."""
+    """Writes ``metrics.jsonl``, one JSON object per update.
+
+    Values stay on the device until they are flushed: to read each at once would make the CPU wait.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pending: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row, of numbers and of tensors () on any device."""
         self.pending.append(row)
 
     def flush(self) -> list[dict[str, float]]:
         """Write what is pending; returns it as plain numbers."""
-        rows = [
-            {k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()}
-            for row in self.pending
-        ]
+        rows = [_as_numbers(row) for row in self.pending]
+        lines = [ascii_json_line(row) for row in rows]
+
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(map(ascii_json_line, rows)))
+            file.write("".join(lines))
             file.flush()
             os.fsync(file.fileno())
+
         self.pending = []
         return rows
 
 
-class Console:
-    """RunState lines on stderr: means since the last line, of updates that were finite."""
+def _as_numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()
+    }
 
+
+class ProgressLines:
+    """Prints progress lines on stderr.
+
+    A line shows means over the updates since the last line, without values that are not finite.
+    """
+
+    # Metrics that a line shows where the task has them, in this order.
     SHOWN = (
         "loss",
         "chance",
@@ -64,30 +81,53 @@ class Console:
     )
 
     def __init__(self, log_every: int, total_steps: int) -> None:
-        self.log_every, self.total_steps = log_every, total_steps
+        self.log_every = log_every
+        self.total_steps = total_steps
         self.rows: list[Mapping[str, float]] = []
 
-    def line(self, row: Mapping[str, float]) -> None:
+    def add(self, row: Mapping[str, float]) -> None:
         """Take one update's metrics; print when a line is due."""
         self.rows.append(row)
+
         done = int(row["step"])
-        measured = [name for name in row if name in MEASURED or name.startswith(PROBE)]
-        if done % self.log_every and done != self.total_steps and not measured:
-            return
-        seconds, audio_s, data_s = (
-            sum(r[name] for r in self.rows) for name in ("time_s", "audio_s", "data_s")
-        )
+        measured = [name for name in row if _is_error_rate(name)]
+        is_due = done % self.log_every == 0 or done == self.total_steps
+        if is_due or measured:
+            log(self._line(row, done, measured))
+            self.rows = []
+
+    def _line(self, row: Mapping[str, float], done: int, measured: Sequence[str]) -> str:
+        """Write the line after update ``done``, whose metrics are ``row``.
+
+        Args:
+            measured: names of the error rates to show.
+        """
         parts = [f"update {done}/{self.total_steps}"]
+
         for name in self.SHOWN:
             if name in row:
-                finite = [r[name] for r in self.rows if math.isfinite(r[name])] or [math.nan]
-                parts.append(f"{name} {sum(finite) / len(finite):.3g}")
-        parts += [f"{name} {row[name]:.1%}" for name in measured]
-        parts += [
-            f"lr {row['lr']:.2e}",
-            f"{audio_s / seconds:.0f} s/s",
-            f"data {data_s / seconds:.1%}",
-        ]
-        left = seconds / len(self.rows) * (self.total_steps - done)
-        log("  ".join([*parts, f"left {left / 60:.1f} min"]))
-        self.rows = []
+                parts.append(f"{name} {self._mean_of_finite(name):.3g}")
+        for name in measured:
+            parts.append(f"{name} {row[name]:.1%}")
+
+        seconds = self._sum("time_s")
+        audio_s = self._sum("audio_s")
+        data_s = self._sum("data_s")
+        parts.append(f"lr {row['lr']:.2e}")
+        parts.append(f"{audio_s / seconds:.0f} s/s")
+        parts.append(f"data {data_s / seconds:.1%}")
+
+        left_s = seconds / len(self.rows) * (self.total_steps - done)
+        parts.append(f"left {left_s / 60:.1f} min")
+        return "  ".join(parts)
+
+    def _sum(self, name: str) -> float:
+        return sum(row[name] for row in self.rows)
+
+    def _mean_of_finite(self, name: str) -> float:
+        values = [row[name] for row in self.rows if math.isfinite(row[name])]
+        return sum(values) / len(values) if values else math.nan
+
+
+def _is_error_rate(name: str) -> bool:
+    return name in ERROR_RATES or name.startswith(PROBE_PREFIX)

@@ -9,6 +9,9 @@ from torch import nn
 
 from speechssl.config import Settings
 
+# tri_stage rises from this share of the peak rate (SpecAugment, arXiv 1904.08779).
+FIRST_SCALE = 0.01
+
 
 class OptimConfig(Settings):
     """Adam with decoupled weight decay, and one of two schedules."""
@@ -38,35 +41,60 @@ class OptimConfig(Settings):
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all ``parameters``, as the reference does: biases and norms decay too. Fused: one pass over memory."""
-    betas = (config.beta1, config.beta2)
+    """Make AdamW over all ``parameters``; biases and norms decay too, as in the reference."""
     return torch.optim.AdamW(
         parameters,
         lr=config.lr,
-        betas=betas,
+        betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
+        # One pass over memory instead of one for each operation.
         fused=True,
     )
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
-    """Rate of update ``step`` (from 0) of ``total_steps``.
+    """Compute the rate of update ``step`` (from 0) of ``total_steps``.
 
-    linear: up over ``warmup``, then straight to 0. tri_stage: up over ``warmup`` from 1 % of the peak, level
-    over ``hold``, then exponentially down to ``final_scale`` of the peak.
+    linear: up over ``warmup``, then straight to 0.
+
+    tri_stage: up over ``warmup`` from 1 % of the peak, level over ``hold``, then exponentially down
+        to
+    ``final_scale`` of the peak.
 
     Source: wav2vec 2.0 section 4.2 (linear) and 4.3 (tri-stage; SpecAugment, arXiv 1904.08779).
     """
-    done = (step + 1) / total_steps
-    rising = done / config.warmup if config.warmup else 1.0
     if config.schedule == "linear":
-        return config.lr * min(
-            rising, (1 - step / total_steps) / max(1 - config.warmup, 1 / total_steps), 1.0
-        )
+        return config.lr * _linear(step, total_steps, config.warmup)
+    return config.lr * _tri_stage(step, total_steps, config)
+
+
+def _linear(step: int, total_steps: int, warmup: float) -> float:
+    """Share of the peak rate."""
+    rising = _rise(step, total_steps, warmup)
+
+    # Without any step after the warm-up there is nothing to divide by: one step is the least.
+    fall = max(1 - warmup, 1 / total_steps)
+    falling = (1 - step / total_steps) / fall
+
+    return min(rising, falling, 1.0)
+
+
+def _tri_stage(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Share of the peak rate."""
+    rising = _rise(step, total_steps, config.warmup)
     if rising < 1:
-        return config.lr * (0.01 + 0.99 * rising)
-    falling = max(0.0, done - config.warmup - config.hold) / max(
-        1 - config.warmup - config.hold, 1e-9
-    )
-    return config.lr * float(config.final_scale ** min(falling, 1.0))
+        return FIRST_SCALE + (1 - FIRST_SCALE) * rising
+
+    done = (step + 1) / total_steps
+    since_hold = max(0.0, done - config.warmup - config.hold)
+    fall = max(1 - config.warmup - config.hold, 1e-9)
+    falling = min(since_hold / fall, 1.0)
+
+    return float(config.final_scale**falling)
+
+
+def _rise(step: int, total_steps: int, warmup: float) -> float:
+    """How far the warm-up is after update ``step``; 1 or more once it is over."""
+    done = (step + 1) / total_steps
+    return done / warmup if warmup else 1.0

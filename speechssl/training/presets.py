@@ -1,4 +1,4 @@
-"""What decides a run: defaults, then a preset or the model that is continued, then what the user changes."""
+"""What decides a run: defaults, then a preset or a continued model, then what the user changes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,20 +31,28 @@ S = TypeVar("S", bound=RunSettings)
 def resolve_settings(
     kind: type[S], preset: str, overrides: Mapping[str, Any], encoder: Table | None = None
 ) -> S:
-    """Defaults, then the preset (or the ``encoder`` of a model that is continued), then ``overrides``.
+    """Lay a preset over the defaults, and ``overrides`` over both.
+
+    Args:
+        kind: class of the settings.
+        preset: name of a preset or path of a .toml file.
+        overrides: nested tables of the user's settings.
+        encoder: shape of a model that is continued, in place of the preset's; None = the preset's.
 
     Raises:
         ConfigError: unknown preset or setting, or the preset among the ``overrides``.
     """
     if "preset" in overrides:
         raise ConfigError(
-            "preset decides what the other settings start from: give --preset instead of --set preset"
+            "preset decides what the other settings start from: "
+            "give --preset instead of --set preset"
         )
 
     tables = read_preset(preset)
     _check_tables(preset, tables)
 
-    # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would be neither.
+    # An encoder table is complete or replaced as a whole: half of BASE and half of a preset would
+    # be neither.
     shape = tables.get("encoder", {}) if encoder is None else encoder
     whole_shape = as_table(build(EncoderConfig, shape))
 

@@ -4,14 +4,15 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechssl.config import Table
 from speechssl.data.store import Store
@@ -19,6 +20,7 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.runtime import distributed
 from speechssl.runtime.distributed import log_once
 from speechssl.runtime.log import log
+from speechssl.runtime.machine import describe_machine
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import (
     checkpoints,
@@ -30,67 +32,154 @@ from speechssl.storage.checkpoint import (
     set_aside,
     step_folder,
 )
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
 from speechssl.training.setting_names import with_current_names
 
-# They change no update (micro_seconds: but for what dropout draws), so a run may continue with others. Of other models
-# their checksums count, not where they lie.
-_FREE = {
-    "preset",  # where settings started from, which are all here themselves
+SETTINGS = "settings.json"
+
+# One line for every start of the run: when, from which step, on which machine.
+MACHINE = "machine.jsonl"
+
+# Of the process that trains in a run folder. It is empty: only the lock on it counts, which the
+# system removes however the process ends.
+LOCK = ".lock"
+
+# Settings that change no update, so that a run may continue with others.
+ALWAYS_FREE = {
+    # Where the settings started from, which are all in the file themselves.
+    "preset",
     "train.log_every",
     "train.keep",
     "train.device",
-    "hidden_units.teacher",
-    "init.path",
+    # It changes what dropout draws, and nothing else. A run that is out of memory may go on with
+    # less.
     "batch.micro_seconds",
 }
-LOCK = ".lock"  # of the process that trains in a run folder, and gone with it however it ends: the file says nothing
+
+# What AdamW keeps for each parameter.
+OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+# Changed settings that an error message names.
+MAX_SHOWN = 3
 
 
 @dataclass
 class RunState:
-    """Everything a resumed run needs beside weights and optimiser: the step, and what has been seen."""
+    """What a resumed run needs beside weights and optimiser."""
 
     step: int = 0
+    """Updates that are done."""
+
     best: float = math.inf
+    """The best validation so far; lower is better."""
+
     bad_in_a_row: int = 0
+    """Last updates in a row whose gradient was not finite."""
 
 
-def claim(run: Path, settings: Table, held: ExitStack) -> None:
-    """Make the run folder, or check that it belongs to the same run; what a kill left in it half written goes.
+def claim(run: Path, settings: Table, free_settings: Collection[str], held: ExitStack) -> None:
+    """Make the run folder, or check that it belongs to the same run.
+
+    What a kill left there half written is removed.
 
     Nobody else can claim it until ``held`` is closed.
+
+    Args:
+        settings: all settings of the run, JSON values.
+        free_settings: names that may differ from those of the folder, besides ``ALWAYS_FREE``.
+
+    Raises:
+        ConfigError: the folder holds another run, or something else, or another process trains in
+            it.
     """
-    path = run / "settings.json"
+    path = run / SETTINGS
+    allowed = ALWAYS_FREE.union(free_settings)
+
+    # A folder that is refused stays as it is: it is checked before anything is written, the lock
+    # too.
     if path.exists():
-        _check_settings(path, settings)
+        _check_settings(path, settings, allowed)
     else:
-        if run.exists() and not run.is_dir():
-            raise ConfigError(f"{run} is a file: give another --run")
-        run.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith("."))
-        if foreign:
-            raise ConfigError(
-                f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run"
-            )
+        _make_empty_folder(run)
+
     held.enter_context(only_process(run))
-    if path.exists():  # perhaps another process's, which has ended since
-        _check_settings(path, settings)
+
+    # While this process waited for the lock, another one may have made a run here.
+    if path.exists():
+        _check_settings(path, settings, allowed)
     else:
         write_atomic(path, as_json(settings))
+
     remove_leftovers(run)
     remove_partial(run)
     remove_partial(run / "checkpoints")
 
 
+def _make_empty_folder(run: Path) -> None:
+    """Make a folder for a new run; one that is there must be empty but for hidden files."""
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file: give another --run")
+
+    run.mkdir(parents=True, exist_ok=True)
+
+    foreign = sorted(path.name for path in run.iterdir() if not path.name.startswith("."))
+    if foreign:
+        raise ConfigError(
+            f"{run} is no run folder and not empty (it holds {foreign[0]!r}): give another --run"
+        )
+
+
+def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> None:
+    """Compare the settings of a run folder with those of the run that wants to continue in it.
+
+    Raises:
+        ConfigError: the file is damaged, or settings differ that are not ``allowed`` to.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}): give another --run, or use --force"
+        ) from error
+
+    # A run of an earlier version may have other names for the same settings.
+    old = _flat(with_current_names(before))
+    new = _flat(settings)
+
+    differing = [name for name in old | new if old.get(name) != new.get(name)]
+    changed = [name for name in differing if name not in allowed]
+    if changed:
+        changes = [f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed]
+        shown = "; ".join(changes[:MAX_SHOWN])
+        raise ConfigError(
+            f"{path.parent} was started with other settings ({shown}): "
+            "give another --run, or use --force"
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole names, such as "optim.lr"."""
+    flat: dict[str, Any] = {}
+
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 @contextmanager
 def only_process(run: Path) -> Iterator[None]:
-    """Keep the run folder ``run`` to this process: two that train in it would write over each other's checkpoints.
+    """Keep the run folder ``run`` to this process.
+
+    Two processes that train in one folder would write over each other's checkpoints.
 
     Raises:
         ConfigError: another process has it.
     """
     path = run / LOCK
+
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,122 +187,157 @@ def only_process(run: Path) -> Iterator[None]:
             raise ConfigError(
                 f"another process trains in {run}: wait for its end, or give another --run"
             ) from error
-        except OSError:  # a file system without locks: nothing can be known
+        except OSError:
+            # A file system without locks: whether another process trains here cannot be known.
             log(
-                f"{run} lies where files cannot be locked: see to it that one process alone trains there"
+                f"{run} lies where files cannot be locked: "
+                "see to it that one process alone trains there"
             )
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+
+        # Another process may have deleted the folder between opening and locking. The lock would
+        # then be on a file that nobody else finds.
+        is_there = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        if not is_there:
             raise ConfigError(f"{run} was deleted just now: give the command again")
         yield
 
 
-def _check_settings(path: Path, settings: Table) -> None:
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): give another --run, or use --force"
-        ) from error
-    old, new = _flat(with_current_names(before)), _flat(settings)
-    changed = [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]
-    if changed:
-        shown = "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed[:3])
-        raise ConfigError(
-            f"{path.parent} was started with other settings ({shown}): give another --run, or use --force"
-        )
+def note_machine(run: Path, step: int, device: torch.device) -> None:
+    """Add a line to ``machine.jsonl``: the run goes on from ``step`` now, on this machine.
 
+    Nothing reads it but people. Speed and the last bits of sums depend on the machine.
+    """
+    path = run / MACHINE
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    row = {"time": now, "step": step} | describe_machine(device)
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {prefix + name: value}
-        )
-    return flat
+    # Written whole: a line that a kill cut off would swallow the next one.
+    rows = [*read_json_lines(path, warn=False), row]
+    write_atomic(path, [ascii_json_line(row) for row in rows])
 
 
 def save_checkpoint(
-    model: nn.Module, optimizer: torch.optim.Optimizer, progress: RunState, run: Path, keep: int
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, run: Path, keep: int
 ) -> None:
+    """Save all that a resumed run needs, and remove all but the newest ``keep`` checkpoints."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
-    best = None if math.isinf(progress.best) else progress.best
+
     record = {
         "kind": "checkpoint",
-        "step": progress.step,
-        "best": best,
-        "bad_in_a_row": progress.bad_in_a_row,
+        "step": state.step,
+        # JSON has no infinity.
+        "best": None if math.isinf(state.best) else state.best,
+        "bad_in_a_row": state.bad_in_a_row,
     }
-    save_folder(step_folder(run, progress.step), tensors, record)
-    # Those of later updates were passed over as damaged: they must not crowd out what can be read.
-    mine = step_folder(run, progress.step).name
-    for old in [path for path in checkpoints(run) if path.name <= mine][keep:]:
+    newest = step_folder(run, state.step)
+    save_folder(newest, tensors, record)
+
+    # Checkpoints of later updates were passed over as damaged. They must not take the places of
+    # those that can be read.
+    mine = [path for path in checkpoints(run) if path.name <= newest.name]
+    for old in mine[keep:]:
         remove_folder(old)
 
 
 def resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> RunState:
-    """State of the newest checkpoint that can be read; a damaged one is reported and passed over."""
-    for path in checkpoints(run):
+    """Load the newest checkpoint that can be read; a damaged one is reported and passed over.
+
+    Returns:
+        The state of the run; that of its start where there is no checkpoint.
+
+    Raises:
+        CheckpointError: a checkpoint is whole, but of another model.
+    """
+    found = checkpoints(run)
+
+    for path in found:
         try:
             tensors, record = load_folder(path)
         except CheckpointError as error:
             log_once(f"passing over a checkpoint: {error}")
             continue
-        weights = {
-            n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")
-        }
+
+        prefix = "model."
+        names = [name for name in tensors if name.startswith(prefix)]
+        weights = {name.removeprefix(prefix): tensors[name] for name in names}
         load_into(model, weights, str(path))
-        for name, parameter in model.named_parameters():
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors.get(f"optimizer.{key}.{name}")
-                if value is not None:
-                    state[key] = value.to(
-                        parameter.device
-                    )  # the step too: fused AdamW counts on the device
-            if state:
-                optimizer.state[parameter] = state
-        best = record["best"]
+        _load_optimizer(model, optimizer, tensors)
+
         log_once(f"continuing after update {record['step']} from {path}")
-        return RunState(
-            int(record["step"]),
-            math.inf if best is None else float(best),
-            int(record["bad_in_a_row"]),
-        )
-    if checkpoints(run):
+        return _state_of(record)
+
+    if found:
         log_once("no checkpoint can be read: starting from the first update")
     return RunState()
 
 
-def start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
-    """With ``force``, delete the run, once what the new one reads is known to be there and not inside it.
+def _load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    for name, parameter in model.named_parameters():
+        state = {}
+        for key in OPTIMIZER_STATE:
+            value = tensors.get(f"optimizer.{key}.{name}")
+            if value is not None:
+                # The step too: fused AdamW counts on the device.
+                state[key] = value.to(parameter.device)
 
-    Of several processes the first does it, and not again when torchrun starts them anew.
+        # A parameter that does not learn has no state.
+        if state:
+            optimizer.state[parameter] = state
+
+
+def _state_of(record: Table) -> RunState:
+    best = math.inf if record["best"] is None else float(record["best"])
+    return RunState(int(record["step"]), best, int(record["bad_in_a_row"]))
+
+
+def start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
+    """With ``force``, delete the run, so that the command starts it anew.
+
+    Before, it checks that what the new run reads is there and does not lie inside the folder.
+
+    Of several processes the first one deletes, and not again when torchrun starts them a second
+    time.
+
+    Raises:
+        ConfigError: ``run`` is no run folder, holds what the new run reads, or is in use.
+        ManifestError: a store cannot be used.
     """
-    if not force or distributed.rank() or distributed.attempt():
+    if not force or distributed.rank() > 0 or distributed.attempt() > 0:
         return
-    if run.is_symlink() or (run.exists() and not run.is_dir()):
-        raise ConfigError(f"--force deletes run folders only, and {run} is none: remove it by hand")
-    if (
-        run.exists()
-        and {p.name for p in run.iterdir()} - {LOCK}
-        and not (run / "settings.json").exists()
-    ):
-        raise ConfigError(
-            f"--force deletes run folders only, and {run} has no settings.json: remove it by hand"
-        )
-    for path in (*stores, *filter(None, models)):
+
+    _check_run_folder(run)
+
+    given_models = [path for path in models if path is not None]
+    for path in (*stores, *given_models):
         if path.resolve().is_relative_to(run.resolve()):
             raise ConfigError(
                 f"--force would delete {path}, which this command reads: give another --run"
             )
     for path in stores:
         Store(path)
+
     if run.exists():
         with only_process(run):
             set_aside(run)
-    remove_folder(run)  # once the lock's file is closed: NFS keeps an open one in its folder
+
+    # Once the lock's file is closed: NFS keeps an open file in its folder.
+    remove_folder(run)
+
+
+def _check_run_folder(run: Path) -> None:
+    """See that ``run`` may be deleted: it is a run folder, or empty, or not there."""
+    if run.is_symlink() or (run.exists() and not run.is_dir()):
+        raise ConfigError(f"--force deletes run folders only, and {run} is none: remove it by hand")
+    if not run.exists():
+        return
+
+    names = {path.name for path in run.iterdir()} - {LOCK}
+    if names and not (run / SETTINGS).exists():
+        raise ConfigError(
+            f"--force deletes run folders only, and {run} has no settings.json: remove it by hand"
+        )

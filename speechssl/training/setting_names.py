@@ -1,6 +1,7 @@
-"""Settings that had other names before: presets, ``--set``, runs and models that use those still work.
+"""Settings that had other names before, which presets, ``--set``, runs and models may still use.
 
-Renamed in version 0.2.0. An old name stays for two minor versions at least (CHANGELOG.md has the rule).
+Renamed in version 0.2.0. An old name stays for at least two minor versions (CHANGELOG.md has the
+rule).
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,13 @@ RENAMED_TASKS = {"units": "hidden_units", "views": "two_views"}
 
 
 def with_current_names(table: Mapping[str, Any]) -> Table:
-    """A table of settings of a run, with every name as it is called now.
+    """Rename the settings of a run that had other names before.
+
+    Args:
+        table: settings of a run, in which tables are mappings.
+
+    Returns:
+        The same settings under the names that they have now.
 
     Raises:
         ConfigError: a setting is there under both names.

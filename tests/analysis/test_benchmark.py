@@ -23,6 +23,7 @@ from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.errors import TrainingError
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.settings import FinetuneSettings
+from speechssl.runtime.machine import describe_machine
 from speechssl.training.presets import resolve_settings
 
 BEST = 1e11
@@ -39,7 +40,7 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-MACHINE = {"device", "processor", "threads", "precision", "torch", "speechssl"}
+MACHINE = describe_machine().keys() | {"precision"}
 ALWAYS = {"bench", "about", "machine", "peak_memory_gb"}
 TRAINING = {
     "audio_s_per_s",

@@ -22,7 +22,8 @@ from speechssl.data.store import Store
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder
 from speechssl.pretraining.contrastive import Contrastive
-from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.loop import fit
+from speechssl.training.settings import TrainConfig
 
 CPU = torch.device("cpu")
 

@@ -38,9 +38,10 @@ from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training import loop
-from speechssl.training.loop import TrainConfig, Validation, fit
+from speechssl.training.loop import Validation, fit
 from speechssl.training.optim import OptimConfig
 from speechssl.training.run_folder import start_anew
+from speechssl.training.settings import TrainConfig
 
 KINDS = "contrastive", "ctc"
 STEPS = 5

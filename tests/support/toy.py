@@ -7,9 +7,10 @@ from torch import nn
 
 from speechssl.config import build
 from speechssl.data.dataset import Batch
-from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.loop import fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig
+from speechssl.training.settings import TrainConfig
 
 
 class Toy(nn.Module):

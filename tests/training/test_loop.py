@@ -28,8 +28,10 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_json_lines
 from speechssl.training.health import Health
-from speechssl.training.loop import BAD_STEPS, TrainConfig, Validation, _Journal, fit
+from speechssl.training.journal import BAD_STEPS, Journal
+from speechssl.training.loop import Validation, fit
 from speechssl.training.optim import OptimConfig
+from speechssl.training.settings import TrainConfig
 
 
 def losses(run: Path) -> list[str]:
@@ -248,7 +250,7 @@ def test_a_resumed_run_is_judged_like_one_that_never_stopped(tmp_path: Path) -> 
         "".join(json.dumps({"step": k, "utterances": ["a"]}) + "\n" for k in (23, 26))
     )
     with pytest.raises(TrainingError, match="chance after 25 updates"):
-        judge(_Journal(tmp_path, config, 24).health, 24)
+        judge(Journal(tmp_path, config, 24).health, 24)
     assert [row["step"] for row in read_json_lines(tmp_path / BAD_STEPS)] == [23]
 
 

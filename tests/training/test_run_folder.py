@@ -1,6 +1,9 @@
 """A run folder: held by one process, of one set of settings, deleted only when it is one."""
 
 import fcntl
+from collections.abc import Collection
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,20 @@ from support.toy import Toy, ToyBatches, run_toy
 from speechssl.config import build
 from speechssl.data.dataset import Batch
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
+from speechssl.runtime.machine import describe_machine
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
 from speechssl.storage.json_text import read_json_lines
-from speechssl.training.loop import TrainConfig, fit
+from speechssl.training.loop import fit
 from speechssl.training.optim import OptimConfig
-from speechssl.training.run_folder import LOCK, only_process, start_anew
+from speechssl.training.run_folder import (
+    LOCK,
+    MACHINE,
+    claim,
+    note_machine,
+    only_process,
+    start_anew,
+)
+from speechssl.training.settings import TrainConfig
 
 
 def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
@@ -177,3 +189,40 @@ def test_a_checkpoint_that_lacks_a_weight_is_not_continued(tmp_path: Path) -> No
     save_folder(newest, tensors, record)
     with pytest.raises(CheckpointError, match=r"missing linear\.bias"):
         run_toy(Toy(), tmp_path / "run", [12])
+
+
+def claim_for_now(run: Path, settings: dict[str, Any], free: Collection[str] = ()) -> None:
+    with ExitStack() as held:
+        claim(run, settings, free, held)
+
+
+def test_a_caller_names_further_settings_that_may_change(tmp_path: Path) -> None:
+    before = {"init": {"path": "here", "files": "digest"}, "preset": "tiny"}
+    after = {"init": {"path": "there", "files": "digest"}, "preset": "mine"}
+    claim_for_now(tmp_path, before)
+
+    with pytest.raises(ConfigError, match=r"init\.path: 'here' -> 'there'"):
+        claim_for_now(tmp_path, after)
+    claim_for_now(tmp_path, after, ["init.path"])
+
+    changed = {"init": {"path": "there", "files": "another"}, "preset": "mine"}
+    with pytest.raises(ConfigError, match=r"init\.files: 'digest' -> 'another'"):
+        claim_for_now(tmp_path, changed, ["init.path"])
+
+
+def test_a_start_and_its_machine_are_noted(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    note_machine(tmp_path, 0, device)
+    # A kill on a file system that lost the end of the file.
+    with (tmp_path / MACHINE).open("a") as file:
+        file.write('{"time": "20')
+    note_machine(tmp_path, 12, device)
+
+    rows = read_json_lines(tmp_path / MACHINE)
+    assert [row["step"] for row in rows] == [0, 12]
+    for row in rows:
+        age = datetime.now(UTC) - datetime.fromisoformat(row["time"])
+        assert timedelta(0) <= age < timedelta(minutes=5)
+        assert {key: row[key] for key in row if key not in ("time", "step")} == describe_machine(
+            device
+        )
