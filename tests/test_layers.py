@@ -19,7 +19,7 @@ ROOMS = {
     "pictures": "",
     "audio": "containers features resampling reader silence",
     "text": "english normalise tokenizers",
-    "corpus": "manifest export splits layouts",
+    "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "account store sandbox dataset store_writer batches cutter shards plan prepare",
     "encoder": "padding config kernels masking augment context front_end encoder",
     "training": "health settings metrics journal optim loss setting_names presets run_folder loop"

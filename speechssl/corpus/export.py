@@ -1,4 +1,4 @@
-"""Manifests for other toolkits: Kaldi data directories and fairseq tables."""
+"""Writes manifests for other toolkits: Kaldi data directories and fairseq tables."""
 
 import os
 from collections.abc import Iterable
@@ -6,65 +6,63 @@ from pathlib import Path
 from urllib.parse import quote
 
 from speechssl.audio.reader import stream_mono
-from speechssl.corpus.manifest import Manifest, Record
+from speechssl.corpus.manifest import Manifest, Record, printable
 from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic
 
 
 def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
-    """Write ``wav.scp``, ``utt2spk`` and, where there are transcripts or parts, ``text`` and ``segments``.
+    """Write a Kaldi data directory.
 
-    Kaldi separates by spaces, so spaces, control characters and ``%`` in ids and speakers become ``%20`` and the like.
-    Sorted as Kaldi wants it (by bytes). Splits are not written: export one at a time.
+    It holds ``wav.scp`` and ``utt2spk``, and where there are transcripts or parts also ``text`` and
+    ``segments``. Kaldi separates by spaces, so spaces, control characters and ``%`` in ids and
+    speakers become ``%20`` and the like. Lines are sorted by bytes, as Kaldi wants it. Splits are
+    not written: export one at a time.
 
     Raises:
-        ManifestError: a path that a line of ``wav.scp`` cannot hold.
+        ManifestError: a path that a line of ``wav.scp`` cannot hold, or a part without a duration.
     """
     root = manifest.root.resolve()
     records = sorted(manifest.records, key=lambda record: _token(record.id).encode())
-    parts = any(record.offset_s > 0 or record.duration_s is not None for record in records)
-    audio, segments = {}, []
+    has_parts = any(_is_part(record) for record in records)
+
+    paths: dict[str, str] = {}
+    segments: list[str] = []
     for record in records:
         path = str(root / record.audio)
-        if (
-            path != path.strip()
-            or "\n" in path
-            or "\r" in path
-            or path.endswith("|")
-            or not _is_utf8(path)
-        ):
+        if not _fits_wav_scp(path):
             raise ManifestError(
                 f"{record.id}: wav.scp cannot hold the path {record.audio!r}; rename the file"
             )
-        key = _token(printable(record.audio)) if parts else _token(record.id)
-        audio[key] = path
-        if parts:
-            if record.duration_s is None:
-                raise ManifestError(
-                    f"{record.id}: Kaldi's segments need a duration beside parts of other files"
-                )
-            segments.append(
-                f"{_token(record.id)} {key} {record.offset_s:.6f} {record.offset_s + record.duration_s:.6f}"
-            )
-    _write(folder, "wav.scp", (f"{key} {audio[key]}" for key in sorted(audio, key=str.encode)))
-    _write(folder, "utt2spk", (f"{_token(r.id)} {_token(r.speaker or r.id)}" for r in records))
+
+        if has_parts:
+            recording = _token(printable(record.audio))
+            segments.append(_segment_line(record, recording))
+        else:
+            # Without segments a recording is an utterance, and has its id.
+            recording = _token(record.id)
+        paths[recording] = path
+
+    recordings = sorted(paths, key=str.encode)
+    _write_lines(folder, "wav.scp", (f"{key} {paths[key]}" for key in recordings))
+    _write_lines(folder, "utt2spk", map(_speaker_line, records))
     if manifest.labelled:
-        texts = [r for r in records if r.text is not None]
-        _write(
-            folder,
-            "text",
-            (f"{_token(r.id)} {' '.join((r.text or '').split())}".rstrip() for r in texts),
-        )
-    if parts:
-        _write(folder, "segments", segments)
+        transcribed = [record for record in records if record.text is not None]
+        _write_lines(folder, "text", map(_text_line, transcribed))
+    if has_parts:
+        _write_lines(folder, "segments", segments)
 
 
 def write_fairseq(
     manifest: Manifest, folder: str | os.PathLike[str], sample_rate_hz: int = 16000
 ) -> None:
-    """Write ``SPLIT.tsv`` for each split and, where every record has a transcript, ``SPLIT.wrd`` and ``SPLIT.ltr``.
+    """Write ``SPLIT.tsv`` for each split.
 
-    Every recording is decoded to count its samples at ``sample_rate_hz``, Hz.
+    Where every record of a split has a transcript, ``SPLIT.wrd`` and ``SPLIT.ltr`` stand beside it.
+    Every recording is decoded to count its samples. Nothing is written before all are counted.
+
+    Args:
+        sample_rate_hz: the rate at which samples are counted, Hz.
 
     Raises:
         AudioError: a recording cannot be read.
@@ -72,46 +70,94 @@ def write_fairseq(
     """
     splits: dict[str, list[Record]] = {}
     for record in manifest.records:
-        if record.offset_s > 0 or record.duration_s is not None:
-            raise ManifestError(
-                f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
-            )
-        if any(c in record.audio for c in "\t\n\r") or not _is_utf8(record.audio):
-            raise ManifestError(
-                f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file"
-            )
+        _check_fits_fairseq(record)
         splits.setdefault(record.split or "train", []).append(record)
+
+    files: dict[str, list[str]] = {}
     for split, records in splits.items():
         if Path(split).name != split:
             raise ManifestError(f"split {split!r} cannot be the name of a file")
-        counts = [
-            sum(map(len, stream_mono(manifest.root / r.audio, sample_rate_hz))) for r in records
-        ]
-        rows = [f"{r.audio}\t{count}" for r, count in zip(records, counts, strict=True)]
-        _write(folder, f"{split}.tsv", [str(manifest.root.resolve()), *rows])
-        words = [" ".join(r.text.split()) for r in records if r.text is not None]
+
+        table = [str(manifest.root.resolve())]
+        for record in records:
+            blocks = stream_mono(manifest.root / record.audio, sample_rate_hz)
+            table.append(f"{record.audio}\t{sum(map(len, blocks))}")
+        files[f"{split}.tsv"] = table
+
+        words = [" ".join(record.text.split()) for record in records if record.text is not None]
         if len(words) == len(records):
-            _write(folder, f"{split}.wrd", words)
-            _write(folder, f"{split}.ltr", map(_letters, words))
+            files[f"{split}.wrd"] = words
+            files[f"{split}.ltr"] = [_letters(line) for line in words]
+
+    for name, lines in files.items():
+        _write_lines(folder, name, lines)
+
+
+def _is_part(record: Record) -> bool:
+    return record.offset_s > 0 or record.duration_s is not None
+
+
+def _fits_wav_scp(path: str) -> bool:
+    """Whether a line of ``wav.scp`` can end in ``path``."""
+    # Kaldi takes a path that ends in "|" for a command.
+    keeps_its_spaces = path == path.strip()
+    is_one_line = "\n" not in path and "\r" not in path
+    return keeps_its_spaces and is_one_line and not path.endswith("|") and _is_utf8(path)
+
+
+def _segment_line(record: Record, recording: str) -> str:
+    if record.duration_s is None:
+        raise ManifestError(
+            f"{record.id}: Kaldi's segments need a duration beside parts of other files"
+        )
+
+    end_s = record.offset_s + record.duration_s
+    return f"{_token(record.id)} {recording} {record.offset_s:.6f} {end_s:.6f}"
+
+
+def _speaker_line(record: Record) -> str:
+    # Kaldi wants a speaker for everyone: where none is known, each utterance is its own.
+    speaker = record.speaker or record.id
+    return f"{_token(record.id)} {_token(speaker)}"
+
+
+def _text_line(record: Record) -> str:
+    words = " ".join((record.text or "").split())
+    return f"{_token(record.id)} {words}".rstrip()
+
+
+def _check_fits_fairseq(record: Record) -> None:
+    if _is_part(record):
+        raise ManifestError(
+            f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
+        )
+
+    breaks_the_table = any(character in record.audio for character in "\t\n\r")
+    if breaks_the_table or not _is_utf8(record.audio):
+        raise ManifestError(
+            f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file"
+        )
 
 
 def _letters(words: str) -> str:
-    """``a bc`` -> ``a | b c |``."""
-    return " ".join(words.replace(" ", "|") + "|") if words else ""
+    """Spell words as fairseq does: ``a bc`` becomes ``a | b c |``."""
+    if not words:
+        return ""
+    return " ".join(words.replace(" ", "|") + "|")
 
 
 def _token(name: str) -> str:
-    """``name`` without white space; ``%`` is escaped too, so that different names stay different."""
-    return "".join(quote(c) if c.isspace() or c == "%" or not c.isprintable() else c for c in name)
-
-
-def printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+    """Escape white space in a name, and ``%`` too, so that different names stay different."""
+    token = ""
+    for character in name:
+        separates = character.isspace() or not character.isprintable()
+        token += quote(character) if separates or character == "%" else character
+    return token
 
 
 def _is_utf8(path: str) -> bool:
     return printable(path) == path
 
 
-def _write(folder: str | os.PathLike[str], name: str, lines: Iterable[str]) -> None:
+def _write_lines(folder: str | os.PathLike[str], name: str, lines: Iterable[str]) -> None:
     write_atomic(Path(folder) / name, "".join(f"{line}\n" for line in lines))

@@ -12,7 +12,8 @@ from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import json_line
 
-UNUSED = "unused"  # a split that no verb takes unasked
+# The split of records that no command uses unless it is asked for them by this name.
+UNUSED = "unused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,11 @@ class Record:
     """One recording or a part of one.
 
     Attributes:
-        id: unique and stable: the path without its suffix, ``@offset`` behind it for a part, or the source's own.
-        audio: path below the manifest's root, with ``/``; bytes that are not UTF-8 are surrogates (``os.fsdecode``).
-        offset_s, duration_s: the part, seconds; a duration of None goes to the end of the file.
+        id: unique and stable. It is the source's own id or, where there is none, the path without
+            its suffix, followed by ``@offset`` for a part.
+        audio: path below the manifest's root, with ``/``. Bytes of it that are not UTF-8 are
+            surrogates, as ``os.fsdecode`` makes them.
+        offset_s, duration_s: the part, seconds. A duration of None goes to the end of the file.
         text: transcript; None = unlabelled.
         speaker: None = unknown.
         split: such as train, dev, test; None = not assigned yet.
@@ -51,70 +54,105 @@ class Manifest:
 
 
 def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
-    ordered = tuple(sorted(_named(records), key=lambda record: record.id))
+    """Sort records by id, after giving an id to those that have none.
+
+    Raises:
+        ManifestError: there is no record, or two have the same id.
+    """
+    named = _with_ids(list(records))
+    ordered = tuple(sorted(named, key=lambda record: record.id))
+
     if not ordered:
-        raise ManifestError(
-            f"{root}: no recordings found; known suffixes are {' '.join(sorted(AUDIO_SUFFIXES))}"
-        )
-    for a, b in pairwise(ordered):
-        if a.id == b.id:
-            same = (
-                "is listed twice"
-                if a.audio == b.audio
-                else f"stands for both {a.audio!r} and {b.audio!r}"
-            )
-            raise ManifestError(f"{root}: id {a.id!r} {same}")
+        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        raise ManifestError(f"{root}: no recordings found; known suffixes are {suffixes}")
+
+    for first, second in pairwise(ordered):
+        if first.id != second.id:
+            continue
+
+        if first.audio == second.audio:
+            problem = "is listed twice"
+        else:
+            problem = f"stands for both {first.audio!r} and {second.audio!r}"
+        raise ManifestError(f"{root}: id {first.id!r} {problem}")
+
     return Manifest(root, ordered)
-
-
-def printable(name: str) -> str:
-    """What is not UTF-8 written as backslash escapes, so that it fits into any file."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _named(records: Iterable[Record]) -> list[Record]:
-    """Ids where there is none: path without suffix, ``@offset`` for a part, with suffix where two would be equal."""
-    listed = list(records)
-    if all(record.id for record in listed):
-        return listed
-
-    def identify(record: Record, path: str) -> str:
-        part = record.offset_s > 0 or (record.duration_s is not None and shared[record.audio] > 1)
-        return printable(path) + (f"@{record.offset_s:g}" if part else "")
-
-    shared = Counter(record.audio for record in listed)
-    paths = {printable(record.audio) for record in listed}
-    short = [identify(record, os.path.splitext(record.audio)[0]) for record in listed]
-    count = Counter(short)
-    return [
-        record
-        if record.id
-        else replace(
-            record, id=identify(record, record.audio) if count[name] > 1 or name in paths else name
-        )
-        for record, name in zip(listed, short, strict=True)
-    ]
 
 
 def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     """Write a JSONL manifest that ``scan`` reads back; the same records give the same bytes.
 
-    ``audio_filepath`` starts at the folder of ``path`` where the audio lies below it; otherwise it starts at the
-    manifest's root, and ``scan(path, root=...)`` reads it.
+    ``audio_filepath`` starts at the folder of ``path`` where the audio lies below it. Otherwise it
+    starts at the manifest's root, and ``scan(path, root=...)`` reads it.
     """
     target = Path(path)
-    folder, root = target.parent.resolve(), manifest.root.resolve()
-    prefix = root.relative_to(folder) if root.is_relative_to(folder) else Path()
+    folder = target.parent.resolve()
+    root = manifest.root.resolve()
+
+    prefix = Path()
+    if root.is_relative_to(folder):
+        prefix = root.relative_to(folder)
+
     lines = []
     for record in manifest.records:
         row = {
             "id": record.id,
             "audio_filepath": (prefix / record.audio).as_posix(),
+            # An offset of 0 is left out, like everything that is not known.
             "offset": record.offset_s or None,
             "duration": record.duration_s,
             "text": record.text,
             "speaker": record.speaker,
             "split": record.split,
         }
-        lines.append(json_line({name: value for name, value in row.items() if value is not None}))
+        known = {name: value for name, value in row.items() if value is not None}
+        lines.append(json_line(known))
+
     write_atomic(target, "".join(lines))
+
+
+def printable(name: str) -> str:
+    """Write bytes that are not UTF-8 as backslash escapes, so that a name fits into any file."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _with_ids(records: list[Record]) -> list[Record]:
+    """Give an id to each record that has none: its path, without suffix where that is unique."""
+    if all(record.id for record in records):
+        return records
+
+    uses = Counter(record.audio for record in records)
+    paths = {printable(record.audio) for record in records}
+
+    short_ids = []
+    for record in records:
+        path, _ = os.path.splitext(record.audio)
+        short_ids.append(_id_from_path(path, record, uses))
+    claims = Counter(short_ids)
+
+    named = []
+    for record, short_id in zip(records, short_ids, strict=True):
+        # "a.wav" and "a.flac" both keep their suffix, and so does "a.wav.flac" beside "a.wav".
+        ambiguous = claims[short_id] > 1 or short_id in paths
+
+        if record.id:
+            named.append(record)
+        elif ambiguous:
+            named.append(replace(record, id=_id_from_path(record.audio, record, uses)))
+        else:
+            named.append(replace(record, id=short_id))
+
+    return named
+
+
+def _id_from_path(path: str, record: Record, uses: Counter[str]) -> str:
+    """Return ``path`` as an id, with the offset behind it where the record is a part of a file.
+
+    A part from the start of its file needs no offset while it is the only record of that file.
+    """
+    starts_later = record.offset_s > 0
+    is_one_of_several = record.duration_s is not None and uses[record.audio] > 1
+
+    if starts_later or is_one_of_several:
+        return f"{printable(path)}@{record.offset_s:g}"
+    return printable(path)

@@ -1,0 +1,69 @@
+"""For all readers of manifests: paths that stay below the root, and lines with their numbers."""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from speechssl.errors import ManifestError
+
+
+def path_below(root: Path, audio: str, where: str) -> str:
+    """Return ``audio`` as a ``/`` path below ``root``.
+
+    Links are followed, and none may lead outside.
+
+    Args:
+        where: the place of the path in its manifest, for the message.
+
+    Raises:
+        ManifestError: ``audio`` is no path, or leads outside.
+    """
+    try:
+        os.fsencode(audio)
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{where}: {audio!r} is no path") from error
+    if not audio or "\0" in audio:
+        raise ManifestError(f"{where}: {audio!r} is no path")
+
+    full = os.path.normpath(os.path.join(root, audio))
+    relative = os.path.relpath(full, os.path.normpath(root))
+    climbs_out = relative.split(os.sep)[0] == ".."
+
+    # The folder's links are resolved once for all its files, the file itself only where it is one.
+    real_root = real_folder(str(root))
+    real_path = os.path.join(real_folder(os.path.dirname(full)), os.path.basename(full))
+    if os.path.islink(real_path):
+        real_path = os.path.realpath(real_path)
+    is_linked_out = not real_path.startswith(real_root.rstrip(os.sep) + os.sep)
+
+    if climbs_out or is_linked_out:
+        raise ManifestError(
+            f"{where}: {audio!r} leads outside {root}: "
+            "give the audio's folder as --root, or move it"
+        )
+    return Path(relative).as_posix()
+
+
+@lru_cache(maxsize=4096)
+def real_folder(folder: str) -> str:
+    """Follow the links of a folder's path. Clear this cache before each scan: links may change."""
+    return os.path.realpath(folder)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("file:number", line) of a text file.
+
+    Only a newline ends a line, as in the tools that write these files.
+
+    Raises:
+        ManifestError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                yield f"{path}:{number}", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
