@@ -168,7 +168,7 @@ SMALLER = """
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, (500, 1000))
 resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, -1))
-from speechssl.runtime.device import limit_cpu, limit_memory
+from speechssl.runtime.processes import limit_cpu, limit_memory
 from speechssl.data.sandbox import MEMORY_BYTES, as_reject
 for seconds in (60, 9000, 70):
     limit_cpu(seconds)

@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from numpy.typing import NDArray
 
 from speechssl.audio.features import FeatureConfig
-from speechssl.data.prepare import PrepareConfig
+from speechssl.data.prepare import PrepareConfig, PrepareReport
 from support.speech import RATE
 
 
@@ -64,3 +65,10 @@ def damage(corpus: Path) -> dict[str, str]:
     for name, (data, _) in planted.items():
         (corpus / name).write_bytes(data)
     return {name: reason for name, (_, reason) in planted.items()}
+
+
+def adds_up(report: PrepareReport) -> None:
+    (_, *total), *parts = report.rows()
+    for column in range(3):
+        assert total[column] == sum(part[column + 1] for part in parts)
+    assert total[3] == pytest.approx(total[2] / RATE / 3600)

@@ -82,7 +82,9 @@ def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
         of_task("contrastive", 9 - loss, None, 9 * loss) | {"labelled": "other"}
         for loss in (1, 2, 3, 4)
     ]
-    rows += [of_task("views", 1, None, cer) for cer in (1, 2, 3)] + [row("y", "scratch", 10, 0, 5)]
+    rows += [of_task("two_views", 1, None, cer) for cer in (1, 2, 3)] + [
+        row("y", "scratch", 10, 0, 5)
+    ]
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in learn.correlations(rows).splitlines()[3:]

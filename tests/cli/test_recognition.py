@@ -1,115 +1,22 @@
-"""The command: exit codes, only data on stdout, one-line errors, nothing overwritten."""
+"""Verbs of recognition: scores, language models, labels and transcripts, from the command line."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from support.commands import call, one_line
-from support.models import SMALL_ENCODER
-from support.settings import PRETRAIN, as_toml, tuned
-from support.speech import RATE, make_labelled
+from support.settings import PRETRAIN
+from support.speech import make_labelled
 
-from speechssl import __version__
-from speechssl.analysis import probing
-from speechssl.audio.reader import write_wav
-from speechssl.cli import recognition, training
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain
-from speechssl.recognition.finetune import finetune
-from speechssl.storage.json_text import read_json_lines
 from speechssl.transcription.output_folder import DONE, read_done
-
-
-@pytest.fixture(scope="module")
-def model(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "model"
-    finetune([labelled_store], run, tuned(), init=None)
-    return run
-
-
-def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
-    labelled_folder: Path, tmp_path: Path
-) -> None:
-    """Absolute paths are the rule there, and a folder beside the audio is too."""
-    audio = sorted(labelled_folder.rglob("*.wav"))[:3]
-    (tmp_path / "kaldi").mkdir()
-    (tmp_path / "kaldi/wav.scp").write_text("".join(f"{path.stem} {path}\n" for path in audio))
-    refused = call("prepare", tmp_path / "kaldi", tmp_path / "store")
-    assert refused.exit_code == 1
-    assert "--root" in str(refused.exception)
-    done = call(
-        "prepare",
-        tmp_path / "kaldi",
-        tmp_path / "store",
-        "--root",
-        labelled_folder,
-        "--min-chunk",
-        0.1,
-    )
-    assert done.exit_code == 0, done.stderr
-    store = Store(tmp_path / "store")
-    assert {store.record(k).audio for k in range(len(store))} == {
-        str(p.relative_to(labelled_folder)) for p in audio
-    }
-
-
-def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:
-    folder = make_labelled(tmp_path / "corpus", {"train": 3, "dev": 1, "test": 1})
-    result = call("prepare", folder, tmp_path / "store")
-    assert result.exit_code == 0
-    assert "kept" in result.stdout
-    (folder / "train001.wav").write_bytes(b"no audio")
-    result = call("prepare", folder, tmp_path / "second")
-    assert result.exit_code == 3
-    assert "1 of 5 files rejected, 1 lines in " in result.stderr
-    assert "split as given (dev 1, test 1, train 3 recordings)" in result.stderr
-    assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
-    for path in folder.glob("*.wav"):
-        path.write_bytes(b"")
-    assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
-    assert "no chunk at all in" in str(
-        call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception
-    )
-    rejects = [
-        json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()
-    ]
-    assert len(rejects) == 5
-
-
-def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> None:
-    write_wav(tmp_path / "news.wav", np.full(3 * RATE, 0.1, np.float32), RATE)
-    parts = [
-        {"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"}
-        for start in (0, 1, 99)
-    ]
-    (tmp_path / "news.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in parts))
-    result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
-    assert result.exit_code == 0
-    assert "0 of 1 files rejected, 1 lines in " in result.stderr
-
-
-def test_pretrain_dry_run_prints_settings_and_trains_nothing(
-    labelled_store: Path, tmp_path: Path
-) -> None:
-    result = call(
-        "pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25"
-    )
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["optim"]["lr"] == 0.25
-    assert not (tmp_path / "run").exists()
-    assert re.search(
-        r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in",
-        result.stderr,
-    )
 
 
 def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path) -> None:
@@ -489,91 +396,6 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
-def test_errors_are_one_line(
-    model: Path,
-    labelled_store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def error(*arguments: object) -> str:
-        return one_line(monkeypatch, capsys, *arguments)
-
-    assert "did you mean 'optim.lr'" in error(
-        "pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1"
-    )
-    assert "instead of --set preset" in error(
-        "pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large"
-    )
-    assert "give base, large, small, tiny" in error(
-        "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
-    )
-    assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
-    assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
-    assert "allowed are txt, srt, vtt" in error(
-        "transcribe", model, labelled_store, "--output-format", "srt9"
-    )
-    assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
-    assert "no audio found" in error("transcribe", model, tmp_path)
-    both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
-    assert "srt holds one recording, and these are 2" in error(
-        "transcribe", model, *both, "--output-format", "srt"
-    )
-    assert "stdout takes one format" in error(
-        "transcribe", model, tmp_path, "--output-format", "txt,json"
-    )
-    assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
-    assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
-    assert "holds a model: give another --out" in error(
-        "evaluate", model, labelled_store, "--out", model / "model"
-    )
-    holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
-    assert "split holdout" in holdout
-    assert "splits there: dev, test, train" in holdout
-    nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
-    assert "min_chunk_s" in nan
-    assert "finite number" in nan
-
-
-def test_files_and_folders_in_the_way_are_one_line(
-    model: Path,
-    labelled_folder: Path,
-    labelled_store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def error(*arguments: object) -> str:
-        return one_line(monkeypatch, capsys, *arguments)
-
-    file = tmp_path / "file"
-    file.write_text("mine")
-    wave = labelled_folder / "test000.wav"
-    assert str(file) in error("prepare", labelled_folder, file / "store")
-    assert str(file) in error("transcribe", model, wave, "--output-dir", file)
-    assert f"{file} is there already and holds no scores" in error(
-        "evaluate", model, labelled_store, "--out", file
-    )
-    assert "--force deletes run folders only" in error(
-        "pretrain", labelled_store, "--run", file, "--force"
-    )
-    (tmp_path / "utterances.jsonl").write_text("{}")
-    assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
-    assert file.read_text() == "mine"
-
-
-def test_a_gpu_out_of_memory_says_what_to_lower(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def load(_: Path) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(recognition, "load_ctc", load)
-    assert "lower batch.micro_seconds" in one_line(
-        monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
-    )
-
-
 def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
     """One line a file with the bytes of its name, also where Python's stdout refuses them."""
     for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):
@@ -624,66 +446,3 @@ def test_an_encoder_without_a_head_says_what_to_do(
     assert "fine-tune it first" in one_line(
         monkeypatch, capsys, "evaluate", run, labelled_store, "--out", tmp_path / "score"
     )
-
-
-def test_wrong_usage_and_version() -> None:
-    assert call("pretrain").exit_code == 2
-    assert call("nonsense").exit_code == 2
-    assert call("--version").stdout.strip() == __version__
-    help_text = call("--help").stdout
-    assert all(
-        verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe")
-    )
-
-
-def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
-    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probing, "UPDATES", 5)
-    preset = tmp_path / "small.toml"
-    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
-    run, asked = tmp_path / "run", f"characters={labelled_store}"
-    probes = ("--probe", asked, "--probe-every", 2)
-    few = ("--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu")
-    made = call("pretrain", labelled_store, "--preset", preset, "--run", run, *probes, *few)
-    assert made.exit_code == 0, made.output
-    rows = read_json_lines(run / "metrics.jsonl")
-    assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
-    assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
-    assert (run / "probe.png").is_file()
-    found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
-    assert found.exit_code == 0, found.output
-    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == [
-        "model",
-        "random",
-        "log-mel",
-    ] * 2
-    assert (tmp_path / "out" / "probe.json").is_file()
-
-
-def test_a_probe_that_is_none_says_what_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for wrong in ("vowels=x", "digit", "digit="):
-        assert f"digit=STORE, speaker=STORE, not {wrong!r}" in one_line(
-            monkeypatch, capsys, "probe", tmp_path, wrong
-        )
-    twice = one_line(monkeypatch, capsys, "probe", tmp_path, "digit=a", "digit=b")
-    assert "digit is asked of two stores" in twice
-    command = ("pretrain", tmp_path, "--run", tmp_path / "run", "--probe-every", 5)
-    assert "--probe-every without a --probe" in one_line(monkeypatch, capsys, *command)
-
-
-def test_a_word_is_said_when_the_probes_no_longer_get_better(
-    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
-    monkeypatch.setattr(training, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
-    preset = tmp_path / "small.toml"
-    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
-    run = ("--preset", preset, "--run", tmp_path / "run")
-    probes = ("--probe", f"digit={labelled_store}", "--probe-every", 1)
-    few = ("--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu")
-    made = call("pretrain", labelled_store, *run, *probes, *few)
-    assert made.exit_code == 0, made.output
-    assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]

@@ -1,0 +1,69 @@
+"""``speechssl pretrain``: a dry run, and probes on the way."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.commands import call
+from support.models import SMALL_ENCODER
+from support.settings import as_toml
+
+from speechssl.analysis import probing
+from speechssl.cli import training
+from speechssl.storage.json_text import read_json_lines
+
+
+def test_pretrain_dry_run_prints_settings_and_trains_nothing(
+    labelled_store: Path, tmp_path: Path
+) -> None:
+    result = call(
+        "pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25"
+    )
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["optim"]["lr"] == 0.25
+    assert not (tmp_path / "run").exists()
+    assert re.search(
+        r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in",
+        result.stderr,
+    )
+
+
+def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "UPDATES", 5)
+    preset = tmp_path / "small.toml"
+    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    run, asked = tmp_path / "run", f"characters={labelled_store}"
+    probes = ("--probe", asked, "--probe-every", 2)
+    few = ("--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu")
+    made = call("pretrain", labelled_store, "--preset", preset, "--run", run, *probes, *few)
+    assert made.exit_code == 0, made.output
+    rows = read_json_lines(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
+    assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
+    assert (run / "probe.png").is_file()
+    found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == [
+        "model",
+        "random",
+        "log-mel",
+    ] * 2
+    assert (tmp_path / "out" / "probe.json").is_file()
+
+
+def test_a_word_is_said_when_the_probes_no_longer_get_better(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
+    monkeypatch.setattr(training, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
+    preset = tmp_path / "small.toml"
+    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    run = ("--preset", preset, "--run", tmp_path / "run")
+    probes = ("--probe", f"digit={labelled_store}", "--probe-every", 1)
+    few = ("--set", "train.steps=7", "--set", "batch.seconds=10", "--set", "train.device=cpu")
+    made = call("pretrain", labelled_store, *run, *probes, *few)
+    assert made.exit_code == 0, made.output
+    assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]
