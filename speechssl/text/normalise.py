@@ -8,22 +8,24 @@ from speechssl.errors import ConfigError
 from speechssl.text.english import numbers_as_words, plain_words
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ＇`´", "'"))
-# Zero-width joiner and non-joiner are spelling in Persian and in Indic scripts: like the apostrophe they stay inside
-# words.
+# Zero-width joiner and non-joiner are spelling in Persian and in Indic scripts: like the apostrophe
+# they stay inside words.
 _INNER = "'\u200c\u200d"
 _ZERO_WIDTH_SPACE = "\u200b"
 
 
 def normalise(text: str, name: str) -> str:
-    """``text`` under the normaliser called ``name``: a key of ``NORMALISERS``.
+    """Return ``text`` under the normaliser called ``name``: a key of ``NORMALISERS``.
 
-    A name ends in a version. What a name does never changes, so scores stay comparable; a better rule gets a new name.
+    A name ends in a version. What a name does never changes, so scores stay comparable; a better
+    rule gets a new name.
 
     Raises:
         ConfigError: no such normaliser.
     """
     if name not in NORMALISERS:
         raise ConfigError(f"unknown normaliser {name!r}: choose one of {', '.join(NORMALISERS)}")
+
     return NORMALISERS[name](text)
 
 
@@ -32,46 +34,65 @@ def _none_1(text: str) -> str:
 
 
 def _basic_1(text: str) -> str:
-    """Lower-case words separated by single spaces; letters, marks, numbers and inner apostrophes stay.
+    """Keep lower-case words: letters, marks, numbers and inner apostrophes, single spaces between.
 
-    Lower case and not case folding, which would respell words (``ß`` to ``ss``). Unicode NFC, so that one spelling has
-    one form. Punctuation and symbols separate words. Applying it twice changes nothing.
+    Punctuation and symbols separate words. Applying it twice changes nothing.
     """
-    text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
-    text = re.sub("''+", " ", "".join(map(_basic_1_character, text)))
-    words = (word.strip(_INNER) for word in text.split())
-    # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that would count as an error.
-    return unicodedata.normalize(
-        "NFC", " ".join(w for w in words if any(unicodedata.category(c)[0] in "LN" for c in w))
-    )
+    text = _folded(text)
+    text = "".join(map(_basic_1_character, text))
+    text = re.sub("''+", " ", text)  # quotation marks
+
+    words = [word.strip(_INNER) for word in text.split()]
+    # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that would
+    # count as an error.
+    visible = [word for word in words if _has_letter_or_number(word)]
+    return unicodedata.normalize("NFC", " ".join(visible))
+
+
+def _folded(text: str) -> str:
+    """Give text one form for one spelling: lower case, one apostrophe, Unicode NFC.
+
+    Lower case and not case folding, which would respell words (``ß`` to ``ss``).
+    """
+    return unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
 
 
 def _basic_1_character(character: str) -> str:
+    """Return what becomes of one character: itself, nothing, or a space."""
     category = unicodedata.category(character)
-    if (
-        "\ufe00" <= character <= "\ufe0f"
-    ):  # variation selectors choose a picture, though Unicode calls them marks
+
+    # Variation selectors choose a picture, though Unicode calls them marks.
+    if "\ufe00" <= character <= "\ufe0f":
         return ""
+
     if category[0] in "LMN" or character in _INNER:
         return character
-    if (
-        category == "Cf" and character != _ZERO_WIDTH_SPACE
-    ):  # soft hyphen, byte order mark, direction: not a boundary
+
+    # Soft hyphen, byte order mark, direction: none of these is a boundary.
+    if category == "Cf" and character != _ZERO_WIDTH_SPACE:
         return ""
+
     return " "
 
 
-def _english_1(text: str) -> str:
-    """``basic-1`` of English with one spelling for one reading: numbers, contractions, titles; no hesitations.
+def _has_letter_or_number(word: str) -> bool:
+    return any(unicodedata.category(character)[0] in "LN" for character in word)
 
-    For measuring, where the transcripts' spelling of numbers and the like is nobody's error. British and American
-    spellings stay as they are. Applying it twice changes nothing.
+
+def _english_1(text: str) -> str:
+    """``basic-1`` of English, with one spelling for one reading.
+
+    Numbers, contractions and titles are written out, and hesitations are left out. It is for
+    measuring where the transcripts' spelling of numbers and the like is nobody's error. British and
+    American spellings stay as they are. Applying it twice changes nothing.
     """
     before = None
-    while text != before:  # what is written out or left out can bring words together
+    # What is written out or left out can bring words together that have a rule of their own.
+    while text != before:
         before = text
-        text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
-        text = " ".join(plain_words(_basic_1(numbers_as_words(text)).split()))
+        spoken = numbers_as_words(_folded(text))
+        text = " ".join(plain_words(_basic_1(spoken).split()))
+
     return text
 
 

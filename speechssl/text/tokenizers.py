@@ -1,4 +1,4 @@
-"""Text on its way to and from the recogniser: versioned normalisers, and tokenizers whose id 0 is the CTC blank."""
+"""Tokenizers: text to token ids and back, where id 0 is the CTC blank."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.storage.json_text import json_line
@@ -20,14 +20,11 @@ TOKENIZER_FILE = "tokenizer.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 class Tokenizer(ABC):
     """Text to token ids and back. Id 0 is the CTC blank, id 1 the unknown token.
 
-    Runs of white space count as one space, and there is none at either end, before encoding and after decoding.
+    Runs of white space count as one space, and there is none at either end, before encoding and
+    after decoding.
 
     Attributes:
         size: number of ids, blank and unknown included: the width of the CTC head.
@@ -43,26 +40,34 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``, never the blank; what lies outside the alphabet becomes ``unk_id``."""
+        """Return the ids of ``text``, never the blank.
+
+        What lies outside the alphabet becomes ``unk_id``.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, each in 0..size-1. Repeats are taken as meant (collapse first), blanks are ignored."""
+        """Return the text of ``ids``, each in 0..size-1.
+
+        Repeats are taken as meant (collapse them first), blanks are ignored.
+        """
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
-        """File names and contents that ``load_tokenizer`` needs in a model folder."""
+        """Return names and contents of what ``load_tokenizer`` needs in a model folder."""
 
     def unknown(self, text: str) -> set[str]:
-        """Characters of ``text`` that no token can spell."""
+        """Return the characters of ``text`` that no token can spell."""
         return set(_one_line(text)) - self.alphabet
 
     def has_unknown(self, text: str) -> bool:
         """Whether encoding ``text`` loses a character."""
         return bool(self.unknown(text))
 
-    def _checked(self, ids: Sequence[int]) -> list[int]:
-        assert all(0 <= i < self.size for i in ids), f"token ids must be in 0..{self.size - 1}"
+    def _without_blanks(self, ids: Sequence[int]) -> list[int]:
+        are_known = all(0 <= i < self.size for i in ids)
+        assert are_known, f"token ids must be in 0..{self.size - 1}"
+
         return [i for i in ids if i != BLANK_ID]
 
 
@@ -70,9 +75,10 @@ class CharTokenizer(Tokenizer):
     """One token per character (Unicode code point); the space is the word boundary."""
 
     def __init__(self, characters: Sequence[str]) -> None:
-        """``characters``: distinct single characters in the order of their ids, which start at 2."""
+        """``characters``: distinct single characters in the order of their ids, from id 2 on."""
         if len(set(characters)) != len(characters) or any(len(c) != 1 for c in characters):
             raise ConfigError("a character tokenizer takes distinct single characters")
+
         self.characters = tuple(characters)
         self.alphabet = frozenset(characters)
         self.texts = (BLANK_TEXT, UNK_TEXT, *self.characters)
@@ -81,29 +87,28 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "CharTokenizer":
-        """The characters of ``texts``, sorted, and always the space.
+        """Take the characters of ``texts``, sorted, and always the space.
 
         Raises:
             ConfigError: the texts hold no character.
         """
-        return cls(sorted({" "}.union(*_training_lines(texts))))
+        characters = {" "}.union(*_training_lines(texts))
+        return cls(sorted(characters))
 
     def encode(self, text: str) -> list[int]:
         return [self._ids.get(character, UNK_ID) for character in _one_line(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
+        characters = [self.texts[i] for i in self._without_blanks(ids)]
+        return _one_line("".join(characters))
 
     def files(self) -> dict[str, bytes]:
-        return {
-            TOKENIZER_FILE: json_line(
-                {"kind": "chars", "characters": list(self.characters)}
-            ).encode()
-        }
+        table = {"kind": "chars", "characters": list(self.characters)}
+        return {TOKENIZER_FILE: json_line(table).encode()}
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Subword pieces of a SentencePiece model; its ids shifted by one to make room for the blank."""
+    """Subword pieces of a SentencePiece model; ids are shifted by one to make room for the blank."""
 
     def __init__(self, model: bytes) -> None:
         """``model``: a serialised SentencePiece model whose unknown piece has id 0.
@@ -117,16 +122,21 @@ class SentencePieceTokenizer(Tokenizer):
             self._processor = SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise CheckpointError("not a SentencePiece model: write the tokenizer again") from error
+
         num_pieces = self._processor.get_piece_size()
-        if self._processor.unk_id() != UNK_ID - 1:
+        unknown_piece = self._processor.unk_id()
+        if unknown_piece != UNK_ID - 1:
             raise CheckpointError(
-                f"the SentencePiece model has its unknown piece at {self._processor.unk_id()}, not 0"
+                f"the SentencePiece model has its unknown piece at {unknown_piece}, not 0"
             )
+
+        pieces = []
+        for i in range(UNK_ID, num_pieces):
+            piece = self._processor.id_to_piece(i)
+            pieces.append(piece.replace("▁", " "))
+
         self.model = model
         self.size = num_pieces + 1
-        pieces = [
-            self._processor.id_to_piece(i).replace("▁", " ") for i in range(UNK_ID, num_pieces)
-        ]
         self.texts = (BLANK_TEXT, UNK_TEXT, *pieces)
         self.alphabet = frozenset(piece for piece in pieces if len(piece) == 1)
 
@@ -134,15 +144,16 @@ class SentencePieceTokenizer(Tokenizer):
     def train(
         cls, texts: Iterable[str], vocab_size: int, model_type: str
     ) -> "SentencePieceTokenizer":
-        """A model of the words in ``texts``; the same texts give the same bytes.
+        """Train a model of the words in ``texts``; the same texts give the same bytes.
 
         Args:
-            vocab_size: number of pieces, the unknown piece included and the blank not (``size`` is one more).
+            vocab_size: number of pieces, the unknown piece included and the blank not (``size`` is
+                one more).
             model_type: "bpe" or "unigram".
 
         Raises:
-            ConfigError: ``vocab_size`` is too small or too large for these texts (the limit is named), the texts are
-                empty, or they hold a character that SentencePiece reserves.
+            ConfigError: ``vocab_size`` is too small or too large for these texts (the limit is
+                named), the texts are empty, or they hold a character that SentencePiece reserves.
         """
         from sentencepiece import SentencePieceTrainer
 
@@ -150,7 +161,9 @@ class SentencePieceTokenizer(Tokenizer):
             raise ConfigError(
                 f"unknown SentencePiece model type {model_type!r}: choose bpe or unigram"
             )
+
         lines = _training_lines(texts)
+        longest = max(len(line.encode()) for line in lines)
         model = io.BytesIO()
         try:
             SentencePieceTrainer.train(
@@ -159,10 +172,12 @@ class SentencePieceTokenizer(Tokenizer):
                 model_type=model_type,
                 vocab_size=vocab_size,
                 character_coverage=1.0,
-                normalization_rule_name="identity",  # normalising is ``normalise``'s work, and only once
+                # Normalising is the work of ``normalise``, and is done once only.
+                normalization_rule_name="identity",
                 # Longer lines it drops silently; below 10 it refuses to train.
-                max_sentence_length=max(10, max(len(line.encode()) for line in lines) + 1),
-                num_threads=1,  # the sums of unigram training depend on the number of threads
+                max_sentence_length=max(10, longest + 1),
+                # The sums of unigram training depend on the number of threads.
+                num_threads=1,
                 unk_id=UNK_ID - 1,
                 bos_id=-1,
                 eos_id=-1,
@@ -170,22 +185,25 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise ConfigError(
-                _vocabulary_advice(str(error), f"{model_type}:{vocab_size}")
-            ) from error
+            advice = _vocabulary_advice(str(error), f"{model_type}:{vocab_size}")
+            raise ConfigError(advice) from error
+
         tokenizer = cls(model.getvalue())
-        lost = sorted(set().union(*map(tokenizer.unknown, lines)))
+        lost: set[str] = set().union(*map(tokenizer.unknown, lines))
         if lost:
             raise ConfigError(
-                f"SentencePiece cannot spell {lost[:3]}: remove these characters, or use basic-1 or chars"
+                f"SentencePiece cannot spell {sorted(lost)[:3]}: "
+                "remove these characters, or use basic-1 or chars"
             )
+
         return tokenizer
 
     def encode(self, text: str) -> list[int]:
         return [i + 1 for i in self._processor.encode(_one_line(text))]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _one_line(self._processor.decode([i - 1 for i in self._checked(ids)]))
+        pieces = [i - 1 for i in self._without_blanks(ids)]
+        return _one_line(self._processor.decode(pieces))
 
     def files(self) -> dict[str, bytes]:
         table = {"kind": "sentencepiece", "size": self.size}
@@ -193,43 +211,46 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class VocabularyTokenizer(Tokenizer):
-    """A list of tokens that another library made: letters of either case, digraphs, markers such as ``<s>``.
+    """A list of tokens that another library made: letters of either case, digraphs, markers
+    (``<s>``).
 
-    A token decodes to what it is, markers and the unknown token too, as transformers' pipeline prints them.
+    A token decodes to what it is, markers and the unknown token too, as transformers' pipeline
+    prints them.
     """
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        """``tokens``: by id, the blank first and the unknown token second; a space where words meet."""
+        """``tokens``: by id, first the blank, then the unknown token; a space where words meet."""
         if len(tokens) < 3 or not all(isinstance(token, str) and token for token in tokens):
             raise ConfigError(
-                "a vocabulary holds the blank, the unknown token and at least one more, each with a text"
+                "a vocabulary holds the blank, the unknown token and at least one more, "
+                "each with a text"
             )
+
         self.texts = tuple(tokens)
         self.size = len(self.texts)
-        self._ids = {token: i for i, token in reversed([*enumerate(self.texts)][2:])}
-        # A transcript in the other case is meant, where a letter is there in one case only.
-        for token, i in list(self._ids.items()):
-            for other in (token.lower(), token.upper()):
-                if len(other) == len(token):  # not SS for ß
-                    self._ids.setdefault(other, i)
+        self._ids = _ids_in_both_cases(self.texts)
         self.alphabet = frozenset(token for token in self._ids if len(token) == 1)
+
+        # At each place the longest token, or else any character.
         longest_first = sorted(self._ids, key=len, reverse=True)
-        self._pattern = re.compile("|".join([*map(re.escape, longest_first), "."]), re.DOTALL)
+        choices = [*map(re.escape, longest_first), "."]
+        self._pattern = re.compile("|".join(choices), re.DOTALL)
 
     def encode(self, text: str) -> list[int]:
-        return [self._ids.get(token, UNK_ID) for token in self._pattern.findall(_one_line(text))]
+        found = self._pattern.findall(_one_line(text))
+        return [self._ids.get(token, UNK_ID) for token in found]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _one_line("".join(self.texts[i] for i in self._checked(ids)))
+        tokens = [self.texts[i] for i in self._without_blanks(ids)]
+        return _one_line("".join(tokens))
 
     def files(self) -> dict[str, bytes]:
-        return {
-            TOKENIZER_FILE: json_line({"kind": "vocabulary", "tokens": list(self.texts)}).encode()
-        }
+        table = {"kind": "vocabulary", "tokens": list(self.texts)}
+        return {TOKENIZER_FILE: json_line(table).encode()}
 
 
 def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
-    """A tokenizer for ``texts``, which are normalised already.
+    """Train a tokenizer for ``texts``, which are normalised already.
 
     Args:
         spec: "chars", or a SentencePiece type with its number of pieces: "bpe:500", "unigram:500".
@@ -239,16 +260,19 @@ def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
     """
     if spec == "chars":
         return CharTokenizer.train(texts)
+
     match = re.fullmatch(r"(bpe|unigram):([1-9][0-9]{0,6})", spec)
     if match is None:
         raise ConfigError(
-            f"unknown tokenizer {spec!r}: choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500"
+            f"unknown tokenizer {spec!r}: "
+            "choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500"
         )
+
     return SentencePieceTokenizer.train(texts, int(match[2]), match[1])
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer whose ``files()`` lie in ``folder``.
+    """Load the tokenizer whose ``files()`` lie in ``folder``.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the kind is unknown.
@@ -256,45 +280,81 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = Path(folder) / TOKENIZER_FILE
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        kind = table["kind"]
-        if kind == "chars":
-            return CharTokenizer(table["characters"])
-        if kind == "vocabulary":
-            return VocabularyTokenizer(table["tokens"])
-        if kind == "sentencepiece":
-            tokenizer = SentencePieceTokenizer((Path(folder) / SENTENCEPIECE_FILE).read_bytes())
-            if tokenizer.size != table["size"]:
-                raise CheckpointError(
-                    f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}"
-                )
-            return tokenizer
+        return _tokenizer(path, table)
     except FileNotFoundError as error:
         raise CheckpointError(f"no tokenizer: {error.filename} is missing") from error
     except CheckpointError:
         raise
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:  # not UTF-8, not JSON, or JSON of another shape
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        # Not UTF-8, not JSON, or JSON of another shape.
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _tokenizer(path: Path, table: Any) -> Tokenizer:
+    """Make the tokenizer that a file's table describes."""
+    kind = table["kind"]
+    if kind == "chars":
+        return CharTokenizer(table["characters"])
+    if kind == "vocabulary":
+        return VocabularyTokenizer(table["tokens"])
+    if kind == "sentencepiece":
+        model = path.with_name(SENTENCEPIECE_FILE).read_bytes()
+        tokenizer = SentencePieceTokenizer(model)
+        if tokenizer.size != table["size"]:
+            raise CheckpointError(
+                f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}"
+            )
+        return tokenizer
+
     raise CheckpointError(
         f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary"
     )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _training_lines(texts: Iterable[str]) -> list[str]:
     lines = [line for line in map(_one_line, texts) if line]
     if not lines:
         raise ConfigError("no text to make a tokenizer from: every transcript is empty")
+
     return lines
 
 
 def _vocabulary_advice(message: str, spec: str) -> str:
-    """SentencePiece's reason, which it gives only as prose with its source line, as one line of ours."""
-    if largest := re.search(r"too high.*<= (\d+)", message):
-        return f"tokenizer {spec} has more pieces than these texts support: use at most {largest[1]}, or chars"
-    if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"tokenizer {spec} has fewer pieces than these texts have characters: use at least {smallest[1]}, or chars"
+    """Turn SentencePiece's reason, which is prose with its source line, into one line of ours."""
+    largest = re.search(r"too high.*<= (\d+)", message)
+    if largest:
+        return (
+            f"tokenizer {spec} has more pieces than these texts support: "
+            f"use at most {largest[1]}, or chars"
+        )
+
+    smallest = re.search(r"required_chars\. \d+ vs (\d+)", message)
+    if smallest:
+        return (
+            f"tokenizer {spec} has fewer pieces than these texts have characters: "
+            f"use at least {smallest[1]}, or chars"
+        )
+
     return f"tokenizer {spec} cannot be trained on these texts: {message}"
+
+
+def _ids_in_both_cases(tokens: Sequence[str]) -> dict[str, int]:
+    """Return the id of each token but the blank and the unknown token.
+
+    A transcript in the other case is meant, where a letter is there in one case only.
+    """
+    ids: dict[str, int] = {}
+    # Backwards, so that of equal tokens the first one counts.
+    for i in range(len(tokens) - 1, UNK_ID, -1):
+        ids[tokens[i]] = i
+
+    for token, i in list(ids.items()):
+        for other in (token.lower(), token.upper()):
+            if len(other) == len(token):  # not SS for ß
+                ids.setdefault(other, i)
+
+    return ids
