@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written beside the old one, flushed, renamed."""
+"""Write files and folders that are either whole or not there.
+
+Everything is written beside its place under a hidden name, flushed to the disk, and then renamed.
+"""
 
 import os
 import secrets
@@ -8,8 +11,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, whole or in parts, as UTF-8.
+
+    ``path`` holds what it held before or all of the text, even after a power cut. Missing folders
+    are made. A process that is killed inside leaves a hidden file, see ``remove_leftovers``.
+    """
+    parts = [text] if isinstance(text, str) else text
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    # A name of our own, not one made from the target's, which may be as long as names can be.
+    temporary = path.parent / f".speechssl-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+    sync_folder(path.parent)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what processes left in a folder, at any depth, that were killed inside ``write_atomic``.
+    """Delete what killed processes left of ``write_atomic`` in a folder, at any depth.
 
     A process that is still alive on this machine keeps its files.
     """
@@ -19,44 +48,14 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
-def write_atomic(path: Path, text: str | Iterable[str]) -> None:
-    """Write text, whole or in parts, so that ``path`` holds what it held before or all of it, even after a power cut.
-
-    UTF-8. Missing folders are made. A process killed inside leaves a hidden file beside it, see ``remove_leftovers``.
-    """
-    parts = [text] if isinstance(text, str) else text
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of our own, not one made from the target's, which may be as long as names can be.
-    temporary = path.parent / f".speechssl-{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            for part in parts:
-                file.write(part.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a hidden folder to fill, which takes the name ``path`` when the block ends without an error.
+    """Give a hidden folder to fill, which takes the name ``path`` when the block ends without an
+    error.
 
-    So ``path`` is not there or it is complete, even after a power cut. After an error the hidden folder is removed.
-    What a killed process left of it is removed by the next call with the same ``path``.
+    So ``path`` is not there or it is complete, even after a power cut. After an error the hidden
+    folder is removed. What a killed process left of it is removed by the next call with the same
+    ``path``.
 
     Args:
         path: does not exist. Missing folders above it are made.
@@ -84,9 +83,23 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush the names in a folder to the disk: a file that was renamed into it is there after a power cut."""
+    """Flush the names in a folder to the disk.
+
+    A file that was renamed into the folder is there after a power cut.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+
+    return True

@@ -1,8 +1,8 @@
 """JSON as it is written and read everywhere: settings, records, lines of a table.
 
 Paths that are not UTF-8 reach Python as lone surrogates (``\\udcff`` for the byte 0xff). A file in
-UTF-8 cannot hold those, so every function here that writes escapes them as JSON does. Read back, they
-are equal to what was written.
+UTF-8 cannot hold those, so every function here that writes escapes them as JSON does. Read back,
+they are equal to what was written.
 """
 
 import json
@@ -51,8 +51,8 @@ def read_json_lines(path: Path, *, warn: bool = True) -> list[Row]:
 
     Args:
         path: a missing file has no rows.
-        warn: whether to warn of every line that is not a JSON object. A last line without its end is
-            ignored in any case: a run is just writing it, or was killed while it did.
+        warn: whether to warn of every line that is not a JSON object. A last line without its end
+            is ignored in any case: a run is just writing it, or was killed while it did.
 
     Returns:
         The lines that are JSON objects, in order.
