@@ -108,7 +108,7 @@ class CharTokenizer(Tokenizer):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Subword pieces of a SentencePiece model, whose ids move up by one to make room for the blank."""
+    """Subword pieces of a SentencePiece model, shifted by one id to make room for the blank."""
 
     def __init__(self, model: bytes) -> None:
         """``model``: a serialised SentencePiece model whose unknown piece has id 0.
