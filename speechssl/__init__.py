@@ -39,6 +39,8 @@ _HOME = {
     "label": "recognition.pseudo_labels",
     "evaluate": "recognition.evaluate",
     "transcribe": "transcription.transcribe",
+    "Recogniser": "transcription.recogniser",
+    "load_recogniser": "transcription.recogniser",
     "SpeechsslError": "errors",
 }
 __all__ = sorted([*_HOME, "__version__"])

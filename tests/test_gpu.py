@@ -28,9 +28,11 @@ from speechssl.encoder.kernels import attention, grouped_conv
 from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
+from speechssl.recognition.decoders import beam_decoder, emissions
+from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import load_lm, read_texts, save_lm
+from speechssl.recognition.language_model import load_lm, save_lm
+from speechssl.recognition.lm_training import read_texts
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import label
 from speechssl.recognition.settings import FinetuneSettings

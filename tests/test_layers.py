@@ -28,12 +28,14 @@ ROOMS = {
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",
     "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
-    "recognition": "model evaluate settings language_model pseudo_labels training_set finetune",
-    "transcription": "transcript pieces formats transcribe output_folder workers",
+    "recognition": "model settings decoders evaluate language_model evaluation_files lm_training"
+    " lm_tuning pseudo_labels training_set finetune",
+    "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
+    " workers transcribe_inputs",
     "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq"
     " convert",
     "analysis": "profiler synthetic_speech probing benchmark",
-    "cli": "app data interop recognition training analysis main",
+    "cli": "app data interop recognition training analysis main start",
 }
 
 

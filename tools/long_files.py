@@ -27,7 +27,7 @@ from turns import machine
 
 from speechssl.audio.reader import load_audio
 from speechssl.audio.silence import MARGIN_S, speech_intervals
-from speechssl.recognition.evaluate import CtcDecoder, beam_decoder
+from speechssl.recognition.decoders import CtcDecoder, beam_decoder
 from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb

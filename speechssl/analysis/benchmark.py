@@ -41,7 +41,7 @@ from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.recognition.evaluate import BATCH_SECONDS
+from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.settings import FinetuneSettings

@@ -1,5 +1,5 @@
 """``python -m speechssl.cli``, as torchrun starts it."""
 
-from speechssl.cli.main import main
+from speechssl.cli.start import main
 
 main()

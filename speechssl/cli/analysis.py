@@ -1,4 +1,4 @@
-"""``speechssl probe`` and ``bench``: what an encoder knows, and how fast everything is."""
+"""The verbs that measure: probe, and bench with a verb for each part."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ import typer
 from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
 from speechssl.analysis.probing import as_text as probes_as_text
 from speechssl.analysis.probing import probe, probe_stores, write_probes
-from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, _out
+from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, write_stdout
 from speechssl.cli.data import Features
 from speechssl.config import Table, parse_overrides
 from speechssl.encoder.encoder import load_encoder
-from speechssl.recognition.evaluate import BATCH_SECONDS
+from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
@@ -33,7 +33,7 @@ def probe_command(
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
 ) -> None:
-    """What every layer of the frozen encoder knows, beside log-mel and an encoder of random weights."""
+    """Probe what each layer of a frozen encoder knows, beside log-mel and random weights."""
     stores = probe_stores(probes)
     results = probe(
         load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log
@@ -44,12 +44,13 @@ def probe_command(
             out,
             {"model": str(model)} | {target: str(path) for target, path in stores.items()},
         )
-    _out(probes_as_text(results))
+    write_stdout(probes_as_text(results))
 
 
 bench = typer.Typer(
     no_args_is_help=True,
-    help="How fast it is here, how much memory it takes, where the time goes, how far from the best of the machine.",
+    help="How fast it is here, how much memory it takes, where the time goes, and how far it is "
+    "from the best of the machine.",
 )
 PresetOption = Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")]
 SecondsOption = Annotated[float, typer.Option(help="Synthetic audio to work on, seconds.")]
@@ -98,7 +99,8 @@ def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[.
 
 bench.command(
     "pretrain",
-    help="Updates of pretraining. An update takes batch.seconds of the audio: less of it for large models on a CPU.",
+    help="Updates of pretraining. An update takes batch.seconds of the audio: set less of it for "
+    "large models on a CPU.",
 )(_bench_training_command("pretrain"))
 bench.command("finetune", help="Updates of fine-tuning, once more than the head learns.")(
     _bench_training_command("finetune")
@@ -124,6 +126,6 @@ def bench_transcribe_command(
 
 
 def _measured(table: Table, path: Path | None) -> None:
-    _out(as_text(table))
+    write_stdout(as_text(table))
     if path:
         write_atomic(path, as_json(table))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, _out
+from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, write_stdout
 from speechssl.config import build
 from speechssl.corpus.layouts import scan
 from speechssl.data.prepare import PrepareConfig, prepare
@@ -59,7 +59,7 @@ def prepare_command(
     with HoursProgress() as progress:
         given = source if root is None else scan(source, root)
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
-    _out(report.table() + "\n")
+    write_stdout(report.table() + "\n")
     if report.num_reject_lines:
         whole, lines = (
             f"{report.num_rejected} of {report.num_files} files rejected",

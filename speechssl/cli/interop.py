@@ -1,4 +1,4 @@
-"""``speechssl import`` and ``export``: models of other libraries."""
+"""The verbs for models of other libraries: import and export."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import _out
+from speechssl.cli.app import write_stdout
 from speechssl.interop.convert import Conversion, export_model, import_model
 from speechssl.runtime.log import log
 
@@ -28,7 +28,7 @@ def import_command(
         str | None, typer.Option(help="Adapter and vocabulary of an MMS model, such as deu.")
     ] = None,
 ) -> None:
-    """A model of another library -> a model folder, after running both on audio."""
+    """Turn a model of another library into a model folder, and compare both on audio."""
     _converted(import_model(source, model, language), model)
 
 
@@ -39,7 +39,7 @@ def export_command(
         ExportFormat, typer.Option(help="hf = transformers; onnx takes recognisers only.")
     ],
 ) -> None:
-    """A model folder -> a folder for transformers, torchaudio or onnxruntime, after running both on audio."""
+    """Write a model for transformers, torchaudio or onnxruntime, and compare both on audio."""
     _converted(export_model(model, out, to.value), out)
 
 
@@ -47,4 +47,4 @@ def _converted(conversion: Conversion, path: Path) -> None:
     log(
         f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}"
     )
-    _out(f"{path}\n")
+    write_stdout(f"{path}\n")

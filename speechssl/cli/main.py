@@ -1,4 +1,4 @@
-"""Entry point of the ``speechssl`` command: all verbs, and errors as one line."""
+"""The ``speechssl`` command: all verbs in pipeline order, and errors as one line."""
 
 import signal
 import sys
@@ -7,8 +7,7 @@ import traceback
 import torch
 
 from speechssl.cli import analysis, data, interop, recognition, training
-from speechssl.cli import app as shared
-from speechssl.cli.app import app
+from speechssl.cli.app import GLOBAL_OPTIONS, app
 from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import one_line
 
@@ -29,17 +28,16 @@ app.add_typer(analysis.bench, name="bench")
 
 
 def main() -> None:
-    """Entry point: errors that a user can cause become one line and exit code 1."""
+    """Run the command; an error that a user can cause becomes one line and exit code 1."""
     try:
         app()
     except SystemExit as leaving:
         if leaving.code == 128 + signal.SIGINT:
-            print(
-                "speechssl: interrupted: give the command again, without --force", file=sys.stderr
-            )
+            advice = "give the command again, without --force"
+            print(f"speechssl: interrupted: {advice}", file=sys.stderr)
         raise
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
-        if shared.DEBUG:
+        if GLOBAL_OPTIONS.debug:
             traceback.print_exc()
         print(f"speechssl: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

@@ -1,42 +1,31 @@
-"""``speechssl lm``, ``tune-lm``, ``label``, ``evaluate``, ``transcribe``, ``compare``: a recogniser at work."""
+"""The verbs of a recogniser: lm, tune-lm, label, evaluate, compare and transcribe."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ALL_FAILED, SOME_FAILED, BatchSecondsOption, ForceOption, _out
-from speechssl.config import as_table
-from speechssl.data.dataset import Dataset
-from speechssl.data.store import Store
-from speechssl.decoding.arpa import arpa_lines, read_arpa, read_words
-from speechssl.decoding.beam import BeamSearch
-from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.lexicon import is_over_tokens, known_words, spellings, token_name
-from speechssl.decoding.ngram import estimate, perplexity
-from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import BATCH_SECONDS, beam_decoder, evaluate
-from speechssl.recognition.language_model import LM_FOLDER, load_lm, read_texts, save_lm, tune
-from speechssl.recognition.model import load_ctc
-from speechssl.recognition.pseudo_labels import label
-from speechssl.runtime.device import pick_device
+from speechssl.cli.app import (
+    ALL_FAILED,
+    SOME_FAILED,
+    BatchSecondsOption,
+    ForceOption,
+    write_stdout,
+)
+from speechssl.recognition.decoders import BATCH_SECONDS
+from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
+from speechssl.recognition.lm_training import LmCorpus, build_lm, held_out_perplexity
+from speechssl.recognition.lm_tuning import tune_lm
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
-from speechssl.scoring.score_files import remove_score, write_score
-from speechssl.storage.atomic import remove_leftovers, write_atomic
-from speechssl.storage.checkpoint import RECORD, model_folder
-from speechssl.storage.json_text import as_json, ascii_json_line
 from speechssl.tables import text_table
-from speechssl.text.normalise import NORMALISERS, normalise
-from speechssl.text.tokenizers import load_tokenizer
-from speechssl.transcription.formats import FORMATS, CueLimits
-from speechssl.transcription.output_folder import claim, outcome, plan_outputs
-from speechssl.transcription.transcript import Failure
-from speechssl.transcription.workers import Job, in_order, made_by, transcribe_files
+from speechssl.text.normalise import NORMALISERS
+from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.formats import FORMATS
+from speechssl.transcription.recogniser import load_recogniser
+from speechssl.transcription.transcribe_inputs import transcribe_inputs
+from speechssl.transcription.workers import Job
 
 
 class DeviceName(StrEnum):
@@ -72,41 +61,23 @@ def lm_command(
         str, typer.Option(help="Whose transcripts to take of that store.")
     ] = "dev",
 ) -> None:
-    """Text -> an n-gram language model (modified Kneser-Ney), as an ARPA file."""
-    tokenizer = load_tokenizer(model_folder(tokens_of)) if tokens_of else None
-    normaliser = normaliser or (
-        load_ctc(model_folder(tokens_of)).normaliser if tokens_of else "basic-1"
-    )
+    """Estimate an n-gram language model from text (modified Kneser-Ney), as an ARPA file."""
+    corpus = LmCorpus(normaliser, tokens_of)
+    model = build_lm(texts, out, order, corpus, split)
 
-    def sentences(paths: Sequence[Path], split: str) -> Iterator[list[str]]:
-        lost = used = 0
-        for text in read_texts(paths, split):
-            line, used = normalise(text, normaliser), used + 1
-            if tokenizer and tokenizer.has_unknown(line):
-                lost += 1
-            else:
-                yield (
-                    [token_name(tokenizer.texts[i]) for i in tokenizer.encode(line)]
-                    if tokenizer
-                    else line.split()
-                )
-        if lost:
-            log(f"{lost} sentences hold characters that the recogniser does not have: left out")
-        log(f"{used - lost} sentences of {', '.join(map(str, paths))}")
+    rows = []
+    for length, ngrams in enumerate(model.orders, start=1):
+        discounts = [f"{discount:.3f}" for discount in ngrams.discounts]
+        rows.append((length, len(ngrams.word), *discounts))
+    header = ("length", "n-grams", "discount of 1", "of 2", "of 3 and more")
+    write_stdout(text_table(header, rows))
 
-    model = estimate(sentences(texts, split), order)
-    write_atomic(out, arpa_lines(model))
-    log(f"{out} holds n-grams of up to {order} {'tokens' if tokenizer else 'words'}")
-    counts = [
-        (k, len(found.word), *(f"{d:.3f}" for d in found.discounts))
-        for k, found in enumerate(model.orders, 1)
-    ]
-    _out(text_table(("length", "n-grams", "discount of 1", "of 2", "of 3 and more"), counts))
-    if held_out:
-        found = perplexity(read_arpa(out), sentences([held_out], held_out_split))
-        _out(
-            f"\nperplexity of {held_out}: {found.excluding_unknown:.1f} without the {found.num_unknown} of "
-            f"{found.num_words} words that the model does not have, {found.including_unknown:.1f} with them\n"
+    if held_out is not None:
+        found = held_out_perplexity(out, held_out, corpus, held_out_split)
+        write_stdout(
+            f"\nperplexity of {held_out}: {found.excluding_unknown:.1f} without the "
+            f"{found.num_unknown} of {found.num_words} words that the model does not have, "
+            f"{found.including_unknown:.1f} with them\n"
         )
 
 
@@ -124,52 +95,19 @@ def tune_lm_command(
         typer.Option(help="Words to recognise, one a line; else those of the ARPA file."),
     ] = None,
 ) -> None:
-    """Find the weights of a language model, and keep it in the model folder: transcribe and evaluate then use it.
+    """Find the weights of a language model, and keep it in the model folder.
 
-    The best have the lowest sum of word and character error rate. Where greedy decoding's is lower, nothing is kept.
+    Afterwards transcribe, evaluate and label use it. The best weights have the lowest sum of word
+    and character error rate. Where greedy decoding has a lower one, nothing is kept.
     """
-    folder = model_folder(model)
-    recogniser = load_ctc(folder).to(pick_device("auto"))
-    listed = read_words(lm, words)
-    over_tokens = is_over_tokens(recogniser.tokenizer, listed)
-    known = (
-        None if over_tokens else known_words(recogniser.tokenizer, recogniser.normaliser, listed)
-    )
-    lexicon = None if known is None else spellings(recogniser.tokenizer, known)
-    config = BeamConfig(unit="tokens" if over_tokens else "words")
-    tuned = tune(
-        recogniser,
-        Dataset([Store(store)], [split]),
-        config,
-        lambda weights, prior: BeamSearch(
-            recogniser.tokenizer, lm, lexicon, weights, log_prior=prior
-        ),
-    )
-    best = tuned.tried[0]
+    tuned = tune_lm(model, lm, store, split, words)
+
     rows = [("greedy", "", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
-    for weights, found in tuned.tried:
-        weight, prior, score = (
-            f"{w:g}" for w in (weights.lm_weight, weights.prior_scale, weights.word_score)
-        )
-        rows.append((weight, prior, score, f"{found.wer:.1%}", f"{found.cer:.1%}"))
-    _out(text_table(("weight", "prior scale", "word score", "WER", "CER"), rows))
-    if best.score.wer + best.score.cer > tuned.greedy.wer + tuned.greedy.cer:
-        before = "; the one that is there stays" if (folder / LM_FOLDER).exists() else ""
-        log(
-            f"no weight makes the language model as good as greedy decoding: it is not kept{before}"
-        )
-        return
-    about = {
-        "lm": str(lm),
-        "store": str(store),
-        "split": split,
-        "wer": best.score.wer,
-        "greedy_wer": tuned.greedy.wer,
-    }
-    save_lm(folder, lm, known, tuned.best, about, tuned.log_prior)
-    log(
-        f"{folder / LM_FOLDER} holds the language model over {best.config.unit} with the best of these weights"
-    )
+    for weights, score in tuned.tried:
+        values = (weights.lm_weight, weights.prior_scale, weights.word_score)
+        weight, prior_scale, word_score = [f"{value:g}" for value in values]
+        rows.append((weight, prior_scale, word_score, f"{score.wer:.1%}", f"{score.cer:.1%}"))
+    write_stdout(text_table(("weight", "prior scale", "word score", "WER", "CER"), rows))
 
 
 def label_command(
@@ -185,19 +123,15 @@ def label_command(
     split: Annotated[str, typer.Option(help="Split to listen to.")] = "train",
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
-    """What a recogniser hears in audio without transcripts, for another fine-tuning to learn from (self-training)."""
-    folder = model_folder(model)
-    recogniser = load_ctc(folder).to(pick_device("auto"))
-    beam = load_lm(folder, recogniser.tokenizer)
-    decoder, dataset = beam_decoder(beam) if beam else None, Dataset([Store(store)], [split])
-    heard_by = hashlib.sha256(as_json(made_by(Job(model, batch_seconds))).encode()).hexdigest()[:16]
+    """Label audio without transcripts by what a recogniser hears, for another fine-tuning."""
+    recogniser = load_recogniser(model)
     with HoursProgress() as progress:
-        found = label(recogniser, dataset, out, heard_by, decoder, batch_seconds, progress)
-    heard = sum(one.text != "" for one in found)
-    if not heard:
-        raise ConfigError(f"{model} hears nothing in {store}: train it longer")
-    log(f"{out} holds the words of {heard} chunks; in {len(found) - heard} nothing was heard")
-    _out(f"{out}\n")
+        labels = recogniser.label(store, out, split, batch_seconds, progress)
+
+    num_heard = sum(one.text != "" for one in labels)
+    num_empty = len(labels) - num_heard
+    log(f"{out} holds the words of {num_heard} chunks; in {num_empty} nothing was heard")
+    write_stdout(f"{out}\n")
 
 
 def evaluate_command(
@@ -211,45 +145,21 @@ def evaluate_command(
     ] = None,
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
-    """Word and character error rate with interval and errors: greedy, and with the model folder's language model.
+    """Measure the word and character error rate: greedy, and with the model's language model.
 
-    What the language model gives goes to OUT/lm, as greedy decoding to OUT.
+    The scores of greedy decoding go to OUT, those with the language model to OUT/lm.
     """
-    folder = model_folder(model)
-    recogniser = load_ctc(folder).to(pick_device("auto"))
-    beam = load_lm(folder, recogniser.tokenizer)
-    dataset = Dataset([Store(store)], [split])
-    normaliser = normaliser or recogniser.normaliser
-    about = {"model": str(model), "store": str(store), "split": split, "normaliser": normaliser}
-    if (out / RECORD).exists():
-        raise ConfigError(f"{out} holds a model: give another --out for the scores")
-    if (
-        out.exists()
-        and not (out / "score.json").exists()
-        and (not out.is_dir() or any(out.iterdir()))
-    ):
-        raise ConfigError(f"{out} is there already and holds no scores: give a new folder as --out")
-    result = evaluate(recogniser, dataset, batch_seconds, normaliser=normaliser)
-    if empty := sum(not utterance.reference for utterance in result.utterances):
-        log(
-            f"{empty} transcripts hold nothing that {normaliser} keeps: whatever is heard there counts as inserted"
-        )
-    _out(write_score(result, out, about))
-    remove_score(out / LM_FOLDER)  # of an evaluation before this one: the two must not be mixed
-    if beam:
-        result = evaluate(recogniser, dataset, batch_seconds, beam_decoder(beam), normaliser)
-        weights = {"lm": as_table(beam.config)}
-        _out(
-            f"\nWith the language model:\n{write_score(result, out / LM_FOLDER, about | weights)}\n"
-        )
-        _out(
-            comparison(
-                [
-                    read_system("greedy", [out]),
-                    read_system("with language model", [out / LM_FOLDER]),
-                ]
-            )
-        )
+    recogniser = load_recogniser(model)
+    check_score_folder(out)
+    evaluation = recogniser.evaluate(store, split, normaliser, batch_seconds)
+
+    about = {
+        "model": str(model),
+        "store": str(store),
+        "split": split,
+        "normaliser": normaliser or recogniser.model.normaliser,
+    }
+    write_stdout(write_evaluation(evaluation, out, about, recogniser.about_language_model()))
 
 
 def transcribe_command(
@@ -285,54 +195,50 @@ def transcribe_command(
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the whole model.")] = 1,
     force: ForceOption = False,
 ) -> None:
-    """Files and folders -> text, with the language model that tune-lm put into the model folder."""
-    limits = CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds)
-    job = Job(
-        model, batch_seconds, greedy=greedy, device=device.value, threads=threads, processes=jobs
+    """Transcribe files and folders, with the language model that the model folder holds."""
+    job = Job(model, batch_seconds, greedy, device.value, threads, processes=jobs)
+    summary = transcribe_inputs(
+        job,
+        paths,
+        output_format.split(","),
+        emit=write_stdout,
+        limits=CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds),
+        folder=output_dir,
+        report=report,
+        force=force,
     )
-    with TemporaryDirectory() as spool, HoursProgress() as progress:
-        outputs = plan_outputs(paths, output_format.split(","), limits, output_dir, Path(spool))
-        files = outputs.files
-        if output_dir:
-            remove_leftovers(output_dir)
-            claim(output_dir, made_by(job), force)
-        waiting = list(files) if force else outputs.waiting()
-        if len(waiting) < len(files):
-            log(
-                f"{len(files) - len(waiting)} of {len(files)} files are done already; --force does them again"
-            )
-        rows = {path: outcome(outputs, path, None) for path in files}
-        failed = 0
-        results = transcribe_files(job, waiting, progress)
-        for result in results if output_dir else in_order(results, waiting):
-            path = Path(result.path)
-            rows[path] = outcome(outputs, path, result)
-            if isinstance(result, Failure):
-                failed += 1
-                log(f"{outputs.name(path)}: {result.error}")
-            else:
-                _out(outputs.put(result))
-        if report:
-            write_atomic(report, map(ascii_json_line, rows.values()))
-    if failed:
-        log(f"{failed} of {len(files)} files could not be transcribed")
-        raise typer.Exit(ALL_FAILED if failed == len(files) else SOME_FAILED)
+
+    if summary.num_failed == summary.num_files:
+        raise typer.Exit(ALL_FAILED)
+    if summary.num_failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def compare_command(
     scores: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders that evaluate wrote; NAME=FOLDER names a row, the same NAME again pools runs."
+            help="Folders that evaluate wrote. NAME=FOLDER names a row; the same NAME again "
+            "pools runs."
         ),
     ],
 ) -> None:
-    """One table from several evaluations, and how each differs from the first on the same utterances."""
-    short = [given.name for given in scores]
+    """Show several evaluations in a table, and how each differs from the first."""
+    last_names = [given.name for given in scores]
     rows: dict[str, list[Path]] = {}
+
     for given in scores:
-        # A folder's own name may hold "=", as in lr=0.1; of equal last names, such as test, none says enough.
-        named, _, folder = ("", "", str(given)) if given.is_dir() else str(given).rpartition("=")
-        name = named or (str(given) if short.count(given.name) > 1 else given.name)
-        rows.setdefault(name, []).append(Path(folder))
-    _out(comparison([read_system(name, folders) for name, folders in rows.items()]))
+        # A folder's own name may hold "=", as in lr=0.1.
+        name, folder = "", given
+        if not given.is_dir():
+            named, _, path = str(given).rpartition("=")
+            name, folder = named, Path(path)
+
+        if not name:
+            # Of several folders with one last name, such as test, that name says too little.
+            is_unique = last_names.count(given.name) == 1
+            name = given.name if is_unique else str(given)
+        rows.setdefault(name, []).append(folder)
+
+    systems = [read_system(name, folders) for name, folders in rows.items()]
+    write_stdout(comparison(systems))

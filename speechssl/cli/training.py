@@ -1,4 +1,4 @@
-"""``speechssl pretrain`` and ``finetune``: training runs."""
+"""The verbs that train: pretrain and finetune."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from speechssl.analysis.probing import probe_stores, watch
-from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, _out
-from speechssl.config import as_table, parse_overrides
+from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
+from speechssl.config import Table, as_table, merge, parse_overrides
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.settings import pretrain_settings
@@ -19,6 +19,9 @@ from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
 from speechssl.storage.json_text import as_json
 from speechssl.training.run_folder import start_anew
+
+# Updates between two times that --probe measures, where the user does not say.
+PROBE_EVERY = 500
 
 
 def pretrain_command(
@@ -44,7 +47,8 @@ def pretrain_command(
         ),
     ] = None,
     probe_every: Annotated[
-        int | None, typer.Option(min=1, help="Updates between two times of --probe; else 500.")
+        int | None,
+        typer.Option(min=1, help=f"Updates between two times of --probe; else {PROBE_EVERY}."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -60,25 +64,30 @@ def pretrain_command(
         raise ConfigError(
             "--probe-every without a --probe: give one, such as --probe characters=STORE"
         )
-    every = [f"train.validate_every={probe_every or 500}"] if probes else []
-    settings = pretrain_settings(init_from, preset, parse_overrides([*every, *(set_ or [])]))
-    measure = watch(probe_stores(probes), settings.encoder) if probes else None
+    overrides = parse_overrides(set_ or [])
+    measure = None
+    if probes:
+        overrides = merge({"train": {"validate_every": probe_every or PROBE_EVERY}}, overrides)
+    settings = pretrain_settings(init_from, preset, overrides)
+    if probes:
+        measure = watch(probe_stores(probes), settings.encoder)
+    splits = split or ["train"]
+
     if dry_run:
-        _out(as_json(as_table(settings)))
-        log(
-            pretrain_cost(stores, settings, split or ["train"])
-            + ("; the probes come on top" if probes else "")
-        )
+        write_stdout(as_json(as_table(settings)))
+        cost = pretrain_cost(stores, settings, splits)
+        log(f"{cost}; the probes come on top" if probes else cost)
         return
+
     teacher = settings.hidden_units.teacher if settings.task == "hidden_units" else None
     distributed.start(pick_device(settings.train.device))
     with distributed.fail_on_all_ranks():
         start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
-    made = pretrain(stores, run, settings, split or ["train"], init_from, measure)
-    if (
-        distributed.rank() == 0
-    ):  # the other verbs share no work: there every process prints, whoever started it
-        _out(f"{made}\n")
+
+    made = pretrain(stores, run, settings, splits, init_from, measure)
+    # Only training shares its work: the other verbs print in every process, whoever started it.
+    if distributed.rank() == 0:
+        write_stdout(f"{made}\n")
 
 
 def finetune_command(
@@ -111,14 +120,21 @@ def finetune_command(
     force: ForceOption = False,
 ) -> None:
     """Train a CTC recogniser on a small transcribed subset."""
-    flags = [f"minutes={minutes}"] if minutes is not None else []
-    flags += [f"tokenizer={tokenizer}"] if tokenizer is not None else []
-    flags += ["ctc.frozen=true"] if freeze_encoder else []
-    origin = None if init_from == "none" else Path(init_from)
-    settings = finetune_settings(origin, preset, parse_overrides([*flags, *(set_ or [])]))
-    distributed.start(pick_device(settings.train.device))
     if keep is not None and labels is None:
         raise ConfigError("--keep is of the labels: give these as --labels, or leave --keep out")
+
+    options: Table = {}
+    if minutes is not None:
+        options["minutes"] = minutes
+    if tokenizer is not None:
+        options["tokenizer"] = tokenizer
+    if freeze_encoder:
+        options["ctc"] = {"frozen": True}
+
+    origin = None if init_from == "none" else Path(init_from)
+    overrides = merge(options, parse_overrides(set_ or []))
+    settings = finetune_settings(origin, preset, overrides)
+    distributed.start(pick_device(settings.train.device))
 
     def begin() -> None:
         with distributed.fail_on_all_ranks():
@@ -126,4 +142,4 @@ def finetune_command(
 
     finetune(stores, run, settings, origin, labels, KEEP if keep is None else keep, begin)
     if distributed.rank() == 0:
-        _out(f"{run / 'model'}\n")
+        write_stdout(f"{run / 'model'}\n")

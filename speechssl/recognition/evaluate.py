@@ -1,114 +1,39 @@
-"""A fine-tuned model at work: batches -> log-probabilities -> words, and stored chunks -> score."""
+"""How well a recogniser does on stored utterances: its words against the transcripts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from speechssl.data.batches import length_batches, max_batch_length
 from speechssl.data.dataset import Dataset, check_features
-from speechssl.decoding.align import WordSpan, align, words_of
-from speechssl.decoding.beam import BeamSearch
-from speechssl.decoding.greedy import greedy
+from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError
+from speechssl.recognition.decoders import (
+    BATCH_SECONDS,
+    CtcDecoder,
+    emissions,
+    greedy_decoder,
+    recognise,
+)
 from speechssl.recognition.model import CtcModel
-from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
 
-BATCH_SECONDS = 40.0  # larger batches leave a CPU's caches, smaller ones its cores
 
-
-Emissions = tuple[
-    tuple[str, ...], Tensor, Tensor
-]  # of a batch: utterance ids, log-probabilities, valid frames
-
-
-class CtcDecoder(NamedTuple):
-    """How log-probabilities become words.
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a recogniser.
 
     Attributes:
-        search: (B, T, V) log-probabilities, (B,) valid frames -> token ids of each utterance, as CTC emits them.
-        scaling: of the confidences of the words.
+        greedy: of greedy decoding, which shows the network alone.
+        with_language_model: of the beam search with its language model; None if it has none.
     """
 
-    search: Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
-    scaling: Scaling
+    greedy: Score
+    with_language_model: Score | None
 
-
-def greedy_decoder(model: CtcModel) -> CtcDecoder:
-    """The best token of each frame, repeats and blanks dropped."""
-    return CtcDecoder(
-        lambda log_probs, frames: greedy(log_probs, frames, model.tokenizer.blank_id), model.scaling
-    )
-
-
-def beam_decoder(beam: BeamSearch) -> CtcDecoder:
-    """The best hypothesis of a beam search."""
-    scaling = Scaling(beam.config.confidence_slope, beam.config.confidence_offset)
-    return CtcDecoder(
-        lambda log_probs, frames: [found[0].ids for found in beam(log_probs, frames)], scaling
-    )
-
-
-@torch.inference_mode()
-def emissions(
-    model: CtcModel, dataset: Dataset, batch_seconds: float = BATCH_SECONDS
-) -> Iterator[Emissions]:
-    """Utterance ids, (B, T, V) log-probabilities and (B,) valid frames, in batches of like length, the longest first.
-
-    Those too short for a frame come last, with 0 frames. Batching never changes what an utterance gets.
-    """
-    model.eval()
-    limit = max_batch_length(batch_seconds, dataset.features.sample_rate_hz)
-    heard = model.encoder.num_frames(torch.from_numpy(dataset.input_lengths)).numpy() > 0
-    rest, device = dataset.subset(np.flatnonzero(heard)), next(model.parameters()).device
-    for positions in length_batches(np.asarray(rest.num_samples, dtype=np.int64), limit):
-        batch = rest.batch(positions)
-        yield (tuple(batch.ids), *model.log_probs(batch.to(device)))
-    ids = tuple(dataset.id_text(p)[0] for p in np.flatnonzero(~heard).tolist())
-    if ids:
-        yield (
-            ids,
-            torch.zeros(len(ids), 0, model.tokenizer.size),
-            torch.zeros(len(ids), dtype=torch.long),
-        )
-
-
-def recognised(
-    model: CtcModel, heard: Iterable[Emissions], decoder: CtcDecoder | None = None
-) -> dict[str, list[WordSpan]]:
-    """Words of what ``emissions`` gave, with frames and confidence, by utterance id; greedy if not said otherwise."""
-    found: dict[str, list[WordSpan]] = {}
-    search, scaling = decoder or greedy_decoder(model)
-    for names, log_probs, frames in heard:
-        said = search(log_probs, frames)
-        for name, rows, count, ids in zip(
-            names, log_probs.cpu(), frames.tolist(), said, strict=True
-        ):
-            found[name] = words_of(
-                align(rows[:count], ids, model.tokenizer.blank_id), model.tokenizer, scaling
-            )
-    return found
-
-
-def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
-    """The transcripts as they were given.
-
-    Raises:
-        ConfigError: a chunk has no transcript, or the features are not the model's.
-    """
-    check_features(dataset, model.encoder.config.features)
-    found = dict(dataset.id_text(p) for p in range(len(dataset)))
-    missing = [i for i, text in found.items() if text is None]
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} utterances have no transcript (first: {missing[0]}): they cannot be scored"
-        )
-    return {i: text or "" for i, text in found.items()}
+    @property
+    def best(self) -> Score:
+        """The score of what the recogniser writes: with its language model if it has one."""
+        return self.with_language_model or self.greedy
 
 
 def evaluate(
@@ -118,42 +43,103 @@ def evaluate(
     decoder: CtcDecoder | None = None,
     normaliser: str | None = None,
 ) -> Score:
-    """Word and character error rate against the transcripts, of greedy decoding if not said otherwise.
+    """Measure the word and character error rate against the transcripts.
 
-    Both sides are normalised, by the model's normaliser if no other is named; what they give as they stand is in
-    ``raw``. How far the confidences of the words can be trusted is in it too, see ``score``.
+    Both sides are normalised. The rates of the texts as they stand are in ``raw``, and how far
+    the confidences of the words can be trusted is in ``calibration``.
+
+    Args:
+        decoder: from log-probabilities to words; None decodes greedily.
+        normaliser: for both sides; None takes the model's.
 
     Raises:
-        ConfigError: a chunk has no transcript, the features are not the model's, or there is no such normaliser.
+        ConfigError: a chunk has no transcript, the features are not the model's, or there is no
+            such normaliser.
     """
-    normalise("", normaliser or model.normaliser)  # better refused now than after hours
-    said = references(model, dataset)
-    found = recognised(model, emissions(model, dataset, batch_seconds), decoder)
-    return score_words(said, found, normaliser or model.normaliser)
+    scores = evaluate_decoders(
+        model, dataset, [decoder or greedy_decoder(model)], batch_seconds, normaliser
+    )
+    return scores[0]
+
+
+def evaluate_decoders(
+    model: CtcModel,
+    dataset: Dataset,
+    decoders: Sequence[CtcDecoder],
+    batch_seconds: float = BATCH_SECONDS,
+    normaliser: str | None = None,
+) -> list[Score]:
+    """``evaluate`` with several decoders, for which the model computes each batch once."""
+    normaliser = normaliser or model.normaliser
+    # A name that does not exist is better refused now than after an hour of recognition.
+    normalise("", normaliser)
+
+    transcripts = references(model, dataset)
+    found: list[dict[str, list[WordSpan]]] = [{} for _ in decoders]
+
+    for batch in emissions(model, dataset, batch_seconds):
+        for words, decoder in zip(found, decoders, strict=True):
+            words.update(recognise(model, [batch], decoder))
+
+    return [score_words(transcripts, words, normaliser) for words in found]
+
+
+def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
+    """Give the transcripts as they stand, by utterance id.
+
+    Raises:
+        ConfigError: a chunk has no transcript, or the features are not the model's.
+    """
+    check_features(dataset, model.encoder.config.features)
+
+    transcripts: dict[str, str] = {}
+    missing: list[str] = []
+    for position in range(len(dataset)):
+        name, text = dataset.id_text(position)
+        transcripts[name] = text or ""
+        if text is None:
+            missing.append(name)
+
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} utterances have no transcript (first: {missing[0]}): "
+            "they cannot be scored"
+        )
+    return transcripts
 
 
 def score_words(
-    said: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]], normaliser: str
+    transcripts: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]], normaliser: str
 ) -> Score:
-    """Recognised words against references, both normalised, since a vocabulary from elsewhere may be upper case."""
-    confidences = {name: _confidences(spans, normaliser) for name, spans in found.items()}
-    raw_texts = {name: " ".join(span.text for span in spans) for name, spans in found.items()}
-    reference, hypothesis = (
-        {name: normalise(text, normaliser) for name, text in texts.items()}
-        for texts in (said, raw_texts)
-    )
-    return replace(score(reference, hypothesis, confidences), raw=score(said, raw_texts))
+    """Score recognised words against transcripts.
+
+    Both are normalised, the hypotheses too: the vocabulary of an imported model may be upper case.
+    """
+    raw_texts = {name: _text(words) for name, words in found.items()}
+    hypotheses = {name: normalise(text, normaliser) for name, text in raw_texts.items()}
+    normalised = {name: normalise(text, normaliser) for name, text in transcripts.items()}
+    confidences = {name: _confidences(words, normaliser) for name, words in found.items()}
+
+    raw = score(transcripts, raw_texts)
+    return replace(score(normalised, hypotheses, confidences), raw=raw)
 
 
-def _confidences(spans: Sequence[WordSpan], normaliser: str) -> list[float]:
-    """Of each word of the normalised text: a recognised word may vanish there, or become several."""
-    alone = iter(
-        [
-            (word, span.probability)
-            for span in spans
-            for word in normalise(span.text, normaliser).split()
-        ]
-    )
-    words = normalise(" ".join(span.text for span in spans), normaliser).split()
-    # What surrounds a word can make it vanish, as "and" in a number; it never makes one.
-    return [next(probability for own, probability in alone if own == word) for word in words]
+def _text(words: Sequence[WordSpan]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def _confidences(words: Sequence[WordSpan], normaliser: str) -> list[float]:
+    """Give the confidence of each word of the normalised text.
+
+    Normalising may drop a recognised word or make several of it; each of those has its confidence.
+    """
+    parts: list[tuple[str, float]] = []
+    for word in words:
+        for part in normalise(word.text, normaliser).split():
+            parts.append((part, word.probability))
+
+    # The words around it can make a word vanish, as "and" does in a number; they never make one.
+    # So the words of the whole text are found among the parts, in order, some parts left over.
+    remaining = iter(parts)
+    whole = normalise(_text(words), normaliser).split()
+    return [next(confidence for part, confidence in remaining if part == word) for word in whole]

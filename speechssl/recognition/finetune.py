@@ -1,9 +1,10 @@
-"""``pretrain`` and ``finetune``: from stores and settings to a run folder with a model in it."""
+"""``finetune``: from a small transcribed store to a run folder with a recogniser in it."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,11 +22,10 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.recognition.training_set import (
     SKIPPED,
     TEXTS,
-    fitting,
-    text_of,
-    transcribed,
-    warn_of,
-    with_pseudo_labels,
+    TrainingSet,
+    choose_training_set,
+    leave_out_too_long,
+    warn_about_dev,
 )
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
@@ -33,14 +33,29 @@ from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_json_lines
-from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 
-# A run may continue when the model it starts from lies elsewhere: what counts is its checksums, which are
-# settings too.
+# A run may go on when the model that it starts from lies elsewhere: the checksums of that model are
+# among the settings too, and they count.
 FREE_SETTINGS = ("init.path",)
+# Words decide which model is best. Characters only separate models of equal word error rate, as
+# all are at the start, when not one word is right.
+CER_WEIGHT = 1e-3
+
+
+class Start(NamedTuple):
+    """What fine-tuning begins with.
+
+    Attributes:
+        encoder: pretrained, or of random weights.
+        origin: where it comes from, for the run's settings.
+        stage: how many trainings came before this one.
+    """
+
+    encoder: Encoder
+    origin: Table | str
+    stage: int
 
 
 def finetune(
@@ -52,118 +67,154 @@ def finetune(
     keep: float = KEEP,
     begin: Callable[[], None] = lambda: None,
 ) -> CtcModel:
-    """Train a CTC recogniser on the train splits of ``stores``; the best model by WER on their dev splits is kept.
+    """Train a CTC recogniser on the train splits of ``stores``, and keep the best by WER on dev.
+
+    The same call continues a run that was stopped.
 
     Args:
-        settings: as ``finetune_settings`` makes them for ``init``: the weights must fit ``settings.encoder``.
-        init: the folder of a run or model, an encoder in memory (copied, with its own settings), or None for random
-            weights.
-        labels: what ``label`` wrote: chunks of train that have no transcript, or are none of the ``settings.minutes``,
-            are learned from with these.
-        keep: share of the labels that can be used, the most confident.
+        settings: as ``finetune_settings`` makes them for ``init``: the weights must fit
+            ``settings.encoder``.
+        init: the folder of a run or model; an encoder in memory, which is copied, with its own
+            settings; or None for random weights.
+        labels: file that ``label`` wrote. Chunks of train without a transcript, or with one that
+            is not among ``settings.minutes``, are learned from with these.
+        keep: share of the usable labels, the most confident.
         begin: called once all input is known to be usable, before anything is written.
 
     Returns:
         the best model, as it stands in ``run/model``.
 
     Raises:
-        ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the first update.
-        TrainingError: the run is lost; see ``train.fit``.
+        ConfigError, ManifestError, CheckpointError: input that cannot be used, found before the
+            first update.
+        TrainingError: the run is lost; see ``training.loop.fit``.
     """
-    distributed.start(
-        pick_device(settings.train.device)
-    )  # before work that may take one of them longer
+    # Processes meet before work that may take one of them longer than the others.
+    distributed.start(pick_device(settings.train.device))
+    run = Path(run)
+
     if isinstance(init, Encoder):
         settings = settings.model_copy(update={"encoder": init.config})
     if settings.batch.crop_s is not None:
         raise ConfigError(
             "batch.crop_s would cut words off that the transcript holds: pretraining alone takes it"
         )
-    labelled = [Store(path) for path in stores]
-    train, dev = Dataset(labelled, ["train"]), Dataset(labelled, ["dev"])
+
+    opened = [Store(path) for path in stores]
+    train = Dataset(opened, ["train"])
+    dev = Dataset(opened, ["dev"])
     check_features(train, settings.encoder.features, ", or choose another --preset")
-    own = transcribed(train, settings, labels is not None)
-    texts = [normalise(text_of(train, position), settings.normaliser) for position in own]
-    tokenizer = train_tokenizer(settings.tokenizer, texts)
-    about = as_table(settings)
-    if labels is None:
-        train = train.subset(own)
-    else:
-        train, about["labels"] = with_pseudo_labels(
-            train, own, Path(labels), keep, settings.normaliser, tokenizer
-        )
-    encoder, origin, stage = _initial(init, settings)
-    draws = with_stage_seed(settings.train, stage)
-    torch.manual_seed(
-        derive_seed(settings.train.seed, "head")
-    )  # the same head whatever the encoder came from
-    model = CtcModel(encoder, tokenizer, settings.normaliser, settings.ctc, draws.seed)
-    train, skipped = fitting(train, model)
-    warn_of(dev, model)
-    run = Path(run)
+    chosen = choose_training_set(train, settings, None if labels is None else Path(labels), keep)
+
+    start = _start_from(init, settings)
+    train_settings = with_stage_seed(settings.train, start.stage)
+    model = _new_model(start.encoder, chosen, settings, train_settings.seed)
+    train, skipped = leave_out_too_long(chosen.dataset, model)
+    warn_about_dev(dev, model)
+
     begin()
     run.mkdir(parents=True, exist_ok=True)
-    batches = Batches(train, settings.batch, draws.seed)
+    batches = Batches(train, settings.batch, train_settings.seed)
     log_once(
         f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
-        f"{tokenizer.size} tokens; dev {len(dev)} utterances"
+        f"{chosen.tokenizer.size} tokens; dev {len(dev)} utterances"
     )
 
     def keep_best(measured: Mapping[str, float]) -> None:
-        scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
-        if (run / "model" / LM_FOLDER).exists():
-            log_once(
-                "a better model takes the place of one with a language model, which goes with it: tune-lm anew"
-            )
-        save_ctc(
-            model, run / "model", {"preset": settings.preset, "stage": stage, **measured}, scaling
-        )
+        about = {"preset": settings.preset, "stage": start.stage, **measured}
+        _save_best(model, run / "model", about, measured)
 
     validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
-    about |= {"init": origin, "data": {"stores": train.identity}} | (
-        {"stage": stage} if stage else {}
-    )
-    notes = {SKIPPED: skipped, TEXTS: "".join(f"{' '.join(text.split())}\n" for text in texts)}
+    about = _about(settings, chosen, start, train)
+    notes = {SKIPPED: skipped, TEXTS: _one_a_line(chosen.texts)}
     fit(
         model,
         batches,
         settings.optim,
-        draws,
+        train_settings,
         run,
         about,
         validation,
         notes,
         free_settings=FREE_SETTINGS,
     )
-    if read_json_lines(run / "metrics.jsonl")[-1]["dev_empty"] == 1.0:
-        log_once(
-            "the model still answers every dev utterance with nothing but blanks: CTC has not started to learn. Its "
-            "transcripts, lengths and weights were checked; try more train.steps, another optim.lr, or less masking"
-        )
+
+    _warn_if_silent(run)
     return load_ctc(run / "model")
 
 
-def _initial(
-    init: str | Path | Encoder | None, settings: FinetuneSettings
-) -> tuple[Encoder, Table | str, int]:
-    """The encoder that fine-tuning begins with, where it came from, and which stage of training this is."""
+def _start_from(init: str | Path | Encoder | None, settings: FinetuneSettings) -> Start:
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
+
     if init is None:
-        return Encoder(settings.encoder), "none", 0
+        return Start(Encoder(settings.encoder), "none", 0)
     if isinstance(init, Encoder):
-        return copy.deepcopy(init), "an encoder in memory", 1
-    return load_encoder(init, settings.encoder), origin_of(Path(init)), stage_after(init)
+        return Start(copy.deepcopy(init), "an encoder in memory", 1)
+
+    encoder = load_encoder(init, settings.encoder)
+    return Start(encoder, origin_of(Path(init)), stage_after(init))
+
+
+def _new_model(
+    encoder: Encoder, chosen: TrainingSet, settings: FinetuneSettings, seed: int
+) -> CtcModel:
+    # The head's first weights are the same whatever the encoder came from.
+    torch.manual_seed(derive_seed(settings.train.seed, "head"))
+    return CtcModel(encoder, chosen.tokenizer, settings.normaliser, settings.ctc, seed)
+
+
+def _about(settings: FinetuneSettings, chosen: TrainingSet, start: Start, train: Dataset) -> Table:
+    """All that decides the run: it continues only where this is equal."""
+    about = as_table(settings)
+    if chosen.labels is not None:
+        about["labels"] = chosen.labels
+
+    about["init"] = start.origin
+    about["data"] = {"stores": train.identity}
+    if start.stage:
+        about["stage"] = start.stage
+    return about
+
+
+def _one_a_line(texts: Sequence[str]) -> str:
+    lines = [" ".join(text.split()) for text in texts]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
-    """Scores on dev, and what makes confidences probabilities there."""
+    """Score the model on dev, and find what makes its confidences probabilities there."""
     result = evaluate(model, dev)
+    num_empty = sum(not utterance.hypothesis for utterance in result.utterances)
     scaling = result.calibration.scaling if result.calibration else Scaling()
-    return {
+
+    measured = {
         "dev_wer": result.wer,
         "dev_cer": result.cer,
-        "dev_empty": sum(not u.hypothesis for u in result.utterances) / len(result.utterances),
-        # Words first: characters only separate models of equal WER, as all are at the start.
-        "dev_score": result.wer + 1e-3 * result.cer,
-        **{f"confidence_{name}": value for name, value in asdict(scaling).items()},
+        "dev_empty": num_empty / len(result.utterances),
+        "dev_score": result.wer + CER_WEIGHT * result.cer,
     }
+    for name, value in asdict(scaling).items():
+        measured[f"confidence_{name}"] = value
+    return measured
+
+
+def _save_best(
+    model: CtcModel, folder: Path, about: Mapping[str, object], measured: Mapping[str, float]
+) -> None:
+    if (folder / LM_FOLDER).exists():
+        log_once(
+            "a better model takes the place of one with a language model, which goes with it: "
+            "tune-lm anew"
+        )
+    scaling = Scaling(measured["confidence_slope"], measured["confidence_offset"])
+    save_ctc(model, folder, about, scaling)
+
+
+def _warn_if_silent(run: Path) -> None:
+    last = read_json_lines(run / "metrics.jsonl")[-1]
+    if last["dev_empty"] == 1.0:
+        log_once(
+            "the model still answers every dev utterance with nothing but blanks: CTC has not "
+            "started to learn. Its transcripts, lengths and weights were checked; try more "
+            "train.steps, another optim.lr, or less masking"
+        )

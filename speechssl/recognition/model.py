@@ -1,7 +1,11 @@
-"""A recogniser: encoder, linear head and CTC loss; its freeze schedule, its masks, and its model folder."""
+"""The recogniser: an encoder, a linear head and the CTC loss; how it is trained, saved and loaded.
+
+Shapes: B utterances, S samples or U log-mel rows of input with F values each, T encoder frames of
+width D, V tokens of the vocabulary. The head gives n outputs for each frame, so N = n T in all.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -58,13 +62,17 @@ class CtcConfig(Settings):
 
 
 class CtcModel(nn.Module):
-    """Speech -> log-probabilities of tokens per frame.
+    """Speech to log-probabilities of tokens.
 
-    Source: CTC (Graves et al. 2006); fine-tuning as in wav2vec 2.0 section 3.3 and appendix B. Differs where asked to:
-    the head may give several outputs for each frame, so that slow frames have room for fast letters.
+    Attributes:
+        scaling: what makes the confidences of words probabilities, as found on the dev split.
+
+    Source: CTC (Graves et al. 2006); fine-tuning as in wav2vec 2.0 (arXiv 2006.11477), section 3.3
+    and appendix B. Where asked to we differ: the head may give several outputs for each frame, so
+    that slow frames have room for fast letters.
 
     Raises:
-        ConfigError: changes of log-mel rows asked for, and the encoder reads waveforms.
+        ConfigError: changes of log-mel rows are asked for, and the encoder reads waveforms.
     """
 
     def __init__(
@@ -80,117 +88,157 @@ class CtcModel(nn.Module):
             raise ConfigError(
                 "ctc.augment changes log-mel rows, and this encoder reads waveforms: leave it out"
             )
-        self.encoder, self.tokenizer, self.normaliser = encoder, tokenizer, normaliser
-        self.config, self.seed, self.scaling = config, seed, Scaling()
+
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.normaliser = normaliser
+        self.config = config
+        self.seed = seed
+        self.scaling = Scaling()
+
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(encoder.config.width, config.tokens_per_frame * tokenizer.size)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+
         encoder.requires_grad_(not config.frozen)
         encoder.front_end.requires_grad_(config.train_front_end and not config.frozen)
 
-    def encode_text(self, text: str) -> list[int]:
-        """Normalised and tokenised transcript."""
-        return self.tokenizer.encode(normalise(text, self.normaliser))
-
-    def log_probs(self, batch: Batch) -> EncoderOutput:
-        """(B, T, V) float32 log-probabilities with (B,) valid outputs; for evaluation, so without masks."""
-        return self.token_log_probs(*self.encoder(batch.inputs, batch.input_lengths))
-
-    def num_outputs(self, input_lengths: Tensor) -> Tensor:
-        """(B,) valid samples or mel frames -> (B,) valid rows of ``log_probs``."""
-        return self.encoder.num_frames(input_lengths) * self.config.tokens_per_frame
-
     @property
     def seconds_per_output(self) -> float:
-        """From one row of ``log_probs`` to the next."""
-        config = self.encoder.config
-        return config.samples_per_frame / (
-            self.config.tokens_per_frame * config.features.sample_rate_hz
-        )
+        """Seconds from one row of ``log_probs`` to the next."""
+        shape = self.encoder.config
+        outputs_per_second = self.config.tokens_per_frame * shape.features.sample_rate_hz
+        return shape.samples_per_frame / outputs_per_second
 
-    def token_log_probs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
-        """Encoder frames (B, T, D) -> log-probabilities (B, n T, V), n of them in a row from each frame."""
-        count, size = self.config.tokens_per_frame, self.tokenizer.size
-        logits = self.head(hidden).unflatten(-1, (count, size)).flatten(1, 2)
-        return EncoderOutput(logits.float().log_softmax(-1), num_frames * count)
+    def encode_text(self, text: str) -> list[int]:
+        """Normalise a transcript and give its tokens."""
+        return self.tokenizer.encode(normalise(text, self.normaliser))
+
+    def num_outputs(self, input_lengths: Tensor) -> Tensor:
+        """(B,) valid samples or mel rows -> (B,) valid rows of ``log_probs``."""
+        return self.encoder.num_frames(input_lengths) * self.config.tokens_per_frame
+
+    def log_probs(self, batch: Batch) -> EncoderOutput:
+        """Give (B, N, V) float32 log-probabilities and (B,) valid outputs, without any mask."""
+        hidden, num_frames = self.encoder(batch.inputs, batch.input_lengths)
+        return self.token_log_probs(hidden, num_frames)
 
     def forward(self, batch: Batch, step: int) -> LossOutput:
-        """CTC loss of a batch at update ``step``: the sum over utterances (nats), weighed by target tokens.
+        """Give the CTC loss of a batch at update ``step``: a sum over utterances, in nats.
 
-        Every utterance must have frames enough for its tokens (``min_ctc_frames``), which fine-tuning checks
-        before it starts: otherwise the loss is infinite.
+            loss = - sum over utterances of ln P(tokens | log_probs)
+
+        Its weight is the number of target tokens. Every utterance must have outputs enough for
+        its tokens (``min_ctc_frames``), else the loss is infinite; fine-tuning checks that before
+        it starts.
         """
-        targets = [
-            torch.tensor(self.encode_text(text or ""), dtype=torch.int64) for text in batch.texts
-        ]
+        targets = [self._target(text) for text in batch.texts]
         if self.training and self.config.augment.active and not self.config.frozen:
             batch = self._augmented(batch, step, targets)
-        hidden, num_frames = self._encode(batch, step)
-        log_probs, num_frames = self.token_log_probs(self.dropout(hidden), num_frames)
-        lengths = torch.tensor([len(t) for t in targets])
-        joined = torch.cat(targets).to(log_probs.device)
-        blank = self.tokenizer.blank_id
-        loss = F.ctc_loss(
-            log_probs.transpose(0, 1), joined, num_frames, lengths, blank=blank, reduction="sum"
-        )
-        with torch.no_grad():
-            valid = valid_mask(num_frames, log_probs.shape[1], log_probs.device)
-            blanks = ((log_probs.argmax(-1) == blank) & valid).sum() / valid.sum()
-        weight = int(lengths.sum())
-        return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blanks * weight})
 
-    def _augmented(self, batch: Batch, step: int, targets: list[Tensor]) -> Batch:
-        """The batch with changed log-mel rows, never too few for the transcripts."""
-        config, shape = self.config, self.encoder.config
-        needed = [
-            -(-min_ctc_frames(tokens.tolist()) // config.tokens_per_frame) for tokens in targets
-        ]
+        hidden, num_frames = self._encode(batch, step)
+        log_probs, num_outputs = self.token_log_probs(self.dropout(hidden), num_frames)
+
+        target_lengths = torch.tensor([len(tokens) for tokens in targets])
+        loss = F.ctc_loss(
+            log_probs.transpose(0, 1),  # (N, B, V), as torch wants it
+            torch.cat(targets).to(log_probs.device),
+            num_outputs,
+            target_lengths,
+            blank=self.tokenizer.blank_id,
+            reduction="sum",
+        )
+
+        weight = int(target_lengths.sum())
+        # A mean is made of sums over the update, so the share counts by the weight of its batch.
+        blank_share = self._blank_share(log_probs, num_outputs) * weight
+        return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blank_share})
+
+    def _target(self, text: str | None) -> Tensor:
+        return torch.tensor(self.encode_text(text or ""), dtype=torch.int64)
+
+    def token_log_probs(self, hidden: Tensor, num_frames: Tensor) -> EncoderOutput:
+        """Turn (B, T, D) frames into (B, N, V) log-probabilities, n in a row from each frame."""
+        count = self.config.tokens_per_frame
+        logits = self.head(hidden)  # (B, T, n V)
+        logits = logits.unflatten(-1, (count, self.tokenizer.size))  # (B, T, n, V)
+        logits = logits.flatten(1, 2)  # (B, N, V)
+        return EncoderOutput(logits.float().log_softmax(-1), num_frames * count)
+
+    @torch.no_grad()
+    def _blank_share(self, log_probs: Tensor, num_outputs: Tensor) -> Tensor:
+        """Share of the valid outputs whose best token is the blank."""
+        valid = valid_mask(num_outputs, log_probs.shape[1], log_probs.device)
+        is_blank = log_probs.argmax(-1) == self.tokenizer.blank_id
+        return (is_blank & valid).sum() / valid.sum()
+
+    def _augmented(self, batch: Batch, step: int, targets: Sequence[Tensor]) -> Batch:
+        """Change the log-mel rows of a batch, and leave enough of them for the transcripts."""
+        shortest: list[int] = []
+        for tokens in targets:
+            num_outputs = min_ctc_frames(tokens.tolist())
+            num_frames = math.ceil(num_outputs / self.config.tokens_per_frame)
+            shortest.append(self.encoder.config.min_input_length(max(1, num_frames)))
+
         rngs = [generator("augment", self.seed, step, key) for key in batch.keys]
-        least = [shape.min_input_length(max(1, frames)) for frames in needed]
         inputs, input_lengths = augment(
-            batch.inputs, batch.input_lengths, least, config.augment, rngs
+            batch.inputs, batch.input_lengths, shortest, self.config.augment, rngs
         )
         return replace(batch, inputs=inputs, input_lengths=input_lengths)
 
     def _encode(self, batch: Batch, step: int) -> EncoderOutput:
-        """Training-time encoder: masks and freezing as configured for this step."""
-        config, encoder = self.config, self.encoder
-        learns = not config.frozen and step >= config.head_only_steps
-        if config.frozen:
-            encoder.eval()  # fixed features: no dropout inside the encoder either
-        with nullcontext() if learns else torch.no_grad():
+        """Run the encoder as training does: with the masks and the freezing of this update."""
+        encoder = self.encoder
+        frozen = self.config.frozen
+        encoder_learns = not frozen and step >= self.config.head_only_steps
+        if frozen:
+            # Fixed features: no dropout inside of the encoder either.
+            encoder.eval()
+
+        with nullcontext() if encoder_learns else torch.no_grad():
             frames, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
-            mask = channel_mask = None
-            if self.training and not config.frozen:
-                mask, channel_mask = self._masks(batch, num_frames.tolist(), frames.shape[1], step)
-                mask, channel_mask = mask.to(frames.device), channel_mask.to(frames.device)
-            hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask, channel_mask)
+
+            time_mask = channel_mask = None
+            if self.training and not frozen:
+                time_mask, channel_mask = self._masks(batch, num_frames.tolist(), frames, step)
+
+            hidden = encoder.contextualise(
+                encoder.norm(frames), num_frames, time_mask, channel_mask
+            )
+
         return EncoderOutput(hidden, num_frames)
 
     def _masks(
-        self, batch: Batch, num_frames: list[int], width: int, step: int
+        self, batch: Batch, num_frames: Sequence[int], frames: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
-        config = self.config
-        channels = MaskConfig(
-            prob=config.channel_mask_prob, length=config.channel_mask_length, min_spans=0
+        """Draw (B, T) masked frames and (B, D) masked channels, True = masked."""
+        width = self.encoder.config.width
+        channel_config = MaskConfig(
+            prob=self.config.channel_mask_prob,
+            length=self.config.channel_mask_length,
+            min_spans=0,
         )
-        time = np.zeros((len(num_frames), width), dtype=bool)
-        channel = np.zeros((len(num_frames), self.encoder.config.width), dtype=bool)
+
+        time_mask = np.zeros((len(num_frames), frames.shape[1]), dtype=bool)
+        channel_mask = np.zeros((len(num_frames), width), dtype=bool)
         for row, (count, key) in enumerate(zip(num_frames, batch.keys, strict=True)):
             rng = generator("masks", self.seed, step, key)
-            time[row, :count] = span_mask(count, config.time_mask, rng)
-            channel[row] = span_mask(channel.shape[1], channels, rng)
-        return torch.from_numpy(time), torch.from_numpy(channel)
+            time_mask[row, :count] = span_mask(count, self.config.time_mask, rng)
+            channel_mask[row] = span_mask(width, channel_config, rng)
+
+        device = frames.device
+        return torch.from_numpy(time_mask).to(device), torch.from_numpy(channel_mask).to(device)
 
 
 def save_ctc(
     model: CtcModel, path: Path, about: Mapping[str, Any], scaling: Scaling | None = None
 ) -> None:
-    """A folder that ``load_ctc`` reads anywhere: weights, settings, tokenizer; ``about`` is kept as it is.
+    """Write a model folder that ``load_ctc`` reads anywhere: weights, settings and tokenizer.
 
     Args:
-        scaling: of the confidences of words; the model's.
+        about: JSON values, kept as they are.
+        scaling: of the confidences of words; None takes the model's.
     """
     record = {
         "kind": "ctc",
@@ -204,33 +252,36 @@ def save_ctc(
 
 
 def load_ctc(path: str | Path) -> CtcModel:
-    """A recogniser from its model folder or finished run, ready to use, on the CPU.
+    """Load a recogniser from its model folder or finished run: ready to use, on the CPU.
 
     Raises:
-        CheckpointError: no model folder, damaged, or an encoder without a CTC head.
+        CheckpointError: no model folder, a damaged one, or an encoder without a CTC head.
     """
-    path = model_folder(Path(path))
-    tensors, record = load_folder(path)
+    folder = model_folder(Path(path))
+    tensors, record = load_folder(folder)
     if record.get("kind") != "ctc":
         raise CheckpointError(
-            f"{path} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)"
+            f"{folder} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)"
         )
+
     encoder = Encoder(build(EncoderConfig, record["encoder"]))
-    # Neither of the two is in folders from before there was a choice.
-    config = build(CtcConfig, {"tokens_per_frame": record.get("tokens_per_frame", 1)})
-    model = CtcModel(encoder, load_tokenizer(path), str(record["normaliser"]), config)
-    load_into(model, tensors, str(path))
-    model.scaling = _read_scaling(record.get("confidence", {}), path)
+    # Folders from before there was a choice hold neither this nor the confidences' scaling.
+    tokens_per_frame = record.get("tokens_per_frame", 1)
+    config = build(CtcConfig, {"tokens_per_frame": tokens_per_frame})
+
+    model = CtcModel(encoder, load_tokenizer(folder), str(record["normaliser"]), config)
+    load_into(model, tensors, str(folder))
+    model.scaling = _read_scaling(record.get("confidence", {}), folder)
     return model.eval()
 
 
-def _read_scaling(table: Any, path: Path) -> Scaling:
+def _read_scaling(table: Any, folder: Path) -> Scaling:
     try:
         values = {name: float(value) for name, value in table.items()}
-        if not all(map(math.isfinite, values.values())):
+        if not all(math.isfinite(value) for value in values.values()):
             raise ValueError("not finite")
         return Scaling(**values)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} has no scaling of confidences but {table!r}: {error}"
+            f"{folder} has no scaling of confidences but {table!r}: {error}"
         ) from error

@@ -34,17 +34,24 @@ class FinetuneSettings(RunSettings):
 def finetune_settings(
     init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]
 ) -> FinetuneSettings:
-    """Settings for fine-tuning ``init``: its own encoder, and by default the preset it was pretrained with.
+    """Resolve the settings for fine-tuning: the encoder of ``init``, then preset, then changes.
 
     Args:
-        init: run or model folder; None = random weights.
-        preset: a name or TOML file; None = the one that ``init`` was made with, else ``tiny``.
+        init: run or model folder; None means random weights.
+        preset: a name or a TOML file; None takes the preset that ``init`` was made with, or tiny.
         overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``.
+
+    Raises:
+        ConfigError: a preset or setting that does not exist, or a value that is not allowed.
+        CheckpointError: ``init`` is no model.
     """
     if init is None:
-        # Random weights must all learn: what the reference keeps fixed is fixed because it was pretrained.
-        scratch: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
-        return resolve_settings(FinetuneSettings, preset or "tiny", merge(scratch, overrides))
+        # Random weights must all learn: what the reference keeps fixed is fixed because it was
+        # pretrained.
+        all_learn: Table = {"ctc": {"train_front_end": True, "head_only_steps": 0}}
+        changes = merge(all_learn, overrides)
+        return resolve_settings(FinetuneSettings, preset or "tiny", changes)
+
     record = load_record(model_folder(Path(init)))
     name = preset or preset_of(record)
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])

@@ -1,7 +1,8 @@
-"""Which utterances a recogniser learns from: transcribed, labelled, and short enough for their frames."""
+"""Which utterances a recogniser learns from: those with a text that their frames can hold."""
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,65 +19,116 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.distributed import log_once
 from speechssl.storage.json_text import json_line
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizers import Tokenizer, train_tokenizer
 
-SKIPPED = "skipped.jsonl"  # in the run folder
-TEXTS = "texts.txt"  # there: the transcripts that it learns from, for a language model of no others
-MAX_SKIPPED = (
-    0.05  # of the training utterances; more means that frame rate or transcripts are wrong
-)
+# Files in the run folder: the utterances that are left out, and the transcripts that are learned
+# from, a line each, for a language model that knows no others.
+SKIPPED = "skipped.jsonl"
+TEXTS = "texts.txt"
+# Share of the training utterances that may be too long for their frames. More of them mean that
+# the frame rate or the transcripts are wrong.
+MAX_SKIPPED = 0.05
 
 
-def transcribed(train: Dataset, settings: FinetuneSettings, labels: bool) -> NDArray[np.int64]:
-    """Positions of the chunks with a transcript, the chosen ones of them."""
-    texts = [train.id_text(position)[1] for position in range(len(train))]
-    empty = [
-        p
-        for p, text in enumerate(texts)
-        if text is not None and not normalise(text, settings.normaliser)
-    ]
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a recogniser learns from.
+
+    Attributes:
+        dataset: the utterances, each with a text.
+        texts: the normalised transcripts, without labels.
+        tokenizer: trained on ``texts``.
+        labels: how many labels are among the texts, and their digest; None without labels.
+    """
+
+    dataset: Dataset
+    texts: list[str]
+    tokenizer: Tokenizer
+    labels: Table | None = None
+
+
+def choose_training_set(
+    train: Dataset, settings: FinetuneSettings, labels: Path | None, keep: float
+) -> TrainingSet:
+    """Choose the utterances with a transcript, add those with a label, and train the tokenizer.
+
+    Args:
+        train: the chunks of the split train.
+        labels: file of labels for chunks without a transcript.
+        keep: share of the usable labels to take, the most confident.
+
+    Raises:
+        ConfigError: no chunk has a transcript that says anything, or no label can be used.
+        ManifestError: ``labels`` is no file of labels.
+    """
+    positions = _transcribed_positions(train, settings, has_labels=labels is not None)
+    texts = [normalise(text_of(train, position), settings.normaliser) for position in positions]
+    tokenizer = train_tokenizer(settings.tokenizer, texts)
+
+    if labels is None:
+        return TrainingSet(train.subset(positions), texts, tokenizer)
+
+    def usable(text: str) -> bool:
+        normalised = normalise(text, settings.normaliser)
+        return bool(normalised) and not tokenizer.has_unknown(normalised)
+
+    dataset, used, unused = with_labels(train, positions, read_labels(labels), usable, keep)
+
+    left_out = ", ".join(f"{count} {reason}" for reason, count in unused.items())
+    not_from = f"; not from {left_out}" if left_out else ""
+    log_once(f"{len(used)} labels are learned from{not_from}")
+
+    content = json.dumps(sorted((one.id, one.crc32, one.text) for one in used))
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return TrainingSet(dataset, texts, tokenizer, {"count": len(used), "digest": digest})
+
+
+def _transcribed_positions(
+    train: Dataset, settings: FinetuneSettings, has_labels: bool
+) -> NDArray[np.int64]:
+    """Find the chunks whose transcript says something; of these, the chosen minutes."""
+    spoken: list[int] = []
+    empty: list[int] = []
+    num_without = 0
+
+    for position in range(len(train)):
+        _, text = train.id_text(position)
+        if text is None:
+            num_without += 1
+        elif normalise(text, settings.normaliser):
+            spoken.append(position)
+        else:
+            empty.append(position)
+
     if empty:
+        name, text = train.id_text(empty[0])
         log_once(
-            f"{len(empty)} transcripts hold nothing that {settings.normaliser} keeps (first: {texts[empty[0]]!r} of "
-            f"{train.id_text(empty[0])[0]}): they teach nothing"
+            f"{len(empty)} transcripts hold nothing that {settings.normaliser} keeps "
+            f"(first: {text!r} of {name}): they teach nothing"
         )
-    learned = set(range(len(train))) - set(empty)
-    own = np.array([p for p in sorted(learned) if texts[p] is not None], dtype=np.int64)
-    if not len(own):
+    if not spoken:
         raise ConfigError(
             "no chunk of train has a transcript that says anything: give a store with some"
         )
-    if (silent := texts.count(None)) and not labels:
+    if num_without and not has_labels:
         log_once(
-            f"{silent} of {len(train)} chunks have no transcript: without --labels they teach nothing"
+            f"{num_without} of {len(train)} chunks have no transcript: "
+            "without --labels they teach nothing"
         )
+
+    positions = np.array(spoken, dtype=np.int64)
     if settings.minutes:
-        own = own[choose_positions(train.subset(own), settings.minutes, settings.train.seed)]
-    return own
-
-
-def with_pseudo_labels(
-    train: Dataset,
-    own: NDArray[np.int64],
-    path: Path,
-    keep: float,
-    normaliser: str,
-    tokenizer: Tokenizer,
-) -> tuple[Dataset, Table]:
-    """Chunks with a transcript and chunks with a label, and what is noted of the labels."""
-
-    def usable(text: str) -> bool:
-        normalised = normalise(text, normaliser)
-        return bool(normalised) and not tokenizer.has_unknown(normalised)
-
-    both, used, unused = with_labels(train, own, read_labels(path), usable, keep)
-    left = ", ".join(f"{count} {reason}" for reason, count in unused.items())
-    log_once(f"{len(used)} labels are learned from" + (f"; not from {left}" if left else ""))
-    heard = json.dumps(sorted((one.id, one.crc32, one.text) for one in used))
-    return both, {"count": len(used), "digest": hashlib.sha256(heard.encode()).hexdigest()}
+        chosen = choose_positions(train.subset(positions), settings.minutes, settings.train.seed)
+        positions = positions[chosen]
+    return positions
 
 
 def text_of(dataset: Dataset, position: int) -> str:
+    """Give the transcript of an utterance.
+
+    Raises:
+        ConfigError: it has none.
+    """
     utterance_id, text = dataset.id_text(position)
     if text is None:
         raise ConfigError(
@@ -85,49 +137,59 @@ def text_of(dataset: Dataset, position: int) -> str:
     return text
 
 
-def fitting(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
-    """Utterances whose frames can hold their tokens (the exact CTC rule), and a JSON line for each of the others.
+def leave_out_too_long(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
+    """Leave out the utterances whose tokens do not fit into their frames, by CTC's exact rule.
+
+    Returns:
+        the others, and a JSON line for each that is left out.
 
     Raises:
         ConfigError: more than 5 % do not fit.
     """
-    frames = model.num_outputs(torch.from_numpy(train.input_lengths)).tolist()
-    keep, lines = [], []
-    for position in range(len(train)):
-        tokens = model.encode_text(text_of(train, position))
-        if frames[position] >= max(1, min_ctc_frames(tokens)):
-            keep.append(position)
-            continue
-        row = {
-            "id": train.id_text(position)[0],
-            "frames": frames[position],
-            "needed": min_ctc_frames(tokens),
-        }
-        lines.append(json_line(row))
+    num_outputs = model.num_outputs(torch.from_numpy(train.input_lengths)).tolist()
+    fitting: list[int] = []
+    lines: list[str] = []
+
+    for position, available in enumerate(num_outputs):
+        needed = min_ctc_frames(model.encode_text(text_of(train, position)))
+        if available >= max(1, needed):
+            fitting.append(position)
+        else:
+            name, _ = train.id_text(position)
+            row = {"id": name, "frames": available, "needed": needed}
+            lines.append(json_line(row))
+
     if len(lines) > MAX_SKIPPED * len(train):
         raise ConfigError(
-            f"{len(lines)} of {len(train)} transcripts are longer than their frames allow (first: "
-            f"{lines[0].strip()}): use encoder.subsampling=2, a larger --tokenizer bpe:N, or check the transcripts"
+            f"{len(lines)} of {len(train)} transcripts are longer than their frames allow "
+            f"(first: {lines[0].strip()}): use encoder.subsampling=2, a larger --tokenizer bpe:N, "
+            "or check the transcripts"
         )
     if lines:
         log_once(
-            f"{len(lines)} utterances left out: transcript longer than its frames, see {SKIPPED} in the run folder"
+            f"{len(lines)} utterances left out: transcript longer than its frames, "
+            f"see {SKIPPED} in the run folder"
         )
-    return train.subset(np.array(keep, dtype=np.int64)), "".join(lines)
+    return train.subset(np.array(fitting, dtype=np.int64)), "".join(lines)
 
 
-def warn_of(dev: Dataset, model: CtcModel) -> None:
-    """Say which transcripts of dev cannot be met."""
+def warn_about_dev(dev: Dataset, model: CtcModel) -> None:
+    """Log which transcripts of dev no recogniser with this tokenizer can get right."""
     texts = [normalise(text_of(dev, position), model.normaliser) for position in range(len(dev))]
-    if empty := texts.count(""):
+
+    num_empty = texts.count("")
+    if num_empty:
         log_once(
-            f"{empty} of {len(texts)} transcripts of dev hold nothing: whatever is heard there counts as inserted"
+            f"{num_empty} of {len(texts)} transcripts of dev hold nothing: "
+            "whatever is heard there counts as inserted"
         )
+
     unknown: set[str] = set()
     for text in texts:
         unknown |= model.tokenizer.unknown(text)
     if unknown:
         shown = " ".join(sorted(unknown)[:20])
         log_once(
-            f"the training transcripts never hold these characters of dev: {shown}; they cannot be recognised"
+            f"the training transcripts never hold these characters of dev: {shown}; "
+            "they cannot be recognised"
         )

@@ -1,12 +1,17 @@
-"""Transcripts on their way out: where those of an input go, which are there already, what became of each input."""
+"""Transcripts on their way out: where each goes, which are there already, and of what.
 
-import hashlib
+A folder of transcripts holds two hidden files of ours:
+
+    .speechssl.json         digests of the model and the language model that made them
+    .speechssl-done.jsonl   of which recording each file is: a line each, the last one counts
+"""
+
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,29 +19,31 @@ from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
-from speechssl.transcription.formats import FORMATS, CueLimits
+from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.file_names import common_root, output_path
+from speechssl.transcription.formats import FORMATS
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcript import Failure, Transcript
 
 STDIN = Path("-")
-MADE_BY = ".speechssl.json"  # in a folder of transcripts: of which model they are
-DONE = ".speechssl-done.jsonl"  # there: of which recording each file is, a line each, the last one counts
-_ONE_RECORDING = (
-    "srt",
-    "vtt",
-    "tsv",
-    "ctm",
-)  # formats that do not say, or not surely, which one they are of
+MADE_BY = ".speechssl.json"
+DONE = ".speechssl-done.jsonl"
+# Formats that do not say, or not surely, which recording they are of.
+ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A folder that mirrors the tree of the inputs, or text to print.
+    """The inputs, and where their transcripts go: into a folder, or to standard output.
 
     Attributes:
-        formats: keys of ``FORMATS``; one without a folder.
-        stdin: file that holds what came from standard input.
-        recordings: what there is to say of each file, as it was before it was read, see ``_recording``.
+        formats: keys of ``FORMATS``; one if there is no folder.
+        limits: of subtitles.
+        folder: mirrors the tree of the inputs; None prints.
+        root: the folder that holds all inputs.
+        files: the recordings.
+        stdin: file that holds what came from standard input, if it was an input.
+        recordings: for each file what tells that it was changed, as it was before it was read.
     """
 
     formats: tuple[str, ...]
@@ -48,69 +55,91 @@ class Outputs:
     recordings: dict[Path, Table]
 
     def name(self, path: str | Path) -> str:
-        """Of an input, as the user gave it."""
-        return str(STDIN if Path(path) == self.stdin else path)
+        """Give the name of an input as the user gave it."""
+        if Path(path) == self.stdin:
+            return str(STDIN)
+        return str(path)
 
     def targets(self, path: Path) -> list[Path]:
-        """Files that hold the transcript of an input, one for each format."""
+        """Give the files that hold the transcript of an input, one for each format."""
         if self.folder is None:
             return []
+
         place = self.root / "stdin" if path == self.stdin else path
         return [output_path(place, self.root, self.folder, f".{name}") for name in self.formats]
 
     def waiting(self) -> list[Path]:
-        """The inputs whose transcripts are not there, or are of what a recording held before it was changed.
+        """Find the inputs that must be transcribed.
 
-        Nobody knows what standard input held.
+        These are the ones whose transcripts are not there, and those that were changed since.
+        What standard input held is always transcribed: nobody knows what it held before.
 
         Raises:
-            ConfigError: a transcript there is of another recording.
+            ConfigError: a transcript in the folder is of another recording.
         """
         if self.folder is None:
             return list(self.files)
+
         done = read_done(self.folder)
-        for name in (
-            done
-        ):  # of what is written there next, and a kill keeps from being noted, it would be said too
+        for name in done:
+            # A transcript that is gone is noted as gone. Otherwise the old note would speak for
+            # the next file of this name, if a kill comes between writing and noting that.
             if not (self.folder / name).exists():
                 _note(self.folder, self.folder / name, None)
-        # Every target is looked at: of each it is known whether it is another recording's.
-        return [
-            p
-            for p in self.files
-            if not all([self._is_done(p, t, done, self.folder) for t in self.targets(p)])
-        ]
 
-    def _is_done(self, path: Path, target: Path, done: dict[str, Table], folder: Path) -> bool:
-        now, before = self.recordings.get(path), done.get(os.path.relpath(target, folder))
+        waiting = []
+        for path in self.files:
+            # Every target is looked at, so that one of another recording is always noticed.
+            there = [self._is_done(path, target, done) for target in self.targets(path)]
+            if not all(there):
+                waiting.append(path)
+        return waiting
+
+    def _is_done(self, path: Path, target: Path, done: dict[str, Table]) -> bool:
+        """Whether a target holds the transcript of what a recording holds now."""
+        assert self.folder is not None
+        now = self.recordings.get(path)
+        before = done.get(os.path.relpath(target, self.folder))
         if now is None or before is None or not target.exists():
             return False
-        other = Path(os.path.normpath(os.path.join(os.path.realpath(folder), before["input"])))
-        if before["input"] != now["input"] and other.exists() and not other.samefile(path):
+
+        real_folder = os.path.realpath(self.folder)
+        other = Path(os.path.normpath(os.path.join(real_folder, before["input"])))
+        is_another = before["input"] != now["input"] and other.exists()
+        if is_another and not other.samefile(path):
             raise ConfigError(
-                f"{target} would be of {path}, and is of {other}: give another --output-dir, or one folder of both"
+                f"{target} would be of {path}, and is of {other}: "
+                "give another --output-dir, or one folder of both"
             )
+
         return all(before.get(name) == now[name] for name in ("size", "mtime_ns"))
 
     def put(self, result: Transcript) -> str:
-        """Write a transcript to its files, or return what is to be printed.
+        """Write a transcript to its files, or give the text to print.
 
-        With several inputs a line of text starts with its path, line breaks and tabs escaped.
+        With several inputs a printed line starts with the path, line breaks and tabs in it escaped.
         """
-        named, path = replace(result, path=self.name(result.path)), Path(result.path)
-        for name, target in zip(self.formats, self.targets(path), strict=False):
-            assert self.folder
-            if target.exists():  # whatever stops us between the two: what was known of the old one is not said of this
-                _note(self.folder, target, None)
-            write_atomic(target, FORMATS[name](named, self.limits))
-            if path in self.recordings:
-                _note(self.folder, target, self.recordings[path])
-        if self.folder:
+        named = replace(result, path=self.name(result.path))
+        if self.folder is not None:
+            self._write(named, Path(result.path), self.folder)
             return ""
+
         if self.formats == ("txt",) and len(self.files) > 1:
             shown = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], named.path)
             return f"{shown}\t{named.text}\n"
+
         return FORMATS[self.formats[0]](named, self.limits)
+
+    def _write(self, named: Transcript, path: Path, folder: Path) -> None:
+        for name, target in zip(self.formats, self.targets(path), strict=True):
+            if target.exists():
+                # Whatever stops us before the new note: what was known of the old transcript must
+                # not be said of this one.
+                _note(folder, target, None)
+
+            write_atomic(target, FORMATS[name](named, self.limits))
+            if path in self.recordings:
+                _note(folder, target, self.recordings[path])
 
 
 def plan_outputs(
@@ -120,76 +149,109 @@ def plan_outputs(
     folder: Path | None,
     spool: Path,
 ) -> Outputs:
-    """The audio files among inputs, and where their transcripts go.
+    """Find the audio files among the inputs, and where their transcripts go.
 
     Args:
         paths: files and folders; ``-`` is standard input, which is read to its end.
         spool: folder for what standard input holds.
 
     Raises:
-        ConfigError: an unknown format, formats or inputs that one stream cannot hold, a path that does not exist, or no
-            audio.
+        ConfigError: an unknown format, formats or inputs that one stream cannot hold, a path that
+            does not exist, or no audio.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ConfigError(
-            f"--output-format {unknown[0]!r} is unknown: allowed are {', '.join(FORMATS)}"
-        )
-    if folder is None and len(formats) > 1:
-        raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
+    _check_formats(formats, folder)
+
     stdin = _spooled(spool) if STDIN in paths else None
-    files = dict.fromkeys(find_audio(stdin if stdin and path == STDIN else path for path in paths))
+    sources = [stdin if stdin and path == STDIN else path for path in paths]
+    files = tuple(dict.fromkeys(find_audio(sources)))
     if not files:
         raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
-    if folder is None and len(files) > 1 and formats[0] in _ONE_RECORDING:
+    if folder is None and len(files) > 1 and formats[0] in ONE_RECORDING:
         raise ConfigError(
             f"{formats[0]} holds one recording, and these are {len(files)}: give an --output-dir"
         )
-    # Of what was given: where a result goes must not depend on what else a folder holds.
-    root = common_root([path for path in paths if path != STDIN] or [Path.cwd()])
-    known = [
-        path for path in files if path != stdin and path.exists()
-    ]  # a broken link fails by name, later
-    recordings = {path: _recording(path, folder) for path in known} if folder else {}
-    return Outputs(tuple(formats), limits, folder, root, tuple(files), stdin, recordings)
+
+    # The root of what was given, not of what was found: where a result goes must not depend on
+    # what else a folder holds.
+    given = [path for path in paths if path != STDIN]
+    root = common_root(given or [Path.cwd()])
+
+    recordings: dict[Path, Table] = {}
+    if folder is not None:
+        for path in files:
+            # A link that leads nowhere fails by name, later.
+            if path != stdin and path.exists():
+                recordings[path] = _recording(path, folder)
+
+    return Outputs(tuple(formats), limits, folder, root, files, stdin, recordings)
+
+
+def _check_formats(formats: Sequence[str], folder: Path | None) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            allowed = ", ".join(FORMATS)
+            raise ConfigError(f"--output-format {name!r} is unknown: allowed are {allowed}")
+
+    if folder is None and len(formats) > 1:
+        raise ConfigError("stdout takes one format: give one --output-format, or an --output-dir")
+
+
+def _spooled(folder: Path) -> Path:
+    """Write standard input to a file: to tell formats apart, readers go back and forth."""
+    path = folder / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
+
+
+def _recording(path: Path, folder: Path) -> Table:
+    """Say where a recording lies from ``folder``, and what tells that it was changed."""
+    found = path.stat()
+    # The real folder, since links to it may lie elsewhere.
+    way = os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
+    return {"input": way, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def claim(folder: Path, made_by: Table, force: bool) -> None:
-    """Note in ``folder`` what its transcripts are made by: those of two models must not get mixed.
+    """Note in ``folder`` what makes its transcripts, since those of two models must not be mixed.
 
-    With ``force`` none that another made counts as done any more, also after a kill.
+    With ``force`` no transcript that another model made counts as done any more, even after a kill.
 
     Raises:
-        ConfigError: something else made those that are there, and ``force`` is not given.
+        ConfigError: another model made those that are there, and ``force`` is not given.
     """
     note = folder / MADE_BY
     if note.exists():
-        try:
-            before = json.loads(note.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            before = None
-        if before == made_by:
+        if _read_note(note) == made_by:
             return
         if not force:
             raise ConfigError(
-                f"{folder} holds transcripts of another model or language model: give another --output-dir, or --force"
+                f"{folder} holds transcripts of another model or language model: "
+                "give another --output-dir, or --force"
             )
+
     (folder / DONE).unlink(missing_ok=True)
     write_atomic(note, as_json(made_by))
 
 
-def _recording(path: Path, folder: Path) -> Table:
-    """The way to a recording from ``folder``, wherever links to that lie, and what tells that it was changed."""
-    found, way = path.stat(), os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
-    return {"input": way, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+def _read_note(note: Path) -> Table | None:
+    """Read what made the transcripts; None if the note is damaged."""
+    try:
+        table = json.loads(note.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return table if isinstance(table, dict) else None
 
 
 def _note(folder: Path, target: Path, recording: Table | None) -> None:
-    """A line in ``DONE``, in one piece; what a kill left of another stays a line of its own.
+    """Add a line to ``DONE`` in one piece; what a kill left of another stays a line of its own.
 
-    None = of no recording from now on, which is on the disk when this returns.
+    Args:
+        recording: what the target is of; None says that it is of no recording from now on, which
+            is on the disk when this returns.
     """
-    line = {"file": os.path.relpath(target, folder)} | (recording or {})
+    line = {"file": os.path.relpath(target, folder), **(recording or {})}
+
     with (folder / DONE).open("ab", buffering=0) as file:
         file.write(f"\n{ascii_json_line(line)}".encode())
         if recording is None:
@@ -197,85 +259,30 @@ def _note(folder: Path, target: Path, recording: Table | None) -> None:
 
 
 def read_done(folder: Path) -> dict[str, Table]:
-    """Lines by file. One that a kill cut off says nothing: that transcript is made again."""
-    done: dict[str, Table] = {}
+    """Read the lines of ``DONE`` by file.
+
+    A line that a kill cut off says nothing: that transcript is made again.
+    """
+    last: dict[str, Table] = {}
     for line in read_json_lines(folder / DONE, warn=False):
         if isinstance(line.get("file"), str):
-            done[line["file"]] = line
+            last[line["file"]] = line
 
-    return {name: line for name, line in done.items() if isinstance(line.get("input"), str)}
-
-
-def _spooled(folder: Path) -> Path:
-    """Standard input as a file: formats are told apart, and some read, by going back and forth."""
-    path = folder / "stdin"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path
+    return {name: line for name, line in last.items() if isinstance(line.get("input"), str)}
 
 
 def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -> Table:
-    """A line of the report; None = the transcript was there before."""
+    """Give a line of the report on an input; None means that the transcript was there before."""
     name = outputs.name(path)
+
     if result is None:
         return {"path": name, "status": "done before"}
     if isinstance(result, Failure):
         return {"path": name, "status": "failed", "error": result.error}
-    words = len(result.text.split())
+
     return {
         "path": name,
         "status": "done",
         "duration_s": round(result.duration_s, 3),
-        "words": words,
+        "words": len(result.text.split()),
     }
-
-
-_MAX_NAME_BYTES = 255  # of one file name, on every common file system
-
-
-def common_root(inputs: Iterable[Path]) -> Path:
-    """The deepest folder that holds every input, for ``output_path``; of a single file, its own folder.
-
-    Raises:
-        ConfigError: there are no inputs.
-    """
-    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in inputs]
-    if not folders:
-        raise ConfigError("no inputs: give at least one file or folder")
-    return Path(os.path.commonpath(folders))
-
-
-def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: str) -> Path:
-    """Where the result of ``input_path`` goes: its place under ``input_root``, mirrored under ``output_dir``.
-
-    The suffix is appended and the old one kept (``a/x.wav`` -> ``a/x.wav.txt``), so under one root no two inputs share
-    an output, neither ``a/x.wav`` and ``b/x.wav`` nor ``x.wav`` and ``x.flac``, and the place of one file does not
-    depend on which others exist. A name that would grow too long is cut and ends in a hash of the whole.
-
-    Args:
-        suffix: with its dot, for example ".txt".
-
-    Raises:
-        ConfigError: the input is not under the root.
-    """
-    root = os.path.abspath(input_root)
-    try:
-        relative = Path(os.path.abspath(input_path)).relative_to(root)
-    except ValueError as error:
-        raise ConfigError(
-            f"{input_path} is not under {input_root}: give a folder that holds every input"
-        ) from error
-    if not relative.name:
-        raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
-    return output_dir / relative.parent / _short_name(relative.name, suffix)
-
-
-def _short_name(name: str, suffix: str) -> str:
-    whole = os.fsencode(name)
-    if len(whole) + len(os.fsencode(suffix)) <= _MAX_NAME_BYTES:
-        return name + suffix
-    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}"
-    # Characters, not bytes, are dropped from the end, so that none is cut in half.
-    while len(os.fsencode(name + ending)) > _MAX_NAME_BYTES:
-        name = name[:-1]
-    return name + ending

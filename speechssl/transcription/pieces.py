@@ -1,4 +1,9 @@
-"""Pieces of recordings that go through the encoder at once, cut at silences, read ahead of the model."""
+"""From recordings to the pieces that go through the encoder, cut at silences, read ahead of it.
+
+A recording of up to 15 s is one piece, as in training. A longer one is read in windows of minutes;
+what is settled in a window becomes pieces between silences. Where a cut had to go through speech,
+the encoder also hears a second of what lies beyond it.
+"""
 
 import os
 from collections import deque
@@ -6,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,50 +23,30 @@ from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_c
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
 
-LONGEST_S = 7 * 86400.0  # a file that never ends is refused at last
-WHOLE_BELOW_S = 15.0  # as training hears it; longer files are cut at silences
+# A file that never ends is refused at last.
+LONGEST_S = 7 * 86400.0
+# Up to this length a recording is heard whole, as in training.
+WHOLE_BELOW_S = 15.0
+# The shortest and the longest piece of a longer recording, seconds.
 CHUNK_S = (0.4, 20.0)
-CONTEXT_S = 1.0  # heard beyond a cut through speech; no more than is there when a window ends (audio.UNFINISHED_S)
-AHEAD = 32  # pieces that are read while the model computes
-
-
-def find_audio(paths: Iterable[Path]) -> list[Path]:
-    """Files as given, folders searched at any depth for audio suffixes, in sorted order.
-
-    Also for suffixes such as .m4a, which no reader here knows: such a file fails by name and is not passed over.
-
-    Raises:
-        ConfigError: a path does not exist, or a folder cannot be read.
-    """
-    suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
-    found: list[Path] = []
-
-    def fail(error: OSError) -> None:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from error
-
-    for path in paths:
-        if path.is_dir():
-            below = [
-                Path(folder, name)
-                for folder, _, names in os.walk(path, onerror=fail)
-                for name in names
-            ]
-            found += sorted(file for file in below if file.suffix.lower() in suffixes)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ConfigError(f"no such file or folder: {path}")
-    return found
+# What is heard beyond a cut through speech. It can be no more than what is there when a window
+# ends (audio.silence.UNFINISHED_S).
+CONTEXT_S = 1.0
+# Pieces that are read while the model computes.
+AHEAD = 32
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a file, in seconds, and what goes through the encoder at once: the stretch with what surrounds it.
+    """A stretch of a recording, with the features of it and of what the encoder hears around it.
 
     Attributes:
-        array: features of all of it.
-        lead, frames: encoder frames before the stretch, and of the stretch.
-        goes_on: the stretch begins where the one before it ends, perhaps in the middle of a word.
+        start, end: of the stretch, seconds from the start of the file.
+        array: features of the stretch with its surroundings, (S,) int16 or (U, F) float16.
+        lead: encoder frames before the stretch.
+        frames: encoder frames of the stretch.
+        goes_on: whether the stretch begins where the piece before it ends, so that a word may go
+            on from there.
     """
 
     start: float
@@ -74,67 +59,186 @@ class Piece:
 
 @dataclass(frozen=True)
 class End:
-    """No more pieces of a file: it was read to its end, or ``error`` says why not."""
+    """The end of a file's pieces.
+
+    Attributes:
+        duration_s: length of the file, seconds.
+        silence_s: seconds of it that are in no piece.
+        error: why it could not be read to its end; None if it was.
+    """
 
     path: str
     duration_s: float = 0.0
-    silence_s: float = 0.0  # of it, in no piece
+    silence_s: float = 0.0
     error: str | None = None
 
 
+class Window(NamedTuple):
+    """A part of a recording in memory.
+
+    Attributes:
+        samples: (S,) float32.
+        position: place of the first sample in the file.
+        speech: where in ``samples`` speech is.
+        chunks: the parts of ``samples`` to recognise. Around each there is as much of the file
+            as ``CONTEXT_S`` asks for.
+    """
+
+    samples: Samples
+    position: int
+    speech: list[Span]
+    chunks: list[Span]
+
+
+def find_audio(paths: Iterable[Path]) -> list[Path]:
+    """List the files as given, and of folders the audio files at any depth, in sorted order.
+
+    Files with suffixes that no reader here knows, such as .m4a, are among them: each then fails by
+    name, and is not passed over in silence.
+
+    Raises:
+        ConfigError: a path does not exist, or a folder cannot be read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += _audio_below(path)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigError(f"no such file or folder: {path}")
+    return found
+
+
+def _audio_below(folder: Path) -> list[Path]:
+    suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
+    found: list[Path] = []
+
+    def fail(error: OSError) -> None:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        files = [Path(parent, name) for name in names]
+        found += [file for file in files if file.suffix.lower() in suffixes]
+    return sorted(found)
+
+
 def read_pieces(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[Piece | End]:
-    """The pieces of each file, then its end."""
+    """Read the pieces of each file, and after them its end."""
     rate = model.encoder.config.features.sample_rate_hz
-    context = round(CONTEXT_S * rate)
+
     for path in map(Path, paths):
-        position, heard, last_end = 0, 0, -1
+        num_samples = 0
+        num_heard = 0
+        last_end = -1
         try:
-            for samples, position, speech, chunks in _windows(path, rate):
-                for start, end in chunks:
-                    if is_steady(samples[max(0, start - context) : end + context], rate):
-                        continue
-                    # Surroundings only where a cut went through speech. Silence would change the mean and the variance
-                    # that features are normalised by: on dev of kathleen, 38.3 became 45.7 % CER.
-                    before = context if any(a < start <= b for a, b in speech) else 0
-                    after = context if any(a <= end < b for a, b in speech) else 0
-                    piece = _piece(
-                        model,
-                        samples,
-                        (start, end),
-                        (before, after),
-                        position,
-                        position + start == last_end,
-                    )
-                    if piece:
+            for window in _windows(path, rate):
+                for chunk in window.chunks:
+                    start = window.position + chunk[0]
+                    piece = _piece(model, window, chunk, goes_on=start == last_end)
+                    if piece is not None:
                         yield piece
-                        heard, last_end = heard + end - start, position + end
-                position += len(samples)
-            yield End(str(path), position / rate, (position - heard) / rate)
+                        num_heard += chunk[1] - chunk[0]
+                        last_end = window.position + chunk[1]
+                num_samples = window.position + len(window.samples)
+
+            silence_s = (num_samples - num_heard) / rate
+            yield End(str(path), num_samples / rate, silence_s)
         except AudioError as error:
+            # The path stands before each result, so the file's name need not be in the message.
             yield End(str(path), error=str(error).replace(f": {path.name}: ", ": "))
 
 
-def _piece(
-    model: CtcModel, samples: Samples, span: Span, context: Span, position: int, goes_on: bool
-) -> Piece | None:
-    """What is recognised of a window's span with as much as ``context`` around it; None for too little for a frame."""
-    config, per_frame = model.encoder.config.features, model.encoder.config.samples_per_frame
-    (start, end), (before, after), rate = span, context, config.sample_rate_hz
-    lead = (
-        min(start, before) // per_frame
-    )  # so that the frames of the span are as if it began there
-    heard = samples[start - lead * per_frame : end + after]
-    frames = _frames(model, len(heard)) - lead
-    if after:
-        frames = min(frames, round((end - start) / per_frame))
-    if frames < 1:
+def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece | None:
+    """Featurise a chunk with what is heard around it; None for noise, or too little for a frame."""
+    config = model.encoder.config.features
+    rate = config.sample_rate_hz
+    samples_per_frame = model.encoder.config.samples_per_frame
+    samples = window.samples
+    context = round(CONTEXT_S * rate)
+    start, end = chunk
+
+    if is_steady(samples[max(0, start - context) : end + context], rate):
         return None
-    array = featurise(heard, config)
-    return Piece((position + start) / rate, (position + end) / rate, array, lead, frames, goes_on)
+
+    # Surroundings are heard only where a cut went through speech. Silence would change the mean
+    # and the variance that features are normalised by: on dev of kathleen, 38.3 % of characters
+    # wrong became 45.7 %.
+    before = context if any(a < start <= b for a, b in window.speech) else 0
+    after = context if any(a <= end < b for a, b in window.speech) else 0
+
+    # A whole number of frames before the chunk, so that its own frames are as if it began there.
+    lead = min(start, before) // samples_per_frame
+    heard = samples[start - lead * samples_per_frame : end + after]
+
+    num_frames = _num_frames(model, len(heard)) - lead
+    if after:
+        num_frames = min(num_frames, round((end - start) / samples_per_frame))
+    if num_frames < 1:
+        return None
+
+    return Piece(
+        start=(window.position + start) / rate,
+        end=(window.position + end) / rate,
+        array=featurise(heard, config),
+        lead=lead,
+        frames=num_frames,
+        goes_on=goes_on,
+    )
+
+
+def _num_frames(model: CtcModel, num_samples: int) -> int:
+    length = input_length(num_samples, model.encoder.config.features)
+    return int(model.encoder.num_frames(torch.tensor([length])))
+
+
+def _windows(path: Path, rate: int) -> Iterator[Window]:
+    """Read a file in flat memory, window by window; every chunk comes once."""
+    context = round(CONTEXT_S * rate)
+    held: Samples = np.zeros(0, np.float32)
+    # Place of the first held sample in the file.
+    position = 0
+    # The first of the held samples are of chunks that came already, and are context only.
+    used = 0
+    is_first = True
+
+    def window(speech: Sequence[Span], chunks: Sequence[Span]) -> Window:
+        """Spans count from the first sample that is not only context."""
+        return Window(held, position, _moved(speech, used), _moved(chunks, used))
+
+    for block in stream_mono(path, rate, max_duration_s=LONGEST_S):
+        held = np.concatenate([held, block])
+        if len(held) - used < WINDOW_S * rate:
+            continue
+
+        speech, chunks, settled = settled_chunks(held[used:], rate, *CHUNK_S, last=False)
+        yield window(speech, chunks)
+
+        used += settled
+        num_dropped = max(0, used - context)
+        held = held[num_dropped:]
+        position += num_dropped
+        used -= num_dropped
+        is_first = False
+
+    if is_first and len(held) <= WHOLE_BELOW_S * rate:
+        peak = max(held.max(), -held.min())
+        whole = [(0, len(held))] if peak >= SILENCE_PEAK else []
+        yield Window(held, position, [], whole)
+    else:
+        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True)
+        yield window(speech, chunks)
+
+
+def _moved(spans: Sequence[Span], by: int) -> list[Span]:
+    return [(start + by, end + by) for start, end in spans]
 
 
 def ahead(items: Iterator[Piece | End]) -> Iterator[Piece | End]:
-    """The same items, up to ``AHEAD`` of them made in advance by a thread, which decodes while the model computes."""
+    """Give the same items, up to ``AHEAD`` of them made in advance by a thread.
+
+    So the next files are decoded while the model computes.
+    """
     with ThreadPoolExecutor(1) as thread:
         coming = deque(thread.submit(next, items, None) for _ in range(AHEAD))
         try:
@@ -142,40 +246,5 @@ def ahead(items: Iterator[Piece | End]) -> Iterator[Piece | End]:
                 coming.append(thread.submit(next, items, None))
                 yield item
         finally:
-            thread.shutdown(cancel_futures=True)  # where nobody wants the rest
-
-
-def _windows(path: Path, rate: int) -> Iterator[tuple[Samples, int, list[Span], list[Span]]]:
-    """A file in flat memory: samples, the place of the first one in the file, speech in them, chunks to recognise.
-
-    Every chunk comes once; around it there is as much of the file as ``CONTEXT_S`` asks for.
-    """
-    held, position, used = np.zeros(0, np.float32), 0, 0  # used: of the samples held, context only
-    is_first, context = True, round(CONTEXT_S * rate)
-
-    def moved(spans: list[Span]) -> list[Span]:
-        return [(used + start, used + end) for start, end in spans]
-
-    for block in stream_mono(path, rate, max_duration_s=LONGEST_S):
-        held = np.concatenate([held, block])
-        if len(held) - used >= WINDOW_S * rate:
-            speech, chunks, more = settled_chunks(held[used:], rate, *CHUNK_S, last=False)
-            yield held, position, moved(speech), moved(chunks)
-            used += more
-            drop = max(0, used - context)
-            held, position, used, is_first = held[drop:], position + drop, used - drop, False
-    if is_first and len(held) <= WHOLE_BELOW_S * rate:
-        yield (
-            held,
-            position,
-            [],
-            [(0, len(held))] if max(held.max(), -held.min()) >= SILENCE_PEAK else [],
-        )
-    else:
-        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True)
-        yield held, position, moved(speech), moved(chunks)
-
-
-def _frames(model: CtcModel, num_samples: int) -> int:
-    units = torch.tensor([input_length(num_samples, model.encoder.config.features)])
-    return int(model.encoder.num_frames(units))
+            # Where nobody wants the rest.
+            thread.shutdown(cancel_futures=True)

@@ -1,10 +1,17 @@
-"""Files -> transcripts: pieces of recordings with what surrounds them, recognised in batches of like length."""
+"""From recordings to transcripts: pieces of like length are recognised in batches, then joined.
+
+    files -> pieces (read ahead by a thread) -> pool -> batches -> log-probabilities
+          -> stretches between silences -> words -> segments
+
+Shapes: N outputs of a piece in time, V tokens of the vocabulary.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,17 +19,24 @@ from torch import Tensor
 
 from speechssl.data.batches import length_batches, max_batch_length
 from speechssl.data.dataset import collate
-from speechssl.decoding.align import align, words_of
-from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, greedy_decoder
+from speechssl.decoding.align import WordSpan, align, words_of
+from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
 from speechssl.transcription.pieces import End, Piece, ahead, read_pieces
 from speechssl.transcription.transcript import Failure, Segment, Transcript, Word
 
-HORIZON_S = 1200.0  # of audio among which pieces of like length are looked for
-TRIM_EVERY = 8  # batches of other sizes each; more often takes time, more rarely memory
-STRETCH_S = 60.0  # of touching pieces that are decoded as one
-PAUSE_S = 1.0  # between two words, from where another segment begins
+# Seconds of audio among which pieces of like length are looked for.
+HORIZON_S = 1200.0
+# Batches, each of another size, between two times that freed memory is given back. More often
+# takes time, less often memory.
+TRIM_EVERY = 8
+# Touching pieces are decoded as one up to this length: alignment and search take more than linear
+# time.
+STRETCH_S = 60.0
+# A pause between two words, from which on another segment begins.
+PAUSE_S = 1.0
+
 _NO_FEATURES = np.zeros(0, np.float16)
 
 
@@ -34,156 +48,229 @@ def transcribe(
     progress: Callable[[float], None] | None = None,
     decoder: CtcDecoder | None = None,
 ) -> Iterator[Transcript | Failure]:
-    """Text of each file, in the order given; a file that cannot be read gives a ``Failure`` and stops nothing.
+    """Transcribe each file, in the order given.
 
-    Files of up to 15 s are recognised whole. Longer ones go through the encoder in pieces, cut at silences where there
-    are any; a cut through speech has a second of what is beyond it heard too, and up to a minute of pieces that touch
-    is decoded as one. Steady noise and hum count as silence. Memory does not grow with the number of files, nor with
-    their length beyond ``HORIZON_S``. Texts do not depend on ``batch_seconds`` or on the other files.
+    A file that cannot be read gives a ``Failure`` and stops nothing. Files of up to 15 s are
+    recognised whole. Longer ones are cut at silences where there are any; a cut through speech has
+    a second of what is beyond it heard too, and up to a minute of pieces that touch is decoded as
+    one. Steady noise and hum count as silence. Memory does not grow with the number of files, nor
+    with their length beyond ``HORIZON_S``. Texts do not depend on ``batch_seconds`` or on the
+    other files.
 
     Args:
         name: of the model, for the results.
         progress: called with the seconds of audio done so far.
-        decoder: log-probabilities to text; greedy if None.
+        decoder: from log-probabilities to words; None decodes greedily.
     """
     model.eval()
+    decoder = decoder or greedy_decoder(model)
     config = model.encoder.config.features
-    limit = max_batch_length(batch_seconds, config.sample_rate_hz / config.hop)
+    max_length = max_batch_length(batch_seconds, config.sample_rate_hz / config.hop)
     horizon_s = max(HORIZON_S, batch_seconds)
-    files, pool = deque([_File()]), _Pool()  # the last file is the one being read
+
+    # The last of the files is the one that is being read.
+    files = deque([_File()])
+    pool = _Pool()
     done_s = 0.0
-    for item in chain(ahead(read_pieces(model, paths)), [None]):  # None: all is read
+
+    # None after the last item: all is read.
+    for item in chain(ahead(read_pieces(model, paths)), [None]):
         if isinstance(item, Piece):
             pool.add(files[-1], item)
-        elif item is not None:
+        elif isinstance(item, End):
             files[-1].end = item
             files.append(_File())
             done_s += item.silence_s
+
+        may_wait_s = 0.0 if item is None else horizon_s
         while True:
-            while files[0].settle(model, decoder or greedy_decoder(model)):
+            while files[0].settle(model, decoder):
                 yield files.popleft().result(name)
             if progress:
                 progress(done_s)
-            if pool.seconds <= (horizon_s if item else 0.0):
+            if pool.seconds <= may_wait_s:
                 break
-            done_s += pool.recognise(model, limit)
+            done_s += pool.recognise(model, max_length)
 
 
 class _File:
-    """One file's pieces in order; their log-probabilities from when they are known until they are words."""
+    """One file: its pieces in order, and their log-probabilities until they have become words.
+
+    Attributes:
+        pieces: without their features.
+        log_probs: (N, V) of each piece; None before it is recognised and after it became words.
+        num_settled: pieces that have become words.
+        end: None while the file is being read.
+    """
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
-        self.rows: list[Tensor | None] = []  # (N, V) of each piece
-        self.settled = 0  # pieces that are words already
+        self.log_probs: list[Tensor | None] = []
+        self.num_settled = 0
         self.segments: list[Segment] = []
         self.end: End | None = None
 
+    def add(self, piece: Piece) -> int:
+        """Take a piece, and give its place among the file's pieces."""
+        # A file keeps its pieces to its end, but not the features that they hold.
+        self.pieces.append(replace(piece, array=_NO_FEATURES))
+        self.log_probs.append(None)
+        return len(self.pieces) - 1
+
     def settle(self, model: CtcModel, decoder: CtcDecoder) -> bool:
-        """Turn pieces into words, where all that belong together are known: those between two silences.
+        """Turn pieces into words, where all that belong together are recognised.
 
         Returns:
-            Whether the file has its result.
+            whether the file has its result.
         """
-        while self.settled < len(self.pieces):
-            stop = self.settled + 1
-            while stop < len(self.pieces) and self._belongs(stop):
-                stop += 1
-            rows = [row for row in self.rows[self.settled : stop] if row is not None]
-            if len(rows) < stop - self.settled or (stop == len(self.pieces) and self.end is None):
-                break
-            self.segments += _segments(model, decoder, self.pieces[self.settled : stop], rows)
-            self.rows[self.settled : stop] = [None] * len(rows)
-            self.settled = stop
-        return self.end is not None and (
-            self.end.error is not None or self.settled == len(self.pieces)
-        )
+        while self.num_settled < len(self.pieces):
+            first = self.num_settled
+            stop = self._end_of_stretch(first)
 
-    def _belongs(self, place: int) -> bool:
-        """Whether a piece is decoded with those before it: alignment and search take more than linear time."""
-        piece = self.pieces[place]
-        return piece.goes_on and piece.end - self.pieces[self.settled].start <= STRETCH_S
+            may_go_on = stop == len(self.pieces) and self.end is None
+            rows = [row for row in self.log_probs[first:stop] if row is not None]
+            all_recognised = len(rows) == stop - first
+            if may_go_on or not all_recognised:
+                break
+
+            self.segments += _segments(model, decoder, self.pieces[first:stop], rows)
+            self.log_probs[first:stop] = [None] * len(rows)
+            self.num_settled = stop
+
+        if self.end is None:
+            return False
+        return self.end.error is not None or self.num_settled == len(self.pieces)
+
+    def _end_of_stretch(self, first: int) -> int:
+        """Find the place behind the pieces that are decoded together with the one at ``first``."""
+        stop = first + 1
+        while stop < len(self.pieces):
+            piece = self.pieces[stop]
+            too_long = piece.end - self.pieces[first].start > STRETCH_S
+            if too_long or not piece.goes_on:
+                break
+            stop += 1
+        return stop
 
     def result(self, name: str) -> Transcript | Failure:
         assert self.end is not None
         if self.end.error is not None:
             return Failure(self.end.path, self.end.error)
+
         text = " ".join(segment.text for segment in self.segments)
         return Transcript(self.end.path, text, tuple(self.segments), self.end.duration_s, name)
+
+
+class _Waiting(NamedTuple):
+    """A piece that waits to be recognised, and where its result goes."""
+
+    file: _File
+    place: int
+    piece: Piece
+
+    @property
+    def seconds(self) -> float:
+        return self.piece.end - self.piece.start
+
+
+class _Pool:
+    """Pieces that wait for others of like length, the oldest first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Waiting] = []
+        self.seconds = 0.0
+        self.num_batches = 0
+
+    def add(self, file: _File, piece: Piece) -> None:
+        entry = _Waiting(file, file.add(piece), piece)
+        self.waiting.append(entry)
+        self.seconds += entry.seconds
+
+    @torch.inference_mode()
+    def recognise(self, model: CtcModel, max_length: int) -> float:
+        """Recognise the oldest piece, and of the others of like length as many as fit.
+
+        Args:
+            max_length: padded size of the batch, in samples or mel rows.
+
+        Returns:
+            seconds of audio that no longer wait.
+        """
+        chosen = self._like_the_oldest(max_length)
+        entries = [self.waiting[index] for index in chosen]
+
+        names = [str(index) for index in chosen]
+        arrays = [entry.piece.array for entry in entries]
+        texts = [None] * len(entries)
+        batch = collate(names, arrays, texts, model.encoder.config.features)
+        device = next(model.parameters()).device
+        log_probs = model.log_probs(batch.to(device)).hidden.cpu()
+
+        outputs_per_frame = model.config.tokens_per_frame
+        for entry, rows in zip(entries, log_probs, strict=True):
+            first = entry.piece.lead * outputs_per_frame
+            count = entry.piece.frames * outputs_per_frame
+            # A copy: a view would keep the whole batch in memory.
+            entry.file.log_probs[entry.place] = rows[first : first + count].clone()
+
+        self.num_batches += 1
+        if self.num_batches % TRIM_EVERY == 0:
+            trim_memory()
+
+        return self._drop(chosen)
+
+    def _like_the_oldest(self, max_length: int) -> list[int]:
+        """Choose the batch that the oldest piece is in, when all are grouped by length."""
+        lengths = np.array([len(entry.piece.array) for entry in self.waiting], dtype=np.int64)
+        oldest = 0
+        return next(group for group in length_batches(lengths, max_length) if oldest in group)
+
+    def _drop(self, chosen: Sequence[int]) -> float:
+        """Forget the pieces that are recognised; give their seconds."""
+        taken = set(chosen)
+        self.waiting = [entry for index, entry in enumerate(self.waiting) if index not in taken]
+
+        before = self.seconds
+        # Added up anew, so that rounding errors do not grow over days of audio.
+        self.seconds = sum(entry.seconds for entry in self.waiting)
+        return before - self.seconds
 
 
 def _segments(
     model: CtcModel, decoder: CtcDecoder, pieces: Sequence[Piece], rows: Sequence[Tensor]
 ) -> list[Segment]:
-    """Words of pieces that follow each other without silence, in groups between pauses; times are the file's."""
-    whole, seconds = torch.cat(list(rows)), model.seconds_per_output
-    times = [
-        piece.start + k * seconds
-        for piece, row in zip(pieces, rows, strict=True)
-        for k in range(len(row))
-    ]
-    (ids,) = decoder.search(whole[None], torch.tensor([len(whole)]))
+    """Decode pieces that follow each other without silence; times count from the file's start."""
+    log_probs = torch.cat(list(rows))
+    (tokens,) = decoder.search(log_probs[None], torch.tensor([len(log_probs)]))
+    spans = align(log_probs, tokens, model.tokenizer.blank_id)
+    found = words_of(spans, model.tokenizer, decoder.scaling)
+
+    seconds = model.seconds_per_output
+    # When each output begins: pieces that touch need not lie a whole number of outputs apart.
+    times: list[float] = []
+    for piece, piece_rows in zip(pieces, rows, strict=True):
+        times += [piece.start + index * seconds for index in range(len(piece_rows))]
+
+    words = [_word(span, times, seconds, pieces[-1].end) for span in found]
+    return [_segment(group) for group in _between_pauses(words)]
+
+
+def _word(span: WordSpan, times: Sequence[float], seconds: float, last_end: float) -> Word:
+    start = times[span.start]
+    # The last output may go on beyond the end of the stretch; no word does.
+    end = min(times[span.end - 1] + seconds, last_end)
+    return Word(start, end, span.text, span.probability)
+
+
+def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
     groups: list[list[Word]] = []
-    for w in words_of(
-        align(whole, ids, model.tokenizer.blank_id), model.tokenizer, decoder.scaling
-    ):
-        # The last frame may go on beyond the end, no word does.
-        word = Word(
-            times[w.start], min(times[w.end - 1] + seconds, pieces[-1].end), w.text, w.probability
-        )
+    for word in words:
         if not groups or word.start - groups[-1][-1].end >= PAUSE_S:
             groups.append([])
         groups[-1].append(word)
-    return [
-        Segment(g[0].start, g[-1].end, " ".join(word.text for word in g), tuple(g)) for g in groups
-    ]
+    return groups
 
 
-class _Pool:
-    """Pieces that wait for others of like length, oldest first."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[_File, int, Piece]] = []
-        self.seconds = 0.0  # in all of them
-        self.num_batches = 0  # recognised so far
-
-    def add(self, file: _File, piece: Piece) -> None:
-        self.entries.append((file, len(file.pieces), piece))
-        file.pieces.append(
-            replace(piece, array=_NO_FEATURES)
-        )  # a file keeps its pieces to its end, not what they hold
-        file.rows.append(None)
-        self.seconds += piece.end - piece.start
-
-    @torch.inference_mode()
-    def recognise(self, model: CtcModel, limit: int) -> float:
-        """The oldest piece and others of like length, as many as fit.
-
-        Args:
-            limit: padded size of the batch, units.
-
-        Returns:
-            Seconds of audio that wait no more.
-        """
-        lengths = np.array([len(piece.array) for _, _, piece in self.entries], dtype=np.int64)
-        chosen = next(group for group in length_batches(lengths, limit) if 0 in group)
-        arrays = [self.entries[k][2].array for k in chosen]
-        ids = [str(k) for k in chosen]
-        batch = collate(ids, arrays, [None] * len(ids), model.encoder.config.features)
-        log_probs = model.log_probs(batch.to(next(model.parameters()).device)).hidden.cpu()
-        for k, rows in zip(chosen, log_probs, strict=True):
-            file, place, piece = self.entries[k]
-            first, count = (model.config.tokens_per_frame * n for n in (piece.lead, piece.frames))
-            file.rows[place] = rows[
-                first : first + count
-            ].clone()  # of the batch, no more than this is kept
-        self.num_batches += 1
-        if self.num_batches % TRIM_EVERY == 0:
-            trim_memory()
-        taken = set(chosen)
-        self.entries = [entry for k, entry in enumerate(self.entries) if k not in taken]
-        before, self.seconds = (
-            self.seconds,
-            sum(piece.end - piece.start for _, _, piece in self.entries),
-        )
-        return before - self.seconds
+def _segment(words: Sequence[Word]) -> Segment:
+    text = " ".join(word.text for word in words)
+    return Segment(words[0].start, words[-1].end, text, tuple(words))

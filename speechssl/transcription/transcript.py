@@ -1,15 +1,22 @@
-"""A transcript: words and segments with times."""
+"""What was said in a recording: words and segments with their times, or why it cannot be told."""
 
 from dataclasses import dataclass
 from typing import Any
 
-# Of a confidence: the digits that follow depend on what else was in the batch, and a rerun shall write the same bytes.
+# Decimals of a confidence. Those that follow depend on what else was in the batch, and a rerun is
+# to write the same bytes.
 DIGITS = 2
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word: ``start`` and ``end`` in seconds from the start of the file, ``probability`` 0..1 (see ``align``)."""
+    """A word.
+
+    Attributes:
+        start, end: seconds from the start of the file.
+        text: the word.
+        probability: 0..1, that the word is right; see ``decoding.align.WordSpan``.
+    """
 
     start: float
     end: float
@@ -19,9 +26,12 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech: ``start`` and ``end`` in seconds from the start of the file, ``0 <= start <= end``.
+    """A stretch of speech.
 
-    ``words``: those of ``text``, in order of time and inside the segment.
+    Attributes:
+        start, end: seconds from the start of the file, ``0 <= start <= end``.
+        text: what was said, on one line.
+        words: those of ``text``, in order of time and inside of the segment.
     """
 
     start: float
@@ -38,7 +48,7 @@ class Transcript:
         path: the input as the user named it.
         text: all that was said, on one line; empty when nothing was.
         segments: in order of time.
-        duration_s: length of the audio in seconds.
+        duration_s: length of the audio, seconds.
         model: name of the model.
     """
 
@@ -49,23 +59,18 @@ class Transcript:
     model: str
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, under whisper's key names, with ours beside them; seconds are rounded to milliseconds."""
+        """Give JSON values under whisper's key names, with ours beside them.
+
+        Seconds are rounded to milliseconds.
+        """
+        segments = [_segment_dict(number, one) for number, one in enumerate(self.segments)]
         return {
             "text": self.text,
-            "segments": [
-                {"id": i, "start": round(s.start, 3), "end": round(s.end, 3), "text": s.text}
-                | {"words": [word_dict(word) for word in s.words]}
-                for i, s in enumerate(self.segments)
-            ],
+            "segments": segments,
             "path": self.path,
             "duration_s": round(self.duration_s, 3),
             "model": self.model,
         }
-
-
-def word_dict(word: Word) -> dict[str, Any]:
-    times = {"start": round(word.start, 3), "end": round(word.end, 3)}
-    return {"word": word.text, **times, "probability": round(word.probability, DIGITS)}
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,27 @@ class Failure:
 
     path: str
     error: str
+
+
+def milliseconds(seconds: float) -> int:
+    """Round a time to whole milliseconds."""
+    return round(1000 * seconds)
+
+
+def _segment_dict(number: int, segment: Segment) -> dict[str, Any]:
+    return {
+        "id": number,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "words": [_word_dict(word) for word in segment.words],
+    }
+
+
+def _word_dict(word: Word) -> dict[str, Any]:
+    return {
+        "word": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "probability": round(word.probability, DIGITS),
+    }

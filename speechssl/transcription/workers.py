@@ -1,6 +1,5 @@
-"""Files -> transcripts with a model folder, in this process or dealt to several."""
+"""Many files, one model folder: transcribed in this process, or dealt to several."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,23 +12,17 @@ from typing import Any
 import torch
 
 from speechssl.audio.reader import declared_seconds
-from speechssl.config import Table
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.recognition.evaluate import beam_decoder
-from speechssl.recognition.language_model import LM_FOLDER, load_lm
-from speechssl.recognition.model import load_ctc
-from speechssl.runtime.device import Device, pick_device
+from speechssl.recognition.decoders import BATCH_SECONDS
+from speechssl.runtime.device import Device
 from speechssl.runtime.log import HoursProgress, one_line
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent
-from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
-from speechssl.transcription.transcribe import transcribe
+from speechssl.transcription.recogniser import load_recogniser
 from speechssl.transcription.transcript import Failure, Transcript
 
 Result = Transcript | Failure
-DIED = (
-    "a process died (out of memory, or a file that crashes the decoder) before {} was done; what was written is kept: "
-    "give the command again, with --jobs 1 to see at which file it happens"
-)
+# From a worker: a result, the seconds of audio that it has done, or what stopped it.
+Message = Result | float | SpeechsslError
 
 
 @dataclass(frozen=True)
@@ -37,64 +30,75 @@ class Job:
     """How files are transcribed.
 
     Attributes:
-        model: run or model folder; its language model is used too, unless ``greedy``.
-        threads: of the CPU, all processes together; all cores if None.
-        processes: each has the whole model, and every so manieth of the files.
+        model: run or model folder.
+        batch_seconds: audio that is recognised at once: it decides the memory, not the texts.
+        greedy: leaves the model folder's language model out.
+        device: where the model runs.
+        threads: of the CPU, all processes together; None takes all cores.
+        processes: each holds the whole model, and works on its share of the files.
     """
 
     model: Path
-    batch_seconds: float
+    batch_seconds: float = BATCH_SECONDS
     greedy: bool = False
     device: Device = "auto"
     threads: int | None = None
     processes: int = 1
 
 
-def made_by(job: Job) -> Table:
-    """Digests of the model and, if it is used, its language model: of what decides the transcripts."""
-    folder = model_folder(job.model)
-    lm = stored_folder(folder / LM_FOLDER) / RECORD
-    used = {"model": folder / RECORD} | (
-        {} if job.greedy or not lm.exists() else {"language_model": lm}
-    )
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
-
-
 def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -> Iterator[Result]:
-    """What ``transcribe`` gives of each file, in any order: of several processes, as soon as it is known.
+    """Transcribe files, and give each result as soon as it is known, in any order.
 
     Raises:
         ConfigError: more processes than threads.
-        SpeechsslError: the model cannot be used, or a process died; after all other processes have finished.
+        SpeechsslError: the model cannot be used, or a process died; raised after all other
+            processes have finished.
     """
     if job.threads and job.threads < job.processes:
         raise ConfigError(
-            f"{job.processes} jobs cannot share {job.threads} threads: give --threads as many or more"
+            f"{job.processes} jobs cannot share {job.threads} threads: "
+            "give --threads as many or more"
         )
     if not files:
         return
-    lengths = [declared_seconds(path) for path in files]
-    total_h = None if None in lengths else sum(filter(None, lengths)) / 3600
-    processes = max(1, min(job.processes, len(files)))
-    done_s = [0.0] * processes
+
+    num_processes = min(job.processes, len(files))
+    total_h = _total_hours(files)
+    done_s = [0.0] * num_processes
 
     def tick(process: int, seconds: float) -> None:
         done_s[process] = seconds
         progress(sum(done_s) / 3600, total_h)
 
-    if processes == 1:
+    if num_processes == 1:
         if job.threads:
             torch.set_num_threads(job.threads)
-        yield from _recognised(job, files, lambda seconds: tick(0, seconds))
+        yield from _transcribed(job, files, lambda seconds: tick(0, seconds))
     else:
-        yield from _dealt(job, [files[k::processes] for k in range(processes)], tick)
+        shares = [files[process::num_processes] for process in range(num_processes)]
+        yield from _by_workers(job, shares, tick)
+
+
+def _total_hours(files: Sequence[Path]) -> float | None:
+    """Add up what the headers declare; None if one does not say."""
+    total_s = 0.0
+    for path in files:
+        seconds = declared_seconds(path)
+        if seconds is None:
+            return None
+        total_s += seconds
+    return total_s / 3600
 
 
 def in_order(results: Iterator[Result], files: Sequence[Path]) -> Iterator[Result]:
-    """The results of distinct files in the files' order; where they end with an error, all that came, and then it."""
+    """Give the results of distinct files in the order of the files.
+
+    Where the results end with an error, all that came are given before it is raised.
+    """
     came: dict[str, Result] = {}
-    names = iter(list(map(str, files)))
+    names = iter([str(path) for path in files])
     turn = next(names, None)
+
     try:
         for result in results:
             came[result.path] = result
@@ -106,75 +110,114 @@ def in_order(results: Iterator[Result], files: Sequence[Path]) -> Iterator[Resul
         raise
 
 
-def _recognised(
+def _transcribed(
     job: Job, files: Sequence[Path], progress: Callable[[float], None]
 ) -> Iterator[Result]:
-    folder = model_folder(job.model)
-    model = load_ctc(folder).to(pick_device(job.device))
-    beam = None if job.greedy else load_lm(folder, model.tokenizer)
-    decoder = beam_decoder(beam) if beam else None
-    yield from transcribe(model, files, job.model.name, job.batch_seconds, progress, decoder)
+    recogniser = load_recogniser(job.model, job.device, language_model=not job.greedy)
+    yield from recogniser.transcribe_files(files, job.batch_seconds, progress)
 
 
-def _dealt(
-    job: Job, hands: Sequence[Sequence[Path]], tick: Callable[[int, float], None]
+@dataclass
+class _Worker:
+    """A process that transcribes its share of the files.
+
+    Attributes:
+        number: among the processes.
+        num_missing: results that have not come yet.
+    """
+
+    number: int
+    files: Sequence[Path]
+    process: SpawnProcess
+    num_missing: int
+
+    def death(self) -> SpeechsslError:
+        """Say that the process ended before it was done, and at which file."""
+        file = self.files[-self.num_missing]
+        return SpeechsslError(
+            f"a process died (out of memory, or a file that crashes the decoder) before {file} was "
+            "done; what was written is kept: give the command again, with --jobs 1 to see at which "
+            "file it happens"
+        )
+
+
+def _by_workers(
+    job: Job, shares: Sequence[Sequence[Path]], tick: Callable[[int, float], None]
 ) -> Iterator[Result]:
-    """Results of processes that work on a hand of files each, as they come."""
-    context = get_context("spawn")
-    threads = (job.threads or max(len(hands), torch.get_num_threads())) // len(hands)
-    ends: dict[Any, int] = {}  # of the pipes that are open
-    workers: list[SpawnProcess] = []
-    missing = [len(hand) for hand in hands]
+    """Start a process for each share of the files, and give the results as they come."""
+    all_threads = job.threads or max(len(shares), torch.get_num_threads())
+    threads = all_threads // len(shares)
+
+    started: list[_Worker] = []
+    # The open pipes, each with the worker at its other end.
+    workers: dict[Any, _Worker] = {}
     errors: list[SpeechsslError] = []
+
     try:
-        for k, hand in enumerate(hands):
-            ours, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(theirs, job, hand, threads), daemon=True)
-            with (
-                deaf_to_interrupts()
-            ):  # it inherits that; an interrupt ends this process, and this one ends it
-                worker.start()
-            workers.append(worker)
-            theirs.close()  # so that the end of the process is the end of the pipe
-            ends[ours] = k
-        while ends:
-            for end in wait(list(ends)):
-                k, message = ends[end], _received(end)
+        for number, share in enumerate(shares):
+            pipe, process = _start(job, share, threads)
+            worker = _Worker(number, share, process, len(share))
+            started.append(worker)
+            workers[pipe] = worker
+
+        while workers:
+            for ready in wait(list(workers)):
+                worker = workers[ready]
+                message = _received(ready)
+
                 if isinstance(message, float):
-                    tick(k, message)
+                    tick(worker.number, message)
                 elif isinstance(message, SpeechsslError):
                     errors.append(message)
-                    missing[k] = 0
+                    worker.num_missing = 0
                 elif message is not None:
-                    missing[k] -= 1
+                    worker.num_missing -= 1
                     yield message
                 else:
-                    del ends[end]
-                    if missing[k]:
-                        errors.append(SpeechsslError(DIED.format(hands[k][-missing[k]])))
+                    del workers[ready]
+                    if worker.num_missing:
+                        errors.append(worker.death())
+
         if errors:
             raise errors[0]
     finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        for worker in started:
+            worker.process.terminate()
+            worker.process.join()
 
 
-def _received(end: Any) -> Result | float | SpeechsslError | None:
-    """The next result of a process, the seconds it has done, or what stopped it; None where it has ended."""
+def _start(job: Job, share: Sequence[Path], threads: int) -> tuple[Connection, SpawnProcess]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, job, share, threads), daemon=True)
+
+    # The child inherits deafness to interrupts: an interrupt ends this process, which ends it.
+    with deaf_to_interrupts():
+        process.start()
+
+    # Closed here, so that the end of the process is the end of the pipe.
+    theirs.close()
+    return ours, process
+
+
+def _received(pipe: Any) -> Message | None:
+    """Receive the next message of a worker; None where it has ended."""
     try:
-        message: Result | float | SpeechsslError = end.recv()
-    except (EOFError, OSError):  # it ended between two messages, or in the middle of one
+        message: Message = pipe.recv()
+    except (EOFError, OSError):
+        # It ended between two messages, or in the middle of one.
         return None
     return message
 
 
-def _work(end: Connection, job: Job, hand: Sequence[Path], threads: int) -> None:
-    """One process: send results, and between them how many seconds are done."""
+def _work(pipe: Connection, job: Job, share: Sequence[Path], threads: int) -> None:
+    """Transcribe a share of the files; send results, and between them how many seconds are done."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
     try:
-        for result in _recognised(job, hand, end.send):
-            end.send(result)
+        for result in _transcribed(job, share, pipe.send):
+            pipe.send(result)
     except (SpeechsslError, OSError, torch.OutOfMemoryError) as error:
-        end.send(SpeechsslError(one_line(error)))  # not every error survives being sent
+        # Not every error survives being sent, so its one line is.
+        pipe.send(SpeechsslError(one_line(error)))

@@ -396,6 +396,91 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
+def test_errors_are_one_line(
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    assert "did you mean 'optim.lr'" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lrr=1"
+    )
+    assert "instead of --set preset" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large"
+    )
+    assert "give base, large, small, tiny" in error(
+        "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
+    )
+    assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
+    assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
+    assert "allowed are txt, srt, vtt" in error(
+        "transcribe", model, labelled_store, "--output-format", "srt9"
+    )
+    assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
+    assert "no audio found" in error("transcribe", model, tmp_path)
+    both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
+    assert "srt holds one recording, and these are 2" in error(
+        "transcribe", model, *both, "--output-format", "srt"
+    )
+    assert "stdout takes one format" in error(
+        "transcribe", model, tmp_path, "--output-format", "txt,json"
+    )
+    assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
+    assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
+    assert "holds a model: give another --out" in error(
+        "evaluate", model, labelled_store, "--out", model / "model"
+    )
+    holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
+    assert "split holdout" in holdout
+    assert "splits there: dev, test, train" in holdout
+    nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
+    assert "min_chunk_s" in nan
+    assert "finite number" in nan
+
+
+def test_files_and_folders_in_the_way_are_one_line(
+    model: Path,
+    labelled_folder: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*arguments: object) -> str:
+        return one_line(monkeypatch, capsys, *arguments)
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    wave = labelled_folder / "test000.wav"
+    assert str(file) in error("prepare", labelled_folder, file / "store")
+    assert str(file) in error("transcribe", model, wave, "--output-dir", file)
+    assert f"{file} is there already and holds no scores" in error(
+        "evaluate", model, labelled_store, "--out", file
+    )
+    assert "--force deletes run folders only" in error(
+        "pretrain", labelled_store, "--run", file, "--force"
+    )
+    (tmp_path / "utterances.jsonl").write_text("{}")
+    assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
+    assert file.read_text() == "mine"
+
+
+def test_a_gpu_out_of_memory_says_what_to_lower(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: Path) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(recognition, "load_recogniser", load)
+    assert "lower batch.micro_seconds" in one_line(
+        monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
+    )
+
+
 def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
     """One line a file with the bytes of its name, also where Python's stdout refuses them."""
     for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):

@@ -6,7 +6,7 @@ import pytest
 
 from speechssl.decoding.arpa import read_arpa
 from speechssl.errors import ConfigError
-from speechssl.recognition.language_model import read_texts
+from speechssl.recognition.lm_training import read_texts
 
 GOOD = (
     "\\data\\\nngram 1=3\nngram 2=1\n\n"

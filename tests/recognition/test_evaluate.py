@@ -15,13 +15,8 @@ from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.decoding.greedy import greedy
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import (
-    _confidences,
-    emissions,
-    evaluate,
-    recognised,
-    score_words,
-)
+from speechssl.recognition.decoders import emissions, greedy_decoder, recognise
+from speechssl.recognition.evaluate import _confidences, evaluate, score_words
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score_files import write_score
 from speechssl.text.normalise import NORMALISERS, normalise
@@ -41,7 +36,7 @@ def test_hypotheses_do_not_depend_on_the_batch(model: CtcModel, labelled_store: 
             alone[batch.ids[0]] = model.tokenizer.decode(greedy(*model.log_probs(batch))[0])
     assert len(set(alone.values())) > 10  # else the comparison would say nothing
     for batch_seconds in (15, 1000):
-        found = recognised(model, emissions(model, dataset, batch_seconds))
+        found = recognise(model, emissions(model, dataset, batch_seconds), greedy_decoder(model))
         assert {
             name: " ".join(word.text for word in words) for name, words in found.items()
         } == alone

@@ -15,9 +15,12 @@ from speechssl.decoding.hypothesis import BeamConfig, Hypothesis
 from speechssl.decoding.lexicon import spellings
 from speechssl.decoding.ngram import estimate
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.recognition.evaluate import beam_decoder, emissions, evaluate
+from speechssl.recognition.decoders import beam_decoder, emissions
+from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import load_lm, read_texts, save_lm, tune
+from speechssl.recognition.language_model import load_lm, save_lm
+from speechssl.recognition.lm_training import read_texts
+from speechssl.recognition.lm_tuning import tune
 from speechssl.recognition.model import load_ctc
 from speechssl.storage.checkpoint import model_folder, save_folder
 
@@ -113,7 +116,7 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
 ) -> None:
     """Pieces begin words themselves: over them a search has no separator to give a score to."""
     recogniser = load_ctc(model_folder(model))
-    monkeypatch.setattr("speechssl.recognition.language_model.separator", lambda tokenizer: ())
+    monkeypatch.setattr("speechssl.recognition.lm_tuning.separator", lambda tokenizer: ())
     tried: list[BeamConfig] = []
 
     class Search:

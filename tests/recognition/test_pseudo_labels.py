@@ -17,7 +17,7 @@ from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition import pseudo_labels
-from speechssl.recognition.evaluate import emissions, recognised
+from speechssl.recognition.decoders import emissions, greedy_decoder, recognise
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
@@ -62,7 +62,7 @@ def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_pat
     assert sorted((one.id, one.crc32) for one in found) == sorted(
         dataset.key(p) for p in range(len(dataset))
     )
-    words = recognised(heard, emissions(heard, dataset))
+    words = recognise(heard, emissions(heard, dataset), greedy_decoder(heard))
     assert {one.id: one.text for one in found} == {
         k: " ".join(w.text for w in ws) for k, ws in words.items()
     }
@@ -242,7 +242,7 @@ def test_any_id_and_text_come_back(
     words = [WordSpan("l\x85r\u2028", 0, 1, 0.25)]
     monkeypatch.setattr(
         pseudo_labels,
-        "recognised",
+        "recognise",
         lambda model, batches, decoder: {n: words for n in batches[0][0]},
     )
     found = label(heard, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")

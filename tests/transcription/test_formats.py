@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.errors import ConfigError
+from speechssl.transcription.cues import CueLimits, cues
 from speechssl.transcription.formats import (
     FORMATS,
-    CueLimits,
-    cues,
     to_ctm,
     to_json,
     to_jsonl,

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
 from speechssl.transcription import output_folder
-from speechssl.transcription.formats import FORMATS, CueLimits
+from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.file_names import common_root, output_path
+from speechssl.transcription.formats import FORMATS
 from speechssl.transcription.output_folder import (
     DONE,
     MADE_BY,
     STDIN,
     Outputs,
     claim,
-    common_root,
     outcome,
-    output_path,
     plan_outputs,
 )
 from speechssl.transcription.transcript import Failure, Transcript

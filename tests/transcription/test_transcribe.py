@@ -20,7 +20,13 @@ from speechssl.audio.reader import Samples, stream_mono, write_wav
 from speechssl.data.dataset import Batch, Dataset, collate
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
-from speechssl.recognition.evaluate import BATCH_SECONDS, CtcDecoder, emissions, recognised
+from speechssl.recognition.decoders import (
+    BATCH_SECONDS,
+    CtcDecoder,
+    emissions,
+    greedy_decoder,
+    recognise,
+)
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribe_module
@@ -49,7 +55,7 @@ def test_transcribe_equals_evaluation_on_the_same_files(
     model: CtcModel, labelled_folder: Path, labelled_store: Path
 ) -> None:
     dataset = Dataset([Store(labelled_store)], ["test"])
-    found = recognised(model, emissions(model, dataset))
+    found = recognise(model, emissions(model, dataset), greedy_decoder(model))
     expected = {name: " ".join(word.text for word in words) for name, words in found.items()}
     files = sorted(labelled_folder.glob("test*.wav"))
     results = list(transcribe(model, files, "name", batch_seconds=7))
@@ -257,13 +263,13 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
         array = np.zeros((length, 80), np.float16)
         pool.add(file, Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
         while pool.seconds > HORIZON_S:
-            oldest = file.rows.index(None)
+            oldest = file.log_probs.index(None)
             pool.recognise(model, round(100 * BATCH_SECONDS))
-            assert file.rows[oldest] is not None
+            assert file.log_probs[oldest] is not None
             assert number - oldest < 200
-    while pool.entries:
+    while pool.waiting:
         pool.recognise(model, round(100 * BATCH_SECONDS))
-    assert None not in file.rows
+    assert None not in file.log_probs
     assert all(piece.array.size == 0 for piece in file.pieces)  # of an hours-long file too
     assert pool.seconds == 0
     assert lengths.sum() / padded > 0.95

@@ -6,7 +6,6 @@ import shutil
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from speechssl.recognition.model import save_ctc
 from speechssl.runtime.log import HoursProgress
 from speechssl.storage.checkpoint import model_folder, save_folder
 from speechssl.transcription import workers
-from speechssl.transcription.formats import FORMATS, CueLimits
+from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.formats import FORMATS
+from speechssl.transcription.recogniser import digests
 from speechssl.transcription.transcript import Failure
-from speechssl.transcription.workers import Job, Result, in_order, made_by, transcribe_files
+from speechssl.transcription.workers import Job, Result, in_order, transcribe_files
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +109,12 @@ def test_results_are_put_in_order_and_none_is_lost_with_an_error(
 
 
 def test_what_decides_the_transcripts(model: Path, tmp_path: Path) -> None:
-    job = Job(model, 30)
-    alone = made_by(job)
-    assert (
-        alone
-        == made_by(replace(job, greedy=True))
-        == made_by(replace(job, batch_seconds=9, processes=2))
-    )
+    alone = digests(model)
+    assert alone == digests(model, language_model=False)
     with_lm = Path(shutil.copytree(model, tmp_path / "m"))
     save_folder(model_folder(with_lm) / LM_FOLDER, {}, {"kind": "lm"})
-    job = replace(job, model=with_lm)
-    assert made_by(job).keys() == {"model", "language_model"}
-    assert made_by(replace(job, greedy=True)) == alone
+    assert digests(with_lm).keys() == {"model", "language_model"}
+    assert digests(with_lm, language_model=False) == alone
 
 
 def test_more_processes_than_threads_are_refused_and_no_file_needs_no_model(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Where the result of an input goes: a folder that mirrors the tree of the inputs."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from speechssl.errors import ConfigError
+
+# Bytes of one file name, on every common file system.
+MAX_NAME_BYTES = 255
+
+
+def common_root(inputs: Iterable[Path]) -> Path:
+    """Give the deepest folder that holds every input; of a single file, its own folder.
+
+    Raises:
+        ConfigError: there are no inputs.
+    """
+    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in inputs]
+    if not folders:
+        raise ConfigError("no inputs: give at least one file or folder")
+    return Path(os.path.commonpath(folders))
+
+
+def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: str) -> Path:
+    """Give the place of ``input_path`` below ``input_root``, mirrored below ``output_dir``.
+
+    The suffix is appended and the old one kept: ``a/x.wav`` becomes ``a/x.wav.txt``. So no two
+    inputs below one root share an output, neither ``a/x.wav`` and ``b/x.wav`` nor ``x.wav`` and
+    ``x.flac``, and the place of a file does not depend on which others exist. A name that would
+    grow too long is cut, and ends in a hash of the whole name.
+
+    Args:
+        suffix: with its dot, for example ".txt".
+
+    Raises:
+        ConfigError: the input is not below the root.
+    """
+    root = os.path.abspath(input_root)
+    try:
+        relative = Path(os.path.abspath(input_path)).relative_to(root)
+    except ValueError as error:
+        raise ConfigError(
+            f"{input_path} is not under {input_root}: give a folder that holds every input"
+        ) from error
+
+    if not relative.name:
+        raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
+    return output_dir / relative.parent / _short_name(relative.name, suffix)
+
+
+def _short_name(name: str, suffix: str) -> str:
+    whole = os.fsencode(name)
+    if len(whole) + len(os.fsencode(suffix)) <= MAX_NAME_BYTES:
+        return name + suffix
+
+    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}"
+    # Characters are dropped from the end, not bytes, so that none is cut in half.
+    while len(os.fsencode(name + ending)) > MAX_NAME_BYTES:
+        name = name[:-1]
+    return name + ending

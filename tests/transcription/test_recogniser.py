@@ -1,0 +1,135 @@
+"""The object that users hold: it hears what the command hears, and nothing else loads or decodes."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import call
+from support.models import random_recogniser
+from support.places import ROOT
+
+import speechssl
+from speechssl.decoding.arpa import arpa_lines
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.ngram import estimate
+from speechssl.errors import AudioError, CheckpointError
+from speechssl.recognition.language_model import save_lm
+from speechssl.recognition.model import save_ctc
+from speechssl.transcription.recogniser import Recogniser, load_recogniser
+
+WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
+# What loads a model or chooses how it is decoded: the recogniser's own business.
+LOADING_AND_DECODING = {
+    "load_ctc",
+    "load_lm",
+    "beam_decoder",
+    "greedy_decoder",
+    "BeamSearch",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a language model that greedy decoding does not agree with."""
+    root = tmp_path_factory.mktemp("recogniser")
+    save_ctc(random_recogniser(), root / "model", {})
+    arpa = root / "given.arpa"
+    arpa.write_text("".join(arpa_lines(estimate([WORDS, WORDS[::-1]], 2))), encoding="utf-8")
+    save_lm(root / "model", arpa, WORDS, BeamConfig(lm_weight=1.0), {})
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def recogniser(folder: Path) -> Recogniser:
+    return load_recogniser(folder, device="cpu")
+
+
+def test_public_names_are_this_object() -> None:
+    assert speechssl.load_recogniser is load_recogniser
+    assert speechssl.Recogniser is Recogniser
+
+
+def test_it_transcribes_what_the_command_prints(
+    recogniser: Recogniser, folder: Path, labelled_folder: Path
+) -> None:
+    path = labelled_folder / "test000.wav"
+    transcript = recogniser.transcribe(path)
+    printed = call("transcribe", folder, path, "--output-format", "json", "--device", "cpu").stdout
+    assert json.loads(printed) == transcript.as_dict()
+
+    # Only words of the language model can be in it: a network of random weights has others.
+    greedy = load_recogniser(folder, device="cpu", language_model=False).transcribe(path)
+    assert set(transcript.text.split()) <= set(WORDS)
+    assert transcript.text != greedy.text
+
+
+def test_it_evaluates_what_the_command_writes(
+    recogniser: Recogniser, folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    evaluation = recogniser.evaluate(labelled_store)
+    assert evaluation.with_language_model is not None
+    assert evaluation.best is evaluation.with_language_model
+
+    done = call("evaluate", folder, labelled_store, "--out", tmp_path / "score")
+    assert done.exit_code == 0, done.stderr
+    for out, score in (
+        (tmp_path / "score", evaluation.greedy),
+        (tmp_path / "score" / "lm", evaluation.with_language_model),
+    ):
+        written = json.loads((out / "score.json").read_text(encoding="utf-8"))
+        lines = (out / "utterances.jsonl").read_text(encoding="utf-8").splitlines()
+        assert written["wer"] == score.wer
+        assert [json.loads(line) for line in lines] == [u.as_dict() for u in score.utterances]
+
+
+def test_it_labels_what_the_command_labels(
+    recogniser: Recogniser, folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    labels = recogniser.label(labelled_store, tmp_path / "ours.jsonl", split="dev")
+    done = call(
+        "label", folder, labelled_store, "--out", tmp_path / "command.jsonl", "--split", "dev"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "ours.jsonl").read_bytes() == (tmp_path / "command.jsonl").read_bytes()
+    assert {word for one in labels for word in one.text.split()} <= set(WORDS)
+
+
+def test_a_model_without_a_language_model_is_greedy(labelled_store: Path, tmp_path: Path) -> None:
+    save_ctc(random_recogniser(), tmp_path / "model", {})
+    evaluation = load_recogniser(tmp_path / "model").evaluate(labelled_store, split="dev")
+    assert evaluation.with_language_model is None
+    assert evaluation.best is evaluation.greedy
+
+
+def test_what_cannot_be_read_or_loaded_says_so(recogniser: Recogniser, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").write_bytes(b"")
+    with pytest.raises(AudioError, match=r"empty\.wav: empty file"):
+        recogniser.transcribe(tmp_path / "empty.wav")
+    with pytest.raises(CheckpointError, match="neither a model folder"):
+        load_recogniser(tmp_path)
+
+
+def names_in(path: Path) -> set[str]:
+    """Every name that a file imports or uses."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found.add(node.name)
+    return found
+
+
+def test_the_command_and_its_workers_load_and_decode_by_this_object_alone() -> None:
+    """``transcribe`` decodes greedily if a Python program gives it no decoder; so it may."""
+    package = ROOT / "speechssl"
+    allowed = {"recogniser.py", "transcribe.py"}
+    files = [*package.glob("cli/*.py"), *package.glob("transcription/*.py")]
+    assert len(files) > 15
+
+    for path in files:
+        if path.name not in allowed:
+            assert names_in(path) & LOADING_AND_DECODING == set(), path
