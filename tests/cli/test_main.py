@@ -89,7 +89,7 @@ def test_a_gpu_out_of_memory_says_what_to_lower(
     def load(_: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(recognition, "load_ctc", load)
+    monkeypatch.setattr(recognition, "load_recogniser", load)
     assert "lower batch.micro_seconds" in one_line(
         monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
     )
