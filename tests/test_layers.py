@@ -5,6 +5,7 @@ above it in this table, and those of its own room that stand before it.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from support.places import ROOT
@@ -47,6 +48,7 @@ def files_in_order() -> list[str]:
     return order
 
 
+@cache
 def modules() -> dict[str, Path]:
     """All files that hold code, by their names with dots."""
     found = {}
