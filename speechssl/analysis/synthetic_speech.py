@@ -1,57 +1,117 @@
-"""Recordings that sound a little like speech, made for measurements."""
+"""Make recordings that sound a little like speech, for measurements."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from speechssl.audio.reader import write_flac
 from speechssl.corpus.manifest import Manifest, Record
 from speechssl.runtime.seeds import generator
 
-RATE = 16_000  # of the synthetic speech, Hz
+# Sample rate of the synthetic speech, Hz.
+RATE = 16_000
+
+# What the random words are made of.
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+# Speech that is made at a time, seconds: memory stays flat however long a file is.
+_BLOCK_S = 10
+
+# Time from one syllable to the next, seconds, and the share of them that is a pause.
+_SYLLABLE_S = 0.2
+_SPOKEN = 0.85
+
+# Shortest and longest utterance of a corpus, seconds.
+_SHORTEST_S = 4
+_LONGEST_S = 15
+
+# Utterances for development, the first ones of a corpus.
+_NUM_DEV = 2
 
 
 def write_speech(path: Path, seconds: float, seed: int) -> None:
-    """FLAC, 16 kHz mono, of a humming voice with syllables and pauses; the same for the same ``seed``."""
-    rng, left = generator("bench", seed), round(seconds * RATE)
-    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format="FLAC") as file:
-        while left > 0:
-            file.write(_speech(min(10 * RATE, left), rng))
-            left -= 10 * RATE
+    """Write a humming voice with syllables and pauses as FLAC, 16 kHz mono.
 
-
-def _speech(num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    now = np.arange(num_samples) / RATE
-    marks = np.arange(0, num_samples / RATE + 0.2, 0.2)
-    loud = np.interp(now, marks, rng.uniform(0.2, 1, len(marks)) * (rng.random(len(marks)) < 0.85))
-    phase = 2 * np.pi * np.cumsum(np.interp(now, marks, rng.uniform(90, 220, len(marks)))) / RATE
-    voice = sum((np.sin(h * phase) / h for h in range(1, 7)), np.zeros(num_samples))
-    return (0.15 * loud * voice + 0.0005 * rng.standard_normal(num_samples)).astype(np.float32)
+    The same ``seed`` gives the same file.
+    """
+    rng = generator("bench", seed)
+    write_flac(path, _blocks(round(seconds * RATE), rng), RATE)
 
 
 def write_corpus(folder: Path, seconds: float) -> Manifest:
-    """Two utterances for development and about ``seconds`` to learn from, 4 to 15 s each, random letters for words."""
-    rng, records, left = generator("bench", "corpus"), list[Record](), seconds
-    while left > 0:
-        name, split = f"{len(records):05d}", "train" if len(records) > 1 else "dev"
-        length = float(rng.uniform(4, min(15, max(left, 5))))
-        write_speech(folder / f"{name}.flac", length, len(records))
-        words = [
-            "".join(rng.choice(list(LETTERS), size=rng.integers(2, 8)))
-            for _ in range(int(2 * length))
-        ]
-        records.append(Record(name, f"{name}.flac", text=" ".join(words), split=split))
-        left -= length if split == "train" else 0
+    """Write two utterances for development and about ``seconds`` to learn from.
+
+    Each has 4 to 15 s, and random letters for words.
+    """
+    rng = generator("bench", "corpus")
+    records: list[Record] = []
+    left_s = seconds
+
+    while left_s > 0:
+        number = len(records)
+        name = f"{number:05d}"
+        split = "dev" if number < _NUM_DEV else "train"
+
+        # Of the last one about what is left.
+        longest = min(_LONGEST_S, max(left_s, 5))
+        length = float(rng.uniform(_SHORTEST_S, longest))
+        write_speech(folder / f"{name}.flac", length, seed=number)
+
+        text = _random_words(int(2 * length), rng)
+        records.append(Record(name, f"{name}.flac", text=text, split=split))
+        if split == "train":
+            left_s -= length
+
     return Manifest(folder, tuple(records))
 
 
 def write_recordings(folder: Path, seconds: float, length: float) -> list[Path]:
-    """Unlabelled recordings of ``length`` seconds, the last one shorter; ``seconds`` in all."""
+    """Write unlabelled recordings of ``length`` seconds, ``seconds`` in all; the last is short."""
     folder.mkdir(parents=True)
-    files = [folder / f"{number:05d}.flac" for number in range(math.ceil(seconds / length))]
+    count = math.ceil(seconds / length)
+    files = [folder / f"{number:05d}.flac" for number in range(count)]
+
     for number, path in enumerate(files):
-        write_speech(path, min(length, seconds - number * length), number)
+        left_s = seconds - number * length
+        write_speech(path, min(length, left_s), seed=number)
+
     return files
+
+
+def _blocks(num_samples: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
+    """Make the samples of a recording, some seconds at a time."""
+    block = _BLOCK_S * RATE
+    for start in range(0, num_samples, block):
+        yield _speech(min(block, num_samples - start), rng)
+
+
+def _speech(num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Make (num_samples,) samples of a voice with the first six harmonics of a gliding pitch."""
+    now = np.arange(num_samples) / RATE
+    marks = np.arange(0, num_samples / RATE + _SYLLABLE_S, _SYLLABLE_S)
+
+    # Each syllable has a loudness of its own, and some are silent.
+    loudness_at_marks = rng.uniform(0.2, 1, len(marks)) * (rng.random(len(marks)) < _SPOKEN)
+    loudness = np.interp(now, marks, loudness_at_marks)
+
+    pitch_hz = np.interp(now, marks, rng.uniform(90, 220, len(marks)))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE
+    voice = np.zeros(num_samples)
+    for harmonic in range(1, 7):
+        voice += np.sin(harmonic * phase) / harmonic
+
+    noise = 0.0005 * rng.standard_normal(num_samples)
+    return (0.15 * loudness * voice + noise).astype(np.float32)
+
+
+def _random_words(count: int, rng: np.random.Generator) -> str:
+    """Make words of 2 to 7 letters."""
+    letters = list(LETTERS)
+    words = []
+    for _ in range(count):
+        length = rng.integers(2, 8)
+        words.append("".join(rng.choice(letters, size=length)))
+    return " ".join(words)

@@ -7,7 +7,7 @@ came out is compared with the number that was declared.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -160,6 +160,17 @@ def write_wav(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: in
     ) as file:
         for start in range(0, len(samples), _BLOCK_VALUES):
             file.write(samples[start : start + _BLOCK_VALUES])
+
+
+def write_flac(
+    path: str | os.PathLike[str], blocks: Iterable[Samples], sample_rate_hz: int
+) -> None:
+    """Write blocks of (n,) mono samples in -1..1, one after another, as a 16-bit FLAC file."""
+    with soundfile.SoundFile(
+        os.fsencode(path), "w", sample_rate_hz, 1, "PCM_16", format="FLAC"
+    ) as file:
+        for block in blocks:
+            file.write(block)
 
 
 def _resampled(
