@@ -1,4 +1,9 @@
-"""fairseq's checkpoints of wav2vec 2.0 (``.pt``), read as one of our models; only tensors and settings are loaded."""
+"""Read fairseq's checkpoints of wav2vec 2.0 (``.pt``) as our models.
+
+Only tensors and settings are loaded from a file.
+
+Shapes: S samples, T frames, D width, V codes or tokens, G codebooks, P width of the projections.
+"""
 
 import argparse
 import ast
@@ -16,12 +21,27 @@ from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
 from speechssl.errors import CheckpointError
 from speechssl.interop.foreign_model import Foreign, our_token_order, with_rows
 from speechssl.interop.safe_loading import load_torch
-from speechssl.interop.torchaudio import peer, their_input, their_model
+from speechssl.interop.torchaudio import runner, their_input, their_model
 from speechssl.interop.weight_names import from_dialect
 
+# The file of tokens beside a fine-tuned checkpoint.
 DICTIONARY = "dict.ltr.txt"
+
+# Bound on the convolutions of a front end, so that a short text cannot ask for a giant list.
 MAX_CONVS = 64
-_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first rows of every head; <s> is the blank
+
+# Bound on a number in the text of the convolutions: channels, kernel, stride or factor.
+_NUMBERS_BELOW = 100_000
+
+# Characters of a text that an error quotes, where the text may be long.
+_QUOTED = 80
+
+# The first rows of every head; <s> is the blank.
+_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+
+# fairseq's default, as the text that its settings hold.
+_DEFAULT_CONVS = repr(list(WAV2VEC2_CONVS))
+
 # Settings that we do not have, and the only value under which the model is one of ours.
 _FIXED = {
     "activation_fn": "gelu",
@@ -38,7 +58,9 @@ _FIXED = {
 
 
 def load_fairseq(path: Path) -> Any:
-    """Content of a torch file. Of Python objects only ``argparse.Namespace`` is allowed, which older settings are.
+    """Load the content of a torch file.
+
+    Of Python objects only ``argparse.Namespace`` is allowed, which older settings are.
 
     Raises:
         CheckpointError: damaged, or any other object in it.
@@ -47,19 +69,18 @@ def load_fairseq(path: Path) -> Any:
 
 
 def is_fairseq(loaded: object) -> bool:
-    """Whether the content of a torch file is a fairseq checkpoint."""
-    return (
-        isinstance(loaded, dict)
-        and isinstance(loaded.get("model"), dict)
-        and not {"args", "cfg"}.isdisjoint(loaded)
-    )
+    """Tell whether the content of a torch file is a fairseq checkpoint."""
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
+        return False
+    return "args" in loaded or "cfg" in loaded
 
 
 def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
-    """A pretrained wav2vec 2.0, or one fine-tuned with CTC, which needs ``dict.ltr.txt`` beside it.
+    """Read a pretrained wav2vec 2.0, or one fine-tuned with CTC.
 
-    As fairseq itself does not install beside today's torch, the model that ours is compared with is torchaudio's,
-    filled by torchaudio's own table of names, with settings that go from fairseq's to torchaudio's directly.
+    A fine-tuned one needs ``dict.ltr.txt`` beside it. fairseq itself does not install beside
+    today's torch. So our model is compared with torchaudio's, which is filled by torchaudio's own
+    table of names and gets its settings from fairseq's directly.
 
     Args:
         path: for messages, and where the dictionary lies.
@@ -71,67 +92,109 @@ def read_fairseq(path: Path, loaded: Mapping[str, Any]) -> Foreign:
     # The one function of torchaudio's import that needs no fairseq.
     from torchaudio.models.wav2vec2.utils.import_fairseq import _convert_state_dict
 
-    settings = _settings(path, loaded)
+    settings = _flat_settings(path, loaded)
     config = _encoder_config(path, settings)
-    theirs = {
-        str(n).removeprefix("w2v_encoder."): t
-        for n, t in loaded["model"].items()
-        if isinstance(t, Tensor)
-    }
-    tensors = {name.removeprefix("w2v_model."): tensor for name, tensor in theirs.items()}
-    objective = "quantizer.vars" in tensors
-    groups = int(settings.get("latent_groups", 2))
-    ours = from_dialect(tensors, config, "fairseq", groups if objective else 0)
-    arguments, converted = _torchaudio_settings(settings), _convert_state_dict(tensors)
-    if objective:
-        tables = _objective(
-            settings, ours["quantizer.codebook"], len(ours["target_projection.bias"])
-        )
-        return Foreign(
-            config, ours, _objective_peer(arguments, converted, tensors, groups), settings=tables
-        )
+
+    tensors: dict[str, Tensor] = {}
+    for name, value in loaded["model"].items():
+        if isinstance(value, Tensor):
+            # A fine-tuned model holds the pretrained one, which is named w2v_model in it.
+            own = str(name).removeprefix("w2v_encoder.").removeprefix("w2v_model.")
+            tensors[own] = value
+
+    is_objective = "quantizer.vars" in tensors
+    num_codebooks = int(settings.get("latent_groups", 2))
+    ours = from_dialect(tensors, config, "fairseq", num_codebooks if is_objective else 0)
+
+    their_settings = _torchaudio_settings(settings)
+    their_tensors = _convert_state_dict(tensors)
+
+    if is_objective:
+        run = _objective_runner(their_settings, their_tensors, tensors, num_codebooks)
+        width = len(ours["target_projection.bias"])
+        tables = _our_objective(settings, ours["quantizer.codebook"], width)
+        return Foreign(config, ours, run, settings=tables)
+
     if "head.weight" not in ours:
-        return Foreign(config, ours, peer(arguments, converted))
-    names = _dictionary(path.parent / DICTIONARY)
-    if len(names) != len(ours["head.weight"]):
-        raise CheckpointError(
-            f"{path.parent / DICTIONARY} makes {len(names)} tokens, the head has {len(ours['head.bias'])}"
-        )
-    tokens, rows = our_token_order(names, 0, _SPECIAL.index("<unk>"))
-    return Foreign(config, with_rows(ours, rows), peer(arguments, converted, rows), tokens)
+        return Foreign(config, ours, runner(their_settings, their_tensors))
+
+    dictionary = path.parent / DICTIONARY
+    names = _read_dictionary(dictionary)
+    num_rows = len(ours["head.weight"])
+    if len(names) != num_rows:
+        raise CheckpointError(f"{dictionary} makes {len(names)} tokens, the head has {num_rows}")
+
+    blank = _SPECIAL.index("<s>")
+    unknown = _SPECIAL.index("<unk>")
+    tokens, rows = our_token_order(names, blank, unknown)
+    run = runner(their_settings, their_tensors, rows)
+    return Foreign(config, with_rows(ours, rows), run, tokens)
 
 
-def _settings(path: Path, loaded: Mapping[str, Any]) -> Table:
-    """Settings of the encoder in one flat table, wherever its fairseq kept them; ``normalize`` among them."""
-    whole = loaded.get("cfg") or loaded.get("args")
-    top = _table(whole)
-    task, model = _table(top.get("task")) or top, _table(top.get("model")) or top
-    # A fine-tuned checkpoint carries the pretrained one's settings, which are themselves whole or flat.
+def conv_layers(text: str) -> list[tuple[int, ...]]:
+    """Read a text such as ``[(512, 10, 5)] + [(512, 3, 2)] * 4`` as a list.
+
+    fairseq leaves it to ``eval``; here it is only parsed, and no code in it is run.
+
+    Returns:
+        (channels, kernel, stride) of each convolution.
+
+    Raises:
+        CheckpointError: anything but lists of triples, sums and multiples of them.
+    """
+    try:
+        parsed = _value(ast.parse(text, mode="eval").body, text)
+    except (SyntaxError, RecursionError, TypeError) as error:
+        raise CheckpointError(f"conv_feature_layers {text!r} cannot be read: {error}") from error
+
+    if not isinstance(parsed, list):
+        raise _not_convolutions(text)
+    return parsed
+
+
+# ---- settings ---------------------------------------------------------------------------------
+
+
+def _flat_settings(path: Path, loaded: Mapping[str, Any]) -> Table:
+    """Gather the encoder's settings and ``normalize``, wherever fairseq keeps them."""
+    top = _table(loaded.get("cfg") or loaded.get("args"))
+    task = _table(top.get("task")) or top
+    model = _table(top.get("model")) or top
+
+    # A fine-tuned checkpoint carries the pretrained one's settings, which are whole or flat again.
     if model.get("w2v_args") is not None:
-        inner = _table(model["w2v_args"])
-        model = _table(inner.get("model")) or inner
+        pretrained = _table(model["w2v_args"])
+        model = _table(pretrained.get("model")) or pretrained
+
     if "encoder_layers" not in model:
         raise CheckpointError(f"{path} has no settings of a wav2vec 2.0: encoder_layers is missing")
     return {**model, "normalize": bool(task.get("normalize", False))}
 
 
 def _table(value: object) -> Table:
+    """Turn settings of either form into a table; anything else becomes an empty one."""
     if isinstance(value, argparse.Namespace):
         return dict(vars(value))
-    return dict(value) if isinstance(value, Mapping) else {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {}
 
 
 def _encoder_config(path: Path, settings: Table) -> EncoderConfig:
+    """Translate fairseq's settings into those of our encoder."""
     for name, only in _FIXED.items():
-        if (given := settings.get(name, only)) != only:
+        given = settings.get(name, only)
+        if given != only:
             raise CheckpointError(
                 f"{path} has {name} = {given!r}, and only {only!r} can be imported"
             )
+
     get = settings.get
+    layered = get("extractor_mode", "default") == "layer_norm"
     table = {
         "features": {"kind": "waveform"},
-        "conv_layers": conv_layers(get("conv_feature_layers", repr(list(WAV2VEC2_CONVS)))),
-        "conv_norm": "layer" if get("extractor_mode", "default") == "layer_norm" else "group",
+        "conv_layers": conv_layers(get("conv_feature_layers", _DEFAULT_CONVS)),
+        "conv_norm": "layer" if layered else "group",
         "conv_bias": get("conv_bias", False),
         "normalise_input": settings["normalize"],
         "width": get("encoder_embed_dim", 768),
@@ -149,58 +212,21 @@ def _encoder_config(path: Path, settings: Table) -> EncoderConfig:
     return build(EncoderConfig, table)
 
 
-def conv_layers(text: str) -> list[tuple[int, ...]]:
-    """``[(512, 10, 5)] + [(512, 3, 2)] * 4`` as a list, which fairseq leaves to ``eval``; nothing is evaluated here.
+def _our_objective(settings: Table, codebook: Tensor, width: int) -> Table:
+    """Translate fairseq's settings into those of our contrastive task.
 
-    Raises:
-        CheckpointError: anything but lists of triples, sums and multiples of them.
+    Args:
+        codebook: (G, V, width of a vector).
+        width: of the space in which context and target are compared.
     """
-
-    def value(node: ast.expr) -> Any:
-        found = part(node)
-        if isinstance(found, list) and len(found) > MAX_CONVS:
-            raise CheckpointError(
-                f"conv_feature_layers {text[:80]!r} has more than {MAX_CONVS} convolutions"
-            )
-        return found
-
-    def part(node: ast.expr) -> Any:
-        if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value < 100_000:
-            return node.value
-        if isinstance(node, ast.Tuple) and len(node.elts) == 3:
-            return tuple(value(item) for item in node.elts)
-        if isinstance(node, ast.List):
-            return [value(item) for item in node.elts]
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
-            left, right = value(node.left), value(node.right)
-            if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
-                return left + right
-            if (
-                isinstance(node.op, ast.Mult)
-                and isinstance(left, list)
-                and isinstance(right, int)
-                and right <= MAX_CONVS
-            ):
-                return left * right
-        raise CheckpointError(
-            f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)"
-        )
-
-    try:
-        parsed = value(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError, TypeError) as error:
-        raise CheckpointError(f"conv_feature_layers {text!r} cannot be read: {error}") from error
-    if not isinstance(parsed, list):
-        raise CheckpointError(
-            f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)"
-        )
-    return parsed
-
-
-def _objective(settings: Table, codebook: Tensor, width: int) -> Table:
-    get, (groups, codes, entry_width) = settings.get, codebook.shape
+    num_codebooks, num_codes, vector_width = codebook.shape
+    get = settings.get
     return {
-        "quantizer": {"num_codebooks": groups, "num_codes": codes, "width": groups * entry_width},
+        "quantizer": {
+            "num_codebooks": num_codebooks,
+            "num_codes": num_codes,
+            "width": num_codebooks * vector_width,
+        },
         "contrastive": {
             "num_negatives": get("num_negatives", 100),
             "logit_temp": get("logit_temp", 0.1),
@@ -212,18 +238,19 @@ def _objective(settings: Table, codebook: Tensor, width: int) -> Table:
 
 
 def _torchaudio_settings(settings: Table) -> Table:
-    """Arguments of torchaudio's ``wav2vec2_model``: not by way of ours, so that what we misread shows.
+    """Translate fairseq's settings into arguments of torchaudio's ``wav2vec2_model``.
 
-    Names and defaults as torchaudio's documentation gives them.
+    They do not come from our settings, so that what we misread shows in the outputs. Names and
+    defaults are those of torchaudio's documentation.
     """
     get = settings.get
+    mode = get("extractor_mode", "default")
+    if mode == "default":
+        mode = "group_norm"
+
     return {
-        "extractor_mode": {"default": "group_norm"}.get(
-            name := get("extractor_mode", "default"), name
-        ),
-        "extractor_conv_layer_config": conv_layers(
-            get("conv_feature_layers", repr(list(WAV2VEC2_CONVS)))
-        ),
+        "extractor_mode": mode,
+        "extractor_conv_layer_config": conv_layers(get("conv_feature_layers", _DEFAULT_CONVS)),
         "extractor_conv_bias": get("conv_bias", False),
         "encoder_embed_dim": get("encoder_embed_dim", 768),
         "encoder_projection_dropout": 0.0,
@@ -241,26 +268,95 @@ def _torchaudio_settings(settings: Table) -> Table:
     }
 
 
-def _objective_peer(
-    settings: Table, converted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], groups: int
+# ---- the text of the convolutions -------------------------------------------------------------
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    """Compute a part of the text, and refuse a list as soon as it is too long."""
+    found = _unbounded_value(node, text)
+    if isinstance(found, list) and len(found) > MAX_CONVS:
+        raise CheckpointError(
+            f"conv_feature_layers {text[:_QUOTED]!r} has more than {MAX_CONVS} convolutions"
+        )
+    return found
+
+
+def _unbounded_value(node: ast.expr, text: str) -> Any:
+    """Compute a number, a triple, a list, or the sum or multiple of lists."""
+    if isinstance(node, ast.Constant):
+        # bool is a kind of int, and no number here.
+        if type(node.value) is int and 0 < node.value < _NUMBERS_BELOW:
+            return node.value
+
+    elif isinstance(node, ast.Tuple):
+        if len(node.elts) == 3:
+            return tuple(_value(item, text) for item in node.elts)
+
+    elif isinstance(node, ast.List):
+        return [_value(item, text) for item in node.elts]
+
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
+        left = _value(node.left, text)
+        right = _value(node.right, text)
+
+        if isinstance(node.op, ast.Add):
+            if isinstance(left, list) and isinstance(right, list):
+                return left + right
+        elif isinstance(left, list) and isinstance(right, int) and right <= MAX_CONVS:
+            return left * right
+
+    raise _not_convolutions(text)
+
+
+def _not_convolutions(text: str) -> CheckpointError:
+    return CheckpointError(
+        f"conv_feature_layers {text!r} is not a sum of lists of (channels, kernel, stride)"
+    )
+
+
+# ---- what torchaudio does not have ------------------------------------------------------------
+
+
+def _objective_runner(
+    settings: Table,
+    their_tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    num_codebooks: int,
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Make a function that runs a pretrained model on one utterance, its contrastive task included.
+
+    Args:
+        settings: of torchaudio's model.
+        their_tensors: of the encoder, under torchaudio's names.
+        tensors: of everything, under fairseq's names.
+
+    Returns:
+        (S,) float32 samples -> what ``convert.outputs`` lists for a contrastive task.
+    """
     own = {name: tensor.float() for name, tensor in tensors.items()}
+
+    # Built at the first use, when our model is known to fit, as in torchaudio's runner.
+    @cache
+    def model() -> Any:
+        return their_model(settings, their_tensors)
 
     def linear(inputs: Tensor, name: str) -> Tensor:
         return F.linear(inputs, own[f"{name}.weight"], own[f"{name}.bias"])
 
-    @cache
-    def model() -> Any:  # when ours is known to fit, as in ``peer``
-        return their_model(settings, converted)
-
     @torch.no_grad()
     def run(samples: Tensor) -> tuple[Tensor, ...]:
         inputs = their_input(samples, settings)
-        context, frames = model()(inputs)[0][0], model().feature_extractor(inputs, None)[0][0]
-        normed = F.layer_norm(
-            frames, frames.shape[-1:], own["layer_norm.weight"], own["layer_norm.bias"]
-        )
-        vectors = torch.cat(own["quantizer.vars"][0].chunk(groups), dim=1)
+        context = model()(inputs)[0][0]  # (T, D)
+
+        frames = model().feature_extractor(inputs, None)[0][0]
+        norm_weight = own["layer_norm.weight"]
+        norm_bias = own["layer_norm.bias"]
+        normed = F.layer_norm(frames, frames.shape[-1:], norm_weight, norm_bias)
+
+        # Code v of every codebook side by side, for each v.
+        codebooks = own["quantizer.vars"][0].chunk(num_codebooks)
+        vectors = torch.cat(codebooks, dim=1)
+
         return (
             linear(context, "final_proj"),
             linear(normed, "quantizer.weight_proj"),
@@ -270,13 +366,18 @@ def _objective_peer(
     return run
 
 
-def _dictionary(path: Path) -> Sequence[str]:
-    """Texts of the head's rows: the four special ones, then the first column of the file, ``|`` as the space."""
+def _read_dictionary(path: Path) -> Sequence[str]:
+    """Read the texts of the head's rows: the four special ones, then the first column of the file.
+
+    ``|`` stands for the space.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"a fine-tuned fairseq model needs its dictionary: cannot read {path}: {error}"
         ) from error
+
     symbols = [line.rsplit(" ", 1)[0] for line in lines if line.strip()]
-    return [*_SPECIAL, *(" " if symbol == "|" else symbol for symbol in symbols)]
+    letters = [" " if symbol == "|" else symbol for symbol in symbols]
+    return [*_SPECIAL, *letters]

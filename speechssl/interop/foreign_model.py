@@ -1,4 +1,7 @@
-"""A model of another library on its way into ours: its files of weights, its order of tokens."""
+"""What every other library's model is read into, and how its tokens get our order.
+
+Shapes: S samples, V tokens.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,37 +13,42 @@ from speechssl.config import Table
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import CheckpointError
 
-NEVER = (
-    -1e4
-)  # logit of a token that another library's head does not have: its probability is 0 in float32
+# Logit of a token that another library's head does not have: its probability is 0 in float32.
+NEVER = -1e4
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A model of another library, read as one of ours."""
+    """A model of another library, read as one of ours.
+
+    It is a recogniser if ``tensors`` hold a head, a pretext task if they hold a codebook, and an
+    encoder alone otherwise.
+    """
 
     encoder: EncoderConfig
     tensors: Mapping[str, Tensor]
-    """under our names, ``encoder.`` before the encoder's; with a head a recogniser, with a codebook an objective"""
+    """Weights under our names, with ``encoder.`` before those of the encoder."""
     run: Callable[[Tensor], tuple[Tensor, ...]]
-    """(S,) float32 samples -> what the original computes of them, as ``convert.outputs`` lists it for ours"""
+    """(S,) float32 samples -> what the original computes, in the order of ``convert.outputs``."""
     tokens: tuple[str, ...] = ()
-    """of a recogniser: texts by id, the blank and the unknown token first"""
+    """Of a recogniser: texts by id, the blank and the unknown token first."""
     settings: Table | None = None
-    """of an objective: tables ``quantizer`` and ``contrastive``"""
+    """Of a pretext task: the tables ``quantizer`` and ``contrastive``."""
 
 
 def our_token_order(
     names: Sequence[str], blank: int, unknown: int
 ) -> tuple[tuple[str, ...], list[int]]:
-    """Tokens with the blank at 0 and the unknown token at 1, the others in their order.
+    """Put the blank at 0 and the unknown token at 1, and keep the order of the others.
 
     Args:
         names: text of each row of a foreign head.
-        blank, unknown: their rows; -1 = there is none.
+        blank: its row; -1 = there is none.
+        unknown: its row; -1 = there is none.
 
     Returns:
-        the texts in our order, and for each its row; -1 for an unknown token that is not there.
+        texts: of our tokens in our order.
+        rows: the row of each; -1 for an unknown token that is not there.
 
     Raises:
         CheckpointError: there is no row for the blank.
@@ -49,21 +57,27 @@ def our_token_order(
         raise CheckpointError(
             "the vocabulary has no id within the CTC head for its padding token, which is the blank"
         )
-    rows = [blank, unknown, *(row for row in range(len(names)) if row not in (blank, unknown))]
-    return tuple(names[row] if row >= 0 else "<unk>" for row in rows), rows
+
+    others = [row for row in range(len(names)) if row not in (blank, unknown)]
+    rows = [blank, unknown, *others]
+    texts = tuple(names[row] if row >= 0 else "<unk>" for row in rows)
+    return texts, rows
 
 
 def take_rows(values: Tensor, rows: Sequence[int], absent: float) -> Tensor:
-    """``values[..., rows]`` along the last axis, with ``absent`` where the row is -1."""
-    taken = values[..., [max(0, row) for row in rows]]
-    return taken.masked_fill(torch.tensor([row < 0 for row in rows]), absent)
+    """Take ``values[..., rows]`` along the last axis, with ``absent`` where the row is -1."""
+    indices = [max(0, row) for row in rows]
+    is_absent = torch.tensor([row < 0 for row in rows])
+    return values[..., indices].masked_fill(is_absent, absent)
 
 
 def with_rows(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
-    """Our tensors with the rows of the head in this order; -1 becomes a token that is never recognised."""
+    """Put the rows of the head into this order; -1 becomes a token that is never recognised.
+
+    Args:
+        tensors: under our names; ``head.weight`` is (V, D), ``head.bias`` (V,).
+    """
+    # take_rows picks along the last axis, and the tokens are the first one of a weight.
     weight = take_rows(tensors["head.weight"].T, rows, 0.0).T.contiguous()
-    return {
-        **tensors,
-        "head.weight": weight,
-        "head.bias": take_rows(tensors["head.bias"], rows, NEVER),
-    }
+    bias = take_rows(tensors["head.bias"], rows, NEVER)
+    return {**tensors, "head.weight": weight, "head.bias": bias}

@@ -1,4 +1,9 @@
-"""Hugging Face folders of wav2vec 2.0 (BASE, LARGE, XLS-R, MMS): read as one of our models, and written from one."""
+"""Read Hugging Face folders of wav2vec 2.0 (BASE, LARGE, XLS-R, MMS), and write our models as such.
+
+``theirs`` is always an object of transformers: a ``Wav2Vec2Config`` or a model.
+
+Shapes: S samples, T frames, D width, V tokens, G codebooks, P width of the projections.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +17,19 @@ from torch import Tensor
 
 from speechssl.config import Table, build
 from speechssl.encoder.config import EncoderConfig
-from speechssl.encoder.encoder import Encoder
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.interop.foreign_model import NEVER, Foreign, our_token_order, take_rows, with_rows
+from speechssl.interop.our_models import Model, check_portable, encoder_of
 from speechssl.interop.safe_loading import read_json, read_tensors, read_weights
-from speechssl.interop.weight_names import check_portable, from_dialect, to_dialect
+from speechssl.interop.weight_names import from_dialect, to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.json_text import as_json
 from speechssl.text.tokenizers import SentencePieceTokenizer
+
+# The space in an exported vocabulary: transformers 5 forgets any other sign for it when it reads
+# the tokenizer back.
+SPACE = "|"
 
 # Settings of theirs that we do not have, and the only value under which the model is one of ours.
 _FIXED = {
@@ -30,13 +39,18 @@ _FIXED = {
     "add_adapter": False,
     "use_weighted_layer_sum": False,
 }
+
+# Class of the tokenizers that can be read, and the name that this class had before.
 _TOKENIZER = "Wav2Vec2CTCTokenizer"
-SPACE = "|"  # in an exported vocabulary; transformers 5 forgets any other when it reads the tokenizer back
+_OLD_TOKENIZER = "Wav2Vec2Tokenizer"
+
+# Languages that an error lists.
+_MAX_LANGUAGES = 12
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[Any]:
-    """The transformers package, without its progress bars and advice while the block runs.
+    """Give the transformers package, without its progress bars and advice while the block runs.
 
     Raises:
         ConfigError: it is not installed.
@@ -44,40 +58,46 @@ def quiet_transformers() -> Iterator[Any]:
     """
     try:
         import transformers
-        from transformers.utils import logging as loud
+        from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise ConfigError(
-            "converting runs both models, and transformers is missing: pip install 'speechssl[convert]'"
+            "converting runs both models, and transformers is missing: "
+            "pip install 'speechssl[convert]'"
         ) from error
-    logs: Any = loud  # its functions have no types
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+
+    logs: Any = transformers_logging  # its functions have no types
+    level = logs.get_verbosity()
+    had_bars = logs.is_progress_bar_enabled()
     logs.set_verbosity_error()
     logs.disable_progress_bar()
+
     try:
         yield transformers
     except SpeechsslError:
         raise
-    except (
-        Exception
-    ) as error:  # on damaged files it ends in errors of many classes, its dependencies' among them
+    # On damaged files it ends in errors of many classes, its dependencies' among them.
+    except Exception as error:
         raise CheckpointError(
             f"transformers fails on this model: {type(error).__name__}: {error}"
         ) from error
     finally:
         logs.set_verbosity(level)
-        if bars:
+        if had_bars:
             logs.enable_progress_bar()
 
 
 def read_huggingface(folder: Path, language: str | None = None) -> Foreign:
-    """A folder of ``Wav2Vec2Model``, ``Wav2Vec2ForPreTraining`` or ``Wav2Vec2ForCTC``, whichever its weights are.
+    """Read a folder of ``Wav2Vec2Model``, ``Wav2Vec2ForPreTraining`` or ``Wav2Vec2ForCTC``.
+
+    The weights decide which of the three it is.
 
     Args:
-        language: of an MMS model with adapters, such as ``deu``: its adapter and vocabulary are taken; None = those
-            that the folder has by default.
+        language: of an MMS model with adapters, such as ``deu``: its adapter and vocabulary are
+            taken; None = those that the folder has by default.
 
     Raises:
-        CheckpointError: weights or files are missing, damaged, or not a wav2vec 2.0 that we can be equal to.
+        CheckpointError: weights or files are missing, damaged, or not a wav2vec 2.0 that we can be
+            equal to.
         ConfigError: transformers is not installed, or there is no such language.
     """
     kind = read_json(folder / "config.json", dict).get("model_type")
@@ -85,43 +105,51 @@ def read_huggingface(folder: Path, language: str | None = None) -> Foreign:
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}: wav2vec2 (XLS-R and MMS too) can be imported"
         )
+
     with quiet_transformers() as transformers:
         theirs = transformers.Wav2Vec2Config.from_pretrained(folder, local_files_only=True)
         extractor = _feature_extractor(transformers, folder, theirs)
     config = encoder_config(theirs, extractor)
+
     tensors = _without_prefix(read_tensors(folder))
     if language is not None:
         tensors |= _without_prefix(_adapter(folder, theirs, language))
-    objective = "quantizer.codevectors" in tensors
-    ours = from_dialect(
-        tensors, config, "transformers", theirs.num_codevector_groups if objective else 0
-    )
-    if objective:
-        run = _peer(folder, "Wav2Vec2ForPreTraining", extractor)
-        return Foreign(config, ours, run, settings=_objective_settings(theirs))
+
+    if "quantizer.codevectors" in tensors:
+        ours = from_dialect(tensors, config, "transformers", theirs.num_codevector_groups)
+        run = _runner(folder, "Wav2Vec2ForPreTraining", extractor)
+        return Foreign(config, ours, run, settings=_our_objective(theirs))
+
+    ours = from_dialect(tensors, config, "transformers")
     if "head.weight" not in ours:
-        return Foreign(config, ours, _peer(folder, "Wav2Vec2Model", extractor))
+        return Foreign(config, ours, _runner(folder, "Wav2Vec2Model", extractor))
+
     tokens, rows = _vocabulary(folder, len(ours["head.weight"]), language)
-    run = _peer(folder, "Wav2Vec2ForCTC", extractor, rows, language)
+    run = _runner(folder, "Wav2Vec2ForCTC", extractor, rows, language)
     return Foreign(config, with_rows(ours, rows), run, tokens)
 
 
 def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
-    """Our settings of a ``Wav2Vec2Config`` and its feature extractor.
+    """Translate a ``Wav2Vec2Config`` and its feature extractor into settings of our encoder.
 
     Raises:
         CheckpointError: a setting that our encoder does not have.
     """
     for name, only in _FIXED.items():
-        if (given := getattr(theirs, name)) != only:
+        given = getattr(theirs, name)
+        if given != only:
             raise CheckpointError(
                 f"config.json has {name} = {given!r}, and only {only!r} can be imported"
             )
+
+    pre_norm = theirs.do_stable_layer_norm
+    # Their post-norm layers have no adapter, whatever the setting says.
+    adapter_width = theirs.adapter_attn_dim if pre_norm else None
+    convolutions = zip(theirs.conv_dim, theirs.conv_kernel, theirs.conv_stride, strict=True)
+
     table: Table = {
         "features": {"kind": "waveform", "sample_rate_hz": extractor.sampling_rate},
-        "conv_layers": list(
-            zip(theirs.conv_dim, theirs.conv_kernel, theirs.conv_stride, strict=True)
-        ),
+        "conv_layers": list(convolutions),
         "conv_norm": theirs.feat_extract_norm,
         "conv_bias": theirs.conv_bias,
         "normalise_input": extractor.do_normalize,
@@ -129,11 +157,10 @@ def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
         "num_layers": theirs.num_hidden_layers,
         "num_heads": theirs.num_attention_heads,
         "ffn_width": theirs.intermediate_size,
-        "norm": "pre" if theirs.do_stable_layer_norm else "post",
+        "norm": "pre" if pre_norm else "post",
         "pos_kernel": theirs.num_conv_pos_embeddings,
         "pos_groups": theirs.num_conv_pos_embedding_groups,
-        # Their post-norm layers have no adapter, whatever the setting says.
-        "adapter_width": (theirs.adapter_attn_dim or 0) if theirs.do_stable_layer_norm else 0,
+        "adapter_width": adapter_width or 0,
         "dropout": theirs.hidden_dropout,
         "attention_dropout": theirs.attention_dropout,
         "activation_dropout": theirs.activation_dropout,
@@ -142,179 +169,48 @@ def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
     return build(EncoderConfig, table)
 
 
-def _feature_extractor(transformers: Any, folder: Path, config: Any) -> Any:
-    """As the folder has it; without one, the published rule: what has LayerNorm in every convolution is normalised."""
-    if (folder / "preprocessor_config.json").exists() or (
-        folder / "processor_config.json"
-    ).exists():
-        return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
-    return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.feat_extract_norm == "layer")
-
-
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("wav2vec2."): tensor for name, tensor in tensors.items()}
-
-
-def _adapter(folder: Path, theirs: Any, language: str) -> dict[str, Tensor]:
-    """Adapter weights and head of one language of an MMS model."""
-    found = {path.name.split(".")[1]: path for path in sorted(folder.glob("adapter.*.safetensors"))}
-    found |= {
-        p.name.split(".")[1]: p
-        for p in sorted(folder.glob("adapter.*.bin"))
-        if p.name.split(".")[1] not in found
-    }
-    if theirs.adapter_attn_dim is None or language not in found:
-        shown = ", ".join(list(found)[:12]) or "none: it is no MMS model with adapters"
-        raise ConfigError(
-            f"{folder} has no adapter for --language {language!r}; languages there: {shown}"
-        )
-    return read_weights(found[language])
-
-
-def _vocabulary(
-    folder: Path, num_rows: int, language: str | None
-) -> tuple[tuple[str, ...], list[int]]:
-    """Texts of the head's rows in our order, and the row of each."""
-    if not (folder / "vocab.json").exists():
-        raise CheckpointError(
-            f"{folder} has a CTC head and no vocab.json: save the processor beside the model"
-        )
-    given = folder / "tokenizer_config.json"
-    settings = read_json(given, dict) if given.exists() else {}
-    if (kind := settings.get("tokenizer_class") or _TOKENIZER) not in (
-        _TOKENIZER,
-        "Wav2Vec2Tokenizer",
-    ):  # its old name
-        raise CheckpointError(
-            f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported"
-        )
-    vocabulary, more = read_json(folder / "vocab.json", dict), {}
-    if any(isinstance(value, dict) for value in vocabulary.values()):
-        more["target_lang"] = language or settings.get("target_lang")
-        if more["target_lang"] not in vocabulary:
-            shown = ", ".join(list(vocabulary)[:12])
-            raise ConfigError(
-                f"{folder} has vocabularies by language: give --language, one of {shown} ..."
-            )
-    with quiet_transformers() as transformers:
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(
-            folder, local_files_only=True, **more
-        )
-        names = tokenizer.convert_ids_to_tokens(list(range(num_rows)))
-        ids = tokenizer.get_vocab() | tokenizer.encoder
-        blank, unknown = (
-            ids.get(token, num_rows) for token in (tokenizer.pad_token, tokenizer.unk_token)
-        )
-        if tokenizer.pad_token not in tokenizer.encoder and not _added(
-            folder, settings, tokenizer.pad_token
-        ):
-            blank = num_rows  # transformers makes one up, with the id behind the last
-        space, given_space = tokenizer.word_delimiter_token, tokenizer.replace_word_delimiter_char
-        names = [
-            given_space if n == space else n.lower() if tokenizer.do_lower_case else n
-            for n in names
-        ]
-        return our_token_order(names, *(row if row < num_rows else -1 for row in (blank, unknown)))
-
-
-def _added(folder: Path, settings: Table, token: str | None) -> bool:
-    """Whether a token that is not in the vocabulary has an id beside it."""
-    beside = folder / "added_tokens.json"
-    listed = settings.get("added_tokens_decoder", {}).values()
-    return any(entry.get("content") == token for entry in listed) or (
-        beside.exists() and token in read_json(beside, dict)
-    )
-
-
-def _objective_settings(theirs: Any) -> Table:
-    return {
-        "quantizer": {
-            "num_codebooks": theirs.num_codevector_groups,
-            "num_codes": theirs.num_codevectors_per_group,
-            "width": theirs.codevector_dim,
-        },
-        "contrastive": {
-            "num_negatives": theirs.num_negatives,
-            "logit_temp": theirs.contrastive_logits_temperature,
-            "width": theirs.proj_codevector_dim,
-            "diversity_weight": theirs.diversity_loss_weight,
-        },
-    }
-
-
-def _peer(
-    folder: Path, name: str, extractor: Any, rows: Sequence[int] = (), language: str | None = None
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """The folder's model as transformers runs it on one utterance; see ``convert.outputs`` for what is returned."""
-    more = {"target_lang": language, "ignore_mismatched_sizes": True} if language else {}
-
-    @cache
-    def load() -> Any:  # when ours is known to fit, whose errors are clearer
-        with quiet_transformers() as transformers:
-            kind = getattr(transformers, name)
-            return kind.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, **more
-            ).eval()
-
-    @torch.no_grad()
-    def run(samples: Tensor) -> tuple[Tensor, ...]:
-        model, rate = load(), extractor.sampling_rate
-        inputs = extractor(samples.numpy(), sampling_rate=rate, return_tensors="pt").input_values
-        if name == "Wav2Vec2ForCTC":
-            return (take_rows(model(inputs).logits[0], rows, NEVER),)
-        if name == "Wav2Vec2Model":
-            return (model(inputs).last_hidden_state[0],)
-        found = model.wav2vec2(inputs)
-        quantizer = model.quantizer
-        vectors = (
-            quantizer.codevectors[0]
-            .unflatten(0, (quantizer.num_groups, -1))
-            .transpose(0, 1)
-            .flatten(1)
-        )
-        logits = quantizer.weight_proj(found.extract_features[0])
-        return model.project_hid(found.last_hidden_state[0]), logits, model.project_q(vectors)
-
-    return run
-
-
-def write_huggingface(
-    model: CtcModel | Contrastive | Encoder, folder: Path
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Write a model into the empty ``folder`` as transformers saves its own, processor and vocabulary included.
+def write_huggingface(model: Model, folder: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Write a model, its processor and vocabulary into the empty ``folder``, as transformers does.
 
     Returns:
-        the model read back by transformers, as ``Foreign.run``.
+        The model as transformers reads it back, as ``Foreign.run``.
 
     Raises:
         ConfigError: transformers is not installed, or has no such front end, tokenizer or target.
     """
-    encoder = model if isinstance(model, Encoder) else model.encoder
-    config = encoder.config
-    check_portable(config, model.config.tokens_per_frame if isinstance(model, CtcModel) else 1)
-    name, more = "Wav2Vec2Model", {}
+    check_portable(model)
+    config = encoder_of(model).config
+    rows: Sequence[int] = ()
+
     with quiet_transformers() as transformers:
+        settings = their_settings(config)
         if isinstance(model, CtcModel):
-            name, more = "Wav2Vec2ForCTC", _write_tokenizer(transformers, model, folder)
+            name = "Wav2Vec2ForCTC"
+            rows = range(model.tokenizer.size)
+            settings |= _write_tokenizer(transformers, model, folder)
         elif isinstance(model, Contrastive):
-            name, more = "Wav2Vec2ForPreTraining", _their_objective(model)
-        theirs = getattr(transformers, name)(
-            transformers.Wav2Vec2Config(**their_settings(config), **more)
-        )
+            name = "Wav2Vec2ForPreTraining"
+            settings |= _their_objective(model)
+        else:
+            name = "Wav2Vec2Model"
+
+        model_class = getattr(transformers, name)
+        theirs = model_class(transformers.Wav2Vec2Config(**settings))
         theirs.load_state_dict(to_dialect(model.state_dict(), config, "transformers"))
         theirs.save_pretrained(folder)
-        rate, layered = config.features.sample_rate_hz, config.conv_norm == "layer"
+
         extractor = transformers.Wav2Vec2FeatureExtractor(
-            sampling_rate=rate, do_normalize=config.normalise_input, return_attention_mask=layered
+            sampling_rate=config.features.sample_rate_hz,
+            do_normalize=config.normalise_input,
+            return_attention_mask=config.conv_norm == "layer",
         )
         extractor.save_pretrained(folder)
-    return _peer(
-        folder, name, extractor, range(model.tokenizer.size) if isinstance(model, CtcModel) else ()
-    )
+
+    return _runner(folder, name, extractor, rows)
 
 
 def their_settings(config: EncoderConfig) -> Table:
-    """Keyword arguments of ``Wav2Vec2Config`` for an encoder of ours."""
+    """Translate an encoder's settings into keyword arguments of ``Wav2Vec2Config``."""
     channels, kernels, strides = zip(*config.conv_layers, strict=True)
     return {
         "conv_dim": list(channels),
@@ -338,12 +234,206 @@ def their_settings(config: EncoderConfig) -> Table:
     }
 
 
-def _their_objective(model: Contrastive) -> Table:
-    if model.config.targets != "features":
+# ---- reading ----------------------------------------------------------------------------------
+
+
+def _feature_extractor(transformers: Any, folder: Path, theirs: Any) -> Any:
+    """Read the feature extractor of the folder.
+
+    Where there is none, the rule of the published models holds: those with LayerNorm in every
+    convolution normalise their input.
+    """
+    files = ("preprocessor_config.json", "processor_config.json")
+    extractor_class = transformers.Wav2Vec2FeatureExtractor
+    if any((folder / name).exists() for name in files):
+        return extractor_class.from_pretrained(folder, local_files_only=True)
+    return extractor_class(do_normalize=theirs.feat_extract_norm == "layer")
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove what stands before the encoder's names in models that have more than an encoder."""
+    return {name.removeprefix("wav2vec2."): tensor for name, tensor in tensors.items()}
+
+
+def _adapter(folder: Path, theirs: Any, language: str) -> dict[str, Tensor]:
+    """Read the adapter weights and the head of one language of an MMS model."""
+    file_of_language: dict[str, Path] = {}
+    # A language may have files of both kinds: then safetensors is taken.
+    for pattern in ("adapter.*.safetensors", "adapter.*.bin"):
+        found = {path.name.split(".")[1]: path for path in sorted(folder.glob(pattern))}
+        for name, path in found.items():
+            file_of_language.setdefault(name, path)
+
+    if theirs.adapter_attn_dim is None or language not in file_of_language:
+        languages = list(file_of_language)[:_MAX_LANGUAGES]
+        shown = ", ".join(languages) or "none: it is no MMS model with adapters"
         raise ConfigError(
-            f"targets {model.config.targets!r} exist in no other library: fine-tune, and export that"
+            f"{folder} has no adapter for --language {language!r}; languages there: {shown}"
         )
-    quantizer, config = model.quantizer.config, model.config
+    return read_weights(file_of_language[language])
+
+
+def _vocabulary(
+    folder: Path, num_rows: int, language: str | None
+) -> tuple[tuple[str, ...], list[int]]:
+    """Read the texts of the head's rows.
+
+    Returns:
+        As ``our_token_order``.
+    """
+    if not (folder / "vocab.json").exists():
+        raise CheckpointError(
+            f"{folder} has a CTC head and no vocab.json: save the processor beside the model"
+        )
+
+    settings_file = folder / "tokenizer_config.json"
+    settings = read_json(settings_file, dict) if settings_file.exists() else {}
+    kind = settings.get("tokenizer_class") or _TOKENIZER
+    if kind not in (_TOKENIZER, _OLD_TOKENIZER):
+        raise CheckpointError(
+            f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported"
+        )
+
+    options = _language_option(folder, settings, language)
+    with quiet_transformers() as transformers:
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(
+            folder, local_files_only=True, **options
+        )
+        names = tokenizer.convert_ids_to_tokens(list(range(num_rows)))
+        id_of_token = tokenizer.get_vocab() | tokenizer.encoder
+
+        blank = id_of_token.get(tokenizer.pad_token, num_rows)
+        # Where the folder has no padding token, transformers makes one up, behind the last id.
+        in_vocabulary = tokenizer.pad_token in tokenizer.encoder
+        if not in_vocabulary and not _is_added(folder, settings, tokenizer.pad_token):
+            blank = num_rows
+        unknown = id_of_token.get(tokenizer.unk_token, num_rows)
+
+        texts = [_text_of_token(tokenizer, name) for name in names]
+        rows = range(num_rows)
+        blank_row = blank if blank in rows else -1
+        unknown_row = unknown if unknown in rows else -1
+        return our_token_order(texts, blank_row, unknown_row)
+
+
+def _language_option(folder: Path, settings: Table, language: str | None) -> Table:
+    """Choose the language, where the vocabulary has a table for each of several."""
+    vocabulary = read_json(folder / "vocab.json", dict)
+    has_languages = any(isinstance(value, dict) for value in vocabulary.values())
+    if not has_languages:
+        return {}
+
+    chosen = language or settings.get("target_lang")
+    if chosen not in vocabulary:
+        shown = ", ".join(list(vocabulary)[:_MAX_LANGUAGES])
+        raise ConfigError(
+            f"{folder} has vocabularies by language: give --language, one of {shown} ..."
+        )
+    return {"target_lang": chosen}
+
+
+def _is_added(folder: Path, settings: Table, token: str | None) -> bool:
+    """Tell whether a token outside the vocabulary has an id in another file of the folder."""
+    listed = settings.get("added_tokens_decoder", {}).values()
+    if any(entry.get("content") == token for entry in listed):
+        return True
+
+    added = folder / "added_tokens.json"
+    return added.exists() and token in read_json(added, dict)
+
+
+def _text_of_token(tokenizer: Any, token: str) -> str:
+    """Turn a token into what it stands for in a transcript."""
+    if token == tokenizer.word_delimiter_token:
+        return str(tokenizer.replace_word_delimiter_char)
+    if tokenizer.do_lower_case:
+        return token.lower()
+    return token
+
+
+def _our_objective(theirs: Any) -> Table:
+    """Translate the settings of ``Wav2Vec2ForPreTraining`` into those of our contrastive task."""
+    return {
+        "quantizer": {
+            "num_codebooks": theirs.num_codevector_groups,
+            "num_codes": theirs.num_codevectors_per_group,
+            "width": theirs.codevector_dim,
+        },
+        "contrastive": {
+            "num_negatives": theirs.num_negatives,
+            "logit_temp": theirs.contrastive_logits_temperature,
+            "width": theirs.proj_codevector_dim,
+            "diversity_weight": theirs.diversity_loss_weight,
+        },
+    }
+
+
+def _runner(
+    folder: Path, name: str, extractor: Any, rows: Sequence[int] = (), language: str | None = None
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Make a function that runs the folder's model by transformers on one utterance.
+
+    Args:
+        name: of the model's class.
+        rows: of the head, in our order.
+
+    Returns:
+        (S,) float32 samples -> what ``convert.outputs`` lists for a model of this kind.
+    """
+    options: Table = {}
+    if language:
+        options = {"target_lang": language, "ignore_mismatched_sizes": True}
+
+    # Loaded at the first use, when our model is known to fit: the errors of ours are clearer.
+    @cache
+    def load() -> Any:
+        with quiet_transformers() as transformers:
+            model_class = getattr(transformers, name)
+            theirs = model_class.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32, **options
+            )
+            return theirs.eval()
+
+    @torch.no_grad()
+    def run(samples: Tensor) -> tuple[Tensor, ...]:
+        theirs = load()
+        batch = extractor(
+            samples.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt"
+        )
+        inputs = batch.input_values  # (1, S)
+
+        if name == "Wav2Vec2ForCTC":
+            return (take_rows(theirs(inputs).logits[0], rows, NEVER),)
+        if name == "Wav2Vec2Model":
+            return (theirs(inputs).last_hidden_state[0],)
+        return _objective_outputs(theirs, inputs)
+
+    return run
+
+
+def _objective_outputs(theirs: Any, inputs: Tensor) -> tuple[Tensor, ...]:
+    """Compute what ``convert.outputs`` lists for a contrastive task, by transformers' model."""
+    found = theirs.wav2vec2(inputs)
+    context = theirs.project_hid(found.last_hidden_state[0])  # (T, P)
+    logits = theirs.quantizer.weight_proj(found.extract_features[0])  # (T, G V)
+
+    codebooks = theirs.quantizer.codevectors[0].unflatten(0, (theirs.quantizer.num_groups, -1))
+    # Code v of every codebook side by side, for each v.
+    vectors = codebooks.transpose(0, 1).flatten(1)
+    return context, logits, theirs.project_q(vectors)
+
+
+# ---- writing ----------------------------------------------------------------------------------
+
+
+def _their_objective(model: Contrastive) -> Table:
+    """Translate a contrastive task's settings into keyword arguments of ``Wav2Vec2Config``."""
+    config = model.config
+    quantizer = model.quantizer.config
+    if config.targets != "features":
+        raise ConfigError(
+            f"targets {config.targets!r} exist in no other library: fine-tune, and export that"
+        )
     return {
         "num_codevector_groups": quantizer.num_codebooks,
         "num_codevectors_per_group": quantizer.num_codes,
@@ -356,30 +446,42 @@ def _their_objective(model: Contrastive) -> Table:
 
 
 def _write_tokenizer(transformers: Any, model: CtcModel, folder: Path) -> Table:
-    """Write the vocabulary as a ``Wav2Vec2CTCTokenizer``; returns what the model's config says of it."""
+    """Write the vocabulary as a ``Wav2Vec2CTCTokenizer``.
+
+    Returns:
+        Keyword arguments of ``Wav2Vec2Config`` that have to agree with it.
+    """
     if isinstance(model.tokenizer, SentencePieceTokenizer):
         raise ConfigError(
-            "transformers' CTC tokenizer joins letters, not pieces: fine-tune with --tokenizer chars"
+            "transformers' CTC tokenizer joins letters, not pieces: "
+            "fine-tune with --tokenizer chars"
         )
+
     texts = list(model.tokenizer.texts)
     if SPACE in texts:
         raise ConfigError(
             f"transformers has {SPACE!r} for the space, and this vocabulary has it as a letter"
         )
-    texts = [SPACE if text == " " else text for text in texts]
-    if len(set(texts)) < len(texts):
+
+    tokens = [SPACE if text == " " else text for text in texts]
+    if len(set(tokens)) < len(tokens):
         raise ConfigError(
             "transformers' CTC tokenizer takes every token once, and this vocabulary has one twice"
         )
+
     with TemporaryDirectory() as temporary:
         vocabulary = Path(temporary, "vocab.json")
-        vocabulary.write_text(as_json({text: i for i, text in enumerate(texts)}), encoding="utf-8")
-        theirs = transformers.Wav2Vec2CTCTokenizer(
-            vocabulary,
-            pad_token=texts[0],
-            unk_token=texts[1],
-            bos_token=None,
-            eos_token=None,
+        id_of_token = {token: number for number, token in enumerate(tokens)}
+        vocabulary.write_text(as_json(id_of_token), encoding="utf-8")
+
+        tokenizer = transformers.Wav2Vec2CTCTokenizer(
+            vocabulary, pad_token=tokens[0], unk_token=tokens[1], bos_token=None, eos_token=None
         )
-        theirs.save_pretrained(folder)
-    return {"vocab_size": len(texts), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+        tokenizer.save_pretrained(folder)
+
+    return {
+        "vocab_size": len(tokens),
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }

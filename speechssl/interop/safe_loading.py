@@ -1,4 +1,4 @@
-"""Files of other libraries, read without running anything in them."""
+"""Read weights and settings from files of other libraries without running any code in them."""
 
 import json
 import pickle
@@ -13,36 +13,36 @@ from torch import Tensor
 
 from speechssl.errors import CheckpointError
 
+# Files of weights in a Hugging Face folder, the preferred one first.
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
 J = TypeVar("J", dict[str, Any], list[Any])
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All weights of a folder: ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards with an index.
+    """Read all weights of a folder, which are in one file or in shards with an index.
+
+    The files are ``model.safetensors`` or ``pytorch_model.bin``.
 
     Raises:
         CheckpointError: there are none, or a file is damaged or holds anything but tensors.
     """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
+    for name in _WEIGHT_FILES:
         if (folder / name).exists():
             return read_weights(folder / name)
+
+        index = folder / f"{name}.index.json"
         if index.exists():
-            table = read_json(index, dict).get("weight_map")
-            if not isinstance(table, dict) or not all(
-                isinstance(shard, str) for shard in table.values()
-            ):
-                raise CheckpointError(f"{index} has no weight_map from names to files")
-            shards = sorted(set(table.values()))
-            if any(Path(shard).name != shard for shard in shards):
-                raise CheckpointError(f"{index} names files outside its folder")
-            return {key: t for shard in shards for key, t in read_weights(folder / shard).items()}
+            return _read_shards(index)
+
     raise CheckpointError(
-        f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, whole or in shards"
+        f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, "
+        "whole or in shards"
     )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of one safetensors or torch file; of the latter only tensors are loaded, nothing else is run.
+    """Read the tensors of one safetensors or torch file, of which only tensors are loaded.
 
     Raises:
         CheckpointError: damaged, or it holds anything but tensors.
@@ -54,37 +54,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path} is not a safetensors file that can be read: {error}"
             ) from error
+
     loaded = load_torch(path)
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+    only_tensors = isinstance(loaded, dict) and all(isinstance(t, Tensor) for t in loaded.values())
+    if not only_tensors:
         raise CheckpointError(
             f"{path} holds other things than tensors by name: give a file of weights"
         )
-    return loaded
+    return dict(loaded)
 
 
 def load_torch(path: Path, allowed: tuple[type, ...] = ()) -> Any:
-    """What ``torch.save`` wrote: tensors, containers of them, and objects of the ``allowed`` classes.
+    """Load what ``torch.save`` wrote: tensors, their containers, objects of ``allowed`` classes.
 
     Raises:
-        CheckpointError: damaged, or an object of any other class, which is refused before anything of it is run.
+        CheckpointError: damaged, or an object of any other class, which is refused before any of
+            its code is run.
     """
     try:
-        # Its warnings, of old formats, are followed by an error that says as much.
+        # Torch warns of old formats; an error follows that says as much.
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([*allowed]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"an object of {named[1]}" if named else "something that is no tensor"
+        refused_class = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused_class:
+            what = f"an object of {refused_class[1]}"
+        else:
+            what = "something that is no tensor"
         raise CheckpointError(
             f"{path} is refused: it holds {what}, and only weights are read; nothing was run"
         ) from error
-    except Exception as error:  # on what it did not write, torch ends in errors of many classes
+    # On what it did not write, torch ends in errors of many classes.
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a torch file that can be read: {reason}") from error
 
 
 def read_json(path: Path, kind: type[J]) -> J:
-    """What a JSON file holds: a table (``dict``) or a list.
+    """Read a JSON file that holds a table (``dict``) or a list.
 
     Raises:
         CheckpointError: it is missing, no JSON, or holds another kind of value.
@@ -93,6 +100,27 @@ def read_json(path: Path, kind: type[J]) -> J:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+
     if not isinstance(value, kind):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, not a {kind.__name__}")
     return value
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Read the weights of all files that an index names."""
+    file_of_weight: Any = read_json(index, dict).get("weight_map")
+    is_table = isinstance(file_of_weight, dict) and all(
+        isinstance(shard, str) for shard in file_of_weight.values()
+    )
+    if not is_table:
+        raise CheckpointError(f"{index} has no weight_map from names to files")
+
+    shards = sorted(set(file_of_weight.values()))
+    # A path in a name could reach any file of this machine.
+    if any(Path(shard).name != shard for shard in shards):
+        raise CheckpointError(f"{index} names files outside its folder")
+
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        tensors |= read_weights(index.parent / shard)
+    return tensors

@@ -1,4 +1,7 @@
-"""The same weights under the names that transformers, torchaudio and fairseq give them."""
+"""Translate our names of weights to those of transformers, torchaudio and fairseq, and back.
+
+Shapes: D width of the encoder, G codebooks, V codes in each, E width of a code's vector.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,11 +10,11 @@ import torch
 from torch import Tensor
 
 from speechssl.encoder.config import EncoderConfig
-from speechssl.errors import CheckpointError, ConfigError
+from speechssl.errors import CheckpointError
 
 Dialect = Literal["transformers", "torchaudio", "fairseq"]
 
-# Our module -> theirs. Of transformers and torchaudio the inner names are alike, only the places differ.
+# Our module -> theirs. transformers and torchaudio agree on these and differ in what stands before.
 _ALIKE = {
     "norm": "feature_projection.layer_norm",
     "projection": "feature_projection.projection",
@@ -37,174 +40,277 @@ _FAIRSEQ = {
     "ffn_norm": "final_layer_norm",
     "qkv": "self_attn.{}_proj",
 }
-_OBJECTIVE = {  # codes' logits, codebook, projection of targets, of context
-    "transformers": ("quantizer.weight_proj", "quantizer.codevectors", "project_q", "project_hid"),
-    "fairseq": ("quantizer.weight_proj", "quantizer.vars", "project_q", "final_proj"),
+_MODULES = {"transformers": _ALIKE, "torchaudio": _ALIKE, "fairseq": _FAIRSEQ}
+
+# Which of these stand in every Transformer layer, and which in one with an adapter.
+_LAYER_PARTS = ("attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm", "qkv")
+_ADAPTER_PARTS = ("adapter.norm", "adapter.down", "adapter.up")
+
+# What stands before the names of the context network.
+_CONTEXT = {
+    "transformers": "encoder.",
+    "torchaudio": "encoder.transformer.",
+    "fairseq": "encoder.",
 }
+
+# Parts of a convolution of the front end. fairseq numbers them: they are in an nn.Sequential.
+_NAMED = {"weights": "conv", "layer norm": "layer_norm", "group norm": "layer_norm"}
+_NUMBERED = {"weights": "0", "layer norm": "2.1", "group norm": "2"}
+_CONVOLUTION = {"transformers": _NAMED, "torchaudio": _NAMED, "fairseq": _NUMBERED}
+
+# The position convolution.
+_POSITION = {
+    "transformers": "encoder.pos_conv_embed.conv",
+    "torchaudio": "encoder.transformer.pos_conv_embed.conv",
+    "fairseq": "encoder.pos_conv.0",
+}
+
+# The mask vector. torchaudio has none.
+_MASK_VECTOR = {"transformers": "masked_spec_embed", "fairseq": "mask_emb"}
+
+# Modules of the contrastive task. torchaudio has no such task.
+_OBJECTIVE = {
+    "transformers": {
+        "quantizer.logits": "quantizer.weight_proj",
+        "target_projection": "project_q",
+        "context_projection": "project_hid",
+    },
+    "fairseq": {
+        "quantizer.logits": "quantizer.weight_proj",
+        "target_projection": "project_q",
+        "context_projection": "final_proj",
+    },
+}
+_CODEBOOK = {"transformers": "quantizer.codevectors", "fairseq": "quantizer.vars"}
+
+# The CTC head.
 _HEAD = {"transformers": "lm_head", "torchaudio": "aux", "fairseq": "proj"}
-# What weight norm called its two tensors before torch 2.1, and calls them since; both are found in files.
+
+# What stands before the encoder's names in a model that has more than an encoder.
+_ENCODER_PREFIX = {"transformers": "wav2vec2.", "torchaudio": "", "fairseq": ""}
+
+# Weight norm's two tensors: their names before torch 2.1 -> since then. Files have either.
 _WEIGHT_NORM = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
 }
 
+_ENDS = ("weight", "bias")
+
+# Names that an error lists before it only counts the rest.
+_MAX_LISTED = 8
+
 
 def encoder_names(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
-    """Our encoder's parameters -> theirs; in the names for ``qkv`` stands ``{}`` for q, k and v, three tensors there.
+    """Map the names of our encoder's parameters to theirs.
 
-    Weight norm has its present names. transformers' names are those of ``Wav2Vec2Model``.
+    Our ``qkv`` is three tensors there: its name of theirs has ``{}`` where q, k or v stands. Weight
+    norm has the names that torch gives it since 2.1. transformers' names are those of
+    ``Wav2Vec2Model``.
     """
-    fairseq, torchaudio = dialect == "fairseq", dialect == "torchaudio"
-    table = _FAIRSEQ if fairseq else _ALIKE
-    context = "encoder.transformer." if torchaudio else "encoder."
-    inner = "" if fairseq else context  # fairseq's table has whole names
-    modules = {
-        "norm": ("encoder." if torchaudio else "") + table["norm"],
-        "projection": ("encoder." if torchaudio else "") + table["projection"],
-        "context.norm": inner + table["context.norm"],
-    }
-    names = {} if torchaudio else {"mask_embedding": "mask_emb" if fairseq else "masked_spec_embed"}
-    for i in range(len(config.conv_layers)):
-        theirs = f"feature_extractor.conv_layers.{i}."
-        names[f"front_end.convs.{i}.weight"] = theirs + ("0.weight" if fairseq else "conv.weight")
-        if config.conv_bias:
-            names[f"front_end.convs.{i}.bias"] = theirs + ("0.bias" if fairseq else "conv.bias")
-        if config.conv_norm == "layer":
-            modules[f"front_end.layer_norms.{i}"] = theirs + ("2.1" if fairseq else "layer_norm")
-    if config.conv_norm == "group":
-        modules["front_end.group_norm"] = "feature_extractor.conv_layers.0." + (
-            "2" if fairseq else "layer_norm"
-        )
+    names: dict[str, str] = {}
+    if dialect in _MASK_VECTOR:
+        names["mask_embedding"] = _MASK_VECTOR[dialect]
+
+    names |= _convolution_names(config, dialect)
+
     for end in ("bias", *_WEIGHT_NORM.values()):
-        place = "encoder.pos_conv.0" if fairseq else f"{context}pos_conv_embed.conv"
-        names[f"context.pos_conv.{end}"] = f"{place}.{end}"
-    parts = ["attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm", "qkv"]
-    parts += ["adapter.norm", "adapter.down", "adapter.up"] if config.adapter_width else []
-    for i in range(config.num_layers):
-        modules |= {
-            f"context.layers.{i}.{part}": f"{context}layers.{i}.{table[part]}" for part in parts
-        }
-    return names | {
-        f"{o}.{end}": f"{t}.{end}" for o, t in modules.items() for end in ("weight", "bias")
-    }
+        names[f"context.pos_conv.{end}"] = f"{_POSITION[dialect]}.{end}"
+
+    modules = _modules_before_layers(dialect)
+    modules |= _convolution_norms(config, dialect)
+    modules |= _layer_modules(config, dialect)
+    return names | _with_ends(modules)
 
 
 def to_dialect(
     tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Dialect
 ) -> dict[str, Tensor]:
-    """Our model's tensors (or their gradients) under their names.
+    """Give our model's tensors (or their gradients) the names of another library.
 
     Args:
-        tensors: of an ``Encoder``, a ``CtcModel`` or a ``Contrastive``; the latter two have ``encoder.`` before the
-            encoder's names. torchaudio has no mask vector, and no objective: the vector is left out.
+        tensors: of an ``Encoder``, a ``CtcModel`` or a ``Contrastive``; the latter two have
+            ``encoder.`` before the encoder's names. torchaudio has no mask vector and no
+            contrastive task: the vector is left out.
         config: of the encoder.
     """
-    whole = any(name.startswith("encoder.") for name in tensors)
-    own = {
-        n.removeprefix("encoder."): t
-        for n, t in tensors.items()
-        if n.startswith("encoder.") or not whole
-    }
-    prefix = (
-        {"transformers": "wav2vec2.", "torchaudio": "", "fairseq": ""}[dialect] if whole else ""
-    )
+    has_more_than_encoder = any(name.startswith("encoder.") for name in tensors)
+    if has_more_than_encoder:
+        own = {
+            n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")
+        }
+        prefix = _ENCODER_PREFIX[dialect]
+    else:
+        own = dict(tensors)
+        prefix = ""
+
     theirs: dict[str, Tensor] = {}
     for ours, name in encoder_names(config, dialect).items():
-        if ours not in own:  # a parameter without a gradient
+        # Where gradients are given, a parameter may have none.
+        if ours not in own:
             continue
-        if "{}" in name:
-            theirs |= {
-                prefix + name.format(p): t for p, t in zip("qkv", own[ours].chunk(3), strict=True)
-            }
-        else:
+        parts = _split_names(name)
+        if len(parts) == 1:
             theirs[prefix + name] = own[ours]
+            continue
+        for part, piece in zip(parts, own[ours].chunk(len(parts)), strict=True):
+            theirs[prefix + part] = piece
+
     if "head.weight" in tensors:
-        theirs |= {f"{_HEAD[dialect]}.{end}": tensors[f"head.{end}"] for end in ("weight", "bias")}
+        for ours, name in _with_ends({"head": _HEAD[dialect]}).items():
+            theirs[name] = tensors[ours]
+
     if "quantizer.codebook" in tensors:
-        for ours, name in _objective_names(dialect).items():
-            theirs[name] = (
-                tensors[ours].flatten(0, 1)[None] if ours == "quantizer.codebook" else tensors[ours]
-            )
+        for ours, name in _with_ends(_OBJECTIVE[dialect]).items():
+            theirs[name] = tensors[ours]
+        # (G, V, E) here, (1, G V, E) there.
+        theirs[_CODEBOOK[dialect]] = tensors["quantizer.codebook"].flatten(0, 1)[None]
+
     return theirs
-
-
-def check_portable(config: EncoderConfig, tokens_per_frame: int) -> None:
-    """Refuse what no other library has.
-
-    Raises:
-        ConfigError: a log-mel front end, convolutions in the layers, or several outputs a frame.
-    """
-    if config.features.kind != "waveform":
-        raise ConfigError(
-            f"{config.features.kind} front ends exist in no other library; recognisers: export --to onnx"
-        )
-    if config.conv_kernel or tokens_per_frame > 1:
-        raise ConfigError(
-            "conv_kernel and tokens_per_frame exist in no other library; recognisers: export --to onnx"
-        )
 
 
 def from_dialect(
     tensors: Mapping[str, Tensor], config: EncoderConfig, dialect: Dialect, num_codebooks: int = 0
 ) -> dict[str, Tensor]:
-    """Their tensors as our model's, in float32; a name that is missing or unknown is an error, so nothing stays random.
+    """Give another library's tensors our names, in float32.
 
-    Weight norm may have either naming. Models that never mask have no mask vector: then ours is zero.
+    A name that is missing or unknown is an error, so that no weight stays random. Weight norm may
+    have either naming. Models that never mask have no mask vector: then ours is zero.
 
     Args:
         tensors: names without a prefix before the encoder's.
         num_codebooks: of the quantiser, where ``tensors`` hold one.
 
     Returns:
-        an encoder's tensors with ``encoder.`` before their names, those of the head or of the objective beside them.
+        An encoder's tensors with ``encoder.`` before their names, and those of the head or of the
+        contrastive task beside them.
 
     Raises:
         CheckpointError: lists the names.
     """
-    left = {_present_name(name): tensor.float() for name, tensor in tensors.items()}
-    names = encoder_names(config, dialect)
-    ours, missing = {}, []
-    if names.get("mask_embedding") not in left:
-        names.pop("mask_embedding", None)
+    left = {_current_name(name): tensor.float() for name, tensor in tensors.items()}
+    ours: dict[str, Tensor] = {}
+
+    names = {f"encoder.{own}": name for own, name in encoder_names(config, dialect).items()}
+    if names.get("encoder.mask_embedding") not in left:
+        names.pop("encoder.mask_embedding", None)
         ours["encoder.mask_embedding"] = torch.zeros(config.width)
-    names = {f"encoder.{own}": name for own, name in names.items()}
+
     if f"{_HEAD[dialect]}.weight" in left:
-        names |= {f"head.{end}": f"{_HEAD[dialect]}.{end}" for end in ("weight", "bias")}
+        names |= _with_ends({"head": _HEAD[dialect]})
     if num_codebooks:
-        names |= _objective_names(dialect)
+        names |= _with_ends(_OBJECTIVE[dialect])
+        names["quantizer.codebook"] = _CODEBOOK[dialect]
+
+    missing: list[str] = []
     for own, name in names.items():
-        wanted = [name.format(part) for part in "qkv"] if "{}" in name else [name]
-        missing += [name for name in wanted if name not in left]
-        found = [left.pop(name) for name in wanted if name in left]
+        wanted = _split_names(name)
+        missing += [part for part in wanted if part not in left]
+        found = [left.pop(part) for part in wanted if part in left]
         if len(found) == len(wanted):
             ours[own] = torch.cat(found)
+
     if num_codebooks and "quantizer.codebook" in ours:
-        codebook = ours["quantizer.codebook"]
+        codebook = ours["quantizer.codebook"]  # (1, G V, E)
         ours["quantizer.codebook"] = codebook.reshape(num_codebooks, -1, codebook.shape[-1])
-    problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in left]
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(
-            f"weights do not fit a wav2vec 2.0 of these settings: {'; '.join(problems[:8])}{more}"
-        )
+
+    _refuse_misfits(missing, unexpected=list(left))
     return ours
 
 
-def _objective_names(dialect: Dialect) -> dict[str, str]:
-    logits, codebook, target, context = _OBJECTIVE[dialect]
-    modules = {
-        "quantizer.logits": logits,
-        "target_projection": target,
-        "context_projection": context,
-    }
-    names = {
-        f"{own}.{end}": f"{name}.{end}"
-        for own, name in modules.items()
-        for end in ("weight", "bias")
-    }
-    return names | {"quantizer.codebook": codebook}
+def _convolution_names(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
+    """Name the weights and biases of the front end's convolutions."""
+    convolution = _CONVOLUTION[dialect]["weights"]
+    names: dict[str, str] = {}
+
+    for index in range(len(config.conv_layers)):
+        ours = f"front_end.convs.{index}"
+        theirs = f"feature_extractor.conv_layers.{index}.{convolution}"
+        names[f"{ours}.weight"] = f"{theirs}.weight"
+        if config.conv_bias:
+            names[f"{ours}.bias"] = f"{theirs}.bias"
+
+    return names
 
 
-def _present_name(name: str) -> str:
+def _modules_before_layers(dialect: Dialect) -> dict[str, str]:
+    """Name the modules between the front end and the layers of the context network."""
+    names = ("norm", "projection", "context.norm")
+    if dialect == "fairseq":
+        # Its table has whole names.
+        return {name: _FAIRSEQ[name] for name in names}
+
+    before = dict.fromkeys(names, "")
+    if dialect == "torchaudio":
+        before = dict.fromkeys(names, "encoder.")
+    before["context.norm"] = _CONTEXT[dialect]
+    return {name: before[name] + _ALIKE[name] for name in names}
+
+
+def _convolution_norms(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
+    """Name the LayerNorm of every convolution, or the GroupNorm of the first one."""
+    modules: dict[str, str] = {}
+
+    if config.conv_norm == "layer":
+        norm = _CONVOLUTION[dialect]["layer norm"]
+        for index in range(len(config.conv_layers)):
+            theirs = f"feature_extractor.conv_layers.{index}"
+            modules[f"front_end.layer_norms.{index}"] = f"{theirs}.{norm}"
+
+    if config.conv_norm == "group":
+        norm = _CONVOLUTION[dialect]["group norm"]
+        modules["front_end.group_norm"] = f"feature_extractor.conv_layers.0.{norm}"
+
+    return modules
+
+
+def _layer_modules(config: EncoderConfig, dialect: Dialect) -> dict[str, str]:
+    """Name the modules of every Transformer layer."""
+    table = _MODULES[dialect]
+    parts = list(_LAYER_PARTS)
+    if config.adapter_width:
+        parts += _ADAPTER_PARTS
+
+    modules: dict[str, str] = {}
+    for index in range(config.num_layers):
+        theirs = f"{_CONTEXT[dialect]}layers.{index}"
+        for part in parts:
+            modules[f"context.layers.{index}.{part}"] = f"{theirs}.{table[part]}"
+    return modules
+
+
+def _with_ends(modules: Mapping[str, str]) -> dict[str, str]:
+    """Name the weight and the bias of each module."""
+    names: dict[str, str] = {}
+    for ours, theirs in modules.items():
+        for end in _ENDS:
+            names[f"{ours}.{end}"] = f"{theirs}.{end}"
+    return names
+
+
+def _split_names(name: str) -> list[str]:
+    """Name the tensors that one of ours is there: three where ``{}`` stands for q, k and v."""
+    if "{}" in name:
+        return [name.format(part) for part in "qkv"]
+    return [name]
+
+
+def _current_name(name: str) -> str:
+    """Replace a name that weight norm had before torch 2.1."""
     stem, _, end = name.rpartition(".")
-    return f"{stem}.{_WEIGHT_NORM[end]}" if end in _WEIGHT_NORM else name
+    if end in _WEIGHT_NORM:
+        return f"{stem}.{_WEIGHT_NORM[end]}"
+    return name
+
+
+def _refuse_misfits(missing: list[str], unexpected: list[str]) -> None:
+    """Raise an error that lists names, if there are any."""
+    problems = [f"missing {name}" for name in missing]
+    problems += [f"unexpected {name}" for name in unexpected]
+    if not problems:
+        return
+
+    listed = "; ".join(problems[:_MAX_LISTED])
+    if len(problems) > _MAX_LISTED:
+        listed += f"; and {len(problems) - _MAX_LISTED} more"
+    raise CheckpointError(f"weights do not fit a wav2vec 2.0 of these settings: {listed}")
