@@ -33,9 +33,10 @@ ROOMS = {
     " lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
-    "interop": "onnx safe_loading foreign_model weight_names huggingface torchaudio fairseq"
-    " convert",
-    "analysis": "profiler synthetic_speech probing benchmark",
+    "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
+    " fairseq convert",
+    "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
+    " probe_report benchmark",
     "cli": "app data interop recognition training analysis main start",
 }
 
@@ -102,4 +103,4 @@ def test_a_room_itself_holds_its_purpose_and_no_code() -> None:
 def test_only_the_reader_knows_soundfile() -> None:
     """And the benchmark, which compares our reading with soundfile alone."""
     users = [name for name, path in modules().items() if "soundfile" in path.read_text("utf-8")]
-    assert users == ["analysis.benchmark", "analysis.synthetic_speech", "audio.reader"]
+    assert users == ["analysis.benchmark", "audio.reader"]

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
-from speechssl.analysis.probing import as_text as probes_as_text
-from speechssl.analysis.probing import probe, probe_stores, write_probes
+from speechssl.analysis.probe_examples import probe_stores
+from speechssl.analysis.probe_report import as_text as probes_as_text
+from speechssl.analysis.probe_report import write_probes
+from speechssl.analysis.probing import probe
 from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, write_stdout
 from speechssl.cli.data import Features
 from speechssl.config import Table, parse_overrides

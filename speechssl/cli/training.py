@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from speechssl.analysis.probing import probe_stores, watch
+from speechssl.analysis.probe_examples import probe_stores
+from speechssl.analysis.probing import watch
 from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
 from speechssl.config import Table, as_table, merge, parse_overrides
 from speechssl.errors import ConfigError

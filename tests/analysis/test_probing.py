@@ -10,8 +10,10 @@ from reference.models import batch_of, noise, tiny_encoder
 from support.models import SMALL_ENCODER
 from support.speech import RATE, speak
 
-from speechssl.analysis import probing
-from speechssl.analysis.probing import MIX, Probed, log_mel_frames, probe, watch, write_probes
+from speechssl.analysis import probe_examples, probe_report, probing
+from speechssl.analysis.probe_examples import PROBE_TARGETS, Examples, choose_examples
+from speechssl.analysis.probe_frames import log_mel_frames
+from speechssl.analysis.probing import MIX, Probed, probe, watch
 from speechssl.audio.reader import write_wav
 from speechssl.config import build
 from speechssl.data.dataset import Dataset
@@ -86,11 +88,11 @@ def test_tones_are_told_apart_and_the_results_are_complete(letters: Path, tmp_pa
         assert all(r.chance > 0.4 for r in own)
         assert min(r.error for r in own if r.system == "model") < 0.25, own
     assert {r.examples for r in results if r.target == "digit"} == {24}
-    write_probes(results, tmp_path / "out", {"model": "m"})
+    probe_report.write_probes(results, tmp_path / "out", {"model": "m"})
     written = json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8"))
     assert [Probed(**row) for row in written["results"]] == results
     assert (tmp_path / "out" / "probe.png").read_bytes().startswith(b"\x89PNG")
-    lines = probing.as_text(results).splitlines()
+    lines = probe_report.as_text(results).splitlines()
     assert len(lines) == 2 + 9
     assert lines[0].split("|")[3].strip() == "log-mel"
 
@@ -99,14 +101,13 @@ def test_labels_without_a_relation_to_the_sound_stay_at_chance(
     letters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is measured was not learned from."""
-    real = probing._examples
 
-    def shuffled(*args: object) -> probing._Examples:
-        found = real(*args)  # type: ignore[arg-type]
+    def shuffled(*args: object) -> Examples:
+        found = choose_examples(*args)  # type: ignore[arg-type]
         labels = np.random.default_rng(1).permutation(found.labels).tolist()
-        return probing._Examples(found.dataset, labels, found.train)
+        return Examples(found.dataset, labels, found.train)
 
-    monkeypatch.setattr(probing, "_examples", shuffled)
+    monkeypatch.setattr(probing, "choose_examples", shuffled)
     results = probe(small_encoder(), {"digit": letters})
     assert all(r.error > 0.3 for r in results)
 
@@ -135,7 +136,7 @@ def test_no_recording_is_on_both_sides(tmp_path: Path) -> None:
             write_wav(tmp_path / "in" / word / f"{n}.wav", wave, RATE)
     prepare(tmp_path / "in", tmp_path / "store", PrepareConfig(min_chunk_s=0.5, max_chunk_s=2.0))
     dataset = Dataset([Store(tmp_path / "store")])
-    found = probing._examples("keyword", dataset, small_encoder(), 10.0, 0)
+    found = choose_examples("keyword", dataset, small_encoder(), 10.0, 0)
     audio = [found.dataset.stores[0].record(int(i)).audio for i in found.dataset.index_of]
     learned, held_out = set(audio[: found.train]), set(audio[found.train :])
     assert len(audio) > len(learned | held_out)  # several pieces of a recording
@@ -149,7 +150,7 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
     for n in range(3):
         write_wav(tmp_path / "in" / f"{n}.wav", np.tile(speak("abc", rng), 6), RATE)
     prepare(tmp_path / "in", tmp_path / "store")
-    for target in probing.PROBE_TARGETS:
+    for target in PROBE_TARGETS:
         with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             probe(small_encoder(), {target: tmp_path / "store"})
         with pytest.raises(
@@ -165,9 +166,9 @@ def test_characters_hold_a_part_of_a_large_dev_split(
 ) -> None:
     """All layers of all its frames would not fit into memory."""
     dataset = Dataset([Store(labelled_store)])
-    whole, seconds = probing._examples("characters", dataset, small_encoder(), 10.0, 0), 8.0
-    monkeypatch.setattr(probing, "HELD_OUT_MINUTES", seconds / 60)
-    part = probing._examples("characters", dataset, small_encoder(), 10.0, 0)
+    whole, seconds = choose_examples("characters", dataset, small_encoder(), 10.0, 0), 8.0
+    monkeypatch.setattr(probe_examples, "HELD_OUT_MINUTES", seconds / 60)
+    part = choose_examples("characters", dataset, small_encoder(), 10.0, 0)
     assert (part.train, part.labels[: part.train]) == (whole.train, whole.labels[: whole.train])
     held_out = part.dataset.num_samples[part.train :] / RATE
     assert (

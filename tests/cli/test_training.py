@@ -9,7 +9,7 @@ from support.commands import call
 from support.models import SMALL_ENCODER
 from support.settings import as_toml
 
-from speechssl.analysis import probing
+from speechssl.analysis import probe_heads
 from speechssl.cli import training
 from speechssl.storage.json_text import read_json_lines
 
@@ -32,7 +32,7 @@ def test_pretrain_dry_run_prints_settings_and_trains_nothing(
 def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "UPDATES", 5)
+    monkeypatch.setattr(probe_heads, "UPDATES", 5)
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
     run, asked = tmp_path / "run", f"characters={labelled_store}"
