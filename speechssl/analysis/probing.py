@@ -34,7 +34,7 @@ class Probed:
     system: str
     """model, random or log-mel"""
     layer: str
-    """0 = frames of the front end, projected; then each Transformer layer; or ``MIX``, or log-mel."""
+    """0 = projected frames of the front end, then Transformer layers; or ``MIX``, or log-mel."""
     error: float
     """A fraction: of classes that were wrong, or the character error rate, which may exceed 1."""
     chance: float
