@@ -137,6 +137,7 @@ def _right_words(words: Any) -> list[bool]:
 
 def _bins(values: Array, right: Array) -> tuple[ConfidenceBin, ...]:
     """Sort words (N,) by their confidence into bins; those without words are left out."""
+    # A confidence of 1 belongs to the last bin.
     places = np.minimum((values * NUM_BINS).astype(np.int64), NUM_BINS - 1)
 
     bins = []
@@ -178,6 +179,7 @@ def _fit_logistic(inputs: Array, labels: Array, start: Array) -> list[float]:
     for _ in range(_MAX_NEWTON_STEPS):
         p = 0.5 + 0.5 * np.tanh(inputs @ weights / 2)
         gradient = inputs.T @ (p - labels) + weights - start
+        # The pull adds the identity, with which the curvature can always be inverted.
         variance = p * (1 - p)
         curvature = inputs.T @ (inputs * variance[:, None]) + np.eye(len(start))
         step = np.linalg.solve(curvature, gradient)

@@ -197,6 +197,7 @@ def _same_utterances(one: System, other: System) -> bool:
 
 def _difference(value: float, draws: NDArray[np.float64]) -> Difference:
     """Summarise bootstrap draws (num_draws,) of a difference."""
+    # Ties count on both sides, and one draw more than there were keeps p above 0.
     rarer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, (2 * rarer + 1) / (len(draws) + 1))
 

@@ -24,7 +24,6 @@ from speechssl.audio.reader import (
     stream_mono,
     write_wav,
 )
-from speechssl.audio.resampling import Resampler
 from speechssl.errors import AudioError, ConfigError
 
 FORMATS = {
@@ -216,21 +215,6 @@ def test_blocks_equal_resampling_the_whole_file(tmp_path: Path, rate: int) -> No
         heard = np.concatenate(blocks)
         assert heard.shape == expected.shape
         np.testing.assert_allclose(heard, expected, atol=1e-6)
-
-
-@given(
-    st.lists(st.integers(1, 3000), min_size=1, max_size=12),
-    st.sampled_from([8000, 22050, 44100, 48000]),
-)
-@settings(max_examples=40, deadline=None)
-def test_the_cut_into_blocks_never_matters(lengths: list[int], rate: int) -> None:
-    samples = noise(sum(lengths) / rate, rate)
-    resampler = Resampler(rate, RATE)
-    blocks = [resampler.push(part) for part in np.split(samples, np.cumsum(lengths)[:-1])]
-    heard = np.concatenate([*blocks, resampler.finish()])
-    expected = torchaudio.functional.resample(torch.from_numpy(samples), rate, RATE).numpy()
-    assert heard.shape == expected.shape
-    np.testing.assert_allclose(heard, expected, atol=1e-6)
 
 
 def test_odd_rates_keep_pitch_and_length(tmp_path: Path) -> None:
