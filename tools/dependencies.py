@@ -1,8 +1,9 @@
-"""What an installation for development consists of: the lock file of CI, and a table of licences.
+"""Write the lock file of CI and a table of licences, for an installation for development.
 
     python tools/dependencies.py .ci/constraints.txt docs/licences.md
 
-Run it in a fresh environment in which the tests pass; it takes the versions that are installed there.
+Run it in a fresh environment in which the tests pass; it takes the versions that are installed
+there.
 """
 
 import re
@@ -13,16 +14,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = (
-    "",
-    "demo",
-    "lm",
-    "bench",
-    "convert",
-    "docs",
-    "dev",
-)  # in this order: a package belongs to the first that needs it
-UNSAID = {  # by packages whose metadata say nothing short
+# In this order: a package belongs to the first extra that needs it.
+EXTRAS = ("", "demo", "lm", "bench", "convert", "docs", "dev")
+
+# Licences of packages whose metadata say nothing short.
+UNSAID = {
     "atheris": "Apache-2.0",
     "cuda-toolkit": "NVIDIA proprietary",
     "espeakng-loader": "not said; the espeak-ng inside: GPL-3.0-or-later",
@@ -30,62 +26,91 @@ UNSAID = {  # by packages whose metadata say nothing short
     "soundfile": "BSD-3-Clause; the libsndfile inside: LGPL-2.1-or-later",
 }
 
+PAGE_HEAD = """\
+# Licences of what is installed
+
+Written by `tools/dependencies.py`; versions are those of `.ci/constraints.txt`. `speechssl` = \
+needed to run it; the others
+are extras, of which `demo`, `lm`, `bench` and `convert` serve users, `docs` and `dev` those who \
+work on it. speechssl itself: Apache-2.0.
+
+| package | licence | first needed by |
+|---|---|---|
+"""
+
 
 def needed(name: str, extras: frozenset[str], found: dict[str, Distribution]) -> None:
-    """Add all installed distributions that ``name[extras]`` needs, directly or not, by canonical name."""
+    """Add all installed distributions that ``name[extras]`` needs, directly or not.
+
+    Args:
+        found: distributions by canonical name, added to.
+    """
     for text in distribution(name).requires or []:
         requirement = Requirement(text)
-        marker, key = requirement.marker, canonicalize_name(requirement.name)
-        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
+        key = canonicalize_name(requirement.name)
+
+        if not is_wanted(requirement, extras):
             continue
         if key in found and not requirement.extras:
             continue
-        if key != canonicalize_name(name):  # speechssl[dev] needs speechssl[demo]
+
+        # speechssl[dev] needs speechssl[demo]: more of itself, and no other package.
+        is_itself = key == canonicalize_name(name)
+        if not is_itself:
             try:
                 found[key] = distribution(key)
-            except PackageNotFoundError:  # for another platform
+            except PackageNotFoundError:
+                # It is needed on another platform only.
                 continue
+
         needed(key, frozenset(requirement.extras), found)
 
 
+def is_wanted(requirement: Requirement, extras: frozenset[str]) -> bool:
+    """Whether a requirement applies here, with any of the extras or with none."""
+    marker = requirement.marker
+    if marker is None:
+        return True
+    return any(marker.evaluate({"extra": extra}) for extra in extras | {""})
+
+
 def licence(package: Distribution) -> str:
-    """In a few words, from what the package says of itself."""
-    about, key = package.metadata, canonicalize_name(package.metadata["Name"])
+    """Name a licence in a few words, from what the package says of itself."""
+    about = package.metadata
+    key = canonicalize_name(about["Name"])
     if key in UNSAID:
         return UNSAID[key]
-    classified = [
-        c.split(" :: ")[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")
-    ]
-    named = (
-        about.get("License-Expression")
-        or "; ".join(classified)
-        or about.get("License")
-        or "not said"
-    )
-    return "NVIDIA proprietary" if "roprietary" in named else re.split(r"\n|, as found", named)[0]
+
+    classifiers = about.get_all("Classifier") or []
+    licences = [text for text in classifiers if text.startswith("License ::")]
+    classified = "; ".join(text.split(" :: ")[-1] for text in licences)
+    named = about.get("License-Expression") or classified or about.get("License") or "not said"
+
+    if "roprietary" in named:
+        return "NVIDIA proprietary"
+    # Some packages have their whole licence text here; its first line is the name.
+    return re.split(r"\n|, as found", named)[0]
 
 
 def main() -> None:
     """Write both files."""
     lock, page = map(Path, sys.argv[1:])
-    parts: dict[str, str] = {}
+
+    needed_by: dict[str, str] = {}
     packages: dict[str, Distribution] = {}
     for extra in EXTRAS:
         needed("speechssl", frozenset([extra]), packages)
         for key in packages:
-            parts.setdefault(key, extra or "speechssl")
-    lines = [f"{key}=={package.version}\n" for key, package in sorted(packages.items())]
-    lock.write_text("# Written by tools/dependencies.py: what CI installs.\n" + "".join(lines))
-    rows = [
-        f"| {key} | {licence(package)} | {parts[key]} |\n"
-        for key, package in sorted(packages.items())
-    ]
-    page.write_text(
-        "# Licences of what is installed\n\nWritten by `tools/dependencies.py`; versions are those of "
-        "`.ci/constraints.txt`. `speechssl` = needed to run it; the others\nare extras, of which `demo`, `lm`, `bench` "
-        "and `convert` serve users, `docs` and `dev` those who work on it. speechssl itself: Apache-2.0.\n\n"
-        "| package | licence | first needed by |\n|---|---|---|\n" + "".join(rows)
-    )
+            needed_by.setdefault(key, extra or "speechssl")
+
+    lines = ["# Written by tools/dependencies.py: what CI installs.\n"]
+    rows = [PAGE_HEAD]
+    for key, package in sorted(packages.items()):
+        lines.append(f"{key}=={package.version}\n")
+        rows.append(f"| {key} | {licence(package)} | {needed_by[key]} |\n")
+
+    lock.write_text("".join(lines), encoding="utf-8")
+    page.write_text("".join(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

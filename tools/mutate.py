@@ -1,4 +1,4 @@
-"""Shows that the tests can fail: plants the mistakes of the known implementations in a copy, one at a time.
+"""Show that the tests can fail: plant mistakes of known implementations in a copy, one at a time.
 
 python tools/mutate.py          every mistake
 python tools/mutate.py 3 5      only these
@@ -20,8 +20,11 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("speechssl", "tests", "docs", "recipes", "README.md", "pyproject.toml")
-SLOW = "sigkill or sigterm or learns_a_toy_language"  # half a minute, and they look for none of these mistakes
-JOBS = min(2, os.cpu_count() or 1)  # each needs about 1 GB
+# Tests that take half a minute and look for none of these mistakes.
+SLOW = "sigkill or sigterm or learns_a_toy_language"
+# Processes at a time; each needs about 1 GB.
+JOBS = min(2, os.cpu_count() or 1)
+# Seconds after which the tests of a mutant are stopped.
 TIMEOUT_S = 600
 # A test that stops for one of these has met broken code, not the mistake.
 BROKEN = (
@@ -32,15 +35,17 @@ BROKEN = (
     "ModuleNotFoundError",
     "TypeError",
 )
+# Messages of tests that compared something.
 ASSERTED = ("AssertionError", "assert ", "Failed: DID NOT RAISE")
-# The process that tests also says which file it imported. Hypothesis gives the same verdict each time, and does not
-# look for the smallest example that fails.
+# The process that tests also says which file it imported. Hypothesis gives the same verdict each
+# time, and does not look for the smallest example that fails.
 RUN = """
 import importlib, sys, pytest
 class Profile:
     def pytest_configure(self):
         from hypothesis import Phase, settings
-        settings.register_profile("mutate", phases=[Phase.explicit, Phase.generate], derandomize=True)
+        phases = [Phase.explicit, Phase.generate]
+        settings.register_profile("mutate", phases=phases, derandomize=True)
         settings.load_profile("mutate")
 print(importlib.import_module(sys.argv[1]).__file__, flush=True)
 sys.exit(pytest.main(sys.argv[2:], plugins=[Profile()]))
@@ -73,9 +78,8 @@ class Mutant:
         if self.elsewhere:
             return self.elsewhere
 
-        module = Path(self.file)
-        room = module.parent.name
-        return f"tests/{room}/test_{module.stem}.py"
+        _, *rooms, file = Path(self.file).parts
+        return str(Path("tests", *rooms, f"test_{file}"))
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ MUTANTS = (
         "inputs normalised over padding too",
         PADDING,
         "valid = valid_mask(num_valid, inputs.shape[1], inputs.device)[..., None]",
-        "valid = torch.ones_like(inputs[..., :1])\n    num_valid = torch.full_like(num_valid, inputs.shape[1])",
+        "valid = torch.ones_like(inputs[..., :1])\n"
+        "    num_valid = torch.full_like(num_valid, inputs.shape[1])",
     ),
     Mutant(
         "1f",
@@ -172,7 +177,8 @@ MUTANTS = (
         "number of spans set by the batch's shortest utterance",
         MASKED,
         "span_mask(t, config, rng) for t, rng",
-        'span_mask(t, config.model_copy(update={"prob": config.prob * min(num_frames) / t}), rng) for t, rng',
+        "span_mask(t, config.model_copy("
+        'update={"prob": config.prob * min(num_frames) / t}), rng) for t, rng',
         INVARIANCE,
     ),
     Mutant(
@@ -213,7 +219,9 @@ MUTANTS = (
         PRETRAINING,
         "logits = similarity.gather(2, choices)",
         "offset = torch.arange(rows, device=device)[:, None, None] * (columns - 1)\n"
-        "        everywhere = pack(F.normalize(predicted, dim=-1)) @ packed_targets.flatten(0, 1).T\n"
+        "        everywhere = (\n"
+        "            pack(F.normalize(predicted, dim=-1)) @ packed_targets.flatten(0, 1).T\n"
+        "        )\n"
         "        others = everywhere.gather(2, choices[..., 1:] + offset)\n"
         "        logits = torch.cat([similarity.diagonal(dim1=1, dim2=2)[..., None], others], 2)",
     ),
@@ -318,7 +326,8 @@ MUTANTS = (
         "a model folder without the CTC head",
         CTC,
         "save_folder(path, model.state_dict(), record",
-        'save_folder(path, {n: t for n, t in model.state_dict().items() if "head" not in n}, record',
+        "save_folder(path, "
+        '{n: t for n, t in model.state_dict().items() if "head" not in n}, record',
     ),
     Mutant(
         "6d",
@@ -326,7 +335,7 @@ MUTANTS = (
         RUN_FOLDER,
         "for name, value in model.state_dict().items()}",
         'for name, value in model.state_dict().items() if not name.startswith("head.")}',
-        "tests/test_experiments.py",
+        "tests/recognition/test_finetune.py",
     ),
     Mutant(
         "7a",
@@ -340,7 +349,8 @@ MUTANTS = (
         "a renamed weight stays random, as with weight norm in torch 2.1",
         CHECKPOINT,
         "    own = module.state_dict()\n",
-        "    own = module.state_dict()\n    tensors = {n: tensors.get(n, t) for n, t in own.items()}\n",
+        "    own = module.state_dict()\n"
+        "    tensors = {n: tensors.get(n, t) for n, t in own.items()}\n",
     ),
     Mutant(
         "7c",
@@ -374,43 +384,45 @@ MUTANTS = (
 
 
 def mutated(mutant: Mutant, tree: Path) -> str:
-    """The mutant's file with the mistake in it.
+    """Return the text of the mutant's file with the mistake in it.
 
     Raises:
         MutantError: its text is not there exactly once.
     """
     text = (tree / mutant.file).read_text(encoding="utf-8")
-    if (count := text.count(mutant.old)) != 1:
+    count = text.count(mutant.old)
+    if count != 1:
         raise MutantError(
-            f"{mutant.label} ({mutant.mistake}): {mutant.old.strip()!r} stands {count} times in {mutant.file}, "
-            "not once: the code moved, so update the mutant"
+            f"{mutant.label} ({mutant.mistake}): {mutant.old.strip()!r} stands {count} times in "
+            f"{mutant.file}, not once: the code moved, so update the mutant"
         )
     return text.replace(mutant.old, mutant.new)
 
 
 def copy_tree(source: Path, target: Path) -> Path:
-    """What the tests need, without leftovers."""
+    """Copy what the tests need, without leftovers of Python."""
     target.mkdir(parents=True)
+    leftovers = shutil.ignore_patterns("__pycache__")
     for name in COPIED:
         if (source / name).is_dir():
-            shutil.copytree(
-                source / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(source / name, target / name, ignore=leftovers)
         elif (source / name).is_file():
             shutil.copy2(source / name, target / name)
     return target
 
 
 def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
-    """Run tests of a copy; ``file`` is of the copy, and shown to be what they import."""
-    started, report = time.monotonic(), tree / "report.xml"
-    search = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {
-        "PYTHONPATH": search,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    """Run tests of a copy.
+
+    Args:
+        tree: the copy.
+        file: a file of the package. That the tests import it from the copy is checked.
+        tests: test files.
+    """
+    started = time.monotonic()
+    report = tree / "report.xml"
     module = file.removesuffix(".py").replace("/", ".")
+
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-k", f"not ({SLOW})"]
     options += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
     command = [sys.executable, "-c", RUN, module, *tests, *options]
@@ -418,7 +430,7 @@ def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
         done = subprocess.run(
             command,
             cwd=tree,
-            env=environment,
+            env=_environment(tree),
             capture_output=True,
             text=True,
             check=False,
@@ -427,40 +439,62 @@ def run_tests(tree: Path, file: str, tests: Iterable[str]) -> Outcome:
     except subprocess.TimeoutExpired:
         return Outcome("ERROR", f"not finished after {TIMEOUT_S} s", TIMEOUT_S)
     seconds = time.monotonic() - started
+
     imported, _, output = done.stdout.partition("\n")
     if not imported:
-        return Outcome("ERROR", f"{module} does not import: {_last_line(done.stderr)}", seconds)
+        why = f"{module} does not import: {_last_line(done.stderr)}"
+        return Outcome("ERROR", why, seconds)
     if Path(imported).resolve() != (tree / file).resolve():
-        return Outcome(
-            "ERROR", f"{module} was imported from {imported}, not from the copy", seconds
-        )
+        why = f"{module} was imported from {imported}, not from the copy"
+        return Outcome("ERROR", why, seconds)
+
     if done.returncode == 0:
         return Outcome("SURVIVED", "", seconds)
+
     failed = _failures(report) if report.exists() else []
-    # Exit code 1 with a failure is a test that said no; anything else is collection, a fixture or pytest itself.
+    # Exit code 1 with a failure is a test that said no. Anything else is collection, a fixture or
+    # pytest itself.
     if done.returncode != 1 or not failed:
         why = _last_line(output + done.stderr)
-        return Outcome(
-            "ERROR", f"no test failed, but pytest ended with {done.returncode}: {why}", seconds
-        )
+        why = f"no test failed, but pytest ended with {done.returncode}: {why}"
+        return Outcome("ERROR", why, seconds)
+    return _verdict(failed, seconds)
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    """Variables under which Python finds the copy first, with one thread."""
+    search = [str(tree)]
+    if os.environ.get("PYTHONPATH"):
+        search.append(os.environ["PYTHONPATH"])
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(search),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _verdict(failed: Sequence[tuple[str, str]], seconds: float) -> Outcome:
+    """Judge failed tests, given their ids and messages: was it the mistake, or broken code?"""
     sound = [failure for failure in failed if not failure[1].startswith(BROKEN)]
     if not sound:
-        return Outcome("ERROR", f"broken code, not a mistake: {': '.join(failed[0])}", seconds)
+        why = f"broken code, not a mistake: {': '.join(failed[0])}"
+        return Outcome("ERROR", why, seconds)
+
     # A test that compares says more than one that stumbles over the consequences.
-    first = min(sound, key=lambda failure: not failure[1].startswith(ASSERTED))[0]
-    return Outcome(
-        "caught", first + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""), seconds
-    )
+    by = min(sound, key=lambda failure: not failure[1].startswith(ASSERTED))[0]
+    if len(failed) > 1:
+        by += f" and {len(failed) - 1} more"
+    return Outcome("caught", by, seconds)
 
 
 def _failures(report: Path) -> list[tuple[str, str]]:
-    """Node id and message of the tests that failed themselves, not in a fixture."""
-    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own pytest
-    return [
-        (f"{c.get('file')}::{c.get('name')}", f.get("message", ""))
-        for c in cases
-        for f in c.iter("failure")
-    ]
+    """Read id and message of the tests that failed themselves, not in a fixture."""
+    found: list[tuple[str, str]] = []
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - written by our own pytest
+        test_id = f"{case.get('file')}::{case.get('name')}"
+        for failure in case.iter("failure"):
+            found.append((test_id, failure.get("message", "")))
+    return found
 
 
 def _last_line(text: str) -> str:
@@ -477,48 +511,67 @@ def run_mutant(mutant: Mutant, source: Path) -> Outcome:
 
 
 def run_baseline(mutants: Sequence[Mutant], source: Path) -> Outcome:
-    """The same tests without a mistake: were they red, a red test would show nothing."""
+    """Run the same tests without a mistake: if they failed, a failure would show nothing."""
+    test_files = sorted({mutant.test_file for mutant in mutants})
     with TemporaryDirectory(prefix="no-mutant-") as folder:
         tree = copy_tree(source, Path(folder, "tree"))
-        return run_tests(tree, mutants[0].file, sorted({mutant.test_file for mutant in mutants}))
+        return run_tests(tree, mutants[0].file, test_files)
 
 
 def _row(mutant: Mutant, outcome: Outcome) -> str:
-    columns = f"{mutant.label:<3} {mutant.mistake:<63} {mutant.file:<25} {outcome.result:<8} {outcome.seconds:>4.0f} s"
-    return f"{columns}  {outcome.by}".rstrip()
+    """Write a line of the table."""
+    about = f"{mutant.label:<3} {mutant.mistake:<63} {mutant.file:<25}"
+    return f"{about} {outcome.result:<8} {outcome.seconds:>4.0f} s  {outcome.by}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    mutants = _chosen_mutants(arguments)
+
+    with TemporaryDirectory(prefix="mutate-") as folder, ThreadPoolExecutor(JOBS) as pool:
+        # One copy for all, so that they share a state of the code whoever edits it meanwhile.
+        source = copy_tree(ROOT, Path(folder, "tree"))
+        # All are tried before the first test runs, so that one that does not fit costs no time.
+        for mutant in mutants:
+            mutated(mutant, source)
+
+        baseline = pool.submit(run_baseline, mutants, source)
+        outcomes = [pool.submit(run_mutant, mutant, source) for mutant in mutants]
+
+        before = baseline.result()
+        if before.result != "SURVIVED":
+            pool.shutdown(cancel_futures=True)
+            print(f"the tests fail without any mistake, so they show nothing: {before.by}")
+            return 1
+        print(f"without a mistake the tests pass ({before.seconds:.0f} s)", flush=True)
+
+        missed: list[str] = []
+        for mutant, future in zip(mutants, outcomes, strict=True):
+            outcome = future.result()
+            print(_row(mutant, outcome), flush=True)
+            if outcome.result != "caught":
+                missed.append(mutant.label)
+
+    num_mistakes = len({mutant.number for mutant in mutants})
+    print(
+        f"planted: {num_mistakes} of the mistakes in {len(mutants)} forms; "
+        f"not caught: {', '.join(missed) or 'none'}"
+    )
+    return 1 if missed else 0
+
+
+def _chosen_mutants(arguments: Sequence[str] | None) -> list[Mutant]:
+    """Read the command line: the mutants of the mistakes that it numbers, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "numbers", type=int, nargs="*", metavar="NUMBER", help="mistakes to plant (default: all)"
     )
     chosen = set(parser.parse_args(arguments).numbers)
+
     known = {mutant.number for mutant in MUTANTS}
-    if unknown := sorted(chosen - known):
+    unknown = sorted(chosen - known)
+    if unknown:
         parser.error(f"no mistake {unknown[0]}: there are {min(known)} to {max(known)}")
-    mutants = [mutant for mutant in MUTANTS if not chosen or mutant.number in chosen]
-    with TemporaryDirectory(prefix="mutate-") as folder, ThreadPoolExecutor(JOBS) as pool:
-        # One copy for all, so that they share a state of the code whoever edits it meanwhile.
-        source = copy_tree(ROOT, Path(folder, "tree"))
-        for mutant in mutants:
-            mutated(mutant, source)
-        baseline = pool.submit(run_baseline, mutants, source)
-        outcomes = [pool.submit(run_mutant, mutant, source) for mutant in mutants]
-        if (before := baseline.result()).result != "SURVIVED":
-            pool.shutdown(cancel_futures=True)
-            print(f"the tests fail without any mistake, so they show nothing: {before.by}")
-            return 1
-        print(f"without a mistake the tests pass ({before.seconds:.0f} s)", flush=True)
-        missed = []
-        for mutant, outcome in zip(mutants, outcomes, strict=True):
-            print(_row(mutant, outcome.result()), flush=True)
-            missed += [mutant.label] if outcome.result().result != "caught" else []
-    numbers = {mutant.number for mutant in mutants}
-    print(
-        f"planted: {len(numbers)} of the mistakes in {len(mutants)} forms; not caught: {', '.join(missed) or 'none'}"
-    )
-    return 1 if missed else 0
+    return [mutant for mutant in MUTANTS if not chosen or mutant.number in chosen]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Export a recogniser to ONNX, then transcribe recordings with it and with torch: same text, which speed?
+"""Export a recogniser to ONNX, and compare its texts and its speed with torch.
 
     python tools/onnx_demo.py MODEL AUDIO... [--out FOLDER] [--rounds 5] [--threads 2]
 
@@ -41,9 +41,11 @@ BATCH_SIZES = (1, 8)
 
 
 def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
-    """Samples of the files that transcription takes whole; the others are named."""
+    """Load samples of the files that transcription takes whole; the others are named."""
     rate = model.encoder.config.features.sample_rate_hz
-    shortest, longest = min_samples(model.encoder.config), WHOLE_BELOW_S * rate
+    shortest = min_samples(model.encoder.config)
+    longest = WHOLE_BELOW_S * rate
+
     recordings = []
     for path in find_audio(paths):
         try:
@@ -51,19 +53,20 @@ def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
         except AudioError as error:
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue
+
         if shortest <= len(samples) <= longest:
             recordings.append(samples)
         else:
-            print(
-                f"left out: {path}: {len(samples) / rate:.2f} s, not up to {WHOLE_BELOW_S:g} s",
-                file=sys.stderr,
-            )
+            why = f"{len(samples) / rate:.2f} s, not up to {WHOLE_BELOW_S:g} s"
+            print(f"left out: {path}: {why}", file=sys.stderr)
+
     if not recordings:
         raise SystemExit("no recording is left")
     return recordings
 
 
 def texts(model: CtcModel, output: EncoderOutput) -> list[str]:
+    """Decode log-probabilities."""
     ids = greedy(output.hidden, output.num_frames, model.tokenizer.blank_id)
     return [model.tokenizer.decode(tokens) for tokens in ids]
 
@@ -71,20 +74,21 @@ def texts(model: CtcModel, output: EncoderOutput) -> list[str]:
 def compare(
     model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int
 ) -> tuple[float, int]:
-    """The largest difference of a log-probability, and how many transcripts are the same."""
-    difference, same = 0.0, 0
+    """Find the largest difference of a log-probability, and count the equal transcripts."""
+    largest = 0.0
+    num_same = 0
     for start in range(0, len(recordings), size):
         batch = recordings[start : start + size]
         expected, found = (recognise(batch) for recognise in engines.values())
-        difference = max(difference, output_difference(found, expected))
-        same += sum(
-            a == b for a, b in zip(texts(model, expected), texts(model, found), strict=True)
-        )
-    return difference, same
+        largest = max(largest, output_difference(found, expected))
+
+        pairs = zip(texts(model, expected), texts(model, found), strict=True)
+        num_same += sum(one == other for one, other in pairs)
+    return largest, num_same
 
 
 def seconds_for(model: CtcModel, recognise: Recognise, recordings: Recordings, size: int) -> float:
-    """Wall time from samples to texts of all recordings, in batches of ``size``."""
+    """Time all recordings from samples to texts, in batches of ``size``."""
     started = time.perf_counter()
     for start in range(0, len(recordings), size):
         texts(model, recognise(recordings[start : start + size]))
@@ -94,15 +98,28 @@ def seconds_for(model: CtcModel, recognise: Recognise, recordings: Recordings, s
 def measure(
     model: CtcModel, engines: dict[str, Recognise], recordings: Recordings, size: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of audio per second in each round; the engines take turns, and each goes first in every other round."""
-    audio_s = sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
+    """Measure seconds of audio per second in each round.
+
+    The engines take turns, and each goes first in every other round.
+    """
+    audio_s = seconds_of(model, recordings)
     speeds: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(-1, rounds):  # round -1 warms up
-        for name in list(engines)[:: 1 if number % 2 else -1]:
+
+    # Round -1 warms up.
+    for number in range(-1, rounds):
+        order = list(engines)
+        if number % 2 == 0:
+            order.reverse()
+        for name in order:
             wall_s = seconds_for(model, engines[name], recordings, size)
             if number >= 0:
                 speeds[name].append(audio_s / wall_s)
     return speeds
+
+
+def seconds_of(model: CtcModel, recordings: Recordings) -> float:
+    """Add up the audio of all recordings."""
+    return sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
 
 
 def run(options: argparse.Namespace, out: Path) -> None:
@@ -111,31 +128,32 @@ def run(options: argparse.Namespace, out: Path) -> None:
     model = load_ctc(model_folder(options.model))
     # Longest first, as transcription batches them.
     recordings = sorted(load(model, options.audio), key=len, reverse=True)
+
     started = time.perf_counter()
     checked = export_onnx(model, out)
-    size_mb = sum(f.stat().st_size for f in out.glob("model.onnx*")) / 1e6
-    print(
-        f"exported in {time.perf_counter() - started:.1f} s, {size_mb:.1f} MB; on export {checked:.1e} apart"
-    )
+    took_s = time.perf_counter() - started
+    size_mb = sum(file.stat().st_size for file in out.glob("model.onnx*")) / 1e6
+    print(f"exported in {took_s:.1f} s, {size_mb:.1f} MB; on export {checked:.1e} apart")
+
     engines: dict[str, Recognise] = {
         "torch": partial(model_log_probs, model),
         "onnxruntime": partial(onnx_log_probs, onnx_session(out)),
     }
     rows = []
     for size in BATCH_SIZES:
-        difference, same = compare(model, engines, recordings, size)
+        difference, num_same = compare(model, engines, recordings, size)
+        agreement = {
+            "torch": ("", ""),
+            "onnxruntime": (f"{difference:.1e}", f"{num_same} of {len(recordings)}"),
+        }
         speeds = measure(model, engines, recordings, size, options.rounds)
         for name, found in speeds.items():
             speed = f"{statistics.median(found):.0f} ({min(found):.0f} .. {max(found):.0f})"
-            agreement = (
-                ("", "")
-                if name == "torch"
-                else (f"{difference:.1e}", f"{same} of {len(recordings)}")
-            )
-            rows.append((size, name, speed, *agreement))
-    audio_s = sum(map(len, recordings)) / model.encoder.config.features.sample_rate_hz
+            rows.append((size, name, speed, *agreement[name]))
+
     print(
-        f"{len(recordings)} recordings, {audio_s:.1f} s of audio; median (range) of {options.rounds} rounds"
+        f"{len(recordings)} recordings, {seconds_of(model, recordings):.1f} s of audio; "
+        f"median (range) of {options.rounds} rounds"
     )
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     print(f"{options.threads} threads on {platform.machine()}; {versions}")
@@ -143,24 +161,29 @@ def run(options: argparse.Namespace, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", type=Path, help="run or model folder")
-    parser.add_argument(
-        "audio", type=Path, nargs="+", help="files and folders; those of up to 15 s are taken"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="keep the export in this folder, which must not exist"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each")
-    parser.add_argument("--threads", type=int, default=2, help="of torch and of onnxruntime")
-    options = parser.parse_args()
-    if options.rounds < 1 or options.threads < 1:
-        parser.error("--rounds and --threads are at least 1")
+    options = parse()
     try:
         with tempfile.TemporaryDirectory() as folder:
             run(options, options.out or Path(folder, "onnx"))
     except SpeechsslError as error:
         raise SystemExit(str(error)) from error
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", type=Path, help="run or model folder")
+    audio_help = "files and folders; those of up to 15 s are taken"
+    parser.add_argument("audio", type=Path, nargs="+", help=audio_help)
+    out_help = "keep the export in this folder, which must not exist"
+    parser.add_argument("--out", type=Path, help=out_help)
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and of onnxruntime")
+
+    options = parser.parse_args()
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads are at least 1")
+    return options
 
 
 if __name__ == "__main__":

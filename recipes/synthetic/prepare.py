@@ -5,7 +5,7 @@
     OUT/unlabelled/<speaker>/<n>.flac   several sentences with pauses, no text
     OUT/labelled/<speaker>/<n>.flac     one sentence each
     OUT/labelled/metadata.csv           file_name,transcription,speaker,split (train, dev or test)
-    OUT/finished.json                   settings and counts; it is written when all the rest is there
+    OUT/finished.json                   settings and counts; written when all the rest is there
 
 It exists to try the whole pipeline in minutes without a download. Synthetic voices are far more
 regular than people: a word error rate measured here says that the code works, not how well it hears
