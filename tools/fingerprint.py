@@ -1,16 +1,18 @@
-"""Hashes of what a version of speechssl makes of the same input: equal where a change changes no result.
+"""Hash what a version of speechssl makes of the same input, to compare versions.
 
     python tools/fingerprint.py OUT [--command "python -m speechssl.cli"] [--models EARLIER_OUT]
 
-Makes a small corpus of tones, prepares it, pretrains and fine-tunes for 20 updates, evaluates, finds the weights of a
-language model, labels and transcribes; prints a line for each result. The command runs on one thread, since sums of
-several threads differ in their last bits. Run it with two versions and compare:
+Makes a small corpus of tones, prepares it, pretrains and fine-tunes for a few updates, evaluates,
+labels and transcribes; prints a line for each result. Lines are equal where a change changes no
+result. The command runs on one thread, since sums of several threads differ in their last bits. Run
+it with two versions and compare:
 
     PYTHONPATH=/tmp/before python tools/fingerprint.py /tmp/a > a.txt
     python tools/fingerprint.py /tmp/b > b.txt
     diff a.txt b.txt
 
-With --models, the models of an earlier run (of another version, say) are evaluated, transcribe, and are trained on.
+With --models, the models of an earlier run (of another version, say) are evaluated, transcribe, and
+are trained on.
 """
 
 import argparse
@@ -47,7 +49,8 @@ SMALL_FRONT_END = (
 SETTINGS = ["train.steps=20", "train.save_every=10", "train.device=cpu", "batch.seconds=8"]
 # Until it hears words.
 RECOGNISER = ["train.steps=480", "train.validate_every=240", "optim.lr=3e-3", "ctc.augment.tempo=0"]
-# What a run measures of the machine; everything else in a row of metrics must be equal to the last bit.
+# What a run measures of the machine; everything else in a row of metrics must be equal to the last
+# bit.
 OF_THE_MACHINE = {"time_s", "data_s"}
 
 
@@ -89,7 +92,7 @@ def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
 
 
 def make_corpus(folder: Path) -> None:
-    """``labelled`` with transcripts, ``long`` with three recordings of 40 s, without."""
+    """Write ``labelled`` with transcripts, ``long`` with three recordings of 40 s, without."""
     rng = np.random.default_rng(0)
     rows = [["file_name", "transcription", "speaker", "split"]]
 
@@ -106,20 +109,21 @@ def make_corpus(folder: Path) -> None:
     for number in range(3):
         pieces = [speak(sentence(rng), rng) for _ in range(12)]
         pause = (0.003 * rng.standard_normal(RATE)).astype(np.float32)
-        with_pauses = [part for piece in pieces for part in (piece, pause)]
+        with_pauses = []
+        for piece in pieces:
+            with_pauses.append(piece)
+            with_pauses.append(pause)
         write_wav(folder / "long" / f"{number}.wav", np.concatenate(with_pauses))
 
 
 def run(command: Sequence[str], *arguments: str | Path) -> str:
-    """Standard output of the command; what it says on standard error is shown if it fails."""
+    """Run a command; return its standard output.
+
+    What it says on standard error is shown if it fails.
+    """
+    whole = [*command, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)
 
     if done.returncode:
         sys.exit(f"{' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")
@@ -127,97 +131,98 @@ def run(command: Sequence[str], *arguments: str | Path) -> str:
 
 
 def digest(data: bytes) -> str:
+    """Hash bytes to 16 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def show(name: str, data: bytes) -> None:
+    """Print one line of the fingerprint."""
     print(f"{digest(data)}  {name}", flush=True)
 
 
 def show_files(folder: Path, name: str, pattern: str = "*") -> None:
-    """One line for each file below ``folder`` that fits the pattern."""
+    """Print one line for each file below ``folder`` that fits the pattern."""
     for path in sorted(folder.rglob(pattern)):
         if path.is_file():
             show(f"{name}/{path.relative_to(folder)}", path.read_bytes())
 
 
 def show_run(run_folder: Path, name: str) -> None:
-    """The losses of every update, and the weights."""
+    """Print the losses of every update, and the weights."""
     lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    kept = [{key: value for key, value in row.items() if key not in OF_THE_MACHINE} for row in rows]
 
+    kept = []
+    for row in rows:
+        kept.append({key: value for key, value in row.items() if key not in OF_THE_MACHINE})
     show(f"{name}: metrics of {len(rows)} updates", json.dumps(kept, sort_keys=True).encode())
     print(f"{'':16}  {name}: last loss {rows[-1]['loss']!r}")
-    show(f"{name}: weights", (run_folder / "model" / "tensors.safetensors").read_bytes())
+
+    weights = run_folder / "model" / "tensors.safetensors"
+    show(f"{name}: weights", weights.read_bytes())
 
 
 def changes(*names: str) -> list[str]:
-    """``--set`` for each of SETTINGS and of ``names``."""
-    return [part for name in (*SETTINGS, *names) for part in ("--set", name)]
+    """Write ``--set`` before each of SETTINGS and of ``names``."""
+    options = []
+    for name in (*SETTINGS, *names):
+        options += ["--set", name]
+    return options
 
 
 def train_all(command: Sequence[str], out: Path) -> None:
-    """Every pretext task, and two recognisers."""
-    labelled = out / "labelled"
+    """Train every pretext task, and two recognisers."""
+    runs = out / "runs"
 
-    tasks = ("contrastive", "random_projection", "reconstruction", "views", "units")
-    for task in tasks:
-        folder = out / "runs" / task
+    for task in ("contrastive", "random_projection", "reconstruction", "views", "units"):
+        folder = runs / task
         chosen = changes("train.seed=1", *SMALL, f"task={task}")
         run(command, "pretrain", out / "long", "--preset", "tiny", "--run", folder, *chosen)
         show_run(folder, f"pretrain {task}")
 
-    folder = out / "runs" / "waveform"
+    folder = runs / "waveform"
     chosen = changes("train.steps=5", *SMALL, SMALL_FRONT_END)
     run(command, "pretrain", out / "waveform", "--preset", "base", "--run", folder, *chosen)
     show_run(folder, "pretrain contrastive on waveforms")
 
-    for name, start in (("scratch", "none"), ("tuned", str(out / "runs" / "contrastive"))):
-        folder = out / "runs" / name
-        shape = [] if start != "none" else SMALL
-        chosen = changes(*RECOGNISER, *shape)
-        run(
-            command,
-            "finetune",
-            labelled,
-            "--preset",
-            "tiny",
-            "--init-from",
-            start,
-            "--run",
-            folder,
-            *chosen,
-        )
-        show_run(folder, f"finetune {name}")
+    finetune = [*command, "finetune", str(out / "labelled"), "--preset", "tiny"]
+
+    folder = runs / "scratch"
+    chosen = changes(*RECOGNISER, *SMALL)
+    run(finetune, "--init-from", "none", "--run", folder, *chosen)
+    show_run(folder, "finetune scratch")
+
+    # The shape of the encoder is that of the pretrained one.
+    folder = runs / "tuned"
+    chosen = changes(*RECOGNISER)
+    run(finetune, "--init-from", runs / "contrastive", "--run", folder, *chosen)
+    show_run(folder, "finetune tuned")
 
 
 def use_models(command: Sequence[str], models: Path, out: Path, name: str) -> None:
-    """Scores, labels and transcripts of the recogniser; then train on from it."""
+    """Evaluate, label and transcribe with the recogniser; then train on from it."""
     recogniser = models / "runs" / "tuned"
 
-    run(command, "evaluate", recogniser, out / "labelled", "--out", out / f"{name}-score")
+    score = out / f"{name}-score"
+    run(command, "evaluate", recogniser, out / "labelled", "--out", score)
     for file in ("utterances.jsonl", "report.txt"):
-        show(f"{name}: {file}", (out / f"{name}-score" / file).read_bytes())
+        show(f"{name}: {file}", (score / file).read_bytes())
 
-    run(command, "label", recogniser, out / "long", "--out", out / f"{name}-labels.jsonl")
-    labels = (out / f"{name}-labels.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [{**json.loads(line), "made_by": ""} for line in labels]
+    labels = out / f"{name}-labels.jsonl"
+    run(command, "label", recogniser, out / "long", "--out", labels)
+    texts = []
+    for line in labels.read_text(encoding="utf-8").splitlines():
+        # The model that made a label is named by its path.
+        texts.append({**json.loads(line), "made_by": ""})
     show(f"{name}: labels", json.dumps(texts).encode())
 
-    shown = run(
-        command,
-        "transcribe",
-        recogniser,
-        "corpus/long",
-        "corpus/labelled",
-        "--output-format",
-        "txt",
-    )
+    transcribe = [*command, "transcribe", str(recogniser)]
+    shown = run(transcribe, "corpus/long", "corpus/labelled", "--output-format", "txt")
     show(f"{name}: transcripts", shown.encode())
-    shown = run(command, "transcribe", recogniser, "corpus/long/0.wav", "--output-format", "json")
-    found = json.loads(shown)
-    show(f"{name}: words and times", json.dumps(found["segments"]).encode())
+
+    shown = run(transcribe, "corpus/long/0.wav", "--output-format", "json")
+    segments = json.loads(shown)["segments"]
+    show(f"{name}: words and times", json.dumps(segments).encode())
 
     folder = out / "runs" / f"{name}-on"
     chosen = changes("optim.lr=1e-3")
@@ -241,24 +246,26 @@ def main() -> None:
 
     out = given.out.resolve()
     command = shlex.split(given.command)
+    models = given.models.resolve() if given.models else None
+
     out.mkdir(parents=True)
     # Python looks for packages in the working folder first, and the version meant may be elsewhere.
     os.chdir(out)
     make_corpus(out / "corpus")
 
-    for name, source, options in (
-        ("labelled", "labelled", ["--jobs", "2"]),
-        ("long", "long", []),
-        ("waveform", "long", ["--features", "waveform"]),
-    ):
+    stores: dict[str, tuple[str, list[str]]] = {
+        "labelled": ("labelled", ["--jobs", "2"]),
+        "long": ("long", []),
+        "waveform": ("long", ["--features", "waveform"]),
+    }
+    for name, (source, options) in stores.items():
         run(command, "prepare", out / "corpus" / source, out / name, *options)
         show_files(out / name, f"store {name}")
 
-    if given.models is None:
+    if models is None:
         train_all(command, out)
-        use_models(command, out, out, "own")
-    else:
-        use_models(command, given.models.resolve(), out, "own")
+        models = out
+    use_models(command, models, out, "own")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ CONTEXT = "speechssl/encoder/context.py"
 FRONT_END = "speechssl/encoder/front_end.py"
 KERNELS = "speechssl/encoder/kernels.py"
 PADDING = "speechssl/encoder/padding.py"
-EXPERIMENTS = "speechssl/recognition/finetune.py"
+ENCODER = "speechssl/encoder/encoder.py"
 MASKED = "speechssl/pretraining/masked_prediction.py"
 OPTIM = "speechssl/training/optim.py"
 PRETRAINING = "speechssl/pretraining/contrastive.py"
@@ -111,6 +111,8 @@ QUANTIZER = "speechssl/pretraining/quantizer.py"
 RUN_FOLDER = "speechssl/training/run_folder.py"
 TRAIN = "speechssl/training/loop.py"
 INVARIANCE = "tests/test_invariance.py"
+ENCODER_TESTS = "tests/encoder/test_encoder.py"
+FINETUNE_TESTS = "tests/recognition/test_finetune.py"
 
 MUTANTS = (
     Mutant(
@@ -133,7 +135,9 @@ MUTANTS = (
         "1c",
         "feature penalty over padded frames",
         PRETRAINING,
-        "frames.float().square().mean(-1) * valid_mask(num_frames, frames.shape[1], frames.device)",
+        "frames.float().square().mean(-1) * valid_mask(\n"
+        "            num_frames, frames.shape[1], frames.device\n"
+        "        )",
         "frames.float().square().mean(-1)",
     ),
     Mutant(
@@ -164,6 +168,7 @@ MUTANTS = (
         CONTEXT,
         "hidden = hidden * valid[..., None]",
         "hidden = hidden",
+        ENCODER_TESTS,
     ),
     Mutant(
         "1h",
@@ -196,8 +201,9 @@ MUTANTS = (
         "2c",
         "fine-tuning: spans of the batch's shortest utterance",
         CTC,
-        "time[row, :count] = span_mask(count, config.time_mask, rng)",
-        "time[row, : min(num_frames)] = span_mask(min(num_frames), config.time_mask, rng)",
+        "time_mask[row, :count] = span_mask(count, self.config.time_mask, rng)",
+        "fewest = min(num_frames)\n"
+        "            time_mask[row, :fewest] = span_mask(fewest, self.config.time_mask, rng)",
     ),
     Mutant(
         "3a",
@@ -335,7 +341,7 @@ MUTANTS = (
         RUN_FOLDER,
         "for name, value in model.state_dict().items()}",
         'for name, value in model.state_dict().items() if not name.startswith("head.")}',
-        "tests/recognition/test_finetune.py",
+        FINETUNE_TESTS,
     ),
     Mutant(
         "7a",
@@ -356,22 +362,24 @@ MUTANTS = (
         "7c",
         "a recogniser loads what fits",
         CTC,
-        "load_into(model, tensors, str(path))",
+        "load_into(model, tensors, str(folder))",
         "model.load_state_dict(tensors, strict=False)",
     ),
     Mutant(
         "7d",
         "fine-tuning takes of a pretrained encoder what fits",
-        EXPERIMENTS,
-        "load_into(encoder, own, str(folder))",
-        "encoder.load_state_dict(own, strict=False)",
+        ENCODER,
+        "load_into(encoder, of_the_encoder, str(folder))",
+        "encoder.load_state_dict(of_the_encoder, strict=False)",
+        FINETUNE_TESTS,
     ),
     Mutant(
         "7e",
         "a pretrained encoder is not loaded at all",
-        EXPERIMENTS,
-        "load_into(encoder, own, str(folder))",
+        ENCODER,
+        "load_into(encoder, of_the_encoder, str(folder))",
         "encoder.load_state_dict(tensors, strict=False)",
+        FINETUNE_TESTS,
     ),
     Mutant(
         "7f",
