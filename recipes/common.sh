@@ -13,6 +13,10 @@
 
 set -euo pipefail
 
+# Threads that wait for each other sleep instead of spinning: beside another program, spinning threads
+# take its core and lose theirs. The speechssl command does the same; this is for the rest of a recipe.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
 option_names=()
 option_helps=()
 
