@@ -17,7 +17,7 @@ _HOME = {
     "write_kaldi": "corpus.export",
     "write_fairseq": "corpus.export",
     "prepare": "data.prepare",
-    "PrepareConfig": "data.cutter",
+    "PrepareConfig": "data.settings",
     "Store": "data.store",
     "Dataset": "data.dataset",
     "Batches": "data.batches",

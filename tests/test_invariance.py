@@ -28,7 +28,7 @@ from reference.objective import (
 from torch import Tensor
 
 from speechssl.config import build
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.decoding.greedy import greedy, min_ctc_frames
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import Contrastive, Draws

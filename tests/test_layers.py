@@ -21,7 +21,8 @@ ROOMS = {
     "audio": "containers features resampling reader silence",
     "text": "english normalise tokenizers",
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
-    "data": "account store sandbox dataset store_writer batches cutter shards plan prepare",
+    "data": "settings account collate sandbox store dataset store_writer batches cutter"
+    " shards plan prepare",
     "encoder": "padding config kernels masking augment context front_end encoder",
     "training": "health settings metrics journal optim loss setting_names presets run_folder loop"
     " lineage",

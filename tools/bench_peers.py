@@ -42,7 +42,7 @@ from speechssl.analysis.profiler import Spread, flop_counter, matmul_peak
 from speechssl.audio.features import input_length
 from speechssl.audio.reader import load_audio
 from speechssl.config import Table
-from speechssl.data.dataset import Batch, collate
+from speechssl.data.collate import Batch, collate
 from speechssl.encoder.config import WAV2VEC2_CONVS
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import AudioError, ConfigError, SpeechsslError

@@ -28,7 +28,7 @@ from reference.twins import ctc_twin, their_inputs, their_training
 from torch import Tensor, nn
 
 from speechssl.config import Table, build, read_preset
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
 from speechssl.encoder.encoder import Encoder

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechssl.audio.features import FeatureConfig, featurise
-from speechssl.data.batches import length_batches
-from speechssl.data.dataset import Batch, Dataset
+from speechssl.data.collate import Batch, length_batches
+from speechssl.data.dataset import Dataset
 from speechssl.encoder.encoder import Encoder
 
 # A batch -> (B, T, D) of each layer, and (B,) valid frames.

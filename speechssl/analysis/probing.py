@@ -13,7 +13,8 @@ from torch import Tensor
 from speechssl.analysis.probe_examples import ProbeTarget, choose_examples
 from speechssl.analysis.probe_frames import ReadFrames, log_mel_frames
 from speechssl.analysis.probe_heads import character_errors, class_errors
-from speechssl.data.dataset import Batch, Dataset
+from speechssl.data.collate import Batch
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder, layer_outputs

@@ -15,7 +15,7 @@ class Tally:
     samples: int = 0
 
     def add(self, other: "Tally") -> None:
-        """Add in place."""
+        """Add the counts of another tally to this one."""
         self.files += other.files
         self.chunks += other.chunks
         self.samples += other.samples
@@ -23,7 +23,15 @@ class Tally:
 
 @dataclass
 class Account:
-    """Counts of one shard; also of one file, before it is known whether the file is good."""
+    """Counts of one shard; also of one file, before it is known whether the file is good.
+
+    Attributes:
+        kept: what the store holds.
+        dropped: reason -> what was left out for it.
+        rejects: a row for each record of which nothing is used.
+        num_rejected: files of which nothing could be used because they are broken.
+        num_scaled: chunks whose peak lay above 1 and that were scaled down.
+    """
 
     kept: Tally = field(default_factory=Tally)
     dropped: dict[str, Tally] = field(default_factory=dict)
@@ -32,27 +40,29 @@ class Account:
     num_scaled: int = 0
 
     def drop(self, reason: str, samples: int, files: int = 0) -> None:
-        """Count what is left out."""
+        """Count what is left out; nothing left out makes no entry."""
         if samples or files:
-            self.dropped.setdefault(reason, Tally()).add(Tally(files, 0, samples))
+            tally = self.dropped.setdefault(reason, Tally())
+            tally.add(Tally(files, 0, samples))
 
     def reject(self, record: Record, reason: str, detail: str) -> None:
         """List a record of which nothing is used."""
-        self.rejects.append(
-            {"id": record.id, "audio": record.audio, "reason": reason, "detail": detail}
-        )
+        row = {"id": record.id, "audio": record.audio, "reason": reason, "detail": detail}
+        self.rejects.append(row)
 
     def add(self, other: "Account") -> None:
-        """Add in place."""
+        """Add the counts and rejects of another account to this one."""
         self.kept.add(other.kept)
         for reason, tally in other.dropped.items():
             self.dropped.setdefault(reason, Tally()).add(tally)
+
         self.rejects += other.rejects
         self.num_rejected += other.num_rejected
         self.num_scaled += other.num_scaled
 
     def table(self) -> dict[str, Any]:
-        """JSON-ready counts; of the rejects only their number."""
+        """Return JSON-ready counts; of the rejects only their number."""
         table = asdict(self)
-        table["num_reject_lines"] = len(table.pop("rejects"))
+        rejects = table.pop("rejects")
+        table["num_reject_lines"] = len(rejects)
         return table

@@ -3,159 +3,170 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field
 
-from speechssl.audio.features import FeatureConfig, featurise, input_length
-from speechssl.audio.reader import MAX_DURATION_S, Samples, Span
+from speechssl.audio.features import featurise, input_length
+from speechssl.audio.reader import Samples, Span
 from speechssl.audio.silence import WINDOW_S, settled_chunks
-from speechssl.config import Settings
 from speechssl.corpus.manifest import Record
 from speechssl.data.account import Account, Tally
+from speechssl.data.settings import PrepareConfig
 from speechssl.data.store import Chunk
 from speechssl.data.store_writer import ShardWriter
 
-OVERHANG_S = 0.1  # by which a part may reach beyond the end of its file (rounded times), seconds
-
-
-class PrepareConfig(Settings):
-    """How recordings become chunks."""
-
-    features: FeatureConfig = Field(FeatureConfig(), description="what the store holds")
-    min_chunk_s: float = Field(2.0, gt=0, description="shortest chunk of unlabelled audio, seconds")
-    max_chunk_s: float = Field(
-        15.0, gt=0, le=120, description="longest chunk of unlabelled audio, seconds"
-    )
-    top_db: float = Field(35.0, gt=0, description="silence is this far below the loudest part, dB")
-    max_duration_s: float = Field(
-        MAX_DURATION_S, gt=0, description="a file longer than this is rejected, seconds"
-    )
-    max_utterance_s: float = Field(
-        300.0, gt=0, description="a transcribed utterance longer than this is rejected, s"
-    )
-    max_bad_fraction: float = Field(
-        0.05, ge=0, le=1, description="share of rejected files that is still fine"
-    )
-    dev: float | None = Field(
-        None, ge=0, lt=1, description="share for dev; None: 0.1 with transcripts, else 0"
-    )
-    test: float | None = Field(
-        None, ge=0, lt=1, description="share for test; None: 0.1 with transcripts, else 0"
-    )
-    shard_files: int = Field(500, gt=0, description="most files in a shard")
-    shard_bytes: int = Field(
-        64_000_000, gt=0, description="source bytes after which a shard is full"
-    )
-
-
-def union(spans: Sequence[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+# By how much a part may reach beyond the end of its file, seconds. Times in manifests are rounded.
+OVERHANG_S = 0.1
 
 
 class Cutter:
-    """Gathers the samples of one record as blocks of its file go by, and makes chunks of them."""
+    """Gathers the samples of one record as blocks of its file go by, and makes chunks of them.
+
+    A record with a transcript becomes one chunk, at the end. A record without one is cut at
+    silences whenever a window of it is held. Positions are samples at the store's rate, from the
+    start of the file.
+    """
 
     def __init__(
         self, record: Record, config: PrepareConfig, writer: ShardWriter, account: Account
     ) -> None:
-        self.record, self.config, self.writer, self.account = record, config, writer, account
+        self.record = record
+        self.config = config
+        self.writer = writer
+        self.account = account
         self.rate = config.features.sample_rate_hz
+
+        # Where the record starts and ends; an end of None is the end of the file.
         self.start = round(record.offset_s * self.rate)
-        self.end = (
-            None if record.duration_s is None else self.start + round(record.duration_s * self.rate)
-        )
+        self.end: int | None = None
+        if record.duration_s is not None:
+            self.end = self.start + round(record.duration_s * self.rate)
+
+        # A window holds several chunks of any length, so that its borders hardly show.
         self.window = round(max(WINDOW_S, 4 * config.max_chunk_s) * self.rate)
+
+        # The samples that no chunk has yet; ``first`` is the position of the first one.
         self.held: list[Samples] = []
         self.num_held = 0
-        self.first = self.start  # position in the file of the first sample held
-        self.overlong = self.finished = False
+        self.first = self.start
+
+        self.overlong = False
+        self.finished = False
 
     def span(self, num_samples: int) -> Span:
-        """What the record asks for of a file of ``num_samples``."""
-        end = num_samples if self.end is None else min(self.end, num_samples)
+        """Return what the record covers of a file of ``num_samples``."""
+        end = num_samples
+        if self.end is not None:
+            end = min(self.end, num_samples)
         return min(self.start, end), end
 
     def push(self, block: Samples, position: int) -> None:
         """Take what belongs to the record of a block that starts at ``position`` of the file."""
         if self.finished:
             return
-        end = len(block) if self.end is None else max(0, self.end - position)
-        part = block[max(0, self.start - position) : end]
-        if len(part) and not self.overlong:
-            self.held.append(part)
-            self.num_held += len(part)
-        if self.record.text is None and self.num_held >= self.window:
-            self._cut(last=False)
-        elif (
-            self.record.text is not None and self.num_held > self.config.max_utterance_s * self.rate
-        ):
-            self.overlong, self.held = True, []
+
+        self._hold(block, position)
+
+        if self.record.text is None:
+            if self.num_held >= self.window:
+                self._cut(last=False)
+        elif self.num_held > self.config.max_utterance_s * self.rate:
+            # It is a reject already, and its samples would only take memory.
+            self.overlong = True
+            self.held = []
+
         if self.end is not None and position + len(block) >= self.end:
             self.finish(self.end)
 
     def finish(self, num_samples: int) -> None:
-        """Make the last chunks; the file has at least ``num_samples``, or just these where the record goes on."""
+        """Make the last chunks.
+
+        Args:
+            num_samples: samples of the file. Where the record ends before the file does, the file
+                may have more.
+        """
         if self.finished:
             return
         self.finished = True
+
         start, end = self.span(num_samples)
-        missing_s = (max(self.end or 0, self.start) - num_samples) / self.rate
-        if start >= end or (self.record.text is not None and missing_s > OVERHANG_S):
-            self._reject(
-                "outside the file",
-                f"the part ends {missing_s:.3f} s after the end of its file",
-                end - start,
-            )
+        length = end - start
+        length_s = length / self.rate
+        wanted_end = max(self.end or 0, self.start)
+        missing_s = (wanted_end - num_samples) / self.rate
+        is_transcribed = self.record.text is not None
+
+        if length <= 0 or (is_transcribed and missing_s > OVERHANG_S):
+            detail = f"the part ends {missing_s:.3f} s after the end of its file"
+            self._reject("outside the file", detail, length)
         elif self.overlong:
-            limit = self.config.max_utterance_s
-            self._reject(
-                "utterance too long",
-                f"{(end - start) / self.rate:.1f} s, at most {limit:g} s",
-                end - start,
-            )
-        elif self.record.text is None:
+            limit_s = self.config.max_utterance_s
+            detail = f"{length_s:.1f} s, at most {limit_s:g} s"
+            self._reject("utterance too long", detail, length)
+        elif not is_transcribed:
             self._cut(last=True)
-        elif input_length(end - start, self.config.features) < 1:
-            self._reject("utterance too short", f"{(end - start) / self.rate:.4f} s", end - start)
+        elif input_length(length, self.config.features) < 1:
+            self._reject("utterance too short", f"{length_s:.4f} s", length)
         else:
             self._keep(self._samples(), self.start, self.record.id)
+
         self.held = []
 
-    def _reject(self, reason: str, detail: str, num_samples: int) -> None:
-        self.account.reject(self.record, reason, detail)
-        self.account.drop(reason, num_samples)
+    def _hold(self, block: Samples, position: int) -> None:
+        """Hold the samples of a block that are the record's."""
+        begin = max(0, self.start - position)
+        end = len(block)
+        if self.end is not None:
+            end = max(0, self.end - position)
+
+        part = block[begin:end]
+        if len(part) and not self.overlong:
+            self.held.append(part)
+            self.num_held += len(part)
 
     def _samples(self) -> Samples:
-        return np.concatenate(self.held) if self.held else np.zeros(0, np.float32)
+        if not self.held:
+            return np.zeros(0, np.float32)
+        return np.concatenate(self.held)
 
     def _cut(self, last: bool) -> None:
-        """Chunks of what is held; unless it is the last, what may go on is held for the next window."""
-        samples, config = self._samples(), self.config
-        speech, chunks, used = settled_chunks(
+        """Make chunks of what is held, and account for all that they leave out.
+
+        Unless the record ends here (``last``), speech that may go on is held for the next window.
+        """
+        config = self.config
+        samples = self._samples()
+        speech, found, num_used = settled_chunks(
             samples, self.rate, config.min_chunk_s, config.max_chunk_s, last, config.top_db
         )
-        chunks = [(a, b) for a, b in chunks if input_length(b - a, config.features) >= 1]
+
+        chunks = []
+        for start, end in found:
+            # Less than one frame of features is no chunk.
+            if input_length(end - start, config.features) >= 1:
+                chunks.append((start, end))
+
         for start, end in chunks:
-            at = self.first + start
-            self._keep(samples[start:end], at, f"{self.record.id}@{at}")
-        kept = sum(end - start for start, end in chunks)
-        spoken = [(a, min(b, used)) for a, b in speech if a < used]
-        left_out = sum(end - start for start, end in union([*spoken, *chunks])) - kept
-        self.account.drop("too short", left_out)
-        self.account.drop("silence", used - kept - left_out)
-        self.held, self.num_held = [samples[used:].copy()], len(samples) - used
-        self.first += used
+            position = self.first + start
+            self._keep(samples[start:end], position, f"{self.record.id}@{position}")
+
+        # Speech that no chunk has was too short for one; all else is silence.
+        speech_used = [(start, min(end, num_used)) for start, end in speech if start < num_used]
+        num_kept = _total_length(chunks)
+        num_too_short = _total_length(union([*speech_used, *chunks])) - num_kept
+        self.account.drop("too short", num_too_short)
+        self.account.drop("silence", num_used - num_kept - num_too_short)
+
+        # A copy, so that the window that it is cut from can be freed.
+        self.held = [samples[num_used:].copy()]
+        self.num_held = len(samples) - num_used
+        self.first += num_used
 
     def _keep(self, samples: Samples, position: int, name: str) -> None:
+        """Write one chunk, scaled down where its peak lies above 1."""
         peak = float(np.abs(samples).max())
         if peak > 1:
             samples = samples / np.float32(peak)
             self.account.num_scaled += 1
+
         record = self.record
         chunk = Chunk(
             id=name,
@@ -169,3 +180,24 @@ class Cutter:
         )
         self.writer.add(featurise(samples, self.config.features), chunk)
         self.account.kept.add(Tally(0, 1, len(samples)))
+
+    def _reject(self, reason: str, detail: str, num_samples: int) -> None:
+        self.account.reject(self.record, reason, detail)
+        self.account.drop(reason, num_samples)
+
+
+def union(spans: Sequence[Span]) -> list[Span]:
+    """Merge spans that overlap or touch; the result is sorted and disjoint."""
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if not merged or start > merged[-1][1]:
+            merged.append((start, end))
+            continue
+
+        last_start, last_end = merged[-1]
+        merged[-1] = (last_start, max(end, last_end))
+    return merged
+
+
+def _total_length(spans: Sequence[Span]) -> int:
+    return sum(end - start for start, end in spans)

@@ -1,200 +1,151 @@
-"""Chosen chunks of stores as one sequence, and padded batches of them."""
+"""Chosen chunks of stores as one sequence."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from speechssl.audio.features import INT16_SCALE, FeatureConfig
+from speechssl.audio.features import FeatureConfig
 from speechssl.config import build
+from speechssl.data.collate import Batch, collate
 from speechssl.data.store import Chunk, Store
 from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B utterances, padded with zeros at the end to the longest."""
-
-    ids: tuple[str, ...]
-    keys: tuple[int, ...]
-    """One number per utterance, from its id: seeds its masks and negatives whatever the batch."""
-    inputs: Tensor
-    """(B, S) float32 samples in -1..1, or (B, U, F) float32 log-mel."""
-    input_lengths: Tensor
-    """(B,) int64, valid samples or mel frames; on the host wherever ``inputs`` are, so that nothing waits for it."""
-    texts: tuple[str | None, ...]
-    audio_s: float
-    """Seconds of audio in all utterances together."""
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch with its inputs on ``device``, copied from pinned memory while the device computes."""
-        if device.type == "cpu":
-            return self
-        return replace(self, inputs=self.inputs.pin_memory().to(device, non_blocking=True))
-
-
-def utterance_key(utterance_id: str) -> int:
-    """A stable 63-bit number of an utterance's id."""
-    digest = hashlib.sha256(utterance_id.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def collate(
-    ids: Sequence[str],
-    arrays: Sequence[NDArray[np.generic]],
-    texts: Sequence[str | None],
-    config: FeatureConfig,
-) -> Batch:
-    """Pad stored arrays, (S,) int16 or (U, F) float16 each, into one float32 batch."""
-    lengths = [len(array) for array in arrays]
-    inputs = np.zeros((len(arrays), max(lengths), *arrays[0].shape[1:]), dtype=np.float32)
-    for row, array in zip(inputs, arrays, strict=True):
-        row[: len(array)] = array
-    if config.kind == "waveform":
-        inputs /= INT16_SCALE
-    audio_s = (
-        sum((length - 1) * config.hop + config.window for length in lengths) / config.sample_rate_hz
-    )
-    keys = tuple(utterance_key(i) for i in ids)
-    return Batch(
-        tuple(ids), keys, torch.from_numpy(inputs), torch.tensor(lengths), tuple(texts), audio_s
-    )
-
-
 class Dataset:
-    """Chosen chunks of one or more stores with equal features, as one sequence."""
+    """Chosen chunks of one or more stores with equal features, as one sequence of N chunks.
+
+    Attributes:
+        features: what the arrays are.
+        stores: where the chunks lie.
+        store_of: (N,) int32, each chunk's store, as its position in ``stores``.
+        index_of: (N,) int64, each chunk's position in its store.
+        num_samples: (N,) int64, length of each chunk at the stores' sample rate.
+        input_lengths: (N,) int64, rows of each chunk's array: samples or frames.
+        texts: transcripts instead of the stores' own, by store and position in it.
+    """
 
     def __init__(self, stores: Sequence[Store], splits: Sequence[str] | None = None) -> None:
-        """Args: splits: keep these only; None keeps all.
+        """Choose the chunks of some splits.
+
+        Args:
+            stores: in the order in which their chunks follow one another.
+            splits: keep these only; None keeps all.
 
         Raises:
             ConfigError: no chunk, stores of different features, or arrays that are not of theirs.
         """
-        kinds = [store.features for store in stores]
-        if any(kind != kinds[0] for kind in kinds):
-            named = "; ".join(
-                f"{s.path}: {build(FeatureConfig, k)}" for s, k in zip(stores, kinds, strict=True)
-            )
-            raise ConfigError(f"stores hold different features, prepare them alike: {named}")
-        self.features = build(FeatureConfig, kinds[0])
-        width = None if self.features.kind == "waveform" else self.features.width
-        for store in stores:
-            if store.width != width:
-                raise ConfigError(
-                    f"{store.path} holds arrays of width {store.width}, its features have {width}"
-                )
+        self.features = _common_features(stores)
         self.stores = tuple(stores)
+
         chosen = [store.indices(splits) for store in stores]
-        self.store_of = np.repeat(np.arange(len(stores)), [len(c) for c in chosen]).astype(np.int32)
+        counts = [len(indices) for indices in chosen]
+        self.store_of = np.repeat(np.arange(len(stores)), counts).astype(np.int32)
         self.index_of = np.concatenate(chosen).astype(np.int64)
-        self.num_samples = np.concatenate(
-            [s.num_samples[c] for s, c in zip(stores, chosen, strict=True)]
-        )
-        self.input_lengths = np.concatenate(
-            [s.input_lengths[c] for s, c in zip(stores, chosen, strict=True)]
-        )
-        self.texts: dict[
-            tuple[int, int], str
-        ] = {}  # instead of the stores' own, by store and place in it
+
+        num_samples = []
+        input_lengths = []
+        for store, indices in zip(stores, chosen, strict=True):
+            num_samples.append(store.num_samples[indices])
+            input_lengths.append(store.input_lengths[indices])
+        self.num_samples = np.concatenate(num_samples)
+        self.input_lengths = np.concatenate(input_lengths)
+
+        self.texts: dict[tuple[int, int], str] = {}
+
         if not len(self.index_of):
-            wanted = "any split" if splits is None else f"split {', '.join(splits)}"
-            there = ", ".join(
-                sorted({name for s in stores for name in s.splits if len(s.indices([name]))})
-            )
-            paths = ", ".join(str(store.path) for store in stores)
-            advice = (
-                ""
-                if "dev" in there or "test" in there
-                else " (recordings without transcripts are all train)"
-            )
-            if not there:
-                raise ConfigError(
-                    f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why"
-                )
-            raise ConfigError(f"no chunk of {wanted} in {paths}; splits there: {there}{advice}")
+            raise _no_chunk(stores, splits)
 
     def __len__(self) -> int:
         return len(self.index_of)
 
     @property
     def identity(self) -> list[str]:
-        """A digest per store of the recordings and settings that it was made from, wherever it lies."""
+        """A digest of each store's recordings and settings, wherever the store lies."""
         return [store.plan[:16] for store in self.stores]
 
     @property
     def seconds(self) -> float:
-        """Audio in all chunks."""
+        """Audio in all chunks, seconds."""
         return float(self.num_samples.sum()) / self.features.sample_rate_hz
 
     def subset(self, positions: NDArray[np.int64]) -> "Dataset":
-        """Only the chunks at ``positions``, in that order."""
+        """Return only the chunks at ``positions``, in that order."""
         part = object.__new__(Dataset)
-        part.features, part.stores = self.features, self.stores
-        part.store_of, part.index_of = self.store_of[positions], self.index_of[positions]
-        part.num_samples, part.input_lengths = (
-            self.num_samples[positions],
-            self.input_lengths[positions],
-        )
+        part.features = self.features
+        part.stores = self.stores
+        part.store_of = self.store_of[positions]
+        part.index_of = self.index_of[positions]
+        part.num_samples = self.num_samples[positions]
+        part.input_lengths = self.input_lengths[positions]
         part.texts = self.texts
         return part
 
     def with_texts(self, texts: Mapping[int, str]) -> "Dataset":
-        """The same chunks with other transcripts at some positions."""
+        """Return the same chunks with other transcripts at some positions."""
+        new_texts = {self._place(position): text for position, text in texts.items()}
+
         changed = self.subset(np.arange(len(self)))
-        changed.texts = self.texts | {
-            self._place(position): text for position, text in texts.items()
-        }
+        changed.texts = self.texts | new_texts
         return changed
 
-    def _place(self, position: int) -> tuple[int, int]:
-        return int(self.store_of[position]), int(self.index_of[position])
-
     def record(self, position: int) -> Chunk:
-        """What its store says of one chunk."""
-        which, index = self._place(position)
-        return self.stores[which].record(index)
+        """Return what its store says of one chunk."""
+        store, index = self._place(position)
+        return self.stores[store].record(index)
 
     def key(self, position: int) -> tuple[str, int]:
-        """Its store's name of one chunk, and the CRC-32 of what the store holds of it."""
-        which, index = self._place(position)
-        return self.stores[which].record(index).id, self.stores[which].checksum(index)
+        """Return the id of one chunk in its store, and the CRC-32 of the chunk's array."""
+        store, index = self._place(position)
+        return self.stores[store].record(index).id, self.stores[store].checksum(index)
 
     def id_text(self, position: int) -> tuple[str, str | None]:
-        """Id and transcript of one chunk; with several stores the id starts with the store's number."""
-        place, record = self._place(position), self.record(position)
-        name = record.id if len(self.stores) == 1 else f"{place[0]}:{record.id}"
+        """Return id and transcript of one chunk.
+
+        With several stores the id starts with the number of the store.
+        """
+        place = self._place(position)
+        record = self.record(position)
+
+        name = record.id
+        if len(self.stores) > 1:
+            name = f"{place[0]}:{record.id}"
         return name, self.texts.get(place, record.text)
 
     def array(self, position: int) -> NDArray[np.generic]:
-        """What the store holds of one chunk, its checksum verified."""
-        array: NDArray[np.generic] = self.stores[int(self.store_of[position])].array(
-            int(self.index_of[position])
-        )
+        """Return what the store holds of one chunk, its checksum verified."""
+        store, index = self._place(position)
+        array: NDArray[np.generic] = self.stores[store].array(index)
         return array
 
     def batch(self, positions: Sequence[int]) -> Batch:
-        """Whole chunks as a batch."""
-        pairs = [self.id_text(p) for p in positions]
-        return collate(
-            [i for i, _ in pairs],
-            [self.array(p) for p in positions],
-            [t for _, t in pairs],
-            self.features,
-        )
+        """Return whole chunks as a batch."""
+        ids = []
+        texts = []
+        for position in positions:
+            name, text = self.id_text(position)
+            ids.append(name)
+            texts.append(text)
+
+        arrays = [self.array(position) for position in positions]
+        return collate(ids, arrays, texts, self.features)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return the store of one chunk and the chunk's position in it."""
+        return int(self.store_of[position]), int(self.index_of[position])
 
 
 def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
-    """The utterances that ``choose_positions`` chooses."""
+    """Return the utterances that ``choose_positions`` chooses."""
     return dataset.subset(choose_positions(dataset, minutes, seed))
 
 
 def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.int64]:
-    """A seeded random choice of about ``minutes``: utterances in random order until the next would exceed it.
+    """Choose utterances of about ``minutes`` at random.
+
+    They are taken in a seeded random order until the next one would exceed the minutes; at least
+    one is taken.
 
     Returns:
         their positions, ascending.
@@ -202,17 +153,18 @@ def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.
     Raises:
         ConfigError: the dataset holds less.
     """
-    wanted = minutes * 60
-    if dataset.seconds < wanted:
+    wanted_s = minutes * 60
+    if dataset.seconds < wanted_s:
         raise ConfigError(
-            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of train with transcripts: "
-            "give fewer, or leave --minutes out to use them all"
+            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of train "
+            "with transcripts: give fewer, or leave --minutes out to use them all"
         )
+
     order = generator("subset", seed).permutation(len(dataset))
-    total = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
-    chosen: NDArray[np.int64] = np.sort(
-        order[: max(1, int(np.searchsorted(total, wanted, side="right")))]
-    )
+    total_s = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
+    num_chosen = max(1, int(np.searchsorted(total_s, wanted_s, side="right")))
+
+    chosen: NDArray[np.int64] = np.sort(order[:num_chosen])
     return chosen
 
 
@@ -235,3 +187,51 @@ def check_features(dataset: Dataset, expected: FeatureConfig, otherwise: str = "
     raise ConfigError(
         f"{paths} holds {dataset.features}, the model reads {expected}: prepare {remedy}{otherwise}"
     )
+
+
+def _common_features(stores: Sequence[Store]) -> FeatureConfig:
+    """Return the features that all stores have.
+
+    Raises:
+        ConfigError: they differ, or a store's arrays are not of its features.
+    """
+    tables = [store.features for store in stores]
+    if any(table != tables[0] for table in tables):
+        described = [f"{store.path}: {build(FeatureConfig, store.features)}" for store in stores]
+        listed = "; ".join(described)
+        raise ConfigError(f"stores hold different features, prepare them alike: {listed}")
+
+    features = build(FeatureConfig, tables[0])
+    expected_width = None
+    if features.kind != "waveform":
+        expected_width = features.width
+
+    for store in stores:
+        if store.width != expected_width:
+            raise ConfigError(
+                f"{store.path} holds arrays of width {store.width}, "
+                f"its features have {expected_width}"
+            )
+    return features
+
+
+def _no_chunk(stores: Sequence[Store], splits: Sequence[str] | None) -> ConfigError:
+    """Explain why stores have no chunk of the splits that were asked for."""
+    paths = ", ".join(str(store.path) for store in stores)
+    present = set()
+    for store in stores:
+        present |= {name for name in store.splits if len(store.indices([name]))}
+
+    if not present:
+        return ConfigError(
+            f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why"
+        )
+
+    wanted = "any split"
+    if splits is not None:
+        wanted = f"split {', '.join(splits)}"
+    listed = ", ".join(sorted(present))
+    advice = ""
+    if "dev" not in listed and "test" not in listed:
+        advice = " (recordings without transcripts are all train)"
+    return ConfigError(f"no chunk of {wanted} in {paths}; splits there: {listed}{advice}")

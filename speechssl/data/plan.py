@@ -1,8 +1,9 @@
-"""Which recordings go into which shard, and the digest that names a store's recordings and settings."""
+"""Which recordings go into which shard, and the digest of a store's recordings and settings."""
 
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -11,91 +12,130 @@ from typing import Any
 from speechssl.config import as_table
 from speechssl.corpus.manifest import UNUSED, Manifest, Record
 from speechssl.corpus.splits import split_manifest
-from speechssl.data.cutter import PrepareConfig
+from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import ShardJob
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
 
-RECIPE = 1  # raise it when the same plan would give other bytes
-_FIELDS = tuple(field.name for field in fields(Record))
+# Version of what prepare does. Raise it when the same recordings and settings give other bytes, so
+# that a store of the old version is not taken for finished.
+RECIPE = 1
+
+# Share of dev and of test where some recordings have transcripts and the settings say nothing.
+_DEFAULT_SHARE = 0.1
+
+# The index of a store has one byte for the split.
+_MOST_SPLITS = 255
+
+_RECORD_FIELDS = tuple(field.name for field in fields(Record))
 
 
 def with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
-    share = 0.1 if manifest.labelled else 0.0
-    dev, test = (share if given is None else given for given in (config.dev, config.test))
+    """Assign a split to every record, with the shares that the settings give."""
+    # Without transcripts there is nothing to measure: all is train.
+    default = _DEFAULT_SHARE if manifest.labelled else 0.0
+    dev = default if config.dev is None else config.dev
+    test = default if config.test is None else config.test
     return split_manifest(manifest, dev, test)
 
 
-def tell_splits(given: Manifest, split: Manifest) -> None:
-    """Say who was put where, and which sentences are on both sides: rates of those say too little."""
+def log_splits(given: Manifest, split: Manifest) -> None:
+    """Log how many recordings each split has, and which transcripts are in two.
+
+    A model knows the sentences that it was trained on, so error rates of those say too little.
+
+    Args:
+        given: the manifest as it was read.
+        split: the same with a split for every record.
+    """
     texts: dict[str | None, list[str]] = defaultdict(list)
     for record in split.records:
         texts[record.split].append(normalise(record.text or "", "basic-1"))
-    counts = ", ".join(f"{name} {len(own)}" for name, own in sorted(texts.items(), key=str))
+
+    by_name = sorted(texts.items(), key=str)
+    counts = ", ".join(f"{name} {len(own)}" for name, own in by_name)
     if any(record.split is None for record in given.records):
-        by = "by speaker where known, else by file, or by part of fewer files than splits"
-        log(f"split {by} ({counts} recordings); a column `split` decides instead")
+        rule = "by speaker where known, else by file, or by part of fewer files than splits"
+        log(f"split {rule} ({counts} recordings); a column `split` decides instead")
     else:
         log(f"split as given ({counts} recordings)")
+
     if UNUSED in texts:
         log(
-            f"{len(texts[UNUSED])} without a transcript are of those whom dev or test measure: nobody learns from them"
+            f"{len(texts[UNUSED])} without a transcript are of speakers or files that dev or test "
+            "measure: they are not trained on"
         )
-    known = set(texts["train"])
+
+    in_train = set(texts["train"])
     for name in ("dev", "test"):
-        both = sum(text in known for text in texts[name])
-        if both:
+        num_known = sum(text in in_train for text in texts[name])
+        if num_known:
             log(
-                f"{both} of {len(texts[name])} transcripts of {name} are in train too: a language model knows them"
+                f"{num_known} of {len(texts[name])} transcripts of {name} are in train too: "
+                "a language model knows them"
             )
 
 
 def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[ShardJob]:
+    """Deal the files of a manifest out to shards, in the order of their names.
+
+    Args:
+        folder: of the store.
+
+    Raises:
+        ConfigError: more splits than a store can hold.
+    """
     splits = tuple(sorted({str(record.split) for record in manifest.records}))
-    if len(splits) > 255:
-        raise ConfigError(f"{len(splits)} different splits, at most 255 fit into a store")
-    settings = as_table(config)
-    settings.pop("max_bad_fraction")  # decides the exit code, not the bytes
-    tasks: list[ShardJob] = []
-    records: list[Record] = []
-    sizes: list[int] = []
-
-    def deal() -> None:
-        rows = [{name: getattr(record, name) for name in _FIELDS} for record in records]
-        content = [settings, splits, len(tasks), rows, sizes]
-        tasks.append(
-            ShardJob(
-                len(tasks),
-                folder,
-                manifest.root,
-                tuple(records),
-                splits,
-                config,
-                digest([RECIPE, *content]),
-            )
+    if len(splits) > _MOST_SPLITS:
+        raise ConfigError(
+            f"{len(splits)} different splits, at most {_MOST_SPLITS} fit into a store"
         )
-        records.clear()
-        sizes.clear()
 
-    by_file = sorted(
-        manifest.records, key=lambda record: (record.audio, record.offset_s, record.id)
-    )
-    for audio, group in groupby(by_file, key=lambda record: record.audio):
-        if sizes and (len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes):
-            deal()
-        records += group
-        sizes.append(_file_size(manifest.root / audio))
-    deal()
+    settings = as_table(config)
+    # It decides the exit code, not the bytes.
+    settings.pop("max_bad_fraction")
+
+    tasks = []
+    for number, (records, sizes) in enumerate(_deal(manifest, config)):
+        rows = [{name: getattr(record, name) for name in _RECORD_FIELDS} for record in records]
+        plan = digest([RECIPE, settings, splits, number, rows, sizes])
+        task = ShardJob(number, folder, manifest.root, tuple(records), splits, config, plan)
+        tasks.append(task)
     return tasks
 
 
+def digest(content: Any) -> str:
+    """Return the SHA-256 of JSON-ready content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _deal(manifest: Manifest, config: PrepareConfig) -> Iterator[tuple[list[Record], list[int]]]:
+    """Yield the records of each shard, and the sizes of its files in bytes."""
+    records: list[Record] = []
+    sizes: list[int] = []
+
+    for audio, group in groupby(_by_file(manifest.records), key=lambda record: record.audio):
+        is_full = len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes
+        if sizes and is_full:
+            yield records, sizes
+            records = []
+            sizes = []
+
+        records += group
+        sizes.append(_file_size(manifest.root / audio))
+
+    yield records, sizes
+
+
+def _by_file(records: Sequence[Record]) -> list[Record]:
+    """Sort records so that those of a file stand together, in the order in which they start."""
+    return sorted(records, key=lambda record: (record.audio, record.offset_s, record.id))
+
+
 def _file_size(path: Path) -> int:
+    """Return a file's size in bytes; -1 where it is missing, which its shard will find too."""
     try:
         return path.stat().st_size
     except (OSError, ValueError):
         return -1
-
-
-def digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()

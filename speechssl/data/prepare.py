@@ -1,7 +1,8 @@
 """Manifest to feature store: decode, cut at silences, featurise, and account for every sample.
 
-The sorted records are dealt into shards; a shard is one task, which only depends on its records and the settings. So
-the store has the same bytes however many processes made it, and after a kill only unfinished shards are made again.
+The sorted records are dealt into shards. A shard is one task, which only depends on its records and
+the settings. So the store has the same bytes however many processes made it, and after a kill only
+unfinished shards are made again.
 """
 
 import json
@@ -10,9 +11,10 @@ import os
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children, get_context
@@ -26,9 +28,9 @@ from speechssl.config import as_table
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest
 from speechssl.data.account import Account, Tally
-from speechssl.data.cutter import PrepareConfig
-from speechssl.data.plan import RECIPE, digest, make_plan, tell_splits, with_splits
+from speechssl.data.plan import RECIPE, digest, log_splits, make_plan, with_splits
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
+from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import (
     PARTS,
     ShardJob,
@@ -49,20 +51,23 @@ from speechssl.tables import text_table
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
+# Called with the hours done so far, and None for their total, which is not known.
 ProgressCallback = Callable[[float, float | None], None]
 
-SHARDS_PER_PROCESS = 8  # with fewer shards than that for each process, shards are divided, so that all end at one time
+# With fewer shards than this for each process, shards are divided, so that all processes end at
+# about the same time.
+SHARDS_PER_PROCESS = 8
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What became of the audio. Every sample that was decoded is either kept or dropped under one reason.
+    """What became of the audio. Every sample that was decoded is kept or dropped under one reason.
 
     Attributes:
         sample_rate_hz: of the samples counted.
         kept: files that gave at least one chunk, the chunks, their samples.
-        dropped: reason -> what was left out. A file counts once: as kept, or as rejected, or, when nothing of it was
-            worth keeping, as too short if there was speech, or else as silence.
+        dropped: reason -> what was left out. A file counts once: as kept, or as rejected, or, when
+            nothing of it was worth keeping, as too short if there was speech, or else as silence.
         num_rejected: files of which nothing could be used because they are broken.
         num_reject_lines: records in ``rejects.jsonl``.
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
@@ -103,20 +108,20 @@ class PrepareReport:
     def rows(self) -> list[tuple[str, int, int, int, float]]:
         """(label, files, chunks, samples, hours): the first row is the sum of those below it."""
         labelled = [("in", self.total), ("kept", self.kept)]
-        labelled += [
-            (f"dropped: {reason}", tally) for reason, tally in sorted(self.dropped.items())
-        ]
-        return [
-            (name, t.files, t.chunks, t.samples, t.samples / self.sample_rate_hz / 3600)
-            for name, t in labelled
-        ]
+        for reason, tally in sorted(self.dropped.items()):
+            labelled.append((f"dropped: {reason}", tally))
+
+        rows = []
+        for label, tally in labelled:
+            hours = tally.samples / self.sample_rate_hz / 3600
+            rows.append((label, tally.files, tally.chunks, tally.samples, hours))
+        return rows
 
     def table(self) -> str:
         """``rows`` as text."""
-        cells = [
-            (name, files, chunks, samples, f"{hours:.4f}")
-            for name, files, chunks, samples, hours in self.rows()
-        ]
+        cells = []
+        for label, files, chunks, samples, hours in self.rows():
+            cells.append((label, files, chunks, samples, f"{hours:.4f}"))
         return text_table(("", "files", "chunks", "samples", "hours"), cells)
 
 
@@ -130,15 +135,17 @@ def prepare(
 ) -> PrepareReport:
     """Make a feature store of ``source`` in folder ``out``, or finish one that was interrupted.
 
-    A transcribed utterance stays whole; other recordings are cut at silences. A bad file never stops the run: it is
-    listed in ``rejects.jsonl``. A finished store of the same plan is left as it is.
+    A transcribed utterance stays whole; other recordings are cut at silences. A bad file never
+    stops the run: it is listed in ``rejects.jsonl``. A finished store of the same plan stays as it
+    is.
 
     Args:
-        source: a manifest, or anything that ``manifest.scan`` reads.
-        jobs: processes of their own, in which files are decoded under limits of time and memory: one that crashes its
-            process, or exceeds them, is a reject; how many does not change the result. 0: all in this process, without
-            limits: such a file ends it, and the same call again leaves the file out. A process of its own needs a
-            script that calls from under ``if __name__ == "__main__"``.
+        source: a manifest, or anything that ``scan`` reads.
+        jobs: processes that decode files under limits of time and memory. A file that crashes its
+            process, or exceeds the limits, is a reject. The number of processes does not change the
+            result. 0: all in this process, without limits. Such a file ends it then, and the same
+            call again leaves the file out. Processes need a script that calls from under
+            ``if __name__ == "__main__"``.
         force: delete the store of another plan in ``out``.
         progress: called with the hours done so far, and None for their unknown total.
 
@@ -148,23 +155,36 @@ def prepare(
         SpeechsslError: a process died, and not of a file; the same call goes on.
     """
     config = config or PrepareConfig()
+    _check_settings(config, jobs)
+
+    given = source if isinstance(source, Manifest) else scan(source)
+    manifest = with_splits(given, config)
+    folder = Path(out)
+    tasks = make_plan(manifest, folder, config)
+    plan = digest([RECIPE, *(task.plan for task in tasks)])
+
+    finished = _claim(folder, plan, force)
+    if manifest.labelled:
+        log_splits(given, manifest)
+    if finished:
+        return _report(Store(folder).account, config)
+
+    _make_shards(tasks, manifest, config, jobs, _count_hours(progress))
+    return _assemble(folder, tasks, plan, config)
+
+
+def _check_settings(config: PrepareConfig, jobs: int) -> None:
     if config.min_chunk_s > config.max_chunk_s:
         raise ConfigError(
-            f"the shortest chunk, {config.min_chunk_s:g} s, is longer than the longest, {config.max_chunk_s:g} s: give "
-            "a smaller --min-chunk or a larger --max-chunk"
+            f"the shortest chunk, {config.min_chunk_s:g} s, is longer than the longest, "
+            f"{config.max_chunk_s:g} s: give a smaller --min-chunk or a larger --max-chunk"
         )
     if jobs < 0:
         raise ConfigError(f"jobs is {jobs}, allowed are 0 (all in this process) and more")
-    given = source if isinstance(source, Manifest) else scan(source)
-    manifest = with_splits(given, config)
-    tasks = make_plan(manifest, Path(out), config)
-    plan = digest([RECIPE, *(task.plan for task in tasks)])
-    folder = Path(out)
-    finished = _claim(folder, plan, force)
-    if manifest.labelled:
-        tell_splits(given, manifest)
-    if finished:
-        return _report(Store(folder).account, config)
+
+
+def _count_hours(progress: ProgressCallback | None) -> Callable[[float], None]:
+    """Return a function that adds up hours and tells ``progress`` their sum."""
     done = 0.0
 
     def tick(hours: float) -> None:
@@ -173,119 +193,175 @@ def prepare(
         if progress:
             progress(done, None)
 
-    def alone(audio: str) -> Callable[[], object]:
-        own = tuple(record for record in manifest.records if record.audio == audio)
-        return partial(make_alone, replace(tasks[0], records=own))
-
-    suspects = folder / PARTS, alone, cpu_limit_s(config.max_duration_s)
-    crashing = find_crashing(*suspects)
-    while todo := [
-        replace(task, crashing=crashing, limited=jobs > 0)
-        for task in tasks
-        if not is_finished(task)
-    ]:
-        try:
-            _make(todo, jobs, tick)
-        except BrokenProcessPool as error:
-            before, crashing = crashing, find_crashing(*suspects)
-            if crashing == before:
-                raise SpeechsslError(
-                    "a worker process died, and of no file alone: it was killed, or memory does not do for as many "
-                    "--jobs. Give the command again to go on"
-                ) from error
-    return _assemble(folder, tasks, plan, config)
-
-
-def _make(todo: list[ShardJob], jobs: int, tick: Callable[[float], None]) -> None:
-    """All shards that are asked for, here or in processes."""
-    if jobs:
-        most = math.ceil(SHARDS_PER_PROCESS * jobs / len(todo)) if jobs > 1 else 1
-        _run_pool(todo, [split_shard(task, most) for task in todo], jobs, tick)
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: sums in another order would give other bytes
-    try:
-        for task in todo:
-            make_shard(task, tick)
-    finally:
-        torch.set_num_threads(threads)
-
-
-# ---- the plan -----------------------------------------------------------------------------------------------------
+    return tick
 
 
 def _claim(folder: Path, plan: str, force: bool) -> bool:
-    """Make ``folder`` ready for ``plan``; True when it holds the finished store already.
+    """Make ``folder`` ready for ``plan``, and return True when it holds the finished store already.
 
     Only files that a store consists of are ever deleted.
     """
-    marker = folder / PARTS / "plan.json"
+    parts = folder / PARTS
+    marker = parts / "plan.json"
+
     if is_store(folder):
         if not force and Store(folder).plan == plan:
-            shutil.rmtree(folder / PARTS, ignore_errors=True)  # killed between the last two steps
+            # Parts are left here by a run that was killed between its last two steps.
+            shutil.rmtree(parts, ignore_errors=True)
             return True
     elif marker.is_file():
         if not force and marker.read_text(encoding="utf-8") == plan:
             return False
-    elif folder.exists() and (
-        not folder.is_dir() or any(path.name != PARTS for path in folder.iterdir())
-    ):
-        raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
+    elif folder.exists():
+        is_foreign = not folder.is_dir() or any(path.name != PARTS for path in folder.iterdir())
+        if is_foreign:
+            raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
+
     if not force and (is_store(folder) or marker.is_file()):
         raise ConfigError(
             f"{folder} holds a store of other recordings or settings: --force replaces it"
         )
-    # The old plan goes last: a folder with neither a plan nor a store in it would not be known again.
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    for path in (folder / PARTS).iterdir():
+
+    # The old plan is replaced last: a folder with neither a plan nor a store in it would not be
+    # known again after a kill.
+    parts.mkdir(parents=True, exist_ok=True)
+    for path in parts.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path != marker:
             path.unlink()
     write_atomic(marker, plan)
-    (folder / "store.json").unlink(
-        missing_ok=True
-    )  # what is left is unfinished shards, each made again
+
+    # What is left of an old store is unfinished shards, each of which is made again.
+    (folder / "store.json").unlink(missing_ok=True)
     return False
 
 
-def _run_pool(
-    tasks: list[ShardJob], pieces: list[list[ShardJob]], jobs: int, tick: Callable[[float], None]
+def _make_shards(
+    tasks: list[ShardJob],
+    manifest: Manifest,
+    config: PrepareConfig,
+    jobs: int,
+    tick: Callable[[float], None],
 ) -> None:
-    """Make each task whole, or in its pieces, which are joined here."""
-    with ProcessPoolExecutor(
-        min(jobs, sum(map(len, pieces))), get_context("spawn"), _start_worker
-    ) as pool:
-        running: dict[Future[Any], int] = {}
-        made: dict[int, list[ShardPart]] = defaultdict(list)
-        others = set(active_children())
+    """Make all shards that no earlier run finished, without the files that kill their process.
+
+    Raises:
+        SpeechsslError: a process died, and not of a file.
+    """
+
+    def work_alone(audio: str) -> Callable[[], object]:
+        records = tuple(record for record in manifest.records if record.audio == audio)
+        return partial(make_alone, replace(tasks[0], records=records))
+
+    def crashing_files() -> dict[str, str]:
+        notes = tasks[0].folder / PARTS
+        return find_crashing(notes, work_alone, cpu_limit_s(config.max_duration_s))
+
+    # An earlier run may have died of a file.
+    crashing = crashing_files()
+
+    while True:
+        todo = []
+        for task in tasks:
+            if not is_finished(task):
+                todo.append(replace(task, crashing=crashing, limited=jobs > 0))
+        if not todo:
+            return
+
         try:
-            with (
-                deaf_to_interrupts()
-            ):  # the processes start here: an interrupt ends this one, and this one ends them
-                for k, divided in enumerate(pieces):
-                    if len(divided) == 1:
-                        running[pool.submit(make_shard, tasks[k])] = k
-                    else:
-                        running |= {
-                            pool.submit(make_part, piece, number): k
-                            for number, piece in enumerate(divided)
-                        }
-            for future in as_completed(running):
-                k, result = running[future], future.result()
-                if not isinstance(result, ShardPart):
-                    tick(result)
-                    continue
-                tick(result.hours)
-                made[k].append(result)
-                if len(made[k]) == len(pieces[k]):
-                    join_parts(tasks[k], made.pop(k))
-        except KeyboardInterrupt:  # do not wait for the files that they are at
-            for worker in set(active_children()) - others:
+            if jobs:
+                _make_in_processes(todo, jobs, tick)
+            else:
+                _make_here(todo, tick)
+        except BrokenProcessPool as error:
+            known = crashing
+            crashing = crashing_files()
+            if crashing == known:
+                raise SpeechsslError(
+                    "a worker process died, and of no file alone: it was killed, or memory does "
+                    "not do for as many --jobs. Give the command again to go on"
+                ) from error
+
+
+def _make_here(tasks: Sequence[ShardJob], tick: Callable[[float], None]) -> None:
+    # One thread, as in the workers: sums in another order would give other bytes.
+    with _one_torch_thread():
+        for task in tasks:
+            make_shard(task, tick)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _make_in_processes(tasks: Sequence[ShardJob], jobs: int, tick: Callable[[float], None]) -> None:
+    """Make each shard whole or, where there are few, in pieces that are joined here."""
+    most_pieces = 1
+    if jobs > 1:
+        most_pieces = math.ceil(SHARDS_PER_PROCESS * jobs / len(tasks))
+    pieces = [split_shard(task, most_pieces) for task in tasks]
+
+    num_pieces = sum(map(len, pieces))
+    num_processes = min(jobs, num_pieces)
+    already_running = set(active_children())
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), _start_worker) as pool:
+        try:
+            # The processes start here, deaf to interrupts: an interrupt ends this process, which
+            # ends them.
+            with deaf_to_interrupts():
+                running = _submit(pool, tasks, pieces)
+            _collect(running, tasks, pieces, tick)
+        except KeyboardInterrupt:
+            # The files that they are reading are not waited for.
+            for worker in set(active_children()) - already_running:
                 worker.terminate()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, tasks: Sequence[ShardJob], pieces: Sequence[list[ShardJob]]
+) -> dict[Future[Any], int]:
+    """Hand all work to the pool, and return the position of each future's task."""
+    running: dict[Future[Any], int] = {}
+    for position, task_pieces in enumerate(pieces):
+        if len(task_pieces) == 1:
+            running[pool.submit(make_shard, tasks[position])] = position
+            continue
+
+        for number, piece in enumerate(task_pieces):
+            running[pool.submit(make_part, piece, number)] = position
+    return running
+
+
+def _collect(
+    running: dict[Future[Any], int],
+    tasks: Sequence[ShardJob],
+    pieces: Sequence[list[ShardJob]],
+    tick: Callable[[float], None],
+) -> None:
+    """Wait for all work, and join a shard's pieces when the last of them is made."""
+    made: dict[int, list[ShardPart]] = defaultdict(list)
+    for future in as_completed(running):
+        position = running[future]
+        result = future.result()
+        if not isinstance(result, ShardPart):
+            # A whole shard gives its hours.
+            tick(result)
+            continue
+
+        tick(result.hours)
+        made[position].append(result)
+        if len(made[position]) == len(pieces[position]):
+            join_parts(tasks[position], made.pop(position))
 
 
 def _start_worker() -> None:
@@ -294,50 +370,57 @@ def _start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-# ---- putting it together ------------------------------------------------------------------------------------------
-
-
 def _assemble(
     folder: Path, tasks: Sequence[ShardJob], plan: str, config: PrepareConfig
 ) -> PrepareReport:
     """Join the parts of all shards; ``store.json`` comes last and makes the folder a store."""
-    ours = {shard_name(task.number) for task in tasks}
-    for path in (
-        *folder.glob("*.tmp"),
-        *folder.glob("shard-*.bin"),
-    ):  # of runs that were killed, of another plan
-        if path.name not in ours:
-            path.unlink()
-    done = [
-        json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8")) for task in tasks
-    ]
-    features, num_chunks = config.features, sum(about["chunks"] for about in done)
+    _delete_other_shards(folder, {shard_name(task.number) for task in tasks})
+
+    markers = []
+    for task in tasks:
+        marker = task.part.with_suffix(".json").read_text(encoding="utf-8")
+        markers.append(json.loads(marker))
+
+    features = config.features
     account: dict[str, Any] = Account().table()
-    samples = units = 0
+    num_chunks = sum(marker["chunks"] for marker in markers)
+    num_samples = 0
+    num_units = 0
+
     with TableWriter(folder, num_chunks) as writer:
-        for task, about in zip(tasks, done, strict=True):
+        for task, marker in zip(tasks, markers, strict=True):
             index = np.load(task.part.with_suffix(".npy"))
-            writer.add(
-                index,
-                *(task.part.with_suffix(suffix).read_bytes() for suffix in (".jsonl", ".rejects")),
-            )
-            samples += int(index["num_samples"].sum(dtype=np.int64))
-            units += int(index["num_units"].sum(dtype=np.int64))
-            _merge(account, about["account"])
-        account |= {"sample_rate_hz": features.sample_rate_hz}
+            lines = task.part.with_suffix(".jsonl").read_bytes()
+            rejects = task.part.with_suffix(".rejects").read_bytes()
+            writer.add(index, lines, rejects)
+
+            num_samples += int(index["num_samples"].sum(dtype=np.int64))
+            num_units += int(index["num_units"].sum(dtype=np.int64))
+            _merge(account, marker["account"])
+
+        account["sample_rate_hz"] = features.sample_rate_hz
+        is_waveform = features.kind == "waveform"
         meta = {
             "features": as_table(features),
-            "dtype": "int16" if features.kind == "waveform" else "float16",
-            "width": None if features.kind == "waveform" else features.width,
+            "dtype": "int16" if is_waveform else "float16",
+            "width": None if is_waveform else features.width,
             "splits": list(tasks[0].splits),
-            "totals": {"chunks": num_chunks, "samples": samples, "units": units},
-            "shards": [about["shard"] for about in done],
+            "totals": {"chunks": num_chunks, "samples": num_samples, "units": num_units},
+            "shards": [marker["shard"] for marker in markers],
             "account": account,
             "plan": plan,
         }
         writer.finish(meta)
+
     shutil.rmtree(folder / PARTS)
     return _report(account, config)
+
+
+def _delete_other_shards(folder: Path, ours: set[str]) -> None:
+    """Delete shards of another plan, and what runs that were killed left of theirs."""
+    for path in (*folder.glob("*.tmp"), *folder.glob("shard-*.bin")):
+        if path.name not in ours:
+            path.unlink()
 
 
 def _merge(account: dict[str, Any], part: dict[str, Any]) -> None:
@@ -350,10 +433,11 @@ def _merge(account: dict[str, Any], part: dict[str, Any]) -> None:
 
 
 def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
+    dropped = {reason: Tally(**tally) for reason, tally in sorted(account["dropped"].items())}
     return PrepareReport(
         sample_rate_hz=account["sample_rate_hz"],
         kept=Tally(**account["kept"]),
-        dropped={reason: Tally(**tally) for reason, tally in sorted(account["dropped"].items())},
+        dropped=dropped,
         num_rejected=account["num_rejected"],
         num_reject_lines=account["num_reject_lines"],
         num_scaled=account["num_scaled"],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
-from speechssl.data.dataset import collate
+from speechssl.data.collate import collate
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import EncoderOutput
 from speechssl.encoder.padding import after_window, zero_padding

@@ -9,7 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from speechssl.config import Settings
-from speechssl.data.dataset import Batch, Dataset
+from speechssl.data.collate import Batch
+from speechssl.data.dataset import Dataset
 from speechssl.encoder.augment import AugmentConfig, augment
 from speechssl.encoder.encoder import Encoder, layer_outputs
 from speechssl.encoder.masking import MaskConfig

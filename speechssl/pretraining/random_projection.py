@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechssl.config import Settings
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.masked_prediction import (

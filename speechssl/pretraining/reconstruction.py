@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import nn
 
 from speechssl.config import Settings
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.masked_prediction import (

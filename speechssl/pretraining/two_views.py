@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechssl.config import Settings
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.encoder.augment import AugmentConfig, augment
 from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.data.batches import length_batches, max_batch_length
+from speechssl.data.collate import length_batches, max_batch_length
 from speechssl.data.dataset import Dataset
 from speechssl.decoding.align import WordSpan, align, words_of
 from speechssl.decoding.beam import BeamSearch

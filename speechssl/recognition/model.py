@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechssl.config import Settings, as_table, build
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.encoder.augment import AugmentConfig, augment
 from speechssl.encoder.config import EncoderConfig

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from speechssl.config import Table, as_table
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.runtime import distributed
 from speechssl.runtime.device import autocast, pick_device

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.data.batches import length_batches, max_batch_length
-from speechssl.data.dataset import collate
+from speechssl.data.collate import collate, length_batches, max_batch_length
 from speechssl.decoding.align import WordSpan, align, words_of
 from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
 from speechssl.recognition.model import CtcModel

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from speechssl.audio.features import FeatureConfig
-from speechssl.data.dataset import Dataset, choose_minutes, collate, utterance_key
+from speechssl.data.collate import collate, utterance_key
+from speechssl.data.dataset import Dataset, choose_minutes
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 

@@ -119,7 +119,7 @@ def test_only_what_a_process_does_to_itself_convicts_a_file(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal that ends the process in which it is tried alone."""
-    monkeypatch.setattr(sandbox, "_tried_alone", lambda *_: number)
+    monkeypatch.setattr(sandbox, "_run_alone", lambda *_: number)
     (tmp_path / "deep").mkdir()
     note = tmp_path / "deep/1.reading"
     note.write_bytes(b"a/\xff.wav\0longer.wav\0")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reference.models import tiny_encoder
 
 from speechssl.audio.features import LOG_FLOOR, FeatureConfig, featurise, mel_filters
-from speechssl.data.dataset import Batch, collate
+from speechssl.data.collate import Batch, collate
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.encoder import EncoderOutput
 from speechssl.errors import CheckpointError, ConfigError

@@ -17,7 +17,7 @@ from reference.objective import LENGTHS, QUANTIZER, drawn, make, masked_frames, 
 from reference.twins import objective_twin, their_negatives, their_training
 from torch import Tensor
 
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.pretraining.contrastive import Contrastive, Draws, ScaleGradient, sample_negatives
 from speechssl.pretraining.quantizer import QuantizerConfig
 

@@ -9,7 +9,7 @@ import torch
 from reference.models import batch_of, noise, tiny_encoder
 from reference.tasks import LENGTHS, assert_blind_to_padding_and_split, losses_of_a_short_run
 
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.encoder.augment import AugmentConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Wav2Vec2CTCTokenizer
 
 from speechssl.config import as_table
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.augment import AugmentConfig
 from speechssl.encoder.masking import MaskConfig

@@ -15,7 +15,7 @@ from support.speech import RATE
 from speechssl.audio.reader import write_wav
 from speechssl.config import build, merge
 from speechssl.data.batches import Batches
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.data.prepare import prepare
 from speechssl.errors import TrainingError
 from speechssl.pretraining.pretrain import pretrain

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from speechssl.config import build
 from speechssl.data.batches import BatchConfig, Batches
-from speechssl.data.dataset import Batch, Dataset
+from speechssl.data.collate import Batch
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import ConfigError, TrainingError

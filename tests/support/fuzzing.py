@@ -144,7 +144,9 @@ def _store(folder: Path) -> list[bytes]:
 def _open_store(folder: Path, data: bytes) -> None:
     meta = _changed(data)
     sealed = (
-        data if meta is None else json.dumps(meta | {"checksum": store._checksum(meta)}).encode()
+        data
+        if meta is None
+        else json.dumps(meta | {"checksum": store.meta_checksum(meta)}).encode()
     )
     (folder / "store/store.json").write_bytes(sealed)
     opened = store.Store(folder / "store")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from speechssl.config import build
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.training.loop import fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig

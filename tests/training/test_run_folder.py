@@ -12,7 +12,7 @@ import torch
 from support.toy import Toy, ToyBatches, run_toy
 
 from speechssl.config import build
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.runtime.machine import describe_machine
 from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from speechssl.audio.features import featurise
 from speechssl.audio.reader import Samples, stream_mono, write_wav
-from speechssl.data.dataset import Batch, Dataset, collate
+from speechssl.data.collate import Batch, collate
+from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
 from speechssl.recognition.decoders import (

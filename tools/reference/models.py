@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import Wav2Vec2Config
 
 from speechssl.config import build
-from speechssl.data.dataset import Batch, utterance_key
+from speechssl.data.collate import Batch, utterance_key
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder
 from speechssl.interop.huggingface import their_settings

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from reference.models import gradients, noise, tiny_encoder
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig, Draws
 from speechssl.pretraining.quantizer import QuantizerConfig

@@ -11,7 +11,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2ForPreTraining
 
 from reference.models import as_theirs, batch_of, objective_as_theirs, their_config
 from reference.objective import drawn
-from speechssl.data.dataset import Batch
+from speechssl.data.collate import Batch
 from speechssl.pretraining.contrastive import Contrastive, Draws
 from speechssl.recognition.model import CtcModel
 
