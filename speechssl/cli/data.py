@@ -1,4 +1,4 @@
-"""``speechssl prepare``: recordings to a feature store."""
+"""``speechssl prepare`` and ``manifest``: recordings to a feature store, or to other toolkits."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,9 +8,24 @@ import typer
 
 from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, write_stdout
 from speechssl.config import build
-from speechssl.corpus.layouts import scan
-from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.corpus.export import write_fairseq, write_kaldi
+from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
+from speechssl.corpus.manifest import Manifest, printable, write_jsonl
+from speechssl.data.prepare import prepare
+from speechssl.data.settings import PrepareConfig
+from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.log import HoursProgress, log
+
+# The options' defaults are those of the settings, so that each stands in one place.
+DEFAULTS = PrepareConfig()
+
+SourceArgument = Annotated[
+    Path, typer.Argument(help="Audio folder, .jsonl, metadata.csv, Kaldi folder, fairseq .tsv.")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a JSONL manifest's or Kaldi folder's audio; else its own."),
+]
 
 
 class Features(StrEnum):
@@ -20,30 +35,33 @@ class Features(StrEnum):
     waveform = "waveform"
 
 
+class ManifestFormat(StrEnum):
+    """What other toolkits read."""
+
+    jsonl = "jsonl"
+    kaldi = "kaldi"
+    fairseq = "fairseq"
+
+
 def prepare_command(
-    source: Annotated[
-        Path, typer.Argument(help="Audio folder, .jsonl, metadata.csv, Kaldi folder, fairseq .tsv.")
-    ],
+    source: SourceArgument,
     store: Annotated[Path, typer.Argument(help="Folder to write.")],
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a JSONL manifest's or Kaldi folder's audio; else its own."),
-    ] = None,
+    root: RootOption = None,
     features: Annotated[
         Features, typer.Option(help="What the encoder will read.")
     ] = Features.logmel,
     min_chunk: Annotated[
         float, typer.Option(help="Shortest chunk of unlabelled audio, seconds.")
-    ] = 2.0,
+    ] = DEFAULTS.min_chunk_s,
     max_chunk: Annotated[
         float, typer.Option(help="Longest chunk of unlabelled audio, seconds.")
-    ] = 15.0,
+    ] = DEFAULTS.max_chunk_s,
     max_duration: Annotated[
         float, typer.Option(help="A file longer than this is rejected, seconds.")
-    ] = 21600.0,
+    ] = DEFAULTS.max_duration_s,
     max_bad_fraction: Annotated[
         float, typer.Option(help="Share of bad files above which the exit code is 3.")
-    ] = 0.05,
+    ] = DEFAULTS.max_bad_fraction,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
     force: ForceOption = False,
 ) -> None:
@@ -56,17 +74,84 @@ def prepare_command(
         "max_bad_fraction": max_bad_fraction,
     }
     config = build(PrepareConfig, table)
+
     with HoursProgress() as progress:
         given = source if root is None else scan(source, root)
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
+
     write_stdout(report.table() + "\n")
     if report.num_reject_lines:
-        whole, lines = (
-            f"{report.num_rejected} of {report.num_files} files rejected",
-            report.num_reject_lines,
+        rejects = store / "rejects.jsonl"
+        log(
+            f"{report.num_rejected} of {report.num_files} files rejected, "
+            f"{report.num_reject_lines} lines in {rejects} (one for each part of a file)"
         )
-        log(f"{whole}, {lines} lines in {store / 'rejects.jsonl'} (one for each part of a file)")
+
     if report.all_bad:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
         raise typer.Exit(SOME_FAILED)
+
+
+def manifest_command(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(help="File (jsonl) or folder (kaldi, fairseq) to write.")],
+    to: Annotated[ManifestFormat, typer.Option(help="What the other toolkit reads.")],
+    root: RootOption = None,
+) -> None:
+    """Recordings, or a manifest of them -> a manifest for another toolkit."""
+    _check_target(out, to)
+    manifest = scan(source, root)
+    _check_audio(manifest)
+
+    if to is ManifestFormat.jsonl:
+        write_jsonl(manifest, out)
+    elif to is ManifestFormat.kaldi:
+        write_kaldi(manifest, out)
+    else:
+        write_fairseq(manifest, out)
+
+    write_stdout(f"{out}\n")
+    _log_what_is_left_out(manifest, out, to)
+
+
+def _check_target(out: Path, to: ManifestFormat) -> None:
+    """See that nothing is overwritten, and that ``prepare`` knows a JSONL manifest by its name."""
+    is_empty_folder = out.is_dir() and not any(out.iterdir())
+    may_be_there = is_empty_folder and to is not ManifestFormat.jsonl
+    if out.exists() and not may_be_there:
+        raise ConfigError(f"{out} is there already: remove it, or give another place to write to")
+
+    if to is ManifestFormat.jsonl and out.suffix.lower() not in JSONL_SUFFIXES:
+        allowed = " or ".join(JSONL_SUFFIXES)
+        raise ConfigError(
+            f"{out}: a JSONL manifest is known by its suffix: let it end in {allowed}"
+        )
+
+
+def _check_audio(manifest: Manifest) -> None:
+    """See that the audio lies where the manifest says; the formats themselves do not tell."""
+    paths = sorted({record.audio for record in manifest.records})
+    missing = [path for path in paths if not (manifest.root / path).is_file()]
+    if not missing:
+        return
+
+    example = printable(missing[0])
+    if len(missing) == len(paths):
+        raise ManifestError(
+            f"none of the {len(paths)} recordings lies in {manifest.root}, {example} for one: give "
+            "the audio's folder as --root, or move the manifest there"
+        )
+    log(f"{len(missing)} of {len(paths)} recordings are not there, {example} for one")
+
+
+def _log_what_is_left_out(manifest: Manifest, out: Path, to: ManifestFormat) -> None:
+    """Say what the written form does not hold."""
+    splits = sorted({record.split for record in manifest.records if record.split is not None})
+    if to is ManifestFormat.kaldi and len(splits) > 1:
+        log(f"a Kaldi folder has no splits: those of the source ({', '.join(splits)}) are left out")
+
+    audio_folder = manifest.root.resolve()
+    is_below = audio_folder.is_relative_to(out.parent.resolve())
+    if to is ManifestFormat.jsonl and not is_below:
+        log(f"the audio lies elsewhere: prepare reads {out} with --root {audio_folder}")

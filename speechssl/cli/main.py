@@ -13,6 +13,7 @@ from speechssl.runtime.log import one_line
 
 # In the order in which --help lists them: the order of the pipeline.
 app.command("prepare")(data.prepare_command)
+app.command("manifest")(data.manifest_command)
 app.command("pretrain")(training.pretrain_command)
 app.command("finetune")(training.finetune_command)
 app.command("lm")(recognition.lm_command)
