@@ -17,19 +17,24 @@ def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> st
         The table, which ends in a newline.
     """
     titles = [_cell(title) for title in header]
-    body = [[_cell(value) for value in row] for row in rows]
-    is_whole = all(len(row) == len(titles) for row in body)
-    assert is_whole, "every row of a table needs one cell per column"
+    body = []
+    for row in rows:
+        cells = [_cell(value) for value in row]
+        assert len(cells) == len(titles), "every row of a table needs one cell per column"
+        body.append(cells)
 
-    columns = list(zip(titles, *body, strict=True))
-    widths = [max(MIN_WIDTH, *map(len, column)) for column in columns]
-    numeric = [bool(body) and all(map(_is_number, column[1:])) for column in columns]
-
+    widths = []
+    numeric = []
     rule = []
-    for width, is_right in zip(widths, numeric, strict=True):
+    for title, *cells in zip(titles, *body, strict=True):
+        width = max(MIN_WIDTH, *map(len, (title, *cells)))
+        # Without rows, all() would call every column one of numbers.
+        is_numeric = bool(cells) and all(map(_is_number, cells))
+
+        widths.append(width)
+        numeric.append(is_numeric)
         # In Markdown a colon at its end makes a column right-aligned.
-        end = ":" if is_right else "-"
-        rule.append("-" * (width - 1) + end)
+        rule.append("-" * (width - 1) + (":" if is_numeric else "-"))
 
     lines = [_line(cells, widths, numeric) for cells in (titles, rule, *body)]
     return "".join(lines)

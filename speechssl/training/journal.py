@@ -25,12 +25,18 @@ BAD_STEPS = "bad_steps.jsonl"
 class Journal:
     """Writes the metrics of a run as file, progress lines and pictures, and watches its health."""
 
-    def __init__(self, run: Path, train: TrainConfig, step: int) -> None:
+    def __init__(
+        self, run: Path, train: TrainConfig, step: int, errors_picture: str | None = None
+    ) -> None:
         """Continue the files of a run after its first ``step`` updates.
 
         Lines of later updates are of work that a kill threw away: they are removed.
+
+        Args:
+            errors_picture: file name of the picture of measurements; None = nothing is measured.
         """
         self.run = run
+        self.errors_picture = errors_picture
         self.plotted_at = -math.inf
         self.lines = ProgressLines(train.log_every, train.steps)
 
@@ -58,20 +64,24 @@ class Journal:
             self.health.check(int(row["step"]) - 1, row)
             self.lines.add(row)
 
-    def draw(self, at_once: bool, errors_picture: str | None) -> None:
-        """Draw pictures, when ``at_once`` or when the last ones are old.
-
-        Args:
-            errors_picture: file name of the picture of measurements; None = there are none.
-        """
+    def draw(self, at_once: bool) -> None:
+        """Draw pictures, when ``at_once`` or when the last ones are old."""
         is_old = time.monotonic() - self.plotted_at > PLOT_EVERY_S
         if not (at_once or is_old):
             return
 
         self.plotted_at = time.monotonic()
         plot_training(self.run / METRICS, self.run / "loss.png")
-        if errors_picture:
-            plot_errors(self.run / METRICS, self.run / errors_picture)
+        if self.errors_picture:
+            plot_errors(self.run / METRICS, self.run / self.errors_picture)
+
+    def end(self) -> None:
+        """Say after the last update whether the run learned anything.
+
+        A short run is too young for an error: its model is kept.
+        """
+        if self.health.at_chance():
+            log("the run ends at chance: its model predicts nothing yet. Give more train.steps")
 
 
 def report_bad_step(run: Path, step: int, utterances: Sequence[str]) -> None:

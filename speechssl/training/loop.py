@@ -8,12 +8,12 @@ again continues a run that was stopped.
 import operator
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,7 @@ def fit(
     device = pick_device(train.device)
     distributed.start(device)
 
+    # Whatever decides the weights must be in the folder, so that another run is known as such.
     if not settings:
         settings = {"optim": as_table(optim), "train": as_table(train)}
 
@@ -160,7 +161,8 @@ def _train(
     journal = None
     with distributed.fail_on_all_ranks():
         if distributed.rank() == 0:
-            journal = Journal(run, train, state.step)
+            errors_picture = validation.picture if validation else None
+            journal = Journal(run, train, state.step, errors_picture)
             if state.step < train.steps:
                 note_machine(run, state.step, device)
 
@@ -191,23 +193,13 @@ def _train(
 
                     if saves:
                         save_checkpoint(model, optimizer, state, run, train.keep)
-                        errors_picture = validation.picture if validation else None
-                        journal.draw(at_once=is_last or must_stop, errors_picture=errors_picture)
+                        journal.draw(at_once=is_last or must_stop)
 
-                    if is_last and journal.health.at_chance():
-                        log_once(
-                            "the run ends at chance: its model predicts nothing yet. "
-                            "Give more train.steps"
-                        )
+                    if is_last:
+                        journal.end()
 
             if must_stop:
-                # Another rank may be the one that received the signal.
-                number = received[0] if received else signal.SIGTERM
-                log_once(
-                    f"{signal.Signals(number).name}: saved {step_folder(run, state.step)}; "
-                    "the same command, without --force, goes on from here"
-                )
-                raise SystemExit(128 + number)
+                _leave(run, state, received)
 
 
 def _start_alike(model: nn.Module, state: RunState, run: Path) -> None:
@@ -220,6 +212,20 @@ def _start_alike(model: nn.Module, state: RunState, run: Path) -> None:
         raise ConfigError(
             f"{run} is not one folder for all processes: give a --run on a disk that they share"
         )
+
+
+def _leave(run: Path, state: RunState, received: Sequence[int]) -> NoReturn:
+    """End the process as a signal asks, once a checkpoint is written.
+
+    Args:
+        received: numbers of the signals of this process; another rank may be the one that got it.
+    """
+    number = received[0] if received else signal.SIGTERM
+    log_once(
+        f"{signal.Signals(number).name}: saved {step_folder(run, state.step)}; "
+        "the same command, without --force, goes on from here"
+    )
+    raise SystemExit(128 + number)
 
 
 def _update(
@@ -264,6 +270,7 @@ def _update(
     for group in optimizer.param_groups:
         group["lr"] = rate
 
+    # One value that is not finite would spoil every weight, for good.
     if bool(torch.isfinite(norm)):
         optimizer.step()
         state.bad_in_a_row = 0

@@ -49,6 +49,7 @@ class MetricsFile:
 
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
+            # Onto the disk: a checkpoint that is written next must not be ahead of it.
             file.flush()
             os.fsync(file.fileno())
 
@@ -57,9 +58,10 @@ class MetricsFile:
 
 
 def _as_numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()
-    }
+    numbers = {}
+    for name, value in row.items():
+        numbers[name] = value.item() if isinstance(value, Tensor) else value
+    return numbers
 
 
 class ProgressLines:

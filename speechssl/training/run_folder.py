@@ -56,6 +56,9 @@ ALWAYS_FREE = {
     "batch.micro_seconds",
 }
 
+# Of the names of weights in a checkpoint, which holds the state of the optimiser too.
+MODEL_PREFIX = "model."
+
 # What AdamW keeps for each parameter.
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
@@ -80,9 +83,8 @@ class RunState:
 def claim(run: Path, settings: Table, free_settings: Collection[str], held: ExitStack) -> None:
     """Make the run folder, or check that it belongs to the same run.
 
-    What a kill left there half written is removed.
-
-    Nobody else can claim it until ``held`` is closed.
+    What a kill left there half written is removed. Nobody else can claim the folder until ``held``
+    is closed.
 
     Args:
         settings: all settings of the run, JSON values.
@@ -110,6 +112,7 @@ def claim(run: Path, settings: Table, free_settings: Collection[str], held: Exit
     else:
         write_atomic(path, as_json(settings))
 
+    # Only now is it sure that no process works on those files.
     remove_leftovers(run)
     remove_partial(run)
     remove_partial(run / "checkpoints")
@@ -146,10 +149,14 @@ def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> No
     old = _flat(with_current_names(before))
     new = _flat(settings)
 
-    differing = [name for name in old | new if old.get(name) != new.get(name)]
-    changed = [name for name in differing if name not in allowed]
-    if changed:
-        changes = [f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in changed]
+    changes = []
+    for name in old | new:
+        value_before = old.get(name)
+        value_now = new.get(name)
+        if name not in allowed and value_before != value_now:
+            changes.append(f"{name}: {value_before!r} -> {value_now!r}")
+
+    if changes:
         shown = "; ".join(changes[:MAX_SHOWN])
         raise ConfigError(
             f"{path.parent} was started with other settings ({shown}): "
@@ -220,7 +227,7 @@ def save_checkpoint(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, run: Path, keep: int
 ) -> None:
     """Save all that a resumed run needs, and remove all but the newest ``keep`` checkpoints."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
@@ -260,9 +267,11 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, run: Path) -> Run
             log_once(f"passing over a checkpoint: {error}")
             continue
 
-        prefix = "model."
-        names = [name for name in tensors if name.startswith(prefix)]
-        weights = {name.removeprefix(prefix): tensors[name] for name in names}
+        weights = {}
+        for name, tensor in tensors.items():
+            if name.startswith(MODEL_PREFIX):
+                weights[name.removeprefix(MODEL_PREFIX)] = tensor
+
         load_into(model, weights, str(path))
         _load_optimizer(model, optimizer, tensors)
 
