@@ -1,4 +1,4 @@
-"""wav2vec 2.0's pretraining loss in float64 numpy, one masked frame after the other, as the paper writes it."""
+"""wav2vec 2.0's pretraining loss in float64 numpy, frame after frame, as the paper writes it."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,10 @@ Array = NDArray[np.float64]
 
 
 class Terms(NamedTuple):
-    """Sums over masked frames; diversity and penalty without their weights or the number of frames."""
+    """Sums over masked frames.
+
+    Diversity and penalty come without their weights and without the number of frames.
+    """
 
     contrastive: float
     diversity: float
@@ -22,11 +25,13 @@ class Terms(NamedTuple):
 
 
 def layer_norm(frames: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+    """Normalise each frame: (x - mean) / sqrt(variance + eps) * weight + bias."""
     centred = frames - frames.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def similarity(left: Array, right: Array) -> float:
+    """Work out the cosine of two vectors."""
     return float(left @ right / np.sqrt((left @ left) * (right @ right)))
 
 
@@ -37,13 +42,18 @@ def logits_of(
     negatives: NDArray[np.int64],
     logit_temp: float,
 ) -> Array:
-    """(M, 1 + K) logits, the positive first; a negative with the positive's codes is -inf."""
+    """Work out (M, 1 + K) logits, the positive first.
+
+    A negative with the positive's codes is -inf.
+    """
     rows = []
     for m, others in enumerate(negatives):
         row = [similarity(predictions[m], targets[m]) / logit_temp]
         for other in others:
-            same = (codes[other] == codes[m]).all()
-            row.append(-np.inf if same else similarity(predictions[m], targets[other]) / logit_temp)
+            if (codes[other] == codes[m]).all():
+                row.append(-np.inf)
+            else:
+                row.append(similarity(predictions[m], targets[other]) / logit_temp)
         rows.append(row)
     return np.array(rows)
 
@@ -57,7 +67,7 @@ def terms(
     logit_temp: float,
     noise: list[Array] | None = None,
 ) -> Terms:
-    """The loss of a batch.
+    """Work out the loss of a batch.
 
     Args:
         frames: of each utterance, (T, C) valid extractor outputs before LayerNorm.
@@ -67,34 +77,36 @@ def terms(
         weights: of our model, by name.
         noise: (M, G, V) Gumbel draws; None takes the most probable code.
     """
-    groups, entries, _ = weights["quantizer.codebook"].shape
-    contrastive, correct, probs, codes = 0.0, 0, [], []
+    codebook = weights["quantizer.codebook"]
+    groups, entries, _ = codebook.shape
+
+    def linear(name: str, inputs: Array) -> Array:
+        return inputs @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    contrastive = 0.0
+    correct = 0
+    probs: list[Array] = []
+    codes: list[tuple[int, ...]] = []
     for u, own in enumerate(masked):
-        normed = layer_norm(
-            frames[u][own], weights["encoder.norm.weight"], weights["encoder.norm.bias"]
-        )
-        logits = normed @ weights["quantizer.logits.weight"].T + weights["quantizer.logits.bias"]
-        logits = logits.reshape(len(own), groups, entries)
+        norm = (weights["encoder.norm.weight"], weights["encoder.norm.bias"])
+        normed = layer_norm(frames[u][own], *norm)
+
+        # Codes of each masked frame, and the vectors that they choose.
+        logits = linear("quantizer.logits", normed).reshape(len(own), groups, entries)
         probs += list(softmax(logits))
-        chosen = (logits if noise is None else logits + noise[u]).argmax(-1)
-        vectors = np.stack(
-            [
-                np.concatenate([weights["quantizer.codebook"][g, row[g]] for g in range(groups)])
-                for row in chosen
-            ]
-        )
-        targets = (
-            vectors @ weights["target_projection.weight"].T + weights["target_projection.bias"]
-        )
-        predictions = (
-            context[u][own] @ weights["context_projection.weight"].T
-            + weights["context_projection.bias"]
-        )
+        noisy = logits if noise is None else logits + noise[u]
+        chosen = noisy.argmax(-1)
         codes += [tuple(row.tolist()) for row in chosen]
+        vectors = [np.concatenate([codebook[g, row[g]] for g in range(groups)]) for row in chosen]
+
+        targets = linear("target_projection", np.stack(vectors))
+        predictions = linear("context_projection", context[u][own])
         scores = logits_of(predictions, targets, chosen, negatives[u], logit_temp)
+
+        # Minus the logarithm of the softmax at the positive.
         contrastive += float((np.log(np.exp(scores).sum(-1)) - scores[:, 0]).sum())
         correct += int((scores[:, 0] >= scores.max(-1)).sum())
-    penalty = np.concatenate([f.ravel() for f in frames]) ** 2
-    return Terms(
-        contrastive, diversity(np.mean(probs, axis=0)), float(penalty.mean()), correct, codes
-    )
+
+    squares = np.concatenate([own.ravel() for own in frames]) ** 2
+    unevenness = diversity(np.mean(probs, axis=0))
+    return Terms(contrastive, unevenness, float(squares.mean()), correct, codes)

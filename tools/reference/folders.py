@@ -36,12 +36,13 @@ STYLES: dict[str, dict[str, Any]] = {
     "large-post-norm": {"feat_extract_norm": "layer"},
     "adapters": LAYERED | {"adapter_attn_dim": 4},
 }
-# Markers, an upper-case alphabet, the blank neither first nor alone with its kind: as fine-tuned models on the hub.
+# Markers, an upper-case alphabet, the blank neither first nor alone with its kind: as in fine-tuned
+# models on the hub.
 VOCABULARY = {"<s>": 0, "</s>": 1, "|": 2, "A": 3, "B": 4, "'": 5, "<unk>": 6, "<pad>": 7}
 
 
 def randomise(model: nn.Module, seed: int = 0) -> Any:
-    """All weights random, those of the norms too, so that no two can be confused."""
+    """Make all weights random, those of the norms too, so that no two can be confused."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,18 +53,24 @@ def randomise(model: nn.Module, seed: int = 0) -> Any:
 def save_transformers(
     folder: Path, kind: str = "Wav2Vec2ForCTC", style: str = "base", **settings: Any
 ) -> Any:
-    """Save a random model with its processor, and with a vocabulary where it has a head; returns the model."""
+    """Save a random model with its processor, and a vocabulary where it has a head.
+
+    Returns:
+        The model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     size = {"vocab_size": len(VOCABULARY), "pad_token_id": VOCABULARY["<pad>"]}
     config = transformers.Wav2Vec2Config(**SMALL | STYLES[style] | size | settings)
     model = randomise(getattr(transformers, kind)(config))
     model.save_pretrained(folder)
+
     extractor = transformers.Wav2Vec2FeatureExtractor(
         do_normalize=style != "base", return_attention_mask=False
     )
     if kind != "Wav2Vec2ForCTC":
         extractor.save_pretrained(folder)
         return model
+
     save_tokenizer(folder, VOCABULARY)
     tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folder)
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
@@ -71,14 +78,14 @@ def save_transformers(
 
 
 def save_tokenizer(folder: Path, vocabulary: dict[str, Any], **settings: Any) -> None:
-    """``vocab.json`` and ``tokenizer_config.json``."""
+    """Write ``vocab.json`` and ``tokenizer_config.json``."""
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer"} | settings
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def old_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names that weight norm gave before torch 2.1, as most published files have them."""
+    """Give the names that weight norm gave before torch 2.1, as most published files have them."""
     ends = {
         "parametrizations.weight.original0": "weight_g",
         "parametrizations.weight.original1": "weight_v",
@@ -92,7 +99,7 @@ def old_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fairseq_settings(config: EncoderConfig) -> dict[str, Any]:
-    """Settings of an encoder as fairseq's wav2vec2 model has them."""
+    """Write the settings of an encoder as fairseq's wav2vec2 model has them."""
     return {
         "extractor_mode": "layer_norm" if config.conv_norm == "layer" else "default",
         "conv_feature_layers": " + ".join(f"[{tuple(layer)}]" for layer in config.conv_layers),
@@ -114,21 +121,37 @@ def fairseq_settings(config: EncoderConfig) -> dict[str, Any]:
 def save_fairseq(
     path: Path, model: Encoder | Contrastive | CtcModel, normalize: bool, flat: bool = True
 ) -> None:
-    """Save as ``args`` of flat namespaces (older fairseq) or as ``cfg`` of nested tables (newer)."""
+    """Save a model as fairseq does.
+
+    Args:
+        flat: as ``args`` of flat namespaces (older fairseq) rather than ``cfg`` of nested tables.
+    """
     encoder = model if isinstance(model, Encoder) else model.encoder
-    settings, tuned = fairseq_settings(encoder.config), isinstance(model, CtcModel)
+    settings = fairseq_settings(encoder.config)
     tensors = old_weight_norm(to_dialect(model.state_dict(), encoder.config, "fairseq"))
-    if tuned:
-        tensors = {
-            ("w2v_encoder." if n.startswith("proj.") else "w2v_encoder.w2v_model.") + n: t
-            for n, t in tensors.items()
-        }
+
+    is_tuned = isinstance(model, CtcModel)
+    if is_tuned:
+        tensors = _below_tuned_model(tensors)
+
     loaded: dict[str, Any] = {"model": tensors, "optimizer_history": [{"num_updates": 3}]}
     if flat:
-        own = {"w2v_args": Namespace(**settings)} if tuned else settings
+        own = {"w2v_args": Namespace(**settings)} if is_tuned else settings
         loaded["args"] = Namespace(normalize=normalize, **own)
     else:
-        own = {"w2v_args": {"model": settings, "task": {}}} if tuned else settings
-        loaded |= {"args": None, "cfg": {"task": {"normalize": normalize}, "model": own}}
+        own = {"w2v_args": {"model": settings, "task": {}}} if is_tuned else settings
+        loaded["args"] = None
+        loaded["cfg"] = {"task": {"normalize": normalize}, "model": own}
+
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(loaded, path)
+
+
+def _below_tuned_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name weights as in fairseq's fine-tuned model, which holds the pretrained one."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        is_head = name.startswith("proj.")
+        prefix = "w2v_encoder." if is_head else "w2v_encoder.w2v_model."
+        renamed[prefix + name] = tensor
+    return renamed

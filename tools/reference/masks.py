@@ -1,4 +1,4 @@
-"""Span masks by the book: an exact expectation, a slow sampler, and statistics of any set of masks."""
+"""Span masks by the book: an exact expectation, a slow sampler, statistics of any masks."""
 
 from collections.abc import Iterable
 from math import comb, floor
@@ -10,8 +10,10 @@ Mask = NDArray[np.bool_]
 
 
 def runs(mask: Mask) -> list[int]:
-    """Lengths of the runs of masked frames, counted one frame after the other."""
-    lengths, current = [], 0
+    """List the lengths of the runs of masked frames, one frame after the other."""
+    lengths = []
+    current = 0
+    # A frame that is not masked ends the last run.
     for masked in [*mask.tolist(), False]:
         if masked:
             current += 1
@@ -22,19 +24,23 @@ def runs(mask: Mask) -> list[int]:
 
 
 def statistics(masks: Iterable[Mask]) -> tuple[float, float]:
-    """Masked share of all frames, and the mean length of all runs, of masks taken together."""
+    """Sum up masks taken together: masked share of all frames, and mean length of all runs."""
     masks = list(masks)
     lengths = [length for mask in masks for length in runs(mask)]
-    return sum(lengths) / sum(len(mask) for mask in masks), sum(lengths) / len(lengths)
+    num_frames = sum(len(mask) for mask in masks)
+    num_masked = sum(lengths)
+    return num_masked / num_frames, num_masked / len(lengths)
 
 
 def sample(num_frames: int, prob: float, length: int, rng: np.random.Generator) -> Mask:
-    """One mask: shuffle all places where a span fits, take the first ``prob x num_frames / length`` of them.
+    """Draw one mask: shuffle all places where a span fits, and take the first of them.
 
-    The count is rounded up with the probability of its fraction, so that its expectation is exact.
+    ``prob x num_frames / length`` are taken. The count is rounded up with the probability of its
+    fraction, so that its expectation is exact.
     """
     wanted = prob * num_frames / length
     count = floor(wanted) + (rng.random() < wanted - floor(wanted))
+
     mask = np.zeros(num_frames, dtype=bool)
     for start in rng.permutation(num_frames - length + 1)[:count]:
         mask[start : start + length] = True
@@ -42,29 +48,36 @@ def sample(num_frames: int, prob: float, length: int, rng: np.random.Generator) 
 
 
 def expectation(num_frames: int, prob: float, length: int) -> tuple[NDArray[np.float64], float]:
-    """Probability that each frame is masked, and the expected number of runs, both exact.
+    """Work out the probability that each frame is masked, and the expected number of runs.
 
-    A frame stays free if all spans start at places that do not cover it. A run begins at frame t if t - 1 stays free
-    and a span starts at t itself: any other that covers t covers t - 1 too.
+    Both are exact. A frame stays free if all spans start at places that do not cover it. A run
+    begins at frame t if t - 1 stays free and a span starts at t itself: any other that covers t
+    covers t - 1 too.
     """
     places = num_frames - length + 1
     wanted = prob * num_frames / length
-    masked, num_runs = np.zeros(num_frames), 0.0
 
     def covering(t: int) -> int:
-        """Places from which a span covers frame t."""
+        """Count the places from which a span covers frame t."""
         return len(range(max(0, t - length + 1), min(t, places - 1) + 1))
 
-    for count, weight in ((floor(wanted), 1 - wanted % 1), (floor(wanted) + 1, wanted % 1)):
+    masked = np.zeros(num_frames)
+    num_runs = 0.0
+    # The number of spans, rounded down and up, with the probability of each.
+    rounded = ((floor(wanted), 1 - wanted % 1), (floor(wanted) + 1, wanted % 1))
+    for count, weight in rounded:
         if weight == 0:
             continue
-        # Probability that none of ``count`` different places is among so many.
-        free = [
-            comb(places - among, count) / comb(places, count)
-            for among in range(min(length + 1, places) + 1)
-        ]
+
+        # By number of places: the probability that none of ``count`` different starts is there.
+        most = min(length + 1, places)
+        all_choices = comb(places, count)
+        free = [comb(places - among, count) / all_choices for among in range(most + 1)]
+
         for t in range(num_frames):
             masked[t] += weight * (1 - free[covering(t)])
             if t < places:
-                num_runs += weight * (free[covering(t - 1)] - free[covering(t - 1) + 1])
+                before = covering(t - 1)
+                num_runs += weight * (free[before] - free[before + 1])
+
     return masked, num_runs

@@ -48,11 +48,15 @@ KINDS = {
 
 
 def tiny_config(kind: str, **changes: object) -> EncoderConfig:
+    """Make the settings of a very small encoder of one of KINDS."""
     return build(EncoderConfig, TINY | KINDS[kind] | changes)
 
 
 def tiny_encoder(kind: str, seed: int = 0, **changes: object) -> Encoder:
-    """All weights random, those of the norms too, so that no two can be confused."""
+    """Make an encoder with all weights random, those of the norms too.
+
+    So no two weights can be confused.
+    """
     torch.manual_seed(seed)
     encoder = Encoder(tiny_config(kind, **changes))
     with torch.no_grad():
@@ -62,13 +66,15 @@ def tiny_encoder(kind: str, seed: int = 0, **changes: object) -> Encoder:
 
 
 def noise(config: EncoderConfig, input_lengths: list[int], seed: int = 0) -> list[Tensor]:
-    """An utterance of noise for each length: (S,) samples or (U, F) mel frames."""
+    """Make an utterance of noise for each length: (S,) samples or (U, F) mel frames."""
     random = np.random.default_rng(seed)
     width = () if config.features.kind == "waveform" else (config.features.num_mels,)
-    return [
-        torch.from_numpy(random.standard_normal((n, *width), dtype=np.float32))
-        for n in input_lengths
-    ]
+
+    utterances = []
+    for length in input_lengths:
+        values = random.standard_normal((length, *width), dtype=np.float32)
+        utterances.append(torch.from_numpy(values))
+    return utterances
 
 
 def batch_of(
@@ -78,48 +84,50 @@ def batch_of(
     more_padding: int = 0,
     fill: float = 0.0,
 ) -> Batch:
-    """Padded with ``fill`` to the longest and ``more_padding`` beyond."""
+    """Make a batch, padded with ``fill`` to the longest and ``more_padding`` beyond."""
     ids = ids or [f"utterance {i}" for i in range(len(utterances))]
+    keys = tuple(map(utterance_key, ids))
+    all_texts = tuple(texts or [None] * len(ids))
+
     longest = max(map(len, utterances)) + more_padding
     inputs = torch.full((len(utterances), longest, *utterances[0].shape[1:]), fill)
     for row, utterance in zip(inputs, utterances, strict=True):
         row[: len(utterance)] = utterance
-    lengths = torch.tensor([len(u) for u in utterances])
-    keys = tuple(map(utterance_key, ids))
-    return Batch(
-        tuple(ids), keys, inputs, lengths, tuple(texts or [None] * len(ids)), int(lengths.sum())
-    )
+
+    lengths = torch.tensor([len(utterance) for utterance in utterances])
+    return Batch(tuple(ids), keys, inputs, lengths, all_texts, int(lengths.sum()))
 
 
 def gradients(model: Contrastive | CtcModel | Encoder) -> dict[str, Tensor]:
-    """Gradients by name, and none left behind."""
+    """Take the gradients by name, and leave none behind."""
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
 
 
 def their_config(config: EncoderConfig, **more: object) -> Wav2Vec2Config:
-    """Without any dropout, whatever ``config`` says."""
+    """Make transformers' settings without any dropout, whatever ``config`` says."""
     names = (
         "hidden_dropout",
         "attention_dropout",
         "activation_dropout",
         "feat_proj_dropout",
+        "feat_quantizer_dropout",
         "final_dropout",
+        "layerdrop",
     )
-    still = {**dict.fromkeys(names, 0.0), "feat_quantizer_dropout": 0.0, "layerdrop": 0.0}
+    still = dict.fromkeys(names, 0.0)
     return Wav2Vec2Config(**their_settings(config) | still | more)
 
 
 def as_theirs(
     values: dict[str, Tensor], config: EncoderConfig, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """Weights (or gradients) of our encoder under transformers' names."""
-    return {
-        prefix + name: value for name, value in to_dialect(values, config, "transformers").items()
-    }
+    """Name weights (or gradients) of our encoder as transformers does."""
+    renamed = to_dialect(values, config, "transformers")
+    return {prefix + name: value for name, value in renamed.items()}
 
 
 def objective_as_theirs(values: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    """Weights (or gradients) of our whole pretraining model under the names of ``Wav2Vec2ForPreTraining``."""
+    """Name weights (or gradients) of our pretraining model as ``Wav2Vec2ForPreTraining`` does."""
     return to_dialect(values, config, "transformers")

@@ -8,12 +8,17 @@ Frame = tuple[int, int]
 
 
 def candidates(mask: NDArray[np.bool_], num_frames: list[int]) -> dict[Frame, set[Frame]]:
-    """Of every masked frame: the other masked frames of its utterance, padding excluded."""
+    """List the possible negatives of every masked frame.
+
+    They are the other masked frames of its utterance, padding excluded.
+    """
     masked = {(int(row), int(t)) for row, t in np.argwhere(mask) if t < num_frames[row]}
-    return {
-        frame: {other for other in masked if other[0] == frame[0] and other != frame}
-        for frame in masked
-    }
+
+    found: dict[Frame, set[Frame]] = {}
+    for frame in masked:
+        own_row = {other for other in masked if other[0] == frame[0]}
+        found[frame] = own_row - {frame}
+    return found
 
 
 def faults(
@@ -23,7 +28,7 @@ def faults(
     valid: NDArray[np.bool_],
     negatives: NDArray[np.int64],
 ) -> list[str]:
-    """What is wrong with the draws of a batch, in words; nothing if all is well.
+    """Say what is wrong with the draws of a batch; nothing if all is well.
 
     Args:
         mask: (B, T) True = masked.
@@ -31,16 +36,17 @@ def faults(
         valid: (B, M) True = a frame that takes part.
         negatives: (B, M, K) places among 0..M-1 of the same row.
     """
+    found: list[str] = []
+    for row, t in np.argwhere(mask).tolist():
+        if t >= num_frames[row]:
+            found.append(f"padding is masked: {row, t}")
+
     width = mask.shape[1]
-    found = [
-        f"padding is masked: {row, t}"
-        for row, t in np.argwhere(mask).tolist()
-        if t >= num_frames[row]
-    ]
-    seen = []
+    seen: list[Frame] = []
     for row, m in np.argwhere(valid).tolist():
         frame = divmod(int(slots[row, m]), width)
         seen.append(frame)
+
         for place in negatives[row, m].tolist():
             other = divmod(int(slots[row, place]), width)
             if other == frame:
@@ -53,7 +59,10 @@ def faults(
                 found.append(f"{frame} has a negative that is not masked: {other}")
             if not valid[row, place]:
                 found.append(f"{frame} has a negative at an empty place: {place}")
-    expected = sorted(frame for frame, others in candidates(mask, num_frames).items() if others)
-    return found + (
-        [] if sorted(seen) == expected else ["the frames that take part are not the masked ones"]
-    )
+
+    # A masked frame without any other to compare with takes no part.
+    others_of = candidates(mask, num_frames)
+    expected = sorted(frame for frame, others in others_of.items() if others)
+    if sorted(seen) != expected:
+        found.append("the frames that take part are not the masked ones")
+    return found

@@ -1,4 +1,4 @@
-"""A very small pretraining model, what it draws, and one update of it or of a recogniser from micro-batches."""
+"""A very small pretraining model, what it draws, and one update from micro-batches."""
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ def ids_of(indices: list[int]) -> list[str]:
 
 
 def drawn(model: Contrastive, batch: Batch, step: int) -> tuple[Draws, list[int]]:
+    """Draw what ``model`` draws for a batch, and give the valid frames of each utterance."""
     frames, num_frames = model.encoder.extract(batch.inputs, batch.input_lengths)
     lengths = num_frames.tolist()
     return model.draw(batch, lengths, frames.shape[1], step, noisy=model.training), lengths
@@ -60,7 +61,10 @@ def masked_frames(draws: Draws) -> list[list[int]]:
 def update(
     model: Contrastive | CtcModel, batches: list[Batch], step: int
 ) -> tuple[list[LossOutput], dict[str, Tensor]]:
-    """One update as the training loop does it: the gradient of the sum, divided once by the summed weight."""
+    """Make one update as the training loop does it.
+
+    The gradient is that of the sum, divided once by the summed weight.
+    """
     if isinstance(model, Contrastive) and len(batches) > 1:
         statistics, *others = (model.statistics(batch, step) for batch in batches)
         for other in others:
@@ -75,8 +79,12 @@ def update(
 
 
 def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """No entry differs by more than 2e-4 of the largest entry of its parameter's gradient, but for rounding."""
+    """Refuse entries that differ by more than 2e-4 of the largest entry of their gradient.
+
+    1e-7 more is allowed for rounding.
+    """
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        difference, scale = float((found[name] - gradient).abs().max()), float(gradient.abs().max())
+        difference = float((found[name] - gradient).abs().max())
+        scale = float(gradient.abs().max())
         assert difference <= 2e-4 * scale + 1e-7, f"{name}: {difference} of {scale}"

@@ -1,4 +1,4 @@
-"""transformers' models with the weights of ours, and what they must be given to compute the same."""
+"""transformers' models with the weights of ours, and the inputs to compute the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +17,7 @@ from speechssl.recognition.model import CtcModel
 
 
 def ctc_twin(model: CtcModel) -> Wav2Vec2ForCTC:
+    """Make transformers' recogniser with the weights of ours."""
     config = their_config(
         model.encoder.config,
         vocab_size=model.tokenizer.size,
@@ -24,20 +25,17 @@ def ctc_twin(model: CtcModel) -> Wav2Vec2ForCTC:
         ctc_loss_reduction="sum",
     )
     theirs = Wav2Vec2ForCTC(config)
-    encoder = {
-        n.removeprefix("encoder."): t
-        for n, t in model.state_dict().items()
-        if n.startswith("encoder.")
-    }
-    head = {f"lm_head.{end}": getattr(model.head, end) for end in ("weight", "bias")}
-    theirs.load_state_dict(
-        as_theirs(encoder, model.encoder.config, "wav2vec2.") | head, strict=True
-    )
+
+    encoder = as_theirs(model.encoder.state_dict(), model.encoder.config, "wav2vec2.")
+    head = {"lm_head.weight": model.head.weight, "lm_head.bias": model.head.bias}
+    theirs.load_state_dict(encoder | head, strict=True)
     return theirs.eval()
 
 
 def objective_twin(model: Contrastive) -> Wav2Vec2ForPreTraining:
-    quantizer, objective = model.quantizer.config, model.config
+    """Make transformers' pretraining model with the weights of ours."""
+    quantizer = model.quantizer.config
+    objective = model.config
     config = their_config(
         model.encoder.config,
         num_codevectors_per_group=quantizer.num_codes,
@@ -48,14 +46,17 @@ def objective_twin(model: Contrastive) -> Wav2Vec2ForPreTraining:
         diversity_loss_weight=objective.diversity_weight,
     )
     theirs = Wav2Vec2ForPreTraining(config)
-    theirs.load_state_dict(
-        objective_as_theirs(model.state_dict(), model.encoder.config), strict=True
-    )
+
+    weights = objective_as_theirs(model.state_dict(), model.encoder.config)
+    theirs.load_state_dict(weights, strict=True)
     return theirs.train(model.training)
 
 
 def their_inputs(batch: Batch, normalise: bool) -> tuple[Tensor, Tensor]:
-    """Inputs (B, S) and attention mask (B, S), 1 = valid; they expect the caller to normalise."""
+    """Make inputs (B, S) and attention mask (B, S), 1 = valid.
+
+    transformers expects the caller to normalise.
+    """
     valid = torch.arange(batch.inputs.shape[1]) < batch.input_lengths[:, None]
     rows = [row[own] for row, own in zip(batch.inputs, valid, strict=True)]
     if normalise:
@@ -64,17 +65,22 @@ def their_inputs(batch: Batch, normalise: bool) -> tuple[Tensor, Tensor]:
 
 
 def their_negatives(draws: Draws) -> Tensor:
-    """(B, T, K) frames in the flattened (B T), as they take them; rows of unmasked frames do not matter."""
+    """Make (B, T, K) frames in the flattened (B T), as transformers takes negatives.
+
+    Rows of frames that are not masked do not matter.
+    """
     rows, width = draws.mask.shape
     found = np.zeros((rows, width, draws.negatives.shape[2]), dtype=np.int64)
     for row in range(rows):
-        frames, own = draws.frames[row], draws.valid[row]
-        found[row, frames[own]] = frames[draws.negatives[row][own]] + row * width
+        own = draws.valid[row]
+        frames = draws.frames[row]
+        places = draws.negatives[row][own]
+        found[row, frames[own]] = frames[places] + row * width
     return torch.from_numpy(found)
 
 
 def their_softmax_with(noise: Tensor) -> Callable[..., Tensor]:
-    """Their Gumbel-softmax, given our noise."""
+    """Make their Gumbel-softmax use our noise."""
 
     def gumbel_softmax(logits: Tensor, tau: float, hard: bool) -> Tensor:
         soft = ((logits + noise.view_as(logits)) / tau).softmax(-1)
@@ -87,12 +93,18 @@ def their_softmax_with(noise: Tensor) -> Callable[..., Tensor]:
 def their_training(
     model: Contrastive, batch: Batch, step: int
 ) -> tuple[Wav2Vec2ForPreTraining, Any]:
-    """A twin and its losses in training, with the masks, negatives and noise that ``model`` draws."""
+    """Make a twin and work out its losses in training.
+
+    It gets the masks, negatives and noise that ``model`` draws.
+    """
     draws, _ = drawn(model, batch, step)
     mask = torch.from_numpy(draws.mask)
+
+    # We draw noise for masked frames only, they for all.
     assert draws.noise is not None
     everywhere = torch.zeros(mask.numel(), *draws.noise.shape[1:])
     everywhere[mask.flatten()] = torch.from_numpy(draws.noise)
+
     theirs = objective_twin(model)
     theirs.set_gumbel_temperature(model.quantizer.temperature(step))
     inputs, attention = their_inputs(batch, model.encoder.config.normalise_input)
