@@ -119,8 +119,8 @@ MUTANTS = (
         "1a",
         "masks reach into the padding",
         MASKED,
-        "span_mask(t, config, rng) for t, rng",
-        "span_mask(width, config, rng) for t, rng",
+        "span_mask(count, config, rng) for count, rng",
+        "span_mask(length, config, rng) for count, rng",
         INVARIANCE,
     ),
     Mutant(
@@ -135,9 +135,7 @@ MUTANTS = (
         "1c",
         "feature penalty over padded frames",
         PRETRAINING,
-        "frames.float().square().mean(-1) * valid_mask(\n"
-        "            num_frames, frames.shape[1], frames.device\n"
-        "        )",
+        "frames.float().square().mean(-1) * valid",
         "frames.float().square().mean(-1)",
     ),
     Mutant(
@@ -181,16 +179,17 @@ MUTANTS = (
         "2a",
         "number of spans set by the batch's shortest utterance",
         MASKED,
-        "span_mask(t, config, rng) for t, rng",
-        "span_mask(t, config.model_copy("
-        'update={"prob": config.prob * min(num_frames) / t}), rng) for t, rng',
+        "span_mask(count, config, rng) for count, rng",
+        "span_mask(\n"
+        '        count, config.model_copy(update={"prob": config.prob * min(num_frames) / count}), rng\n'
+        "    ) for count, rng",
         INVARIANCE,
     ),
     Mutant(
         "2b",
         "frames un-masked until all utterances have as many",
         MASKED,
-        "    counts = [int(m.sum()) for m in masks]\n",
+        "    counts = [int(own_mask.sum()) for own_mask in masks]\n",
         "    fewest = min(int(m.sum()) for m in masks)\n"
         "    for m, rng in zip(masks, rngs, strict=True):\n"
         "        m[rng.choice(np.flatnonzero(m), int(m.sum()) - fewest, replace=False)] = False\n"
@@ -224,10 +223,8 @@ MUTANTS = (
         "negatives of the previous utterance: offset M - 1 for M",
         PRETRAINING,
         "logits = similarity.gather(2, choices)",
-        "offset = torch.arange(rows, device=device)[:, None, None] * (columns - 1)\n"
-        "        everywhere = (\n"
-        "            pack(F.normalize(predicted, dim=-1)) @ packed_targets.flatten(0, 1).T\n"
-        "        )\n"
+        "offset = torch.arange(batch, device=device)[:, None, None] * (most_masked - 1)\n"
+        "        everywhere = packed_predictions @ packed_targets.flatten(0, 1).T\n"
         "        others = everywhere.gather(2, choices[..., 1:] + offset)\n"
         "        logits = torch.cat([similarity.diagonal(dim1=1, dim2=2)[..., None], others], 2)",
     ),
@@ -310,8 +307,8 @@ MUTANTS = (
         "5e",
         "the extractor gets no gradient through its targets",
         PRETRAINING,
-        "self._target_frames(batch, normed).flatten(0, 1)[slots]",
-        "self._target_frames(batch, normed).detach().flatten(0, 1)[slots]",
+        "self._target_frames(batch, normed).flatten(0, 1)[positions]",
+        "self._target_frames(batch, normed).detach().flatten(0, 1)[positions]",
     ),
     Mutant(
         "6a",

@@ -25,7 +25,7 @@ from speechssl.interop.our_models import Model, encoder_of
 from speechssl.interop.safe_loading import read_json
 from speechssl.interop.torchaudio import read_torchaudio, write_torchaudio
 from speechssl.pretraining.contrastive import Contrastive
-from speechssl.pretraining.settings import PretrainSettings
+from speechssl.pretraining.settings import TaskSettings
 from speechssl.pretraining.tasks import make_task
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
 from speechssl.storage.atomic import new_folder
@@ -299,8 +299,8 @@ def _contrastive_task(encoder: Encoder, settings: Table) -> Contrastive:
         "quantizer": settings["quantizer"],
         "contrastive": with_current_names(settings)["contrastive"],
     }
-    pretraining = build(PretrainSettings, tables)
-    task = make_task(encoder, pretraining)
+    task_settings = build(TaskSettings, tables)
+    task = make_task(encoder, task_settings)
     assert isinstance(task, Contrastive)
     return task
 

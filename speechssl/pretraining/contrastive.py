@@ -1,4 +1,10 @@
-"""The contrastive objective of wav2vec 2.0 over an encoder: masks, quantised targets, negatives, loss."""
+"""Pretext task of wav2vec 2.0: tell the quantised target of a masked frame from others.
+
+Shapes, besides those of masked_prediction.py:
+    K  negatives of each masked frame
+    P  width of the space in which context and target are compared
+    G  codebooks, V codes in each
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,11 +24,18 @@ from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.masked_prediction import (
     MaskDecoderConfig,
     MaskedFrames,
+    PretextTask,
     draw_masks,
     make_decoder,
     masked_context,
 )
-from speechssl.pretraining.quantizer import Quantizer, QuantizerConfig, code_perplexity, diversity
+from speechssl.pretraining.quantizer import (
+    Quantized,
+    Quantizer,
+    QuantizerConfig,
+    code_perplexity,
+    diversity,
+)
 from speechssl.runtime.seeds import generator
 from speechssl.training.loss import LossOutput
 
@@ -41,7 +54,8 @@ class ContrastiveConfig(Settings):
     )
     targets: Literal["features", "logmel"] = Field(
         "features",
-        description="what the quantiser reads: the front end's frames (published), or stacked log-mel rows",
+        description="what the quantiser reads: the front end's frames (published), "
+        "or stacked log-mel rows",
     )
     front_end_gradient: float = Field(
         0.1, ge=0, description="factor on the gradient that reaches the front end"
@@ -50,7 +64,10 @@ class ContrastiveConfig(Settings):
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """Sums over all masked frames of an update, so that the diversity term does not see micro-batches."""
+    """Sums over all masked frames of an update.
+
+    With them the diversity term does not depend on how an update is cut into micro-batches.
+    """
 
     probs: Tensor
     """(G, V) float32, sum of the code distributions over masked frames"""
@@ -67,12 +84,249 @@ class StepStatistics:
 
 @dataclass(frozen=True)
 class Draws(MaskedFrames):
-    """Everything random that a batch needs; valid = a masked frame with at least one other to contrast with."""
+    """Everything random that a batch needs.
+
+    Valid is a masked frame with at least one other in its utterance to contrast with.
+    """
 
     negatives: NDArray[np.int64]
     """(B, M, K) positions among 0..M-1 of the same utterance"""
     noise: NDArray[np.float32] | None
-    """(N, G, V) Gumbel draws for the valid slots in row order; None in evaluation"""
+    """(N, G, V) Gumbel draws for the valid frames, utterance by utterance; None in evaluation"""
+
+
+class Contrastive(PretextTask):
+    """wav2vec 2.0's pretext task.
+
+    Let c_t be the projected context of masked frame t, q_t the projected code vectors of its
+    target, and tau ``logit_temp``:
+
+        s(t, u) = cos(c_t, q_u) / tau
+
+        loss = sum over masked t of -ln( exp s(t, t) / sum over u of exp s(t, u) )
+             + N diversity_weight (G V - sum over codebooks of exp entropy) / (G V)
+             + N penalty_weight mean(front-end frames^2)
+
+    where u is t itself and its K negatives.
+
+    Source: wav2vec 2.0 (arXiv 2006.11477) sections 3.1 and 3.2, with the details of the released
+    BASE model. We differ from known implementations where those see padding, draw the positive as a
+    negative, or depend on micro-batches.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: ContrastiveConfig,
+        quantizer: QuantizerConfig,
+        mask: MaskConfig,
+        seed: int = 0,
+        decoder: MaskDecoderConfig | None = None,
+    ) -> None:
+        super().__init__(encoder, mask, seed)
+        self.config = config
+
+        if config.targets == "features":
+            target_width = encoder.config.front_width
+        else:
+            target_width = encoder.config.stacked_width
+
+        self.quantizer = Quantizer(target_width, quantizer)
+        self.target_projection = nn.Linear(quantizer.width, config.width)
+        self.context_projection = nn.Linear(encoder.config.width, config.width)
+        self.decoder = make_decoder(encoder.config.width, decoder)
+
+    def forward(
+        self, batch: Batch, step: int, statistics: StepStatistics | None = None
+    ) -> LossOutput:
+        """Compute the loss (nats) of a batch at update ``step``.
+
+        Args:
+            batch: B utterances.
+            step: the update, which decides masks, negatives and noise together with the seed.
+            statistics: of the whole update when this batch is a part of it; None = the batch is the
+                update.
+
+        Returns:
+            the sum over the masked frames of the batch, weighed by their number.
+        """
+        config = self.config
+        encoder = self.encoder
+
+        raw, num_frames = encoder.extract(batch.inputs, batch.input_lengths)  # (B, T, C)
+        frames = ScaleGradient.apply(raw, config.front_end_gradient)
+        normed = encoder.norm(frames)
+
+        lengths = num_frames.tolist()
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
+        weight = int(draws.valid.sum())
+
+        quantized = self._quantize(batch, normed, draws, step)
+        context = masked_context(encoder, self.decoder, normed, num_frames, draws)  # (B, M, D)
+
+        with torch.autocast(frames.device.type, enabled=False):
+            predicted = self.context_projection(context.float())  # (B, M, P)
+            targets = self.target_projection(quantized.vectors)  # (N, P)
+            logits = self._logits(predicted, targets, quantized.codes, draws)  # (N, 1 + K)
+
+            own = StepStatistics(quantized.probs.sum(0), weight, sum(lengths))
+            whole = statistics or own
+            mean_probs = _mean_probs(own, whole)
+            perplexity = code_perplexity(mean_probs.detach()).mean()
+            unevenness = diversity(mean_probs)
+            penalty = _sum_of_squares(frames, num_frames) / whole.num_frames
+
+            # Each term of the update is multiplied by the update's masked frames.
+            contrastive_term = (logits.logsumexp(-1) - logits[:, 0]).sum()
+            diversity_term = config.diversity_weight * _own_share(unevenness, own, whole)
+            penalty_term = config.penalty_weight * penalty * whole.num_masked
+            loss = contrastive_term + (diversity_term + penalty_term)
+
+        masked_share = float(draws.mask.sum()) / max(1, whole.num_frames)
+        metrics: dict[str, Tensor | float] = {
+            "diversity": unevenness.detach() * own.num_masked,
+            "penalty": penalty.detach() * whole.num_masked,
+            "code_perplexity": perplexity * own.num_masked,
+            "loss": contrastive_term.detach(),
+            # All logits equal: ln(1 + K) where every negative differs from the positive.
+            "chance": logits.detach().isfinite().sum(-1).log().sum(),
+            # A frame whose every negative equals the positive is right by default. It still counts,
+            # because that is how a collapse shows.
+            "accuracy": (logits.argmax(-1) == 0).sum().detach(),
+            "live_codes": _live_codes(quantized.codes, self.quantizer.config.num_codes) * weight,
+            "temperature": self.quantizer.temperature(step) * weight,
+            "masked_share": masked_share * whole.num_masked,
+        }
+        return LossOutput(loss, weight, metrics)
+
+    @torch.no_grad()
+    def statistics(self, batch: Batch, step: int) -> StepStatistics:
+        """Measure this batch's share of the statistics, for updates of several micro-batches."""
+        frames, num_frames = self.encoder.extract(batch.inputs, batch.input_lengths)
+        lengths = num_frames.tolist()
+        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
+
+        sources = self._sources(batch, self.encoder.norm(frames), draws)
+        probs = self.quantizer.class_probs(sources)
+        return StepStatistics(probs.sum(0), len(sources), sum(lengths))
+
+    def draw(
+        self, batch: Batch, num_frames: list[int], length: int, step: int, noisy: bool
+    ) -> Draws:
+        """Draw masks, negatives and, if ``noisy``, Gumbel noise.
+
+        What is drawn for an utterance does not depend on its batch mates.
+
+        Args:
+            batch: whose keys seed the draws.
+            num_frames: of each utterance.
+            length: frames of the padded batch, T.
+            step: the update.
+            noisy: whether the quantiser is to sample codes, as it does in training.
+        """
+        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
+        masked = draw_masks(num_frames, length, self.mask, rngs, least=2)
+
+        shape = (*masked.frames.shape, self.config.num_negatives)
+        negatives = np.zeros(shape, dtype=np.int64)
+        noise = []
+        counts = masked.valid.sum(1).tolist()
+
+        for row, (count, rng) in enumerate(zip(counts, rngs, strict=True)):
+            # Nothing to contrast with.
+            if count < 2:
+                continue
+
+            negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
+            if noisy:
+                noise.append(self._gumbel_noise(count, rng))
+
+        joined = np.concatenate(noise) if noise else None
+        return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
+
+    def _gumbel_noise(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """(count, G, V) standard Gumbel draws."""
+        config = self.quantizer.config
+        shape = (count, config.num_codebooks, config.num_codes)
+        exponential = rng.standard_exponential(shape, dtype=np.float32)
+        # A draw of 0 would be infinite noise.
+        noise: NDArray[np.float32] = -np.log(exponential + np.float32(1e-20))
+        return noise
+
+    def _quantize(self, batch: Batch, normed: Tensor, draws: Draws, step: int) -> Quantized:
+        """(B, T, C) LayerNormed frames -> the codes of the N masked ones."""
+        sources = self._sources(batch, normed, draws)
+        noise = None
+        if draws.noise is not None:
+            noise = torch.from_numpy(draws.noise).to(normed.device)
+
+        quantized: Quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
+        return quantized
+
+    def _sources(self, batch: Batch, normed: Tensor, draws: Draws) -> Tensor:
+        """(N, C) that the quantiser reads of the masked frames; the others would be thrown away."""
+        positions = torch.from_numpy(draws.batch_positions).to(normed.device)
+        return self._target_frames(batch, normed).flatten(0, 1)[positions]
+
+    def _target_frames(self, batch: Batch, normed: Tensor) -> Tensor:
+        """(B, T, C) that targets are made of: unmasked LayerNormed front-end frames, or log-mel.
+
+        Log-mel rows cannot drift towards what is easy to predict, as frames of a young front end do
+        in a short run.
+        """
+        if self.config.targets == "features":
+            return normed
+
+        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, normed.shape[1])
+        return F.layer_norm(stacked, stacked.shape[-1:])
+
+    def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
+        """Compare each prediction with its target and its negatives.
+
+        It takes one M x M similarity per utterance and a gather. A negative with the positive's
+        codes is -inf.
+
+        Args:
+            predicted: (B, M, P).
+            targets: (N, P).
+            codes: (N, G) int64.
+            draws: the negatives.
+
+        Returns:
+            (N, 1 + K), the positive first.
+        """
+        batch, most_masked, _ = draws.negatives.shape
+        device = predicted.device
+        # Positions, because indexing by a bool mask makes the host wait for the device.
+        positions = torch.from_numpy(draws.packed_positions).to(device)
+
+        def pack(values: Tensor) -> Tensor:
+            """(N, ...) -> (B, M, ...), zero where an utterance has no more masked frames."""
+            empty = values.new_zeros(batch * most_masked, *values.shape[1:])
+            packed = empty.index_copy(0, positions, values)
+            return packed.view(batch, most_masked, *values.shape[1:])
+
+        packed_targets = pack(F.normalize(targets, dim=-1))  # (B, M, P)
+        packed_predictions = F.normalize(predicted, dim=-1)
+        similarity = torch.bmm(packed_predictions, packed_targets.transpose(1, 2))  # (B, M, M)
+
+        itself = torch.arange(most_masked, device=device).expand(batch, most_masked)[..., None]
+        negatives = torch.from_numpy(draws.negatives).to(device)
+        choices = torch.cat([itself, negatives], 2)  # (B, M, 1 + K)
+
+        logits = similarity.gather(2, choices)
+        logits = logits.flatten(0, 1)[positions] / self.config.logit_temp  # (N, 1 + K)
+
+        # One number per combination of codes turns the comparison of vectors into one of integers.
+        num_codes = self.quantizer.config.num_codes
+        place_values = [num_codes**group for group in range(codes.shape[1])]
+        combination = (codes * torch.tensor(place_values, device=device)).sum(-1)  # (N,)
+
+        combinations = pack(combination)[:, None].expand(-1, most_masked, -1)  # (B, M, M)
+        chosen = combinations.gather(2, choices).flatten(0, 1)[positions]  # (N, 1 + K)
+        same = chosen == chosen[:, :1]
+        same[:, 0] = False
+        return logits.masked_fill(same, -torch.inf)
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -87,210 +341,64 @@ class ScaleGradient(torch.autograd.Function):
     def backward(
         ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
     ) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None  # type: ignore[attr-defined]
-
-
-class Contrastive(nn.Module):
-    """wav2vec 2.0's pretext task.
-
-    Source: wav2vec 2.0 (arXiv 2006.11477) sections 3.1 and 3.2, with the details of the released BASE model. We differ
-    from known implementations where those see padding, draw the positive as a negative, or depend on micro-batches.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: ContrastiveConfig,
-        quantizer: QuantizerConfig,
-        mask: MaskConfig,
-        seed: int = 0,
-        decoder: MaskDecoderConfig | None = None,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
-        published = config.targets == "features"
-        self.quantizer = Quantizer(
-            encoder.config.front_width if published else encoder.config.stacked_width, quantizer
-        )
-        self.target_projection = nn.Linear(quantizer.width, config.width)
-        self.context_projection = nn.Linear(encoder.config.width, config.width)
-        self.decoder = make_decoder(encoder.config.width, decoder)
-
-    def draw(
-        self, batch: Batch, num_frames: list[int], width: int, step: int, noisy: bool
-    ) -> Draws:
-        """Masks, negatives and, if ``noisy``, Gumbel noise; an utterance's own do not depend on its batch mates.
-
-        Args:
-            num_frames: of each utterance.
-            width: frames of the padded batch, T.
-        """
-        rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
-        masked = draw_masks(num_frames, width, self.mask, rngs, least=2)
-        quantizer = self.quantizer.config
-        negatives = np.zeros((*masked.frames.shape, self.config.num_negatives), dtype=np.int64)
-        noise = []
-        for row, (count, rng) in enumerate(zip(masked.valid.sum(1).tolist(), rngs, strict=True)):
-            if count < 2:  # nothing to contrast with
-                continue
-            negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
-            if noisy:
-                shape = (count, quantizer.num_codebooks, quantizer.num_codes)
-                noise.append(
-                    -np.log(rng.standard_exponential(shape, dtype=np.float32) + np.float32(1e-20))
-                )
-        joined = np.concatenate(noise) if noise else None
-        return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
-
-    @torch.no_grad()
-    def statistics(self, batch: Batch, step: int) -> StepStatistics:
-        """This batch's share of the update's statistics, for updates of more than one micro-batch."""
-        frames, num_frames = self.encoder.extract(batch.inputs, batch.input_lengths)
-        lengths = num_frames.tolist()
-        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
-        slots = torch.from_numpy(draws.slots).to(frames.device)
-        probs = self.quantizer.class_probs(
-            self._target_frames(batch, self.encoder.norm(frames)).flatten(0, 1)[slots]
-        )
-        return StepStatistics(probs.sum(0), len(slots), sum(lengths))
-
-    def forward(
-        self, batch: Batch, step: int, statistics: StepStatistics | None = None
-    ) -> LossOutput:
-        """Loss of a batch at update ``step``.
-
-        Args:
-            statistics: of the whole update when this batch is a part of it; None = the batch is the update.
-
-        Returns:
-            sums over masked frames: contrastive cross-entropy (nats) + weighted diversity + weighted penalty.
-        """
-        config, encoder = self.config, self.encoder
-        raw, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
-        frames = ScaleGradient.apply(raw, config.front_end_gradient)
-        lengths = num_frames.tolist()
-        draws = self.draw(batch, lengths, frames.shape[1], step, noisy=self.training)
-        device = frames.device
-        slots = torch.from_numpy(draws.slots).to(device)
-        normed = encoder.norm(frames)
-        # Only masked frames go through quantiser, projections and similarities: the rest would be thrown away.
-        noise = None if draws.noise is None else torch.from_numpy(draws.noise).to(device)
-        sources = self._target_frames(batch, normed).flatten(0, 1)[slots]
-        quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
-        context = masked_context(encoder, self.decoder, normed, num_frames, draws)
-        with torch.autocast(device.type, enabled=False):
-            predicted = self.context_projection(context.float())
-            targets = self.target_projection(quantized.vectors)
-            logits = self._logits(predicted, targets, quantized.codes, draws)
-            contrastive = (logits.logsumexp(-1) - logits[:, 0]).sum()
-            own = StepStatistics(quantized.probs.sum(0), len(slots), sum(lengths))
-            whole = statistics or own
-            regulariser, metrics = self._regularise(frames, num_frames, own, whole)
-        weight = len(slots)
-        metrics |= {
-            "loss": contrastive.detach(),
-            # All logits equal: ln(1 + K) where every negative differs from the positive.
-            "chance": logits.detach().isfinite().sum(-1).log().sum(),
-            # A frame whose every negative equals the positive is right by default; it still counts: that is collapse.
-            "accuracy": (logits.argmax(-1) == 0).sum().detach(),
-            "live_codes": _live_codes(quantized.codes, self.quantizer.config.num_codes) * weight,
-            "temperature": self.quantizer.temperature(step) * weight,
-            "masked_share": float(draws.mask.sum()) / max(1, whole.num_frames) * whole.num_masked,
-        }
-        return LossOutput(contrastive + regulariser, weight, metrics)
-
-    def _target_frames(self, batch: Batch, normed: Tensor) -> Tensor:
-        """(B, T, C) that the quantiser reads: unmasked front-end frames after LayerNorm, or log-mel rows alike.
-
-        Log-mel rows cannot drift towards what is easy to predict, as frames of a young front end do in a short run.
-        """
-        if self.config.targets == "features":
-            return normed
-        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, normed.shape[1])
-        return F.layer_norm(stacked, stacked.shape[-1:])
-
-    def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """(B, M, W) predictions, (N, W) targets, (N, G) codes -> (N, 1 + K) logits, the positive first.
-
-        One M x M similarity per utterance and a gather; a negative with the positive's codes is -inf.
-        """
-        rows, columns, _ = draws.negatives.shape
-        device = predicted.device
-        # Positions, because indexing by a bool mask makes the host wait for the device.
-        places = torch.from_numpy(draws.places).to(device)
-
-        def pack(values: Tensor) -> Tensor:
-            empty = values.new_zeros(rows * columns, *values.shape[1:])
-            return empty.index_copy(0, places, values).view(rows, columns, *values.shape[1:])
-
-        packed_targets = pack(F.normalize(targets, dim=-1))
-        similarity = torch.bmm(F.normalize(predicted, dim=-1), packed_targets.transpose(1, 2))
-        itself = torch.arange(columns, device=device).expand(rows, columns)[..., None]
-        choices = torch.cat([itself, torch.from_numpy(draws.negatives).to(device)], 2)
-        logits = similarity.gather(2, choices).flatten(0, 1)[places] / self.config.logit_temp
-        # One number per combination of codes turns the comparison of vectors into one of integers.
-        base = torch.tensor(
-            [self.quantizer.config.num_codes**g for g in range(codes.shape[1])], device=device
-        )
-        number = pack((codes * base).sum(-1))[:, None].expand(-1, columns, -1).gather(2, choices)
-        number = number.flatten(0, 1)[places]
-        same = number == number[:, :1]
-        same[:, 0] = False
-        return logits.masked_fill(same, -torch.inf)
-
-    def _regularise(
-        self, frames: Tensor, num_frames: Tensor, own: StepStatistics, whole: StepStatistics
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Weighted diversity and feature penalty of this batch's share, scaled by masked frames."""
-        # The value comes from the whole update, the gradient flows through this batch's part of it.
-        mean_probs = (whole.probs.detach() - own.probs.detach() + own.probs) / max(
-            1, whole.num_masked
-        )
-        unevenness = diversity(mean_probs)
-        squares = frames.float().square().mean(-1) * valid_mask(
-            num_frames, frames.shape[1], frames.device
-        )
-        penalty = squares.sum() / whole.num_frames
-        # Both terms of the update are multiplied by its masked frames; the diversity's value is shared out by weight.
-        spread = (
-            unevenness.detach() * own.num_masked
-            + (unevenness - unevenness.detach()) * whole.num_masked
-        )
-        weighted = (
-            self.config.diversity_weight * spread
-            + self.config.penalty_weight * penalty * whole.num_masked
-        )
-        perplexity = code_perplexity(mean_probs.detach())
-        metrics: dict[str, Tensor | float] = {
-            "diversity": unevenness.detach() * own.num_masked,
-            "penalty": penalty.detach() * whole.num_masked,
-            "code_perplexity": perplexity.mean() * own.num_masked,
-        }
-        return weighted, metrics
-
-
-def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
-    """(N, G) -> () distinct codes in use, mean over codebooks; unlike ``unique`` it does not make the host wait."""
-    used = torch.zeros(codes.shape[1], num_codes, device=codes.device)
-    return used.scatter_(1, codes.T, 1.0).sum(1).mean()
+        (from_above,) = gradients
+        return from_above * ctx.factor, None  # type: ignore[attr-defined]
 
 
 def sample_negatives(
     num_masked: int, num_negatives: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Distractors for each masked frame among the *other* masked frames of the same utterance.
+    """Draw distractors for each masked frame among the *other* masked frames of the same utterance.
 
     Args:
         num_masked: masked frames of the utterance.
         num_negatives: K, drawn with replacement.
+        rng: of this utterance.
 
     Returns:
-        (num_masked, K) int64, positions among the masked frames; row i never holds i. With fewer than two masked
-        frames there is no other frame: the shape is (num_masked, 0).
+        (num_masked, K) int64, positions among the masked frames; row i never holds i. With fewer
+        than two masked frames there is no other frame: the shape is (num_masked, 0).
 
     Source: wav2vec 2.0 section 3.2.
     """
     if num_masked < 2:
         return np.zeros((num_masked, 0), dtype=np.int64)
+
     others = rng.integers(0, num_masked - 1, size=(num_masked, num_negatives), dtype=np.int64)
+    # Positions from the frame's own on move up by one, so that it is left out.
     return others + (others >= np.arange(num_masked)[:, None])
+
+
+def _mean_probs(own: StepStatistics, whole: StepStatistics) -> Tensor:
+    """(G, V) mean code distribution of the update.
+
+    Its gradient flows through this batch's part of it alone.
+    """
+    of_others = whole.probs.detach() - own.probs.detach()
+    return (of_others + own.probs) / max(1, whole.num_masked)
+
+
+def _own_share(unevenness: Tensor, own: StepStatistics, whole: StepStatistics) -> Tensor:
+    """This batch's share of the update's diversity times its masked frames.
+
+    The value is shared out by the masked frames of each batch. The gradient is not: that of the
+    update is the sum of those through each batch's part of the mean distribution, and each is
+    multiplied by all masked frames.
+    """
+    value = unevenness.detach() * own.num_masked
+    gradient_only = unevenness - unevenness.detach()
+    return value + gradient_only * whole.num_masked
+
+
+def _sum_of_squares(frames: Tensor, num_frames: Tensor) -> Tensor:
+    """(B, T, C) -> () sum over valid frames of their mean square."""
+    valid = valid_mask(num_frames, frames.shape[1], frames.device)
+    squares = frames.float().square().mean(-1) * valid  # (B, T)
+    return squares.sum()
+
+
+def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
+    """(N, G) -> () distinct codes in use, mean over codebooks."""
+    # Unlike ``unique`` this does not make the host wait for the device.
+    used = torch.zeros(codes.shape[1], num_codes, device=codes.device)
+    return used.scatter_(1, codes.T, 1.0).sum(1).mean()

@@ -14,9 +14,9 @@ from speechssl.data.dataset import Dataset, check_features
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
-from speechssl.pretraining.hidden_units import HiddenUnits
+from speechssl.pretraining.masked_prediction import PretextTask
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.pretraining.tasks import PretextTask, make_task
+from speechssl.pretraining.tasks import make_task
 from speechssl.runtime import distributed
 from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.distributed import log_once
@@ -28,9 +28,14 @@ from speechssl.training.loop import Validation, fit
 from speechssl.training.setting_names import with_current_names
 from speechssl.training.settings import TrainConfig
 
-STALE = 3  # measurements in a row without a better one before it is said
+# Measurements in a row without a better one before it is said.
+STALE = 3
 
-# A run may continue when these models lie elsewhere: what counts is their checksums, which are settings too.
+# Updates that --dry-run takes; the first of them is not timed.
+TRIAL_UPDATES = 5
+
+# A run may continue when these models lie elsewhere: what counts is their checksums, which are
+# settings too.
 FREE_SETTINGS = ("init.path", "hidden_units.teacher")
 
 
@@ -45,49 +50,57 @@ def pretrain(
     """Pretrain an encoder on the chunks of ``stores``; continues by itself when called again.
 
     Args:
+        stores: feature stores, as ``prepare`` makes them.
+        run: run folder to make or continue.
         settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
-        init: run or model folder whose weights are the start; None = random. All of its task where that is the same,
-            but of ``hidden_units``, whose answers are clusters of other features then, the encoder alone.
-        measure: what to log of the encoder every ``train.validate_every`` updates and at the end, such as
-            ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it still gets better.
+        splits: of the stores' chunks, those to train on.
+        init: run or model folder whose weights are the start; None = random. All of its task where
+            that is the same, but of ``hidden_units``, whose answers are clusters of other features
+            then, the encoder alone.
+        measure: what to log of the encoder every ``train.validate_every`` updates and at the end,
+            such as ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it
+            still gets better.
 
     Returns:
         the model folder, ``run/model``.
 
     Raises:
         ConfigError, ManifestError, CheckpointError: settings, stores or ``init`` cannot be used.
-        TrainingError: the run is lost; see ``train.fit``.
+        TrainingError: the run is lost; see ``training.loop.fit``.
     """
-    distributed.start(
-        pick_device(settings.train.device)
-    )  # before work that may take one of them longer
-    dataset = Dataset([Store(path) for path in stores], splits)
-    check_features(dataset, settings.encoder.features, ", or choose another --preset")
+    device = pick_device(settings.train.device)
+    # Before work that may take one of the processes longer.
+    distributed.start(device)
+
+    whole_dataset = Dataset([Store(path) for path in stores], splits)
+    check_features(whole_dataset, settings.encoder.features, ", or choose another --preset")
+
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     encoder = Encoder(settings.encoder)
-    identity, dataset = dataset.identity, _with_frames(dataset, encoder, settings.batch.crop_s)
+    dataset = _with_frames(whole_dataset, encoder, settings.batch.crop_s)
+
     stage = stage_after(init)
     train = with_stage_seed(settings.train, stage)
     batches = Batches(dataset, settings.batch, train.seed)
-    task = make_task(encoder, settings.model_copy(update={"train": train}))
-    log_once(
-        f"pretraining {millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
-        f"{batches.steps_per_epoch} updates an epoch, {settings.train.steps / batches.steps_per_epoch:.1f} epochs"
-    )
-    about: Table = {"data": {"stores": identity, "splits": list(splits)}} | (
-        {"stage": stage} if stage else {}
-    )
+    task = make_task(encoder, settings, train.seed)
+    _log_size(task, dataset, batches, train)
+
+    about: Table = {"data": {"stores": whole_dataset.identity, "splits": list(splits)}}
+    if stage:
+        about["stage"] = stage
+
     if init is not None:
         about["init"] = origin_of(Path(init))
         _start_from(task, settings, Path(init))
-    if isinstance(task, HiddenUnits):
-        task.to(pick_device(settings.train.device)).fit(dataset)
-        if settings.hidden_units.teacher is not None:
-            about["teacher"] = origin_of(Path(settings.hidden_units.teacher))["files"]
+
+    task.prepare(dataset, device)
+    about |= task.made_from()
+
+    model = Path(run, "model")
     validation = None if measure is None else _watch(encoder, measure, settings.train)
 
     def finish() -> None:
-        save_pretrained(task, Path(run, "model"), settings, stage)
+        save_pretrained(task, model, settings, stage)
 
     fit(
         task,
@@ -100,13 +113,124 @@ def pretrain(
         finish=finish,
         free_settings=FREE_SETTINGS,
     )
-    return Path(run, "model")
+    return model
+
+
+def pretrain_cost(
+    stores: Sequence[str | Path], settings: PretrainSettings, splits: Sequence[str] = ("train",)
+) -> str:
+    """Estimate what a run will take, from a few real updates of which nothing is kept.
+
+    The first update has the batch with the most audio, so that its memory is what the run needs.
+
+    Returns:
+        one line: memory, hours of audio per hour, epochs, time to the end.
+
+    Raises:
+        ConfigError: under torchrun, besides what ``pretrain`` raises.
+    """
+    if distributed.count() > 1:
+        raise ConfigError("--dry-run times one process: give the command without torchrun")
+
+    steps = settings.train.steps
+    few_updates = {"steps": TRIAL_UPDATES, "log_every": TRIAL_UPDATES}
+    train = settings.train.model_copy(update=few_updates)
+    trial = settings.model_copy(update={"train": train})
+
+    with TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        pretrain(stores, run, trial, splits)
+        rows = read_json_lines(run / "metrics.jsonl")
+
+    # The first update also allocates and compiles.
+    timed = rows[1:]
+    seconds = sum(row["time_s"] for row in timed) / len(timed)
+    audio_s = sum(row["audio_s"] for row in timed) / len(timed)
+
+    dataset = Dataset([Store(path) for path in stores], splits)
+    epochs = steps / Batches(dataset, settings.batch, settings.train.seed).steps_per_epoch
+    return (
+        f"{peak_memory_gb():.1f} GB at most; {audio_s / seconds:.0f} hours of audio per hour; "
+        f"{epochs:.1f} epochs of {dataset.seconds / 3600:.2f} h; "
+        f"{steps} updates in about {steps * seconds / 3600:.1f} h"
+    )
+
+
+def save_pretrained(
+    task: PretextTask, path: Path, settings: PretrainSettings, stage: int = 0
+) -> None:
+    """Save the encoder and all else of the task as a model folder.
+
+    Args:
+        task: what was trained.
+        path: folder to write.
+        settings: of the run.
+        stage: how many trainings came before.
+    """
+    about = as_table(settings) | {"stage": stage}
+    record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": about}
+    save_folder(path, task.state_dict(), record)
+
+
+def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Dataset:
+    """Leave out the chunks that are too short for a single frame; how many is logged.
+
+    Raises:
+        ConfigError: none is left, or crops would be too short themselves.
+    """
+    if crop_s is not None:
+        config = dataset.features
+        crop = input_length(round(crop_s * config.sample_rate_hz), config)
+        frames_of_crop = int(encoder.num_frames(torch.tensor([crop])))
+        if frames_of_crop < 1:
+            raise ConfigError(
+                f"batch.crop_s is {crop_s} s, too short for one frame of the encoder: give seconds"
+            )
+
+    num_frames = encoder.num_frames(torch.from_numpy(dataset.input_lengths)).numpy()
+    keep = np.flatnonzero(num_frames > 0)
+    if not len(keep):
+        raise ConfigError(
+            "every chunk is too short for one frame of the encoder: prepare with a longer "
+            "--min-chunk"
+        )
+
+    if len(keep) < len(dataset):
+        log_once(f"{len(dataset) - len(keep)} chunks left out: too short for one frame")
+    return dataset.subset(keep)
+
+
+def _log_size(task: PretextTask, dataset: Dataset, batches: Batches, train: TrainConfig) -> None:
+    """Say how much is trained on how much."""
+    epochs = train.steps / batches.steps_per_epoch
+    log_once(
+        f"pretraining {millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
+        f"{batches.steps_per_epoch} updates an epoch, {epochs:.1f} epochs"
+    )
+
+
+def _start_from(task: PretextTask, settings: PretrainSettings, init: Path) -> None:
+    """Load the weights of a model: all of them where the task can use them, else the encoder's."""
+    tensors, record = load_folder(model_folder(init))
+
+    same_task = False
+    if record.get("kind") == "pretraining":
+        about = with_current_names(record.get("about", {}))
+        same_task = about.get("task", "contrastive") == settings.task
+
+    if same_task and task.continues:
+        load_into(task, tensors, str(init))
+        return
+
+    earlier = load_encoder(init, task.encoder.config)
+    task.encoder.load_state_dict(earlier.state_dict())
+    log_once(f"only the encoder of {init} is of use here: all else of the task starts anew")
 
 
 def _watch(
     encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig
 ) -> Validation:
-    """``measure`` as the loop takes it, with a word when it has not got better for some time."""
+    """Give ``measure`` to the loop, with a word when it has not got better for some time."""
     since_best = 0
 
     def measured() -> Mapping[str, float]:
@@ -115,7 +239,8 @@ def _watch(
         if since_best > STALE:
             updates = (since_best - 1) * train.validate_every
             log_once(
-                f"no better probe for {updates} updates: this run may have learned what it can, stop here to save time"
+                f"no better probe for {updates} updates: this run may have learned what it can, "
+                "stop here to save time"
             )
         return measure(encoder)
 
@@ -124,79 +249,3 @@ def _watch(
         since_best = 0
 
     return Validation(measured, "probe_mean", better, "probe.png")
-
-
-def _start_from(task: PretextTask, settings: PretrainSettings, init: Path) -> None:
-    """Weights of a model: all of another pretraining's of the same task (but ``hidden_units``), else the encoder's."""
-    tensors, record = load_folder(model_folder(init))
-    same = (
-        record.get("kind") == "pretraining"
-        and with_current_names(record.get("about", {})).get("task", "contrastive") == settings.task
-    )
-    if same and settings.task != "hidden_units":
-        load_into(task, tensors, str(init))
-        return
-    task.encoder.load_state_dict(load_encoder(init, task.encoder.config).state_dict())
-    log_once(f"only the encoder of {init} is of use here: all else of the task starts anew")
-
-
-def pretrain_cost(
-    stores: Sequence[str | Path], settings: PretrainSettings, splits: Sequence[str] = ("train",)
-) -> str:
-    """What a run will take, from a few real updates, the first of them the one with the most audio; nothing is kept.
-
-    Returns:
-        one line: memory, hours of audio per hour, epochs, time to the end.
-    """
-    if distributed.count() > 1:
-        raise ConfigError("--dry-run times one process: give the command without torchrun")
-    trial = settings.model_copy(
-        update={"train": settings.train.model_copy(update={"steps": 5, "log_every": 5})}
-    )
-    with TemporaryDirectory() as folder:
-        pretrain(stores, Path(folder, "run"), trial, splits)
-        rows = read_json_lines(Path(folder, "run", "metrics.jsonl"))[
-            1:
-        ]  # the first update also allocates and compiles
-    dataset = Dataset([Store(path) for path in stores], splits)
-    epochs = (
-        settings.train.steps / Batches(dataset, settings.batch, settings.train.seed).steps_per_epoch
-    )
-    seconds = sum(row["time_s"] for row in rows) / len(rows)
-    audio_s = sum(row["audio_s"] for row in rows) / len(rows)
-    steps = settings.train.steps
-    return (
-        f"{peak_memory_gb():.1f} GB at most; {audio_s / seconds:.0f} hours of audio per hour; {epochs:.1f} epochs of "
-        f"{dataset.seconds / 3600:.2f} h; {steps} updates in about {steps * seconds / 3600:.1f} h"
-    )
-
-
-def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Dataset:
-    """Without the chunks that are too short for a single frame; how many is logged.
-
-    Raises:
-        ConfigError: none is left, or crops would be too short themselves.
-    """
-    config = dataset.features
-    crop = None if crop_s is None else input_length(round(crop_s * config.sample_rate_hz), config)
-    if crop is not None and int(encoder.num_frames(torch.tensor([crop]))) < 1:
-        raise ConfigError(
-            f"batch.crop_s is {crop_s} s, too short for one frame of the encoder: give seconds"
-        )
-    keep = np.flatnonzero(encoder.num_frames(torch.from_numpy(dataset.input_lengths)).numpy() > 0)
-    if not len(keep):
-        raise ConfigError(
-            "every chunk is too short for one frame of the encoder: prepare with a longer --min-chunk"
-        )
-    if len(keep) < len(dataset):
-        log_once(f"{len(dataset) - len(keep)} chunks left out: too short for one frame")
-    return dataset.subset(keep)
-
-
-def save_pretrained(
-    task: PretextTask, path: Path, settings: PretrainSettings, stage: int = 0
-) -> None:
-    """Encoder and all else of the task as a model folder; ``stage``: how many trainings came before."""
-    about = as_table(settings) | {"stage": stage}
-    record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": about}
-    save_folder(path, task.state_dict(), record)

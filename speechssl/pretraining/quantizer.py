@@ -1,4 +1,12 @@
-"""Product quantiser: G codebooks of V entries, chosen by a hard Gumbel-softmax with a straight-through gradient."""
+"""Product quantiser: G codebooks of V entries, chosen by a hard Gumbel-softmax.
+
+Shapes:
+    N  frames
+    C  width of a frame
+    G  codebooks
+    V  entries of each codebook, W / G values each
+    W  width of the joined code vectors
+"""
 
 from typing import Literal, NamedTuple
 
@@ -7,6 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechssl.config import Settings
+
+# Combinations of codes are compared as one int64.
+MOST_COMBINATIONS = 1 << 63
 
 
 class QuantizerConfig(Settings):
@@ -28,16 +39,16 @@ class QuantizerConfig(Settings):
     temperature_decay: float = Field(0.999995, gt=0, le=1, description="factor per update")
 
     @model_validator(mode="after")
-    def _divisible(self) -> "QuantizerConfig":
+    def _fitting_sizes(self) -> "QuantizerConfig":
         if self.width % self.num_codebooks:
             raise ValueError(
                 f"width {self.width} must be divisible by num_codebooks {self.num_codebooks}"
             )
-        if (
-            self.num_codes**self.num_codebooks >= 1 << 63
-        ):  # combinations of codes are compared as one number
+
+        if self.num_codes**self.num_codebooks >= MOST_COMBINATIONS:
             raise ValueError(
-                f"{self.num_codebooks} codebooks of {self.num_codes} codes: at most 2^63 combinations"
+                f"{self.num_codebooks} codebooks of {self.num_codes} codes: "
+                "at most 2^63 combinations"
             )
         return self
 
@@ -46,35 +57,45 @@ class Quantized(NamedTuple):
     """Codes of N frames."""
 
     vectors: Tensor
-    """(N, width) float32, differentiable in the codebook and, straight through, in the input."""
+    """(N, W) float32, differentiable in the codebook and, straight through, in the input."""
     codes: Tensor
     """(N, G) int64"""
     probs: Tensor
-    """(N, G, V) float32, softmax of the logits without noise or temperature (for the diversity term)."""
+    """(N, G, V) float32, softmax of the logits without noise or temperature, for the diversity."""
 
 
 class Quantizer(nn.Module):
     """Frames -> codes.
 
-    Source: wav2vec 2.0, section 2 "Quantization module". Logits weights N(0, 1), bias 0, entries U(0, 1), as released.
+    With logits l of a frame, noise n and temperature t, for each codebook:
+
+        soft = softmax((l + n) / t),  hard = one_hot(argmax soft),  choice = hard - stop(soft) +
+        soft
+
+    where stop(.) has no gradient: the value is the hard choice, the gradient that of the soft one
+    (straight through).
+
+    Source: wav2vec 2.0, section 2 "Quantization module". Logits weights N(0, 1), bias 0, entries
+    U(0, 1), as released.
     """
 
     def __init__(self, input_width: int, config: QuantizerConfig) -> None:
         super().__init__()
         self.config = config
-        groups, entries = config.num_codebooks, config.num_codes
+        groups = config.num_codebooks
+        entries = config.num_codes
+
         self.logits = nn.Linear(input_width, groups * entries)
         nn.init.normal_(self.logits.weight, std=config.logits_std)
         nn.init.zeros_(self.logits.bias)
+
         draw = torch.rand if config.codebook_init == "uniform" else torch.randn
         self.codebook = nn.Parameter(draw(groups, entries, config.width // groups))
 
     def temperature(self, step: int) -> float:
-        """Gumbel temperature of update ``step``: a function of the update, not of how often forward ran."""
-        return max(
-            self.config.max_temperature * self.config.temperature_decay**step,
-            self.config.min_temperature,
-        )
+        """The Gumbel temperature of update ``step``, however often forward ran before."""
+        decayed = self.config.max_temperature * self.config.temperature_decay**step
+        return max(decayed, self.config.min_temperature)
 
     def class_probs(self, frames: Tensor) -> Tensor:
         """(N, C) -> (N, G, V) float32 softmax without noise."""
@@ -85,40 +106,68 @@ class Quantizer(nn.Module):
 
         Args:
             frames: (N, C).
-            noise: (N, G, V) standard Gumbel draws (training), or None for the plain argmax (evaluation).
+            noise: (N, G, V) standard Gumbel draws (training), or None for the plain argmax
+                (evaluation).
             temperature: of the soft distribution that carries the gradient.
         """
-        logits = self._class_logits(frames)
+        logits = self._class_logits(frames)  # (N, G, V)
+
         if noise is None:
             codes = logits.argmax(-1)
-            choice = torch.zeros_like(logits).scatter_(-1, codes[..., None], 1.0)
+            choice = _one_hot(codes, logits)
         else:
             soft = ((logits + noise) / temperature).softmax(-1)
             codes = soft.argmax(-1)
-            hard = torch.zeros_like(soft).scatter_(-1, codes[..., None], 1.0)
+            hard = _one_hot(codes, soft)
             choice = hard - soft.detach() + soft
+
         with torch.autocast(frames.device.type, enabled=False):
-            vectors = torch.einsum("ngv,gvd->ngd", choice, self.codebook.float()).flatten(1)
-        return Quantized(vectors, codes, logits.softmax(-1))
+            entries = torch.einsum("ngv,gvd->ngd", choice, self.codebook.float())
+            vectors = entries.flatten(1)  # (N, G, W / G) -> (N, W)
+
+        probs = logits.softmax(-1)
+        return Quantized(vectors, codes, probs)
 
     def _class_logits(self, frames: Tensor) -> Tensor:
-        config = self.config
+        """(N, C) -> (N, G, V) float32."""
         # float32 even under autocast: bfloat16 noise would tie codes.
         with torch.autocast(frames.device.type, enabled=False):
             logits: Tensor = self.logits(frames.float())
-        return logits.view(-1, config.num_codebooks, config.num_codes)
 
-
-def code_perplexity(mean_probs: Tensor) -> Tensor:
-    """(G, V) mean distribution -> (G,) exp of its entropy in nats: V when every code is used alike, 1 when one is."""
-    # A probability that underflowed to 0 has an infinite gradient of its entropy, and softmax turns that into NaN.
-    entropy: Tensor = torch.special.entr(mean_probs.clamp_min(1e-12)).sum(-1)
-    return entropy.exp()
+        return logits.view(-1, self.config.num_codebooks, self.config.num_codes)
 
 
 def diversity(mean_probs: Tensor) -> Tensor:
-    """(G V - sum of perplexities) / (G V), from 0 (all codes alike) towards 1 (one code), as the reference computes it.
+    """Compute the diversity loss of a distribution over codes.
+
+        (G V - sum over codebooks of their perplexity) / (G V)
+
+    Args:
+        mean_probs: (G, V), mean over frames.
+
+    Returns:
+        () from 0 (all codes alike) towards 1 (one code), as the reference computes it.
 
     Source: fairseq's and transformers' wav2vec 2.0; the paper's equation 4 has the entropy itself.
     """
     return 1.0 - code_perplexity(mean_probs).sum() / mean_probs.numel()
+
+
+def code_perplexity(mean_probs: Tensor) -> Tensor:
+    """Compute the perplexity of each codebook: exp(-sum over codes of p ln p).
+
+    Args:
+        mean_probs: (G, V), mean over frames.
+
+    Returns:
+        (G,): V when every code is used alike, 1 when one is.
+    """
+    # The entropy of a probability that underflowed to 0 has an infinite gradient, which softmax
+    # turns into NaN.
+    entropy: Tensor = torch.special.entr(mean_probs.clamp_min(1e-12)).sum(-1)
+    return entropy.exp()
+
+
+def _one_hot(codes: Tensor, like: Tensor) -> Tensor:
+    """(N, G) int64 -> (N, G, V) of the type of ``like``, 1 at the code."""
+    return torch.zeros_like(like).scatter_(-1, codes[..., None], 1.0)

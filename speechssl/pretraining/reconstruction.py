@@ -1,4 +1,7 @@
-"""Pretext task: the log-mel rows of masked frames themselves."""
+"""Pretext task: predict the log-mel rows of the masked frames themselves.
+
+Shapes: N masked frames, D, F as in masked_prediction.py.
+"""
 
 from pydantic import Field
 from torch import nn
@@ -9,6 +12,7 @@ from speechssl.encoder.encoder import Encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.masked_prediction import (
     MaskDecoderConfig,
+    PretextTask,
     context_and_rows,
     make_decoder,
 )
@@ -16,16 +20,18 @@ from speechssl.training.loss import LossOutput
 
 
 class ReconstructionConfig(Settings):
-    """How far off is measured."""
+    """How the distance from a prediction to the truth is measured."""
 
     power: int = Field(1, ge=1, le=2, description="1 = mean absolute error, 2 = mean squared error")
 
 
-class Reconstruction(nn.Module):
-    """Error of predicted log-mel rows, normalised per utterance and bin, at masked frames.
+class Reconstruction(PretextTask):
+    """Error of predicted log-mel rows, normalised per utterance and bin.
 
-    Source: masked reconstruction as in Mockingjay (arXiv 1910.12638) and TERA (arXiv 2007.06028), L1; the rows under
-    one frame are predicted together, by one linear layer.
+        loss = sum over masked frames of mean over values of |predicted - row|^power
+
+    Source: masked reconstruction as in Mockingjay (arXiv 1910.12638) and TERA (arXiv 2007.06028),
+    L1; the rows under one frame are predicted together, by one linear layer.
     """
 
     def __init__(
@@ -36,23 +42,25 @@ class Reconstruction(nn.Module):
         seed: int = 0,
         decoder: MaskDecoderConfig | None = None,
     ) -> None:
-        super().__init__()
-        self.encoder, self.config, self.mask, self.seed = encoder, config, mask, seed
+        super().__init__(encoder, mask, seed)
+        self.config = config
         width = encoder.config.width
         self.decoder = make_decoder(width, decoder)
         self.head = nn.Linear(width, encoder.config.stacked_width)
 
     def forward(self, batch: Batch, step: int) -> LossOutput:
-        """Loss of a batch at update ``step``: the sum over masked frames of the mean error of a value."""
-        context, rows, share = context_and_rows(
-            self.encoder, self.decoder, batch, self.mask, self.seed, step
-        )
-        power, weight = self.config.power, len(rows)
-        loss = (self.head(context).float() - rows).abs().pow(power).mean(-1).sum()
+        """Compute the loss of a batch at update ``step``, weighed by its masked frames."""
+        context, rows, masked_share = context_and_rows(self, self.decoder, batch, step)
+        power = self.config.power
+        weight = len(rows)
+
+        predicted = self.head(context).float()  # (N, D) -> (N, subsampling x F)
+        loss = (predicted - rows).abs().pow(power).mean(-1).sum()
+
         metrics = {
             "loss": loss.detach(),
-            # What answering with the mean of each bin would cost.
+            # What answering with the mean of each bin, which is 0, would cost.
             "chance": rows.abs().pow(power).mean(-1).sum(),
-            "masked_share": share * weight,
+            "masked_share": masked_share * weight,
         }
         return LossOutput(loss, weight, metrics)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
-from speechssl.config import Table, merge
+from speechssl.config import Settings, Table, merge
 from speechssl.data.batches import BatchConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import ContrastiveConfig
@@ -22,15 +22,16 @@ from speechssl.training.presets import RunSettings, preset_of, resolve_settings
 from speechssl.training.setting_names import with_current_names
 from speechssl.training.settings import TrainConfig
 
+# Seconds of audio that longer chunks are cut to, as wav2vec 2.0 BASE was trained.
+CROP_S = 15.6
+
 TaskName = Literal[
     "contrastive", "random_projection", "reconstruction", "hidden_units", "two_views"
 ]
 
 
-class PretrainSettings(RunSettings):
-    """Everything that decides a pretraining run."""
-
-    preset_table = "pretrain"
+class TaskSettings(Settings):
+    """Which pretext task a run has. The settings of each task are a table of its name."""
 
     task: TaskName = Field(
         "contrastive",
@@ -44,15 +45,24 @@ class PretrainSettings(RunSettings):
     two_views: TwoViewsConfig = TwoViewsConfig()
     mask: MaskConfig = MaskConfig()
     decoder: MaskDecoderConfig = MaskDecoderConfig()
+
+
+class PretrainSettings(TaskSettings, RunSettings):
+    """Everything that decides a pretraining run."""
+
+    preset_table = "pretrain"
+
     optim: OptimConfig = OptimConfig()
-    batch: BatchConfig = BatchConfig(crop_s=15.6)
+    batch: BatchConfig = BatchConfig(crop_s=CROP_S)
     train: TrainConfig = TrainConfig()
 
 
 def pretrain_settings(
     init: str | Path | None, preset: str | None, overrides: Mapping[str, Any]
 ) -> PretrainSettings:
-    """Settings for pretraining; with ``init`` its encoder's, and those of its task if it has one.
+    """Resolve the settings of a pretraining.
+
+    With ``init`` they start from the settings of its encoder, and of its task if it has one.
 
     Args:
         init: run or model folder; None = random weights.
@@ -61,19 +71,23 @@ def pretrain_settings(
     """
     if init is None:
         return resolve_settings(PretrainSettings, preset or "tiny", overrides)
+
     record = load_record(model_folder(Path(init)))
-    own: Table = {}
-
-    if record.get("kind") == "pretraining":
-        about = with_current_names(record.get("about", {}))
-        of_the_task = ("task", "quantizer", *get_args(TaskName), "mask", "decoder")
-        own = {name: about[name] for name in of_the_task if name in about}
-
-    if "hidden_units" in own:
-        # Its teacher taught it already, and may be gone.
-        own["hidden_units"] = {**own["hidden_units"], "teacher": None}
-
-    overrides = merge(own, with_current_names(overrides))
+    changes = merge(_task_settings_of(record), with_current_names(overrides))
     return resolve_settings(
-        PretrainSettings, preset or preset_of(record), overrides, record["encoder"]
+        PretrainSettings, preset or preset_of(record), changes, record["encoder"]
     )
+
+
+def _task_settings_of(record: Table) -> Table:
+    """The settings of the task that a model was pretrained with; none where it has no task."""
+    if record.get("kind") != "pretraining":
+        return {}
+
+    about = with_current_names(record.get("about", {}))
+    settings = {name: about[name] for name in TaskSettings.model_fields if name in about}
+
+    if "hidden_units" in settings:
+        # Its teacher taught it already, and may be gone.
+        settings["hidden_units"] = {**settings["hidden_units"], "teacher": None}
+    return settings

@@ -35,9 +35,9 @@ def test_masks_are_those_of_each_utterance_and_its_frames_are_listed_in_order() 
         assert not masked.mask[row, count:].any()
         assert masked.frames[row][masked.valid[row]].tolist() == np.flatnonzero(own).tolist()
     flat = masked.mask.ravel().nonzero()[0]
-    assert masked.slots.tolist() == flat.tolist()
-    assert masked.valid.ravel()[masked.places].all()
-    assert len(masked.places) == len(flat)
+    assert masked.batch_positions.tolist() == flat.tolist()
+    assert masked.valid.ravel()[masked.packed_positions].all()
+    assert len(masked.packed_positions) == len(flat)
 
 
 def test_an_utterance_with_too_few_masked_frames_has_none_to_answer_for() -> None:
@@ -87,9 +87,9 @@ def test_an_utterance_alone_has_the_context_that_it_has_in_a_batch(layers: int) 
 @pytest.mark.parametrize("layers", [0, 2])
 def test_everywhere_holds_what_is_asked_for_at_the_masked_frames(layers: int) -> None:
     masked, frames, counts = drawn(), torch.randn(4, 22, 8), torch.tensor(COUNTS)
-    asked = context(layers, frames, counts, masked).flatten(0, 1)[masked.places]
+    asked = context(layers, frames, counts, masked).flatten(0, 1)[masked.packed_positions]
     everywhere = context(layers, frames, counts, masked, everywhere=True).flatten(0, 1)[
-        masked.slots
+        masked.batch_positions
     ]
     assert torch.allclose(asked, everywhere, atol=1e-5)
 
