@@ -1,4 +1,4 @@
-"""The object that users hold: it hears what the command hears, and nothing else loads or decodes."""
+"""The object that users hold hears what the command hears, and nothing else loads or decodes."""
 
 import ast
 import json
