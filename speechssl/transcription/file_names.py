@@ -17,7 +17,11 @@ def common_root(inputs: Iterable[Path]) -> Path:
     Raises:
         ConfigError: there are no inputs.
     """
-    folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in inputs]
+    folders: list[str] = []
+    for path in inputs:
+        folder = path if path.is_dir() else path.parent
+        folders.append(os.path.abspath(folder))
+
     if not folders:
         raise ConfigError("no inputs: give at least one file or folder")
     return Path(os.path.commonpath(folders))
@@ -38,8 +42,9 @@ def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: st
         ConfigError: the input is not below the root.
     """
     root = os.path.abspath(input_root)
+    path = Path(os.path.abspath(input_path))
     try:
-        relative = Path(os.path.abspath(input_path)).relative_to(root)
+        relative = path.relative_to(root)
     except ValueError as error:
         raise ConfigError(
             f"{input_path} is not under {input_root}: give a folder that holds every input"
@@ -47,15 +52,18 @@ def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: st
 
     if not relative.name:
         raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
-    return output_dir / relative.parent / _short_name(relative.name, suffix)
+    name = _short_name(relative.name, suffix)
+    return output_dir / relative.parent / name
 
 
 def _short_name(name: str, suffix: str) -> str:
     whole = os.fsencode(name)
-    if len(whole) + len(os.fsencode(suffix)) <= MAX_NAME_BYTES:
+    num_bytes = len(whole) + len(os.fsencode(suffix))
+    if num_bytes <= MAX_NAME_BYTES:
         return name + suffix
 
-    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}"
+    digest = hashlib.sha256(whole).hexdigest()
+    ending = f"-{digest[:16]}{suffix}"
     # Characters are dropped from the end, not bytes, so that none is cut in half.
     while len(os.fsencode(name + ending)) > MAX_NAME_BYTES:
         name = name[:-1]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from speechssl.transcription.cues import CueLimits, cues
+from speechssl.transcription.cues import Cue, CueLimits, cues
 from speechssl.transcription.transcript import DIGITS, Transcript, milliseconds
 
 # What a format without subtitles is called with too, so that all formats are called alike.
@@ -27,7 +27,7 @@ def to_srt(transcript: Transcript, limits: CueLimits = NO_LIMITS) -> str:
     """Write SubRip: numbered cues with a blank line between them."""
     blocks = []
     for number, cue in enumerate(cues(transcript, limits), start=1):
-        times = f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}"
+        times = _times(cue, ",")
         text = "\n".join(cue.lines)
         blocks.append(f"{number}\n{times}\n{text}\n")
     return "\n".join(blocks)
@@ -37,7 +37,7 @@ def to_vtt(transcript: Transcript, limits: CueLimits = NO_LIMITS) -> str:
     """Write WebVTT (W3C, section 4); what would be markup is escaped."""
     blocks = ["WEBVTT\n"]
     for cue in cues(transcript, limits):
-        times = f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}"
+        times = _times(cue, ".")
         text = html.escape("\n".join(cue.lines), quote=False)
         blocks.append(f"\n{times}\n{text}\n")
     return "".join(blocks)
@@ -72,14 +72,15 @@ def to_ctm(transcript: Transcript, _limits: CueLimits = NO_LIMITS) -> str:
     stem = re.sub(r"\s", "_", Path(transcript.path).stem)
     recording = stem.encode("utf-8", "replace").decode("utf-8")
 
+    words = [word for segment in transcript.segments for word in segment.words]
     rows = []
-    for segment in transcript.segments:
-        for word in segment.words:
-            # Both ends are rounded and then subtracted: a rounded length would make words overlap.
-            start = milliseconds(word.start)
-            length = milliseconds(word.end) - start
-            times = f"{start / 1000:.3f} {length / 1000:.3f}"
-            rows.append(f"{recording} 1 {times} {word.text} {word.probability:.{DIGITS}f}\n")
+    for word in words:
+        # Both ends are rounded and then subtracted: a rounded length would make words overlap.
+        start = milliseconds(word.start)
+        length = milliseconds(word.end) - start
+        times = f"{start / 1000:.3f} {length / 1000:.3f}"
+        confidence = f"{word.probability:.{DIGITS}f}"
+        rows.append(f"{recording} 1 {times} {word.text} {confidence}\n")
     return "".join(rows)
 
 
@@ -96,6 +97,12 @@ FORMATS: dict[str, Callable[[Transcript, CueLimits], str]] = {
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _times(cue: Cue, point: str) -> str:
+    start = _clock(cue.start, point)
+    end = _clock(cue.end, point)
+    return f"{start} --> {end}"
 
 
 def _clock(ms: int, point: str) -> str:

@@ -84,14 +84,17 @@ class Outputs:
         for name in done:
             # A transcript that is gone is noted as gone. Otherwise the old note would speak for
             # the next file of this name, if a kill comes between writing and noting that.
-            if not (self.folder / name).exists():
-                _note(self.folder, self.folder / name, None)
+            target = self.folder / name
+            if not target.exists():
+                _note(self.folder, target, None)
 
         waiting = []
         for path in self.files:
             # Every target is looked at, so that one of another recording is always noticed.
-            there = [self._is_done(path, target, done) for target in self.targets(path)]
-            if not all(there):
+            is_done = True
+            for target in self.targets(path):
+                is_done &= self._is_done(path, target, done)
+            if not is_done:
                 waiting.append(path)
         return waiting
 
@@ -99,20 +102,30 @@ class Outputs:
         """Whether a target holds the transcript of what a recording holds now."""
         assert self.folder is not None
         now = self.recordings.get(path)
-        before = done.get(os.path.relpath(target, self.folder))
+        name = os.path.relpath(target, self.folder)
+        before = done.get(name)
         if now is None or before is None or not target.exists():
             return False
 
+        self._check_same_recording(path, target, before["input"], now["input"])
+        same_size = bool(before.get("size") == now["size"])
+        same_time = bool(before.get("mtime_ns") == now["mtime_ns"])
+        return same_size and same_time
+
+    def _check_same_recording(self, path: Path, target: Path, before: str, now: str) -> None:
+        """See that a transcript in the folder is not of another recording that still exists."""
+        assert self.folder is not None
+        if before == now:
+            return
+
         real_folder = os.path.realpath(self.folder)
-        other = Path(os.path.normpath(os.path.join(real_folder, before["input"])))
-        is_another = before["input"] != now["input"] and other.exists()
-        if is_another and not other.samefile(path):
+        joined = os.path.join(real_folder, before)
+        other = Path(os.path.normpath(joined))
+        if other.exists() and not other.samefile(path):
             raise ConfigError(
                 f"{target} would be of {path}, and is of {other}: "
                 "give another --output-dir, or one folder of both"
             )
-
-        return all(before.get(name) == now[name] for name in ("size", "mtime_ns"))
 
     def put(self, result: Transcript) -> str:
         """Write a transcript to its files, or give the text to print.
@@ -124,11 +137,12 @@ class Outputs:
             self._write(named, Path(result.path), self.folder)
             return ""
 
-        if self.formats == ("txt",) and len(self.files) > 1:
-            shown = re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], named.path)
-            return f"{shown}\t{named.text}\n"
+        only_format = self.formats[0]
+        if only_format == "txt" and len(self.files) > 1:
+            return f"{_escaped(named.path)}\t{named.text}\n"
 
-        return FORMATS[self.formats[0]](named, self.limits)
+        write = FORMATS[only_format]
+        return write(named, self.limits)
 
     def _write(self, named: Transcript, path: Path, folder: Path) -> None:
         for name, target in zip(self.formats, self.targets(path), strict=True):
@@ -137,9 +151,17 @@ class Outputs:
                 # not be said of this one.
                 _note(folder, target, None)
 
-            write_atomic(target, FORMATS[name](named, self.limits))
-            if path in self.recordings:
-                _note(folder, target, self.recordings[path])
+            write = FORMATS[name]
+            write_atomic(target, write(named, self.limits))
+
+            recording = self.recordings.get(path)
+            if recording is not None:
+                _note(folder, target, recording)
+
+
+def _escaped(path: str) -> str:
+    """Write line breaks and tabs as Python does, so that a path stays on its line."""
+    return re.sub(r"[\t\n\r]", lambda found: repr(found[0])[1:-1], path)
 
 
 def plan_outputs(
@@ -163,10 +185,15 @@ def plan_outputs(
 
     stdin = _spooled(spool) if STDIN in paths else None
     sources = [stdin if stdin and path == STDIN else path for path in paths]
-    files = tuple(dict.fromkeys(find_audio(sources)))
+    found = find_audio(sources)
+    # Each file once, in the order given.
+    files = tuple(dict.fromkeys(found))
+
     if not files:
-        raise ConfigError(f"no audio found in {', '.join(map(str, paths))}")
-    if folder is None and len(files) > 1 and formats[0] in ONE_RECORDING:
+        shown = ", ".join(map(str, paths))
+        raise ConfigError(f"no audio found in {shown}")
+    prints_several = folder is None and len(files) > 1
+    if prints_several and formats[0] in ONE_RECORDING:
         raise ConfigError(
             f"{formats[0]} holds one recording, and these are {len(files)}: give an --output-dir"
         )
@@ -174,7 +201,9 @@ def plan_outputs(
     # The root of what was given, not of what was found: where a result goes must not depend on
     # what else a folder holds.
     given = [path for path in paths if path != STDIN]
-    root = common_root(given or [Path.cwd()])
+    if not given:
+        given = [Path.cwd()]
+    root = common_root(given)
 
     recordings: dict[Path, Table] = {}
     if folder is not None:
@@ -208,7 +237,8 @@ def _recording(path: Path, folder: Path) -> Table:
     """Say where a recording lies from ``folder``, and what tells that it was changed."""
     found = path.stat()
     # The real folder, since links to it may lie elsewhere.
-    way = os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
+    real_folder = os.path.realpath(folder)
+    way = os.path.relpath(os.path.abspath(path), real_folder)
     return {"input": way, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
@@ -250,10 +280,14 @@ def _note(folder: Path, target: Path, recording: Table | None) -> None:
         recording: what the target is of; None says that it is of no recording from now on, which
             is on the disk when this returns.
     """
-    line = {"file": os.path.relpath(target, folder), **(recording or {})}
+    line: Table = {"file": os.path.relpath(target, folder)}
+    if recording is not None:
+        line |= recording
+    text = "\n" + ascii_json_line(line)
 
-    with (folder / DONE).open("ab", buffering=0) as file:
-        file.write(f"\n{ascii_json_line(line)}".encode())
+    path = folder / DONE
+    with path.open("ab", buffering=0) as file:
+        file.write(text.encode())
         if recording is None:
             os.fsync(file.fileno())
 
@@ -265,8 +299,9 @@ def read_done(folder: Path) -> dict[str, Table]:
     """
     last: dict[str, Table] = {}
     for line in read_json_lines(folder / DONE, warn=False):
-        if isinstance(line.get("file"), str):
-            last[line["file"]] = line
+        name = line.get("file")
+        if isinstance(name, str):
+            last[name] = line
 
     return {name: line for name, line in last.items() if isinstance(line.get("input"), str)}
 

@@ -6,6 +6,7 @@
 Shapes: N outputs of a piece in time, V tokens of the vocabulary.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -64,7 +65,8 @@ def transcribe(
     model.eval()
     decoder = decoder or greedy_decoder(model)
     config = model.encoder.config.features
-    max_length = max_batch_length(batch_seconds, config.sample_rate_hz / config.hop)
+    rows_per_second = config.sample_rate_hz / config.hop
+    max_length = max_batch_length(batch_seconds, rows_per_second)
     horizon_s = max(HORIZON_S, batch_seconds)
 
     # The last of the files is the one that is being read.
@@ -73,7 +75,8 @@ def transcribe(
     done_s = 0.0
 
     # None after the last item: all is read.
-    for item in chain(ahead(read_pieces(model, paths)), [None]):
+    items = ahead(read_pieces(model, paths))
+    for item in chain(items, [None]):
         if isinstance(item, Piece):
             pool.add(files[-1], item)
         elif isinstance(item, End):
@@ -127,18 +130,19 @@ class _File:
             stop = self._end_of_stretch(first)
 
             may_go_on = stop == len(self.pieces) and self.end is None
+            pieces = self.pieces[first:stop]
             rows = [row for row in self.log_probs[first:stop] if row is not None]
-            all_recognised = len(rows) == stop - first
-            if may_go_on or not all_recognised:
+            if may_go_on or len(rows) < len(pieces):
                 break
 
-            self.segments += _segments(model, decoder, self.pieces[first:stop], rows)
+            self.segments += _segments(model, decoder, pieces, rows)
             self.log_probs[first:stop] = [None] * len(rows)
             self.num_settled = stop
 
         if self.end is None:
             return False
-        return self.end.error is not None or self.num_settled == len(self.pieces)
+        all_settled = self.num_settled == len(self.pieces)
+        return all_settled or self.end.error is not None
 
     def _end_of_stretch(self, first: int) -> int:
         """Find the place behind the pieces that are decoded together with the one at ``first``."""
@@ -153,11 +157,13 @@ class _File:
 
     def result(self, name: str) -> Transcript | Failure:
         assert self.end is not None
-        if self.end.error is not None:
-            return Failure(self.end.path, self.end.error)
+        end = self.end
+        if end.error is not None:
+            return Failure(end.path, end.error)
 
         text = " ".join(segment.text for segment in self.segments)
-        return Transcript(self.end.path, text, tuple(self.segments), self.end.duration_s, name)
+        segments = tuple(self.segments)
+        return Transcript(end.path, text, segments, end.duration_s, name)
 
 
 class _Waiting(NamedTuple):
@@ -202,15 +208,18 @@ class _Pool:
         arrays = [entry.piece.array for entry in entries]
         texts = [None] * len(entries)
         batch = collate(names, arrays, texts, model.encoder.config.features)
+
         device = next(model.parameters()).device
-        log_probs = model.log_probs(batch.to(device)).hidden.cpu()
+        output = model.log_probs(batch.to(device))
+        log_probs = output.hidden.cpu()
 
         outputs_per_frame = model.config.tokens_per_frame
         for entry, rows in zip(entries, log_probs, strict=True):
-            first = entry.piece.lead * outputs_per_frame
-            count = entry.piece.frames * outputs_per_frame
+            piece = entry.piece
+            first = piece.lead * outputs_per_frame
+            stop = first + piece.frames * outputs_per_frame
             # A copy: a view would keep the whole batch in memory.
-            entry.file.log_probs[entry.place] = rows[first : first + count].clone()
+            entry.file.log_probs[entry.place] = rows[first:stop].clone()
 
         self.num_batches += 1
         if self.num_batches % TRIM_EVERY == 0:
@@ -220,18 +229,20 @@ class _Pool:
 
     def _like_the_oldest(self, max_length: int) -> list[int]:
         """Choose the batch that the oldest piece is in, when all are grouped by length."""
-        lengths = np.array([len(entry.piece.array) for entry in self.waiting], dtype=np.int64)
+        lengths = [len(entry.piece.array) for entry in self.waiting]
+        batches = length_batches(np.array(lengths, dtype=np.int64), max_length)
         oldest = 0
-        return next(group for group in length_batches(lengths, max_length) if oldest in group)
+        return next(batch for batch in batches if oldest in batch)
 
     def _drop(self, chosen: Sequence[int]) -> float:
         """Forget the pieces that are recognised; give their seconds."""
         taken = set(chosen)
-        self.waiting = [entry for index, entry in enumerate(self.waiting) if index not in taken]
+        left = [entry for index, entry in enumerate(self.waiting) if index not in taken]
+        self.waiting = left
 
         before = self.seconds
         # Added up anew, so that rounding errors do not grow over days of audio.
-        self.seconds = sum(entry.seconds for entry in self.waiting)
+        self.seconds = sum(entry.seconds for entry in left)
         return before - self.seconds
 
 
@@ -240,7 +251,8 @@ def _segments(
 ) -> list[Segment]:
     """Decode pieces that follow each other without silence; times count from the file's start."""
     log_probs = torch.cat(list(rows))
-    (tokens,) = decoder.search(log_probs[None], torch.tensor([len(log_probs)]))
+    num_outputs = torch.tensor([len(log_probs)])
+    (tokens,) = decoder.search(log_probs[None], num_outputs)
     spans = align(log_probs, tokens, model.tokenizer.blank_id)
     found = words_of(spans, model.tokenizer, decoder.scaling)
 
@@ -248,9 +260,11 @@ def _segments(
     # When each output begins: pieces that touch need not lie a whole number of outputs apart.
     times: list[float] = []
     for piece, piece_rows in zip(pieces, rows, strict=True):
-        times += [piece.start + index * seconds for index in range(len(piece_rows))]
+        for index in range(len(piece_rows)):
+            times.append(piece.start + index * seconds)
 
-    words = [_word(span, times, seconds, pieces[-1].end) for span in found]
+    last_end = pieces[-1].end
+    words = [_word(span, times, seconds, last_end) for span in found]
     return [_segment(group) for group in _between_pauses(words)]
 
 
@@ -263,10 +277,12 @@ def _word(span: WordSpan, times: Sequence[float], seconds: float, last_end: floa
 
 def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
     groups: list[list[Word]] = []
+    last_end = -math.inf
     for word in words:
-        if not groups or word.start - groups[-1][-1].end >= PAUSE_S:
+        if word.start - last_end >= PAUSE_S:
             groups.append([])
         groups[-1].append(word)
+        last_end = word.end
     return groups
 
 
