@@ -14,7 +14,7 @@ from support.models import SMALL_ENCODER, random_recogniser
 from support.settings import FEW, PRETRAIN, tuned
 from torch.profiler import ProfilerActivity, profile
 
-from speechssl.analysis.benchmark import bench_training
+from speechssl.analysis.bench_training import bench_training
 from speechssl.analysis.probing import probe
 from speechssl.audio.features import FeatureConfig
 from speechssl.config import as_table, build, merge

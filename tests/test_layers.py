@@ -37,7 +37,7 @@ ROOMS = {
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
     " fairseq convert",
     "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
-    " probe_report benchmark",
+    " probe_report benchmark bench_prepare bench_training bench_transcription",
     "cli": "app data interop recognition training analysis main start",
 }
 
@@ -104,4 +104,4 @@ def test_a_room_itself_holds_its_purpose_and_no_code() -> None:
 def test_only_the_reader_knows_soundfile() -> None:
     """And the benchmark, which compares our reading with soundfile alone."""
     users = [name for name, path in modules().items() if "soundfile" in path.read_text("utf-8")]
-    assert users == ["analysis.benchmark", "audio.reader"]
+    assert users == ["analysis.bench_prepare", "audio.reader"]

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from speechssl.analysis.benchmark import as_text, bench_prepare, bench_training, bench_transcribe
+from speechssl.analysis.bench_prepare import bench_prepare
+from speechssl.analysis.bench_training import bench_training
+from speechssl.analysis.bench_transcription import bench_transcribe
+from speechssl.analysis.benchmark import as_text
 from speechssl.analysis.probe_examples import probe_stores
 from speechssl.analysis.probe_report import as_text as probes_as_text
 from speechssl.analysis.probe_report import write_probes

@@ -10,14 +10,12 @@ from support.commands import call, one_line
 from support.models import SMALL_ENCODER
 from support.settings import as_toml
 
-from speechssl.analysis import benchmark
-from speechssl.analysis.benchmark import (
-    LABELS,
-    as_text,
-    bench_prepare,
-    bench_training,
-    bench_transcribe,
-)
+from speechssl.analysis import bench_training as training
+from speechssl.analysis import bench_transcription
+from speechssl.analysis.bench_prepare import bench_prepare
+from speechssl.analysis.bench_training import bench_training
+from speechssl.analysis.bench_transcription import bench_transcribe
+from speechssl.analysis.benchmark import LABELS, as_text, check_size
 from speechssl.analysis.profiler import PARTS
 from speechssl.analysis.synthetic_speech import write_speech
 from speechssl.errors import TrainingError
@@ -32,7 +30,8 @@ BEST = 1e11
 @pytest.fixture
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A very small model; the machine's best product is not measured each time."""
-    monkeypatch.setattr(benchmark, "matmul_peak", lambda *_: BEST)
+    for module in (training, bench_transcription):
+        monkeypatch.setattr(module, "matmul_peak", lambda *_: BEST)
     small = {"batch": {"seconds": 15}, "train": {"device": "cpu"}}
     tables = {"encoder": SMALL_ENCODER, "pretrain": small, "finetune": small}
     path = tmp_path / "very-small.toml"
@@ -104,7 +103,7 @@ def test_what_the_audio_needs_does_not_depend_on_its_batches(preset: Path, tmp_p
     for seconds in (15, 40):
         settings = resolve_settings(PretrainSettings, str(preset), {"batch": {"seconds": seconds}})
         (tmp_path / str(seconds)).mkdir()
-        found.append(benchmark._Runs(settings, tmp_path / str(seconds), 60).flops_needed())
+        found.append(training.TrialRuns(settings, tmp_path / str(seconds), 60).flops_needed())
     assert found[0] == found[1]
 
 
@@ -176,8 +175,8 @@ def test_errors_are_one_line(
 @pytest.mark.parametrize("name", ["tiny", "small", "base", "large"])
 def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> None:
     for kind in (PretrainSettings, FinetuneSettings):
-        seconds = benchmark._enough(resolve_settings(kind, name, {}).batch.seconds)
-        benchmark._check(seconds, 1)
+        seconds = training.enough_audio(resolve_settings(kind, name, {}).batch.seconds)
+        check_size(seconds, 1)
         assert (
             seconds >= 400
         )  # below it, what is timed is few batches, and the longest of them mostly padding
