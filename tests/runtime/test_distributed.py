@@ -18,6 +18,7 @@ from reference.models import tiny_encoder
 from safetensors.torch import load_file, save_file
 from support.commands import call
 from support.models import SMALL_ENCODER
+from support.places import ROOT
 from torch import Tensor, nn
 
 from speechssl.config import build
@@ -255,14 +256,17 @@ def launch(
     expected: int = 0,
     variables: Mapping[str, object] | None = None,
 ) -> Path:
-    """``number`` processes of this file as torchrun starts them; all end as expected, and soon."""
+    """``number`` processes of this file as torchrun starts them; all end as expected."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     names = [job.__name__ for job in jobs]
     for name in names:
         (folder / name).mkdir(parents=True)
+    # As pytest has it: what the tests share and the references, and the package beside them.
+    sources = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
     common = {
+        "PYTHONPATH": os.pathsep.join(sources),
         "WORLD_SIZE": number,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
@@ -279,7 +283,7 @@ def launch(
             processes.append(subprocess.Popen(command, stderr=errors, env=environment))
     try:
         for rank, process in enumerate(processes):
-            assert process.wait(timeout=120) == expected, Path(folder, f"stderr-{rank}").read_text()
+            assert process.wait(timeout=600) == expected, Path(folder, f"stderr-{rank}").read_text()
     finally:
         for process in processes:
             process.kill()

@@ -81,7 +81,7 @@ def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
 
 
 def wait_for(run: Path, step: int, process: "subprocess.Popen[str]") -> None:
-    """Wait until a run has saved an update; minutes pass only where it hangs, or a machine is busy."""
+    """Wait until a run has saved an update; that takes minutes only on a busy machine."""
     deadline = time.monotonic() + 600
     while not (checkpoints(run) and int(checkpoints(run)[0].name[5:]) >= step):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
