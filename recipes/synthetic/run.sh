@@ -21,11 +21,11 @@ option minutes 5 "labelled minutes"
 parse_options "$@"
 whole rounds
 corpus=$exp/corpus
-# So few updates are too few for changed inputs and two outputs a frame to pay (docs/log.md 20).
+# So few updates are too few for changed inputs and two outputs a frame to pay (docs/experiments/020).
 tuned=("$exp/labelled" --preset tiny --set "train.seed=$seed"
     --set ctc.tokens_per_frame=1 --set ctc.augment.tempo=0 --set ctc.augment.mel_masks=0)
 
-# again ROUND INIT RUN: fine-tune once more; the mel axis is stretched, for other voices (docs/log.md 24).
+# again ROUND INIT RUN: fine-tune once more; the mel axis is stretched, for other voices (docs/experiments/024).
 again() {
     local steps=$between_steps
     if (($1 == rounds)); then steps=$finetune_steps; fi

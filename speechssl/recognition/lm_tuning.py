@@ -58,7 +58,7 @@ class Tried(NamedTuple):
         """Sum of word and character error rate.
 
         By words alone, a poor recogniser with a language model of few words does best to leave
-        most of what was said out (docs/experiments, number 48).
+        most of what was said out (docs/experiments/048).
         """
         return self.score.wer + self.score.cer
 

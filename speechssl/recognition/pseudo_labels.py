@@ -116,7 +116,7 @@ def _confidence(words: Sequence[WordSpan]) -> float:
     """Give the geometric mean of the words' probabilities over their letters.
 
     Per letter it means the same for a word of one letter and for a text without spaces. How well
-    it ranks labels is measured in docs/experiments, number 49.
+    it ranks labels is measured in docs/experiments/049.
     """
     num_letters = sum(len(word.text) for word in words)
     if not num_letters:

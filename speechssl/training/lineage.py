@@ -44,7 +44,7 @@ def with_stage_seed(train: TrainConfig, stage: int) -> TrainConfig:
     """Give a stage of training its own seed for order, masks, changes of inputs and dropout.
 
     With the same seed in every stage a second fine-tuning would see the inputs of the first one
-    again, changed in the same way and in the same order (docs/log.md 46).
+    again, changed in the same way and in the same order (docs/experiments/046).
     """
     if stage == 0:
         return train
