@@ -184,7 +184,7 @@ def test_time_is_put_where_it_was_spent(
         return pass_time
 
     objective = Contrastive(
-        Encoder(PRETRAIN.encoder), PRETRAIN.objective, PRETRAIN.quantizer, PRETRAIN.mask
+        Encoder(PRETRAIN.encoder), PRETRAIN.contrastive, PRETRAIN.quantizer, PRETRAIN.mask
     )
     encoder: Any = objective.encoder
     encoder.front_end, encoder.context = (
