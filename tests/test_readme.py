@@ -26,6 +26,7 @@ WALK = (ROOT / "docs" / "guides" / "finetuning.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *GUIDES]
 
 
+@pytest.mark.slow
 def test_the_python_lines_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
