@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 _HEAD_BYTES = 64  # enough for every fixed header below
+_ID3_HEADER_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +44,50 @@ def inspect(raw: BinaryIO) -> Layout:
     """Walk the container of an open binary file; an unknown format gives an empty ``Layout``."""
     size = raw.seek(0, os.SEEK_END)
     start = _skip_id3(raw, size)
-    raw.seek(start)
-    head = raw.read(_HEAD_BYTES)
+    head = _read_at(raw, start, _HEAD_BYTES)
 
-    if head[:4] == b"fLaC":
+    if head.startswith(b"fLaC"):
         return _walk_flac(head, start)
-    if head[:4] == b"OggS":
+    if head.startswith(_OGG_CAPTURE):
         return _walk_ogg(raw, start, size)
+    if head.startswith(b".snd"):
+        return _walk_au(head, size)
+
     for magic, chunks in _CHUNKED.items():
         if head.startswith(magic):
             return _walk_chunks(raw, size, chunks)
-    if head[:4] == b".snd":
-        return _walk_au(head, size)
-    if _mp3_frame(head):
+
+    if _mp3_frame_bytes(head) is not None:
         return _walk_mp3(raw, start, size)
 
     return Layout()
+
+
+def _read_at(raw: BinaryIO, offset: int, count: int) -> bytes:
+    """Read up to ``count`` bytes from ``offset`` on."""
+    raw.seek(offset)
+    return raw.read(count)
 
 
 def _skip_id3(raw: BinaryIO, size: int) -> int:
     """Return the offset behind the ID3v2 tags at the front of a file."""
     start = 0
     while start < size:
-        raw.seek(start)
-        head = raw.read(10)
-        if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
+        header = _read_at(raw, start, _ID3_HEADER_BYTES)
+        is_whole = len(header) == _ID3_HEADER_BYTES
+        if not is_whole or not header.startswith(b"ID3"):
             break
 
-        # The size of a tag is four bytes of seven bits, without its header of ten bytes.
-        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+        # The size of a tag, without its header: four bytes of seven bits each.
+        size_bytes = header[6:]
+        if max(size_bytes) > 127:
+            break
+
+        tag_size = 0
+        for byte in size_bytes:
+            tag_size = tag_size << 7 | byte
+
+        start += _ID3_HEADER_BYTES + tag_size
 
     # Tags that claim the whole file are not believed.
     return start if start < size else 0
@@ -87,22 +103,36 @@ def _too_long(left: int) -> Layout:
 
 # ---- FLAC ----------------------------------------------------------------------------------------
 
+_FLAC_STREAM_INFO = 0  # type of the block that holds the number of samples
+_FLAC_TOTAL_AT = 21  # offset of that number's first byte in a file
+_FLAC_TOTAL_BYTES = 5
+_FLAC_TOTAL_BITS = 0x0F_FFFF_FFFF  # of these bytes the number has the lower 36 bits
+
 
 def _walk_flac(head: bytes, start: int) -> Layout:
     """Present a total of 0 samples ("unknown"): libFLAC then decodes to the last frame."""
-    begins_with_stream_info = len(head) >= 26 and head[4] & 0x7F == 0
-    if not begins_with_stream_info:
+    total_end = _FLAC_TOTAL_AT + _FLAC_TOTAL_BYTES
+    if len(head) < total_end:
         return Layout()
 
-    total = _flac_total(head, 21)
+    block_type = head[4] & 0x7F
+    if block_type != _FLAC_STREAM_INFO:
+        return Layout()
+
+    total = _flac_total(head, _FLAC_TOTAL_AT)
     # The upper half of the first byte belongs to the bit depth and stays.
-    unknown_total = bytes([head[21] & 0xF0, 0, 0, 0, 0])
-    return Layout(declared=total or None, patches={start + 21: unknown_total})
+    bit_depth = head[_FLAC_TOTAL_AT] & 0xF0
+    unknown_total = bytes([bit_depth, 0, 0, 0, 0])
+
+    patches = {start + _FLAC_TOTAL_AT: unknown_total}
+    return Layout(declared=total or None, patches=patches)
 
 
 def _flac_total(data: bytes, at: int) -> int:
     """Read STREAMINFO's number of samples: the lower half of byte ``at`` and the four after it."""
-    return (data[at] & 0x0F) << 32 | int.from_bytes(data[at + 1 : at + 5], "big")
+    field_bytes = data[at : at + _FLAC_TOTAL_BYTES]
+    value = int.from_bytes(field_bytes, "big")
+    return value & _FLAC_TOTAL_BITS
 
 
 # ---- RIFF and its relatives: a chain of (identifier, size, bytes) --------------------------------
@@ -113,29 +143,39 @@ class _Chunks:
     """How the chunks of one format are written.
 
     Attributes:
+        size_format: ``struct`` format of a chunk's size.
+        audio: how the identifier of the samples' chunk begins.
         first: offset of the first chunk.
         id_bytes: length of an identifier.
-        size_format: ``struct`` format of a chunk's size.
         size_has_header: whether the size counts the chunk's header, as in Wave64 alone.
         align: chunks begin at multiples of so many bytes.
-        audio: how the identifier of the samples' chunk begins.
     """
 
-    first: int
-    id_bytes: int
     size_format: str
-    size_has_header: bool
-    align: int
-    audio: bytes
+    audio: bytes = b"data"
+    first: int = 12
+    id_bytes: int = 4
+    size_has_header: bool = False
+    align: int = 2
+
+    @property
+    def header_bytes(self) -> int:
+        """Length of a chunk's header: its identifier and its size."""
+        return self.id_bytes + struct.calcsize(self.size_format)
+
+    def next_multiple(self, position: int) -> int:
+        """Return the first place from ``position`` on where a chunk may begin."""
+        return position + -position % self.align
 
 
-_CHUNKED: dict[bytes, _Chunks] = {
-    b"RIFF": _Chunks(12, 4, "<I", False, 2, b"data"),
-    b"RIFX": _Chunks(12, 4, ">I", False, 2, b"data"),
-    b"RF64": _Chunks(12, 4, "<I", False, 2, b"data"),
-    b"FORM": _Chunks(12, 4, ">I", False, 2, b"SSND"),
-    b"caff": _Chunks(8, 4, ">q", False, 1, b"data"),
-    b"riff\x2e\x91\xcf\x11": _Chunks(40, 16, "<Q", True, 8, b"data"),
+_WAVE64 = b"riff\x2e\x91\xcf\x11"
+_CHUNKED = {
+    b"RIFF": _Chunks("<I"),
+    b"RIFX": _Chunks(">I"),
+    b"RF64": _Chunks("<I"),
+    b"FORM": _Chunks(">I", b"SSND"),
+    b"caff": _Chunks(">q", first=8, align=1),
+    _WAVE64: _Chunks("<Q", first=40, id_bytes=16, size_has_header=True, align=8),
 }
 _FILES = frozenset(magic[:4] for magic in _CHUNKED)  # a whole file is no chunk of another
 # Sizes that writers leave when they cannot seek back: the samples go on to the end of the file.
@@ -144,77 +184,87 @@ _STREAMED_SIZES = frozenset(
 )
 _SIZE_IS_ELSEWHERE = 0xFFFFFFFF  # in RF64: the true size is in the chunk ds64
 _LARGEST_SIZE = 0xFFFFFFFE  # that four bytes hold and that is none of the above
+_LONGEST_PADDING = 4096  # bytes of zeros behind the last chunk that are let pass
 
 
 def _walk_chunks(raw: BinaryIO, size: int, chunks: _Chunks) -> Layout:
-    header = _header_bytes(chunks)
+    header_bytes = chunks.header_bytes
     position = chunks.first
     long_size = None
     audio_seen = False
 
-    while position + header <= size:
+    while position + header_bytes <= size:
         identifier, length = _read_chunk_header(raw, position, chunks)
         if identifier == b"ds64":
-            long_size = struct.unpack("<Q", raw.read(16)[8:].ljust(8, b"\0"))[0]
+            long_size = _read_long_size(raw)
 
         is_audio = not audio_seen and identifier.startswith(chunks.audio)
         if is_audio and length == _SIZE_IS_ELSEWHERE and long_size is not None:
             length = long_size
 
-        body = position + header
-        end = position + length if chunks.size_has_header else body + length
+        body = position + header_bytes
+        counted_from = position if chunks.size_has_header else body
+        end = counted_from + length
 
         if is_audio:
             if length in _STREAMED_SIZES:
                 return Layout()
 
             # A size of 0 is believed where more chunks follow; otherwise it was never filled in.
-            if length == 0 and body < size and not _chain_ends(raw, body, size, chunks):
-                rest = struct.pack(chunks.size_format, min(size - body, _LARGEST_SIZE))
-                return Layout(patches={position + chunks.id_bytes: rest})
+            is_empty = length == 0 and body < size
+            if is_empty and not _chain_ends(raw, body, size, chunks):
+                true_size = min(size - body, _LARGEST_SIZE)
+                size_offset = position + chunks.id_bytes
+                patch = struct.pack(chunks.size_format, true_size)
+                return Layout(patches={size_offset: patch})
 
             if end > size:
                 return _too_short(end - size)
             audio_seen = True
         else:
-            is_chunk = body <= end <= size and identifier[:4] not in _FILES
-            if not is_chunk:
+            is_inside = body <= end <= size
+            is_file = identifier[:4] in _FILES
+            if not is_inside or is_file:
                 break
 
-        position = end + (-end % chunks.align)
+        position = chunks.next_multiple(end)
 
-    if audio_seen and not _is_padding(raw, position, size, header):
+    if audio_seen and not _is_padding(raw, position, size, header_bytes):
         return _too_long(size - position)
 
     return Layout()
 
 
-def _header_bytes(chunks: _Chunks) -> int:
-    return chunks.id_bytes + struct.calcsize(chunks.size_format)
-
-
 def _read_chunk_header(raw: BinaryIO, position: int, chunks: _Chunks) -> tuple[bytes, int]:
     """Read identifier and size of the chunk at ``position``."""
-    raw.seek(position)
-    head = raw.read(_header_bytes(chunks))
-    length = struct.unpack(chunks.size_format, head[chunks.id_bytes :])[0]
-    return head[: chunks.id_bytes], length
+    header = _read_at(raw, position, chunks.header_bytes)
+    identifier = header[: chunks.id_bytes]
+    (length,) = struct.unpack_from(chunks.size_format, header, chunks.id_bytes)
+    return identifier, length
+
+
+def _read_long_size(raw: BinaryIO) -> int:
+    """Read the size of the samples in RF64: the second of the eight-byte numbers of ds64."""
+    numbers = raw.read(16)
+    size_bytes = numbers[8:]
+    return int.from_bytes(size_bytes, "little")
 
 
 def _chain_ends(raw: BinaryIO, position: int, size: int, chunks: _Chunks) -> bool:
     """Whether valid chunks lead from ``position`` to the end of the file."""
-    header = _header_bytes(chunks)
-    least = header if chunks.size_has_header else 0
+    header_bytes = chunks.header_bytes
+    least = header_bytes if chunks.size_has_header else 0
 
-    while position + header <= size:
+    while position + header_bytes <= size:
         identifier, length = _read_chunk_header(raw, position, chunks)
         name = identifier[:4]
         is_text = name.isascii() and name.decode("ascii").isprintable()
         if not is_text or length < least:
             return False
 
-        position += length if chunks.size_has_header else header + length
-        position += -position % chunks.align
+        if not chunks.size_has_header:
+            position += header_bytes
+        position = chunks.next_multiple(position + length)
 
     return size <= position <= size + chunks.align
 
@@ -224,10 +274,11 @@ def _is_padding(raw: BinaryIO, position: int, size: int, limit: int) -> bool:
     left = size - position
     if left < limit:
         return True
+    if left > _LONGEST_PADDING:
+        return False
 
-    raw.seek(position)
-    rest = raw.read(4096)
-    return left <= 4096 and not rest.strip(b"\0")
+    rest = _read_at(raw, position, _LONGEST_PADDING)
+    return not rest.strip(b"\0")
 
 
 # ---- AU: one header, then the samples ------------------------------------------------------------
@@ -269,10 +320,22 @@ class _OggHeader(NamedTuple):
     num_segments: int
 
 
+_OGG_CAPTURE = b"OggS"  # how every page begins
 _OGG_HEADER = struct.Struct("<4sBBqIIIB")
+_CHECKSUM = slice(22, 26)  # where the checksum stands in the header
 _FIRST_PAGE = 2  # flags of a stream's first and last page
 _LAST_PAGE = 4
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+# The first packet of FLAC in Ogg, and where the number of samples stands in it.
+_OGG_FLAC = b"\x7fFLAC"
+_OGG_FLAC_TOTAL_AT = 30
+
+
+def _reversed_bits(value: int, width: int) -> int:
+    bits = f"{value:0{width}b}"
+    return int(bits[::-1], 2)
+
+
+_REVERSED = bytes(_reversed_bits(byte, 8) for byte in range(256))
 
 
 def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
@@ -283,34 +346,39 @@ def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
     next_sequence: dict[int, int] = {}  # of each stream that has begun and not ended
 
     while position < size:
-        raw.seek(position)
-        head = raw.read(_OGG_HEADER.size)
+        head = _read_at(raw, position, _OGG_HEADER.size)
         is_cut_off = len(head) < _OGG_HEADER.size
-        if is_cut_off or head[:4] != b"OggS":
+        if is_cut_off or not head.startswith(_OGG_CAPTURE):
             if ended and not next_sequence:
                 left = size - position
                 return Layout("header mismatch", f"{left} bytes follow the end of the Ogg stream")
             reason = "truncated" if is_cut_off else "decode error"
             return Layout(reason, f"no Ogg page at byte {position}")
 
-        page = _OggHeader._make(_OGG_HEADER.unpack(head))
-        lacing = raw.read(page.num_segments)
-        body = raw.read(sum(lacing))
-        if len(lacing) < page.num_segments or len(body) < sum(lacing):
+        fields = _OGG_HEADER.unpack(head)
+        page = _OggHeader(*fields)
+
+        lacing = raw.read(page.num_segments)  # the lengths of the body's segments
+        body_bytes = sum(lacing)
+        body = raw.read(body_bytes)
+        if len(lacing) < page.num_segments or len(body) < body_bytes:
             return Layout("truncated", f"the Ogg page at byte {position} is cut off")
 
         # The checksum is of the page with zeros in the checksum's own place.
-        if _ogg_checksum(head[:22] + b"\0\0\0\0" + head[26:] + lacing + body) != page.checksum:
+        blanked = bytearray(head)
+        blanked[_CHECKSUM] = bytes(4)
+        checksum = _ogg_checksum(b"".join((blanked, lacing, body)))
+        if checksum != page.checksum:
             return Layout("decode error", f"the Ogg page at byte {position} fails its checksum")
 
         if page.flags & _FIRST_PAGE:
             if ended:
-                return Layout(
-                    "chained stream",
-                    "several Ogg streams one after another: decode and save it anew",
-                )
-            if body[:5] == b"\x7fFLAC" and len(body) >= 35:
-                flac_total = _flac_total(body, 30)
+                advice = "several Ogg streams one after another: decode and save it anew"
+                return Layout("chained stream", advice)
+
+            total_end = _OGG_FLAC_TOTAL_AT + _FLAC_TOTAL_BYTES
+            if body.startswith(_OGG_FLAC) and len(body) >= total_end:
+                flac_total = _flac_total(body, _OGG_FLAC_TOTAL_AT)
         elif next_sequence.get(page.stream) != page.sequence:
             return Layout("decode error", f"Ogg pages are missing before byte {position}")
 
@@ -327,42 +395,63 @@ def _walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         return Layout("truncated", "the Ogg stream stops before its last page")
 
     if flac_total and flac_total != granule:
-        return Layout(
-            "header mismatch", f"the header declares {flac_total} samples, the pages hold {granule}"
-        )
+        difference = f"the header declares {flac_total} samples, the pages hold {granule}"
+        return Layout("header mismatch", difference)
 
     return Layout()
 
 
 def _ogg_checksum(page: bytes) -> int:
     """Compute Ogg's CRC-32: zlib's polynomial with the bits in the other order, 0 at both ends."""
-    reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{reflected:032b}"[::-1], 2)
+    # zlib inverts its value at both ends, which is undone here.
+    reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF)
+    return _reversed_bits(reflected ^ 0xFFFFFFFF, 32)
 
 
 # ---- MP3: frames that each tell their own length -------------------------------------------------
 
 _MPEG_1 = 3  # codes of the version in a frame's header; 2 is MPEG 2, 0 is MPEG 2.5
 _RESERVED_VERSION = 1
+_RESERVED_RATE = 3
 _RATES_HZ = (44100, 48000, 32000)  # of MPEG 1
 _RATE_HALVINGS = {_MPEG_1: 0, 2: 1, 0: 2}
 # Bit rates of Layer III, kbit/s, by their code in the header: of MPEG 1, and of MPEG 2 and 2.5.
 _KBIT_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _NO_BIT_RATE = (0, 15)  # codes: "free", whose length no table gives, and invalid
+# Bytes of side information behind a frame's header, by whether it is of MPEG 1 and mono.
+_SIDE_INFO_BYTES = {
+    (True, True): 17,
+    (True, False): 32,
+    (False, True): 9,
+    (False, False): 17,
+}
+# A Xing header as far as it is read: name, flags, number of frames where a flag says so.
+_XING = struct.Struct(">4sII")
+_XING_HAS_COUNT = 1
+# A VBRI header stands here in every frame, and its number of frames here in the header.
+_VBRI_AT = 36
+_VBRI_COUNT_AT = 14
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")  # what may follow the last frame
 
 
-def _mp3_frame(head: bytes) -> tuple[int, int] | None:
-    """Read (bytes, samples) of the Layer III frame that begins with ``head``; None if none does."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+def _mp3_frame_bytes(head: bytes) -> int | None:
+    """Read the length of the Layer III frame that begins with ``head``; None if none does."""
+    if len(head) < 4:
         return None
 
-    version = (head[1] >> 3) & 3
-    bit_rate_code = head[2] >> 4
-    rate_code = (head[2] >> 2) & 3
-    padding = (head[2] >> 1) & 1
-    if version == _RESERVED_VERSION or rate_code == 3 or bit_rate_code in _NO_BIT_RATE:
+    first, second, third, _ = head[:4]
+    is_layer_3 = first == 0xFF and second & 0xE6 == 0xE2
+    if not is_layer_3:
+        return None
+
+    version = (second >> 3) & 3
+    bit_rate_code = third >> 4
+    rate_code = (third >> 2) & 3
+    padding = (third >> 1) & 1
+    if version == _RESERVED_VERSION or rate_code == _RESERVED_RATE:
+        return None
+    if bit_rate_code in _NO_BIT_RATE:
         return None
 
     rate_hz = _RATES_HZ[rate_code] >> _RATE_HALVINGS[version]
@@ -373,38 +462,41 @@ def _mp3_frame(head: bytes) -> tuple[int, int] | None:
         kbit = _KBIT_2[bit_rate_code]
         samples = 576
 
-    return samples // 8 * 1000 * kbit // rate_hz + padding, samples
+    # Bytes at a bit rate of 1 kbit/s, times the sample rate.
+    unit = samples // 8 * 1000
+    return unit * kbit // rate_hz + padding
 
 
 def _walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
-    raw.seek(start)
-    first = raw.read(4096)
-    frame = _mp3_frame(first)
-    if frame is None:
+    first = _read_at(raw, start, 4096)
+    frame_bytes = _mp3_frame_bytes(first)
+    if frame_bytes is None:
         return Layout()
 
-    declared = _declared_mp3_frames(first[: frame[0]])
+    first_frame = first[:frame_bytes]
+    declared = _declared_mp3_frames(first_frame)
+
     position = start
     count = 0
-    while frame is not None:
-        position += frame[0]
+    while frame_bytes is not None:
+        position += frame_bytes
         count += 1
         if position > size:
             return Layout("truncated", "the last MP3 frame is cut off")
 
-        raw.seek(position)
-        frame = _mp3_frame(raw.read(4))
+        head = _read_at(raw, position, 4)
+        frame_bytes = _mp3_frame_bytes(head)
 
-    raw.seek(position)
-    rest = raw.read(16)
-    if rest.strip(b"\0") and not rest.startswith(_TAGS):
-        return Layout(
-            "decode error",
-            f"no MP3 frame at byte {position}, {size - position} bytes before the end",
-        )
+    rest = _read_at(raw, position, 16)
+    is_silent = not rest.strip(b"\0")
+    if not is_silent and not rest.startswith(_TAGS):
+        left = size - position
+        detail = f"no MP3 frame at byte {position}, {left} bytes before the end"
+        return Layout("decode error", detail)
 
     if declared is None:
-        return Layout(start=start, prefix=_xing_frame(first, count))
+        xing_frame = _xing_frame(first, count)
+        return Layout(start=start, prefix=xing_frame)
 
     held = count - 1  # the frame with the Xing header holds no sound
     difference = f"the header declares {declared} MP3 frames, the file holds {held}"
@@ -416,24 +508,26 @@ def _walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     return Layout()
 
 
-def _side_info_bytes(head: bytes) -> int:
-    """Return how many bytes stand between a frame's header and its Xing header."""
+def _xing_offset(head: bytes) -> int:
+    """Return where a frame's Xing header stands: behind its header and its side information."""
     is_mono = head[3] >> 6 == 3
     is_mpeg_1 = (head[1] >> 3) & 3 == _MPEG_1
-    if is_mpeg_1:
-        return 17 if is_mono else 32
-    return 9 if is_mono else 17
+    return 4 + _SIDE_INFO_BYTES[is_mpeg_1, is_mono]
 
 
 def _declared_mp3_frames(frame: bytes) -> int | None:
     """Read the number of frames from a Xing, Info or VBRI header; None without such a header."""
-    at = 4 + _side_info_bytes(frame)
-    is_xing = frame[at : at + 4] in (b"Xing", b"Info") and len(frame) >= at + 12
-    if is_xing and frame[at + 7] & 1:
-        return int(struct.unpack(">I", frame[at + 8 : at + 12])[0])
+    xing = frame[_xing_offset(frame) :]
+    if xing.startswith((b"Xing", b"Info")) and len(xing) >= _XING.size:
+        _, flags, count = _XING.unpack_from(xing)
+        if flags & _XING_HAS_COUNT:
+            return int(count)
 
-    if frame[36:40] == b"VBRI" and len(frame) >= 54:
-        return int(struct.unpack(">I", frame[50:54])[0])
+    vbri = frame[_VBRI_AT:]
+    count_end = _VBRI_COUNT_AT + 4
+    if vbri.startswith(b"VBRI") and len(vbri) >= count_end:
+        count_bytes = vbri[_VBRI_COUNT_AT:count_end]
+        return int.from_bytes(count_bytes, "big")
 
     return None
 
@@ -441,10 +535,14 @@ def _declared_mp3_frames(frame: bytes) -> int | None:
 def _xing_frame(head: bytes, count: int) -> bytes:
     """Make a silent frame that tells the decoder how many frames follow, which it else guesses."""
     # Like the frame of ``head``, but without a checksum, and of a bit rate with enough room.
-    header = bytes([head[0], head[1] | 1, head[2] & 0x0F | 0x80, head[3]])
-    frame = _mp3_frame(header)
-    assert frame is not None
+    sync, version, rate, channels = head[:4]
+    no_checksum = version | 1
+    roomy = rate & 0x0F | 0x80
+    header = bytes([sync, no_checksum, roomy, channels])
+    num_bytes = _mp3_frame_bytes(header)
+    assert num_bytes is not None
 
-    at = 4 + _side_info_bytes(header)
-    xing = b"Xing" + struct.pack(">II", 1, count)
-    return (header.ljust(at, b"\0") + xing).ljust(frame[0], b"\0")
+    xing_offset = _xing_offset(header)
+    xing = _XING.pack(b"Xing", _XING_HAS_COUNT, count)
+    frame = header.ljust(xing_offset, b"\0") + xing
+    return frame.ljust(num_bytes, b"\0")

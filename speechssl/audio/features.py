@@ -5,7 +5,7 @@ the rule from samples to units.
 """
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ class FeatureConfig(Settings):
 
     @model_validator(mode="after")
     def _whole_samples(self) -> "FeatureConfig":
-        if self.window < 1 or self.hop < 1:
+        shortest = min(self.window, self.hop)
+        if shortest < 1:
             raise ValueError(
                 f"window_ms {self.window_ms:g} and hop_ms {self.hop_ms:g} "
                 "must each be at least one sample"
@@ -48,21 +49,25 @@ class FeatureConfig(Settings):
     @property
     def window(self) -> int:
         """Samples of one unit's window."""
-        if self.kind == "waveform":
-            return 1
-        return round(self.window_ms * self.sample_rate_hz / 1000)
+        return self._unit_samples(self.window_ms)
 
     @property
     def hop(self) -> int:
         """Samples from one unit to the next."""
-        if self.kind == "waveform":
-            return 1
-        return round(self.hop_ms * self.sample_rate_hz / 1000)
+        return self._unit_samples(self.hop_ms)
 
     @property
     def width(self) -> int:
         """Values per unit."""
         return self.num_mels if self.kind == "logmel" else 1
+
+    def _unit_samples(self, milliseconds: float) -> int:
+        """Convert a length to samples; a unit of a waveform is always one sample."""
+        if self.kind == "waveform":
+            return 1
+
+        samples = milliseconds * self.sample_rate_hz / 1000
+        return round(samples)
 
 
 def input_length(num_samples: int, config: FeatureConfig) -> int:
@@ -70,7 +75,9 @@ def input_length(num_samples: int, config: FeatureConfig) -> int:
 
     Every window lies wholly inside the audio; nothing is padded.
     """
-    return max(0, (num_samples - config.window) // config.hop + 1)
+    # Negative, where not even the first window fits.
+    hops_after_first = (num_samples - config.window) // config.hop
+    return max(0, hops_after_first + 1)
 
 
 def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[Any]:
@@ -87,18 +94,21 @@ def featurise(samples: NDArray[np.float32], config: FeatureConfig) -> NDArray[An
     Raises:
         AudioError: shorter than one window.
     """
-    if input_length(len(samples), config) < 1:
-        raise AudioError("too short", f"{len(samples)} samples, one window needs {config.window}")
+    num_samples = len(samples)
+    if num_samples < config.window:
+        raise AudioError("too short", f"{num_samples} samples, one window needs {config.window}")
 
     if config.kind == "waveform":
-        rounded = np.clip(np.rint(samples * INT16_SCALE), -32768, 32767)
-        waveform: NDArray[np.int16] = rounded.astype(np.int16)
+        rounded = np.rint(samples * INT16_SCALE)
+        in_range = np.clip(rounded, -32768, 32767)
+        waveform: NDArray[np.int16] = in_range.astype(np.int16)
         return waveform
 
     # In float64, so that every processor and the ONNX graph round to the same float16: after
     # float32 sums in another order one value in 10,000 would be its neighbour, which moves
     # log-probabilities by up to 1e-3.
-    mel = log_mel(torch.from_numpy(samples).double(), config)
+    precise = torch.from_numpy(samples).double()
+    mel = log_mel(precise, config)
     stored: NDArray[np.float16] = mel.half().numpy()
     return stored
 
@@ -121,60 +131,82 @@ def log_mel(waveforms: Tensor, config: FeatureConfig) -> Tensor:
     """
     windows = waveforms.unfold(-1, config.window, config.hop)  # (..., T, W)
     blocks = torch.split(windows, _BLOCK, dim=-2)
-    return torch.cat([_log_mel(block, config) for block in blocks], dim=-2)
+    rows = [_log_mel(block, config) for block in blocks]
+    return torch.cat(rows, dim=-2)
 
 
 @lru_cache
 def mel_filters(config: FeatureConfig) -> tuple[Tensor, Tensor]:
     """Return the analysis window (W,) and the mel filters (W // 2 + 1, F), both float32."""
+    num_frequencies = config.window // 2 + 1
+    nyquist_hz = config.sample_rate_hz / 2
     filters = torchaudio.functional.melscale_fbanks(
-        n_freqs=config.window // 2 + 1,
+        n_freqs=num_frequencies,
         f_min=0.0,
-        f_max=config.sample_rate_hz / 2,
+        f_max=nyquist_hz,
         n_mels=config.num_mels,
         sample_rate=config.sample_rate_hz,
         norm="slaney",
         mel_scale="slaney",
     )
-    return torch.hann_window(config.window), filters
+    window = torch.hann_window(config.window)
+    return window, filters
+
+
+class _Band(NamedTuple):
+    """A part of the mel filters: neighbours, without the frequencies that none of them hears.
+
+    ``rows`` and ``columns`` are its place in the whole matrix: its frequencies and its mel bins.
+    """
+
+    rows: slice
+    columns: slice
+    filters: NDArray[Any]
 
 
 def _log_mel(windows: Tensor, config: FeatureConfig) -> Tensor:
     """Compute rows (..., T, F) of windows (..., T, W) that are few enough to stay in the cache."""
     window, bands = _bands(config, windows.dtype)
 
-    spectrum = torch.view_as_real(torch.fft.rfft(windows * window))  # (..., T, W // 2 + 1, 2)
-    real, imaginary = spectrum.unbind(-1)
+    spectrum = torch.fft.rfft(windows * window)  # (..., T, W // 2 + 1)
+    real, imaginary = torch.view_as_real(spectrum).unbind(-1)
     power = torch.addcmul(real * real, imaginary, imaginary).numpy()
 
-    energies = np.empty((*power.shape[:-1], config.num_mels), power.dtype)
+    *leading, _ = power.shape
+    energies = np.empty((*leading, config.num_mels), power.dtype)
     for rows, columns, filters in bands:
+        heard = power[..., rows]
         # numpy's product: for so narrow a matrix torch's takes three times as long.
-        np.matmul(power[..., rows], filters, out=energies[..., columns])
+        np.matmul(heard, filters, out=energies[..., columns])
 
-    return torch.from_numpy(energies).clamp_min_(LOG_FLOOR).log_()
+    mel = torch.from_numpy(energies)
+    return mel.clamp_min_(LOG_FLOOR).log_()
 
 
 @lru_cache
-def _bands(
-    config: FeatureConfig, dtype: torch.dtype
-) -> tuple[Tensor, list[tuple[slice, slice, NDArray[Any]]]]:
-    """Part the mel filters into bands of neighbours, each without the frequencies it does not hear.
+def _bands(config: FeatureConfig, dtype: torch.dtype) -> tuple[Tensor, list[_Band]]:
+    """Part the mel filters into bands, and return the window (W,) and them."""
+    window, filters = mel_filters(config)
+    window = window.to(dtype)
+    filters = filters.to(dtype)
 
-    Returns:
-        window (W,); of each band the rows and columns of the whole matrix that it covers, and its
-        part of that matrix.
-    """
-    window, filters = (table.to(dtype) for table in mel_filters(config))
     num_bands = min(_NUM_BANDS, config.num_mels)
+    mel_bins = np.arange(config.num_mels)
 
     bands = []
-    for numbers in np.array_split(np.arange(config.num_mels), num_bands):
-        columns = slice(int(numbers[0]), int(numbers[-1]) + 1)
+    for part_of_bins in np.array_split(mel_bins, num_bands):
+        numbers = part_of_bins.tolist()
+        columns = slice(numbers[0], numbers[-1] + 1)
+
         is_heard = filters[:, columns].any(dim=1)
-        # Narrow filters may hear no frequency at all: such a band gets one row of zeros.
-        heard = is_heard.nonzero().flatten().tolist() or [0]
+        heard = is_heard.nonzero().flatten().tolist()
+        if not heard:
+            # Narrow filters may hear no frequency at all: such a band gets one row of zeros.
+            heard = [0]
         rows = slice(heard[0], heard[-1] + 1)
-        bands.append((rows, columns, filters[rows, columns].contiguous().numpy()))
+
+        part = filters[rows, columns].contiguous()
+        band = _Band(rows, columns, part.numpy())
+        bands.append(band)
 
     return window, bands

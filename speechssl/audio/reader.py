@@ -21,6 +21,7 @@ from speechssl.errors import AudioError, ConfigError
 
 Samples = NDArray[np.float32]
 Span = tuple[int, int]  # (start, end) in samples
+AnyPath = str | os.PathLike[str]
 
 MAX_DURATION_S = 6 * 3600.0
 SAMPLE_RATES_HZ = (1_000, 768_000)  # what a header may say
@@ -35,9 +36,8 @@ _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _NOT_AUDIO = {"RAW", "MAT4", "MAT5", "SD2", "XI", "WVE", "WAVEX"}
 _MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf"}
 _FORMATS = soundfile.available_formats().keys() - _NOT_AUDIO
-AUDIO_SUFFIXES: frozenset[str] = frozenset(
-    {f".{name.lower()}" for name in _FORMATS} | _MORE_SUFFIXES
-)
+_FORMAT_SUFFIXES = {f".{name.lower()}" for name in _FORMATS}
+AUDIO_SUFFIXES: frozenset[str] = frozenset(_FORMAT_SUFFIXES | _MORE_SUFFIXES)
 
 # Recordings that libsndfile cannot read. They are listed all the same, so that they are rejected by
 # name and not passed over.
@@ -49,7 +49,7 @@ UNREADABLE_SUFFIXES = {
 
 
 def load_audio(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     sample_rate_hz: int = 16000,
     *,
     offset_s: float = 0.0,
@@ -64,15 +64,15 @@ def load_audio(
     Raises:
         AudioError: as ``stream_mono``.
     """
-    blocks = list(
-        stream_mono(
-            path,
-            sample_rate_hz,
-            offset_s=offset_s,
-            duration_s=duration_s,
-            max_duration_s=max_duration_s,
-        )
+    stream = stream_mono(
+        path,
+        sample_rate_hz,
+        offset_s=offset_s,
+        duration_s=duration_s,
+        max_duration_s=max_duration_s,
     )
+
+    blocks = list(stream)
     if not blocks:
         return np.zeros(0, np.float32)
 
@@ -80,7 +80,7 @@ def load_audio(
 
 
 def stream_mono(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     sample_rate_hz: int,
     *,
     offset_s: float = 0.0,
@@ -110,14 +110,17 @@ def stream_mono(
             truncated, header mismatch, chained stream, bad sample rate, non-finite samples, too
             long, no samples.
     """
-    if offset_s < 0 or (duration_s is not None and duration_s <= 0) or sample_rate_hz < 1:
+    is_empty = duration_s is not None and duration_s <= 0
+    if offset_s < 0 or is_empty or sample_rate_hz < 1:
         raise ConfigError(
             f"offset {offset_s} s, duration {duration_s} s, {sample_rate_hz} Hz: "
             "none may be negative"
         )
 
     skip = round(offset_s * sample_rate_hz)
-    wanted = None if duration_s is None else round(duration_s * sample_rate_hz)
+    wanted = None
+    if duration_s is not None:
+        wanted = round(duration_s * sample_rate_hz)
 
     for block in _resampled(Path(path), sample_rate_hz, max_duration_s, block_s):
         end = len(block) if wanted is None else skip + wanted
@@ -152,25 +155,28 @@ def declared_seconds(path: Path) -> float | None:
         return None
 
 
-def write_wav(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: int) -> None:
+def write_wav(path: AnyPath, samples: Samples, sample_rate_hz: int) -> None:
     """Write (S,) or (S, channels) samples in -1..1 as a 16-bit WAV file, block by block."""
     channels = 1 if samples.ndim == 1 else samples.shape[1]
-    with soundfile.SoundFile(
-        os.fsencode(path), "w", sample_rate_hz, channels, "PCM_16", format="WAV"
-    ) as file:
+    with _create_sound_file(path, "WAV", sample_rate_hz, channels) as file:
         for start in range(0, len(samples), _BLOCK_VALUES):
-            file.write(samples[start : start + _BLOCK_VALUES])
+            end = start + _BLOCK_VALUES
+            file.write(samples[start:end])
 
 
-def write_flac(
-    path: str | os.PathLike[str], blocks: Iterable[Samples], sample_rate_hz: int
-) -> None:
+def write_flac(path: AnyPath, blocks: Iterable[Samples], sample_rate_hz: int) -> None:
     """Write blocks of (n,) mono samples in -1..1, one after another, as a 16-bit FLAC file."""
-    with soundfile.SoundFile(
-        os.fsencode(path), "w", sample_rate_hz, 1, "PCM_16", format="FLAC"
-    ) as file:
+    with _create_sound_file(path, "FLAC", sample_rate_hz, channels=1) as file:
         for block in blocks:
             file.write(block)
+
+
+def _create_sound_file(
+    path: AnyPath, file_format: str, sample_rate_hz: int, channels: int
+) -> soundfile.SoundFile:
+    """Open a new file of 16-bit samples, in a format that libsndfile names."""
+    name = os.fsencode(path)
+    return soundfile.SoundFile(name, "w", sample_rate_hz, channels, "PCM_16", format=file_format)
 
 
 def _resampled(
@@ -203,36 +209,43 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
             if layout.reason:
                 raise AudioError(layout.reason, f"{name}: {layout.detail}")
 
-            with _SoundDecoder(_source(raw, layout), closefd=False) as file:
+            source = _source(raw, layout)
+            with _SoundDecoder(source, closefd=False) as file:
                 rate = int(file.samplerate)
                 _check_rate(name, rate)
 
-                longest = min(round(block_s * rate), _BLOCK_VALUES // file.channels)
-                for block in _blocks(file, max(1, longest), layout.declared or int(file.frames)):
+                wanted = round(block_s * rate)
+                most = _BLOCK_VALUES // file.channels
+                block_length = max(1, min(wanted, most))
+                expected = layout.declared or int(file.frames)
+
+                for block in _blocks(file, block_length, expected):
                     count += len(block)
                     if count > max_duration_s * rate:
                         raise AudioError("too long", f"{name}: more than {max_duration_s:g} s")
-                    if not np.isfinite(block).all():
+
+                    are_finite = np.isfinite(block).all()
+                    if not are_finite:
                         raise AudioError("non-finite samples", f"{name}: NaN or infinity")
+
                     yield rate, block
 
                 # Only after the last block: libsndfile may know more than before the first.
                 declared = layout.declared
                 if not declared:
-                    declared = int(file.frames) if file.frames < _NO_COUNT else count
+                    is_known = file.frames < _NO_COUNT
+                    declared = int(file.frames) if is_known else count
         except soundfile.LibsndfileError as error:
             reason = "not audio" if error.code == _UNRECOGNISED else "decode error"
-            raise AudioError(
-                reason, f"{name}: {error.error_string} (after {count} samples)"
-            ) from error
+            detail = f"{name}: {error.error_string} (after {count} samples)"
+            raise AudioError(reason, detail) from error
         except OSError as error:
             raise AudioError("unreadable file", f"{name}: {error.strerror}") from error
 
     if declared != count:
         reason = "truncated" if count < declared else "header mismatch"
-        raise AudioError(
-            reason, f"{name}: the header declares {declared} samples, the file holds {count}"
-        )
+        detail = f"{name}: the header declares {declared} samples, the file holds {count}"
+        raise AudioError(reason, detail)
 
     if count == 0:
         raise AudioError("no samples", f"{name}: 0 samples")
@@ -240,7 +253,8 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
 
 def _name(path: Path) -> str:
     """Return the last part of a path: errors go into stores, which hold no path of this machine."""
-    return path.name.encode("utf-8", "backslashreplace").decode()
+    name = path.name.encode("utf-8", "backslashreplace")
+    return name.decode()
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -288,12 +302,14 @@ def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
     """
     while True:
         left = max(declared, 0) + _STEP
-        block = file.read(min(num_frames, left), dtype="float32", always_2d=True)
+        count = min(num_frames, left)
+        block = file.read(count, dtype="float32", always_2d=True)  # (samples, channels)
         if not len(block):
             return
         declared -= len(block)
 
-        if block.shape[1] == 1:
+        _, channels = block.shape
+        if channels == 1:
             yield block[:, 0]
             continue
 
@@ -319,7 +335,9 @@ class _View:
         self._layout = layout
         self._position = 0
         self._shift = len(layout.prefix) - layout.start  # position here - offset in the file
-        self._size = raw.seek(0, os.SEEK_END) + self._shift
+
+        file_size = raw.seek(0, os.SEEK_END)
+        self._size = file_size + self._shift
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
@@ -331,10 +349,14 @@ class _View:
 
     def read(self, count: int) -> bytes:
         start = self._position
-        data = bytearray(self._layout.prefix[start : start + count])
-        if len(data) < count:
-            self._raw.seek(start + len(data) - self._shift)
-            data += self._raw.read(count - len(data))
+        end = start + count
+        data = bytearray(self._layout.prefix[start:end])
+
+        missing = count - len(data)
+        if missing > 0:
+            position = start + len(data)
+            self._raw.seek(position - self._shift)
+            data += self._raw.read(missing)
 
         for offset, patch in self._layout.patches.items():
             # Where the patch begins in ``data``: it may hang out at either end.

@@ -15,6 +15,9 @@ _MAX_RATIO = 2000  # largest term of a resampling ratio: the filter bank stays b
 _FILTER_WIDTH = 6
 _ROLLOFF = 0.99
 
+# Mono samples (S,).
+Samples = NDArray[np.float32]
+
 
 class Resampler:
     """``torchaudio.functional.resample`` over a stream.
@@ -34,31 +37,42 @@ class Resampler:
 
         cutoff = min(self.old, self.new) * _ROLLOFF
         self.reach = math.ceil(_FILTER_WIDTH * self.old / cutoff)
-        self.context = math.ceil(self.reach / self.old) * self.old
+
+        groups_of_context = math.ceil(self.reach / self.old)
+        self.context = groups_of_context * self.old
 
         self.held = torch.zeros(0)
         self.lead = 0  # samples of context at the front of ``held``
 
-    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    def push(self, block: Samples) -> Samples:
         """Take the next samples (S,); return those of the result that no later sample changes."""
-        self.held = torch.cat([self.held, torch.from_numpy(block)])
-        num_groups = max(0, (len(self.held) - self.lead - self.reach) // self.old)
-        if not num_groups:
+        added = torch.from_numpy(block)
+        self.held = torch.cat([self.held, added])
+
+        not_given = len(self.held) - self.lead
+        num_groups = (not_given - self.reach) // self.old
+        if num_groups <= 0:
             return np.zeros(0, np.float32)
 
-        start = self.lead // self.old * self.new
+        start = self._first_new()
         end = start + num_groups * self.new
         samples = _resample(self.held, self.old, self.new)[start:end]
 
         done = self.lead + num_groups * self.old
         self.lead = min(done, self.context)
-        self.held = self.held[done - self.lead :].clone()
+        first_kept = done - self.lead
+        self.held = self.held[first_kept:].clone()
         return samples
 
-    def finish(self) -> NDArray[np.float32]:
+    def finish(self) -> Samples:
         """Return the rest of the result, when no sample follows."""
-        start = self.lead // self.old * self.new
+        start = self._first_new()
         return _resample(self.held, self.old, self.new)[start:]
+
+    def _first_new(self) -> int:
+        """Return where the result of ``held`` begins that has not been given yet."""
+        groups_given = self.lead // self.old
+        return groups_given * self.new
 
 
 def _ratio(from_hz: int, to_hz: int) -> tuple[int, int]:
@@ -75,7 +89,7 @@ def _ratio(from_hz: int, to_hz: int) -> tuple[int, int]:
     return ratio.numerator, ratio.denominator
 
 
-def _resample(samples: torch.Tensor, old: int, new: int) -> NDArray[np.float32]:
+def _resample(samples: torch.Tensor, old: int, new: int) -> Samples:
     try:
         from torchaudio.functional import resample
     except OSError as error:  # a torch of another build: libc10_cuda.so is missing
@@ -83,5 +97,5 @@ def _resample(samples: torch.Tensor, old: int, new: int) -> NDArray[np.float32]:
             "torch and torchaudio do not fit: install both together, pip install torch torchaudio"
         ) from error
 
-    result: NDArray[np.float32] = resample(samples, old, new).numpy()
+    result: Samples = resample(samples, old, new).numpy()
     return result

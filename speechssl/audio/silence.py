@@ -1,8 +1,10 @@
 """Where speech is: intervals between silences, joined and cut to chunks of a wanted length."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechssl.audio.reader import Samples, Span
 from speechssl.errors import ConfigError
@@ -15,6 +17,13 @@ MARGIN_S = 0.1  # kept around speech
 PAUSE_S = 0.5  # shorter pauses stay inside a chunk
 WINDOW_S = 300.0  # of a long recording that is looked at together
 UNFINISHED_S = 1.0  # speech this close to the end of a window may go on in the next one
+
+
+class _Limits(NamedTuple):
+    """Bounds of a chunk, in samples."""
+
+    shortest: int
+    longest: int
 
 
 def split_at_silence(
@@ -60,14 +69,21 @@ def settled_chunks(
     if last:
         return speech, chunks, len(samples)
 
-    settled = len(samples) - round(UNFINISHED_S * sample_rate_hz)
-    chunks = [(start, end) for start, end in chunks if end <= settled]
+    # The chunks are in order, so those that may still change are the last ones.
+    unfinished = round(UNFINISHED_S * sample_rate_hz)
+    settled_until = len(samples) - unfinished
+    while chunks and chunks[-1][1] > settled_until:
+        chunks.pop()
 
     # Silence is used up too, but for an end in which the next chunk may begin.
-    longest_open = round(2 * (max_s + UNFINISHED_S) * sample_rate_hz)
+    longest_open_s = 2 * (max_s + UNFINISHED_S)
+    longest_open = round(longest_open_s * sample_rate_hz)
     used = len(samples) - longest_open
-    used_by_chunks = chunks[-1][1] if chunks else 0
-    return speech, chunks, max(used_by_chunks, used)
+    if chunks:
+        _, last_end = chunks[-1]
+        used = max(used, last_end)
+
+    return speech, chunks, max(0, used)
 
 
 def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0) -> list[Span]:
@@ -76,7 +92,11 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
     Returns:
         (start, end) in samples, in order and disjoint.
     """
-    if not len(samples) or max(samples.max(), -samples.min()) < SILENCE_PEAK:
+    if not len(samples):
+        return []
+
+    peak = max(samples.max(), -samples.min())
+    if peak < SILENCE_PEAK:
         return []
 
     from librosa.effects import split  # a second of import time that only this function needs
@@ -91,13 +111,16 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
         start = max(0, loud_from - margin)
         end = min(len(samples), loud_until + margin)
 
-        # Where a pause is shorter than two margins, they meet in its middle.
-        if intervals and start < intervals[-1][1]:
+        if intervals:
             start_before, end_before = intervals[-1]
-            start = (start + end_before) // 2
-            intervals[-1] = (start_before, start)
+            overlap = end_before - start
+            # Where a pause is shorter than two margins, they meet in its middle.
+            if overlap > 0:
+                start = (start + end_before) // 2
+                intervals[-1] = (start_before, start)
 
-        intervals.append((start, end))
+        interval = (start, end)
+        intervals.append(interval)
 
     return intervals
 
@@ -107,7 +130,8 @@ def load_splitter() -> None:
 
     Where numba has no cache yet, and where it can never write one, librosa compiles for 30 s.
     """
-    speech_intervals(np.ones(1000, np.float32), 16_000)
+    loud = np.ones(1000, np.float32)
+    speech_intervals(loud, 16_000)
 
 
 def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
@@ -119,13 +143,13 @@ def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
     none at a signal-to-noise ratio of 3 dB and 37 at -3 dB.
     """
     step = max(1, sample_rate_hz // 10)
-    blocks = samples[: len(samples) // step * step].reshape(-1, step)
-    if len(blocks) < 10:
+    power = _power(samples, step)
+    if len(power) < 10:
         return False
 
-    power = np.square(blocks, dtype=np.float64).mean(axis=1)
     level_db = 10 * np.log10(power + 1e-12)
-    return bool(level_db.std() < STEADY_DB)
+    spread_db = float(level_db.std())
+    return spread_db < STEADY_DB
 
 
 def join_speech(
@@ -138,64 +162,80 @@ def join_speech(
     """
     shortest = round(min_s * sample_rate_hz)
     longest = round(max_s * sample_rate_hz)
-    if not 0 <= shortest <= longest or longest < 1:
+    is_range = 0 <= shortest <= longest
+    if not is_range or longest < 1:
         raise ConfigError(f"chunks of {min_s} to {max_s} s: give 0 <= minimum <= maximum")
 
-    joined = _join_over_short_pauses(samples, intervals, sample_rate_hz, shortest, longest)
+    limits = _Limits(shortest, longest)
+    joined = _join_over_short_pauses(samples, intervals, sample_rate_hz, limits)
+
+    # The silence that a chunk may take ends where the next speech begins.
+    starts = [start for start, _ in joined]
+    starts.append(len(samples))
 
     chunks: list[Span] = []
-    for index, (start, end) in enumerate(joined):
-        # Silence that this chunk may take: up to its neighbours, of which the one before may have
-        # grown already.
-        free_from = chunks[-1][1] if chunks else 0
-        if index > 0:
-            free_from = max(free_from, joined[index - 1][1])
+    free_from = 0
+    for span, free_until in zip(joined, starts[1:], strict=True):
+        start, end = span
+        speech_end = end
 
-        free_until = len(samples)
-        if index + 1 < len(joined):
-            free_until = joined[index + 1][0]
-
-        is_mostly_speech = 2 * (end - start) >= shortest
+        speech = end - start
+        is_mostly_speech = 2 * speech >= shortest
         if is_mostly_speech:
-            start, end = _widen(start, end, free_from, free_until, shortest)
+            start, end = _widen(span, (free_from, free_until), shortest)
 
-        if end - start >= max(1, shortest):
+        length = end - start
+        if length > 0 and length >= shortest:
             chunks.append((start, end))
+            # The chunk may have grown, so the next one has less silence left.
+            free_from = end
+        else:
+            free_from = speech_end
 
     return chunks
 
 
 def _join_over_short_pauses(
-    samples: Samples, intervals: list[Span], sample_rate_hz: int, shortest: int, longest: int
+    samples: Samples, intervals: list[Span], sample_rate_hz: int, limits: _Limits
 ) -> list[Span]:
-    """Join neighbours over short pauses, up to ``longest``; longer intervals are cut first."""
+    """Join neighbours over short pauses, up to the longest chunk.
+
+    Longer intervals are cut first.
+    """
     # Each interval has taken its margin from the pause already.
-    pause = round((PAUSE_S - 2 * MARGIN_S) * sample_rate_hz)
+    pause_s = PAUSE_S - 2 * MARGIN_S
+    pause = round(pause_s * sample_rate_hz)
+    # Cuts are looked for in steps of 10 ms.
+    step = max(1, sample_rate_hz // 100)
 
     joined: list[Span] = []
     for interval in intervals:
-        for start, end in _cut(samples, interval, shortest, longest, sample_rate_hz):
-            if joined:
-                start_before, end_before = joined[-1]
-                if start - end_before < pause and end - start_before <= longest:
-                    joined[-1] = (start_before, end)
-                    continue
+        for piece in _cut(samples, interval, limits, step):
+            if not joined:
+                joined.append(piece)
+                continue
 
-            joined.append((start, end))
+            start, end = piece
+            start_before, end_before = joined[-1]
+            is_short_pause = start - end_before < pause
+            fits = end - start_before <= limits.longest
+            if is_short_pause and fits:
+                joined[-1] = (start_before, end)
+            else:
+                joined.append(piece)
 
     return joined
 
 
-def _cut(
-    samples: Samples, interval: Span, shortest: int, longest: int, sample_rate_hz: int
-) -> Iterator[Span]:
-    """Cut an interval into pieces of at most ``longest``, where it is quiet."""
+def _cut(samples: Samples, interval: Span, limits: _Limits, step: int) -> Iterator[Span]:
+    """Cut an interval into pieces that are not too long, where it is quiet."""
+    shortest, longest = limits
     start, end = interval
-    step = max(1, sample_rate_hz // 100)
 
     while end - start > longest:
         # A cut in the second half of the longest piece, which leaves enough for another piece.
-        low = start + max(shortest, longest // 2)
+        least = max(shortest, longest // 2)
+        low = start + least
         high = min(start + longest, end - shortest)
 
         cut = start + longest  # when no cut leaves two pieces that are long enough
@@ -210,22 +250,43 @@ def _cut(
 
 def _quietest_point(samples: Samples, low: int, high: int, step: int) -> int:
     """Return the middle of the quietest ``step`` samples between ``low`` and ``high``."""
-    whole_steps = (high - low) // step
-    frames = samples[low : low + whole_steps * step].reshape(-1, step)
-    if not len(frames):
+    power = _power(samples[low:high], step)
+    num_steps = len(power)
+    if num_steps == 0:
         return high
 
-    power = np.square(frames, dtype=np.float64).mean(axis=1)
-    # Five frames together, one value per frame: mode "same" would give five values for fewer
-    # frames, and a cut behind ``high``.
-    smooth = np.convolve(power, np.ones(5))[2 : 2 + len(frames)]
-    return low + int(smooth.argmin()) * step + step // 2
+    # Five steps together, one value per step: mode "same" would give five values for fewer
+    # steps, and a cut behind ``high``.
+    window = np.ones(5)
+    smooth = np.convolve(power, window)[2 : 2 + num_steps]
+    quietest = int(smooth.argmin())
+
+    step_start = low + quietest * step
+    return step_start + step // 2
 
 
-def _widen(start: int, end: int, free_from: int, free_until: int, length: int) -> Span:
+def _power(samples: Samples, step: int) -> NDArray[np.float64]:
+    """Return the mean square of each ``step`` samples; a rest that is shorter is left out."""
+    num_steps = len(samples) // step
+    whole = samples[: num_steps * step]
+    blocks = whole.reshape(num_steps, step)
+
+    squares = np.square(blocks, dtype=np.float64)
+    power: NDArray[np.float64] = squares.mean(axis=1)
+    return power
+
+
+def _widen(span: Span, free: Span, length: int) -> Span:
     """Grow a span evenly to ``length``, as far as the silence around it allows."""
+    start, end = span
+    free_from, free_until = free
+    free_before = start - free_from
+    free_after = free_until - end
+
     need = max(0, length - (end - start))
-    left = min(start - free_from, need // 2)
-    right = min(free_until - end, need - left)
-    left = min(start - free_from, need - right)
+    left = min(free_before, need // 2)
+    right = min(free_after, need - left)
+    # What the silence after the span lacks is taken before it.
+    left = min(free_before, need - right)
+
     return start - left, end + right
