@@ -31,9 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Fixtures that take more than 3 seconds: processes that share updates, exported graphs, whole runs.
+SLOW_FIXTURES = {"alone", "exported", "pair", "undisturbed"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long ones first: the end is waited for by all workers."""
     for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
         if item.path.parent.name == "reliability":
             item.add_marker(pytest.mark.reliability)
     items.sort(key=lambda item: not item.keywords.keys() & {"slow", "reliability"})

@@ -46,6 +46,7 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     assert "+0.0 .. +0.0" in differences
 
 
+@pytest.mark.slow
 def test_a_language_model_from_transcripts_to_texts(
     model: Path, labelled_store: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_self_training_as_the_readme_has_it(
     model: Path, labelled_store: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +274,7 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(
     assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
 
 
+@pytest.mark.slow
 def test_standard_input_is_a_file_like_any_other(
     model: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
@@ -350,6 +353,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     model: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
@@ -396,6 +400,7 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_stdout_takes_any_file_name(model: Path, labelled_folder: Path, tmp_path: Path) -> None:
     """One line a file with the bytes of its name, also where Python's stdout refuses them."""
     for name in (b"new\nline.wav", b"not-utf8-\xff.wav"):

@@ -14,6 +14,7 @@ from speechssl.cli import training
 from speechssl.storage.json_text import read_json_lines
 
 
+@pytest.mark.slow
 def test_pretrain_dry_run_prints_settings_and_trains_nothing(
     labelled_store: Path, tmp_path: Path
 ) -> None:
@@ -29,6 +30,7 @@ def test_pretrain_dry_run_prints_settings_and_trains_nothing(
     )
 
 
+@pytest.mark.slow
 def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_only_bad_files(tmp_path: Path) -> None:
 # ---- the same bytes, whatever happens ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_a_byte(corpus: Path, tmp_path: Path) -> None:
     first = prepare(corpus, tmp_path / "one", SMALL)
     second = prepare(corpus, tmp_path / "two", SMALL, jobs=2)
@@ -130,6 +131,7 @@ def start(corpus: Path, out: Path, jobs: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, start_new_session=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     expected = prepare(corpus, tmp_path / "never killed", SMALL)
     out = tmp_path / "s"
@@ -161,6 +163,7 @@ def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path)
     }  # finished shards stay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 1.0])
 def test_an_interrupt_of_all_processes_is_one_line(
     corpus: Path, tmp_path: Path, wait_s: float
@@ -191,6 +194,7 @@ def test_an_interrupt_of_all_processes_is_one_line(
     )
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_processes_start_does_not_wait_for_the_corpus(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +214,7 @@ class KilledError(Exception):
     """Stands for a SIGKILL at one write."""
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_write_is_survived(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

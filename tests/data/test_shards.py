@@ -12,6 +12,7 @@ from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.shards import ShardJob, ShardPart, join_parts
 
 
+@pytest.mark.slow
 def test_a_shard_divided_among_processes_has_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> 
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_recognition_starts_without_the_compiler_of_torch() -> None:
     code = """
 import sys, torch

@@ -237,6 +237,7 @@ def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -
 # --- training on ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: Path) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2Model", "large")
     import_model(tmp_path / "theirs", tmp_path / "ours")
@@ -258,6 +259,7 @@ def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: 
     assert export_model(tmp_path / "run", tmp_path / "back", "hf").kind == "ctc"
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_from_a_converted_objective(
     tmp_path: Path, waveform_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: P
         pretrain([tmp_path / "wave"], tmp_path / "run", PRETRAIN)
 
 
+@pytest.mark.slow
 def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: Path) -> None:
     teachers = [tmp_path / "teacher", tmp_path / "other"]
     for seed, teacher in enumerate(teachers):

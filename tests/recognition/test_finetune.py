@@ -33,6 +33,7 @@ def pretrained(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -
     return run
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path) -> None:
     train = FEW | {"steps": 480, "validate_every": 240, "save_every": 240, "log_every": 80}
     wider = {
@@ -55,6 +56,7 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_the_pretrained_encoder_is_really_loaded(
     labelled_store: Path, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_the_pretrained_encoder_is_really_loaded(
     assert torch.equal(again.head.weight, model.head.weight)
 
 
+@pytest.mark.slow
 def test_settings_of_the_encoder_are_used_or_refused(
     labelled_store: Path, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +151,7 @@ def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(
     assert torch.equal(continued.head.weight, undisturbed.head.weight)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(
     labelled_store: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +168,7 @@ def test_a_fine_tuning_goes_on_from_its_own_encoder_alone(
         finetune([labelled_store], tmp_path / "run", tuned(), init=tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_every_stage_draws_anew(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

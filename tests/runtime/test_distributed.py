@@ -389,6 +389,7 @@ def test_a_non_finite_update_names_the_utterances_of_all_ranks(
     assert rows == [{"step": 1, "utterances": ids[0]}, {"step": 2, "utterances": ids[1]}]
 
 
+@pytest.mark.slow
 def test_three_ranks_share_an_update_of_two_utterances(
     labelled_store: Path, tmp_path: Path
 ) -> None:
@@ -480,6 +481,7 @@ def test_only_rank_0_logs_and_deletes(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_verbs_that_share_no_work_print_under_any_launcher(
     labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,12 +519,14 @@ def test_processes_meet_before_work_that_takes_one_of_them_longer(
         finetune([tmp_path / "missing"], tmp_path / "r", FinetuneSettings(), None)
 
 
+@pytest.mark.slow
 def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path: Path) -> None:
     """Without taking leave of each other they abort at random: about every second one did."""
     for attempt in range(3):
         launch(2, tmp_path / str(attempt), labelled_store, leave, expected=143)
 
 
+@pytest.mark.slow
 def test_an_attempt_does_not_find_the_addresses_of_the_one_before(
     labelled_store: Path, tmp_path: Path
 ) -> None:
@@ -537,6 +541,7 @@ def test_an_attempt_does_not_find_the_addresses_of_the_one_before(
         launch(2, tmp_path / str(attempt), labelled_store, meet_and_vanish, variables=told)
 
 
+@pytest.mark.slow
 def test_who_is_left_alone_says_so(labelled_store: Path, tmp_path: Path) -> None:
     launch(2, tmp_path, labelled_store, left_alone)
 

@@ -127,6 +127,7 @@ def test_trials_of_one_amount_stand_beside_each_other(
     assert [label.get_text() for label in axes.get_xticklabels()] == ["all"]
 
 
+@pytest.mark.slow
 def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     labelled_store: Path,
     tmp_path: Path,
@@ -212,6 +213,7 @@ def test_a_trial_that_cannot_be_run_says_why(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
     labelled_store: Path,
     tmp_path: Path,
@@ -236,6 +238,7 @@ def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
     assert "trial x was begun with another cpu_minutes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_lost_run_is_a_line_and_the_others_go_on(
     labelled_store: Path,
     tmp_path: Path,

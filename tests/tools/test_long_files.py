@@ -46,6 +46,7 @@ def test_the_share_of_same_words() -> None:
     assert tool.same_words(["a b c", "a"], ["a b d", "a"]) == (3 / 4, 1)
 
 
+@pytest.mark.slow
 def test_it_runs_on_toy_speech(
     labelled_store: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,6 @@ def test_a_real_mistake_is_caught_and_none_is_not(tmp_path: Path) -> None:
     (mutant,) = (m for m in mutate.MUTANTS if m.label == "6a")
     found = mutate.run_mutant(mutant, source)
     assert found.result == "caught", found
-    assert found.by.startswith("tests/test_optim.py::test_")
+    assert found.by.startswith("tests/training/test_optim.py::test_")
     comment = replace(mutant, new=f"{mutant.old}  # no decay")
     assert mutate.run_mutant(comment, source).result == "SURVIVED"

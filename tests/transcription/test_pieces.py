@@ -19,6 +19,7 @@ def model() -> CtcModel:
     return random_recogniser()
 
 
+@pytest.mark.slow
 def test_a_file_of_many_windows_is_cut_as_if_it_were_one(
     model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

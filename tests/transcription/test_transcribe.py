@@ -206,6 +206,7 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
     ]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(
     model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_process_killed_in_the_middle_of_a_message_has_ended() -> None:
     assert [workers._received(ours), workers._received(ours)] == [1.5, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
 def test_processes_give_what_one_gives(
     model: Path, files: list[Path], processes: int, count: int
@@ -123,6 +124,7 @@ def test_more_processes_than_threads_are_refused_and_no_file_needs_no_model(tmp_
     assert all_of(Job(tmp_path / "gone", 40.0), []) == []
 
 
+@pytest.mark.slow
 def test_errors_of_a_process_are_errors_here(
     model: Path, files: list[Path], tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_errors_of_a_process_are_errors_here(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_who_wants_no_more_results_ends_the_processes(model: Path, files: list[Path]) -> None:
     results: Iterator[Result] = transcribe_files(
         Job(model, 40.0, processes=2), files, HoursProgress()
@@ -148,6 +151,7 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (9,)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_after_all_that_others_do(
     model: Path, files: list[Path]
 ) -> None:
