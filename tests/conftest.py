@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from support.speech import make_labelled
@@ -19,6 +20,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests run side by side: one thread each, and the same sums whatever the machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
+# A busy machine takes longer over an example, which says nothing about the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
