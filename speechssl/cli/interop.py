@@ -45,6 +45,7 @@ def export_command(
 
 def _converted(conversion: Conversion, path: Path) -> None:
     log(
-        f"{conversion.kind}: both models run on audio, largest difference {conversion.difference:.1e}"
+        f"{conversion.kind}: both models run on audio, "
+        f"largest difference {conversion.difference:.1e}"
     )
     write_stdout(f"{path}\n")

@@ -229,8 +229,8 @@ class ValidGroupNorm(nn.Module):
     def folded(self, samples: Tensor, conv: nn.Conv1d, num_valid: Tensor) -> tuple[Tensor, Tensor]:
         """Fold the same norm into the convolution of the samples below it.
 
-        No frame has to be computed for its statistics.         The mean and the variance of ``w x``
-        over windows x follow from the mean m and the covariance V of the windows:
+        No frame has to be computed for its statistics. The mean and the variance of ``w x`` over
+        windows x follow from the mean m and the covariance V of the windows:
 
             mean(w x) = w m,  var(w x) = w V w
 

@@ -7,7 +7,7 @@ Shapes, besides those of masked_prediction.py:
     W  width of what is clustered
     G  codebooks; each has a size of its own
     A  frames that are asked about: the masked ones, and the other valid ones where
-    ``visible_weight`` is not 0
+       ``visible_weight`` is not 0
 """
 
 import math

@@ -69,8 +69,9 @@ class Quantizer(nn.Module):
 
     With logits l of a frame, noise n and temperature t, for each codebook:
 
-        soft = softmax((l + n) / t),  hard = one_hot(argmax soft),  choice = hard - stop(soft) +
-        soft
+        soft = softmax((l + n) / t)
+        hard = one_hot(argmax soft)
+        choice = hard - stop(soft) + soft
 
     where stop(.) has no gradient: the value is the hard choice, the gradient that of the soft one
     (straight through).

@@ -3,10 +3,11 @@
 A new task ``my_task`` touches three files:
 
 1. ``pretraining/my_task.py``: ``MyTaskConfig``, its settings, and ``MyTask``, a ``PretextTask``
-whose ``forward`` gives
-   the loss of a batch. ``reconstruction.py`` is the shortest one to start from.
+   whose ``forward`` gives the loss of a batch. ``reconstruction.py`` is the shortest one to start
+   from.
 2. ``pretraining/settings.py``: its name in ``TaskName``, and a table of the same name in
-``TaskSettings``. 3. This file: a case of ``make_task``. Type checking fails while a name has none.
+   ``TaskSettings``.
+3. This file: a case of ``make_task``. Type checking fails while a name has none.
 
 Then ``--set task=my_task --set my_task.setting=value`` works, and so do presets.
 """

@@ -20,9 +20,8 @@ def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
 
     Returns:
         JSON values: the versions of "speechssl", "torch" and "python"; "processor"; the "cores"
-            that
-        this process may use; the "threads" that torch uses; the "wait_policy" of OpenMP threads;
-        "device", which is "cpu" or the name of the GPU.
+        that this process may use; the "threads" that torch uses; the "wait_policy" of OpenMP
+        threads; "device", which is "cpu" or the name of the GPU.
     """
     if device is None:
         device = pick_device("auto")

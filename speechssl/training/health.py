@@ -43,9 +43,8 @@ class Health:
     positive.
 
     In a collapse nearly every target has the same code: in the whole batch (the perplexity is near
-        1),
-    or within each utterance (no negative differs from its positive, so chance is near 0). A high
-    accuracy alone is no sign of a collapse: a small or simple corpus can be solved.
+    1), or within each utterance (no negative differs from its positive, so chance is near 0). A
+    high accuracy alone is no sign of a collapse: a small or simple corpus can be solved.
     """
 
     def __init__(self, config: HealthConfig, total_steps: int) -> None:
@@ -64,8 +63,7 @@ class Health:
 
         Returns:
             False where the metrics tell nothing: the update was not finite and changed nothing, or
-                the
-            task has no chance.
+            the task has no chance.
         """
         tells = "chance" in metrics and math.isfinite(metrics["loss"])
         if tells:

@@ -78,7 +78,7 @@ def fit(
 
     The same call continues a run that was stopped in any way. It then gives the same weights as a
     run that never stopped: update ``step`` depends on nothing but the seed, the step and the
-        weights.
+    weights.
 
     The gradients of all micro-batches of an update are added, and divided once by the weight of the
     whole update. So an update does not depend on how its utterances were grouped into

@@ -59,8 +59,7 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     linear: up over ``warmup``, then straight to 0.
 
     tri_stage: up over ``warmup`` from 1 % of the peak, level over ``hold``, then exponentially down
-        to
-    ``final_scale`` of the peak.
+    to ``final_scale`` of the peak.
 
     Source: wav2vec 2.0 section 4.2 (linear) and 4.3 (tri-stage; SpecAugment, arXiv 1904.08779).
     """
