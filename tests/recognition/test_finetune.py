@@ -51,9 +51,10 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
     rows = [row for row in read_json_lines(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert [row["step"] for row in rows] == [240, 480]
     best = min(rows, key=lambda row: row["dev_score"])
-    assert (
-        model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"]) != Scaling()
-    )
+    assert model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"])
+    # Half way most words of dev are wrong. At the end all may be right, which leaves the identity.
+    half_way = Scaling(rows[0]["confidence_slope"], rows[0]["confidence_offset"])
+    assert half_way != Scaling()
 
 
 @pytest.mark.slow
