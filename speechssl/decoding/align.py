@@ -55,21 +55,27 @@ def align(log_probs: Tensor, tokens: Sequence[int], blank_id: int = 0) -> list[T
 
     if not tokens:
         return []
-    assert min_ctc_frames(tokens) <= len(log_probs), "fewer frames than the tokens need"
+    frames_needed = min_ctc_frames(tokens)
+    assert frames_needed <= len(log_probs), "fewer frames than the tokens need"
 
-    batch = log_probs.detach().float().cpu()[None].contiguous()  # (1, T, V)
+    on_host = log_probs.detach().float().cpu()
+    batch = on_host[None].contiguous()  # (1, T, V)
     targets = torch.tensor([list(tokens)], dtype=torch.int32)
     paths, log_scores = forced_align(batch, targets, blank=blank_id)
 
+    # The token of each frame, blanks included: a run of one token is one emission.
+    token_of_frame = paths[0].tolist()
     spans: list[TokenSpan] = []
     start = 0
-    for token, run in groupby(paths[0].tolist()):
-        end = start + len(list(run))
+    for token, run in groupby(token_of_frame):
+        num_frames = len(list(run))
+        end = start + num_frames
 
         if token != blank_id:
-            probabilities = log_scores[0, start:end].double().exp()
+            own_scores = log_scores[0, start:end].double()
+            mean = own_scores.exp().mean()
             # Rounding of float32 log-probabilities can lift a certain token above 1.
-            probability = min(float(probabilities.mean()), 1.0)
+            probability = min(float(mean), 1.0)
             spans.append(TokenSpan(token, start, end, probability))
 
         start = end
@@ -106,6 +112,14 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling)
 
 def _word(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> WordSpan:
     """Join the tokens of one word."""
-    text = "".join(tokenizer.texts[span.token].strip() for span in spans)
+    text = ""
+    for span in spans:
+        token_text = tokenizer.texts[span.token]
+        text += token_text.strip()
+
     probability = math.prod(span.probability for span in spans)
-    return WordSpan(text, spans[0].start, spans[-1].end, scaling(probability))
+    confidence = scaling(probability)
+
+    first = spans[0]
+    last = spans[-1]
+    return WordSpan(text, first.start, last.end, confidence)

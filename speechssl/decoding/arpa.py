@@ -9,9 +9,12 @@ from typing import TextIO
 from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, Estimate, NgramModel, Ngrams, Order
 from speechssl.errors import ConfigError
 
+# A line of a section: the words of an n-gram, then its log10 probability and backoff weight.
+_NgramLine = tuple[tuple[str, ...], tuple[float, float]]
+
 # The first bytes of KenLM's own binary files.
 _KENLM = b"mmap lm http://kheafield.com/code"
-# Characters of a faulty line that a message shows.
+# Characters of a faulty line that a message shows: lines of a file that is no text can be endless.
 _SHOWN = 80
 # Digits that a count of n-grams may have: as many always fit in 64 bits.
 _MAX_DIGITS = 18
@@ -24,14 +27,17 @@ def arpa_lines(model: Estimate) -> Iterator[str]:
     """
     yield "\\data\\\n"
     for length, order in enumerate(model.orders, 1):
-        yield f"ngram {length}={len(order.word)}\n"
+        num_ngrams = len(order.word)
+        yield f"ngram {length}={num_ngrams}\n"
 
+    # The texts of one length are the beginnings of the next, so only these are kept in memory.
+    longest = len(model.orders)
     texts: list[str] = []
     for length, order in enumerate(model.orders, 1):
         yield f"\n\\{length}-grams:\n"
 
         texts = _texts(order, model.words, texts)
-        has_backoff = length < len(model.orders)
+        has_backoff = length < longest
         yield from _ngram_lines(order, texts, has_backoff)
 
     yield "\n\\end\\\n"
@@ -45,7 +51,10 @@ def read_arpa(path: Path) -> NgramModel:
             says. The message names the line.
     """
     with opened(path) as file:
-        return NgramModel(_ArpaReader(path, file).ngrams())
+        reader = _ArpaReader(path, file)
+        ngrams = reader.ngrams()
+
+    return NgramModel(ngrams)
 
 
 def arpa_words(path: Path) -> list[str]:
@@ -56,19 +65,25 @@ def arpa_words(path: Path) -> list[str]:
     """
     with opened(path) as file:
         reader = _ArpaReader(path, file)
-        num_unigrams = reader.header()[0]
-        unigrams = reader.section(1, num_unigrams)
+        counts = reader.header()
+        unigrams = reader.section(1, counts[0])
 
-    return [word for (word,) in unigrams if word not in SPECIAL]
+    words: list[str] = []
+    for (word,) in unigrams:
+        if word not in SPECIAL:
+            words.append(word)
+    return words
 
 
 def is_binary(path: Path) -> bool:
     """Whether a file is one of KenLM's binary files, rather than ARPA."""
     try:
         with path.open("rb") as file:
-            return file.read(len(_KENLM)) == _KENLM
+            first_bytes = file.read(len(_KENLM))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read as a language model: {error}") from error
+
+    return first_bytes == _KENLM
 
 
 @contextmanager
@@ -78,12 +93,16 @@ def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
     Raises:
         ConfigError: it cannot be read, now or within the ``with`` block.
     """
+    problem = f"{path} cannot be read as {kind}"
+
     try:
+        # Only a newline ends a line: other marks of line ends could stand within a word.
         with path.open(encoding="utf-8", newline="\n") as file:
             yield file
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path} cannot be read as {kind}: {why}") from error
+    except OSError as error:
+        raise ConfigError(f"{problem}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{problem}: {error}") from error
 
 
 def read_words(lm: Path, listed: Path | None) -> list[str]:
@@ -107,35 +126,50 @@ def read_words(lm: Path, listed: Path | None) -> list[str]:
         words = arpa_words(lm)
 
     if not words:
-        raise ConfigError(f"{listed or lm} holds no word: give the words that may be recognised")
-    return list(dict.fromkeys(words))
+        source = listed or lm
+        raise ConfigError(f"{source} holds no word: give the words that may be recognised")
+
+    # A dict keeps the order of the file, where a set would not.
+    unique_words = dict.fromkeys(words)
+    return list(unique_words)
 
 
 def _texts(order: Order, words: Sequence[str], shorter: Sequence[str]) -> list[str]:
     """Spell the n-grams of one length, given the texts of those one word shorter."""
-    last_words = [words[i] for i in order.word.tolist()]
+    word_ids = order.word.tolist()
+    last_words = [words[word_id] for word_id in word_ids]
     if not shorter:
         return last_words
 
-    pairs = zip(order.context.tolist(), last_words, strict=True)
-    return [f"{shorter[context]} {word}" for context, word in pairs]
+    texts: list[str] = []
+    contexts = order.context.tolist()
+    for context, last_word in zip(contexts, last_words, strict=True):
+        beginning = shorter[context]
+        texts.append(f"{beginning} {last_word}")
+    return texts
 
 
 def _ngram_lines(order: Order, texts: Sequence[str], has_backoff: bool) -> Iterator[str]:
     """Write one line for each n-gram; the longest have no backoff weight."""
-    rows = zip(order.log10_prob.tolist(), texts, order.log10_backoff.tolist(), strict=True)
-    for log10_prob, text, log10_backoff in rows:
+    probs = order.log10_prob.tolist()
+    backoffs = order.log10_backoff.tolist()
+
+    for log10_prob, text, log10_backoff in zip(probs, texts, backoffs, strict=True):
+        line = f"{log10_prob:.7f}\t{text}"
         if has_backoff:
-            yield f"{log10_prob:.7f}\t{text}\t{log10_backoff:.7f}\n"
-        else:
-            yield f"{log10_prob:.7f}\t{text}\n"
+            line += f"\t{log10_backoff:.7f}"
+        yield line + "\n"
 
 
 def _listed_words(path: Path) -> list[str]:
     """Read a list of one word a line."""
+    words: list[str] = []
     with opened(path, "text") as file:
-        words = [line.strip() for line in file]
-    return [word for word in words if word and word not in SPECIAL]
+        for line in file:
+            word = line.strip()
+            if word and word not in SPECIAL:
+                words.append(word)
+    return words
 
 
 class _ArpaReader:
@@ -153,14 +187,20 @@ class _ArpaReader:
     def ngrams(self) -> list[Ngrams]:
         """Read all n-grams, by length, to the end of the file's data."""
         counts = self.header()
+        longest = len(counts)
 
         found: list[Ngrams] = []
         for length, count in enumerate(counts, 1):
-            found.append(self.section(length, count))
+            ngrams = self.section(length, count)
+            found.append(ngrams)
 
-            is_longest = length == len(counts)
-            next_title = "\\end\\" if is_longest else f"\\{length + 1}-grams:"
-            self._expect(self._next(), next_title)
+            # With the title that follows, a section is known to hold no more than it declared.
+            line = self._next()
+            if length < longest:
+                next_length = length + 1
+                self._expect(line, f"\\{next_length}-grams:")
+            else:
+                self._expect(line, "\\end\\")
 
         return found
 
@@ -172,17 +212,25 @@ class _ArpaReader:
         counts: list[int] = []
         line = self._next()
         while not line.startswith("\\"):
-            counts.append(self._declared_count(line, len(counts) + 1))
+            length = len(counts) + 1
+            count = self._declared_count(line, length)
+            counts.append(count)
             line = self._next()
 
-        if not 1 <= len(counts) <= MAX_ORDER:
-            raise self._error(f"n-grams of {len(counts)} lengths: allowed are 1 to {MAX_ORDER}")
+        num_lengths = len(counts)
+        if not 1 <= num_lengths <= MAX_ORDER:
+            raise self._error(f"n-grams of {num_lengths} lengths: allowed are 1 to {MAX_ORDER}")
         self._expect(line, "\\1-grams:")
         return counts
 
     def section(self, length: int, count: int) -> Ngrams:
         """Read the n-grams of one length, of which ``count`` are declared."""
-        found = dict(self._ngram(self._next(), length) for _ in range(count))
+        found: Ngrams = {}
+        for _ in range(count):
+            line = self._next()
+            words, weights = self._ngram(line, length)
+            found[words] = weights
+
         if len(found) < count:
             raise self._error(f"one of the {length}-grams above stands there twice")
         return found
@@ -194,37 +242,42 @@ class _ArpaReader:
 
         # Python's text methods take more characters for digits and spaces than int does, and int
         # refuses numbers of more than 4,300 digits with an error of its own.
-        is_count = number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS
-        if name.split() != ["ngram", str(length)] or not is_count:
-            raise self._error(f"{line[:_SHOWN]!r} where 'ngram {length}=...' was expected")
+        is_number = number.isascii() and number.isdecimal()
+        is_count = is_number and len(number) <= _MAX_DIGITS
+
+        expected_name = ["ngram", str(length)]
+        if name.split() != expected_name or not is_count:
+            raise self._unexpected(line, f"'ngram {length}=...'")
         return int(number)
 
-    def _ngram(self, line: str, length: int) -> tuple[tuple[str, ...], tuple[float, float]]:
+    def _ngram(self, line: str, length: int) -> _NgramLine:
         """Parse a line of a section: log10 probability, words, and a backoff weight or none."""
         # Words are separated by spaces; fields by a tab in most files, by a space in some.
-        fields = [field for field in line.replace("\t", " ").split(" ") if field]
+        spaced = line.replace("\t", " ")
+        fields = [field for field in spaced.split(" ") if field]
+
+        num_fields = len(fields)
         without_backoff = length + 1
         with_backoff = length + 2
-        if len(fields) not in (without_backoff, with_backoff):
-            raise self._error(f"{line[:_SHOWN]!r} where a {length}-gram was expected")
+        if num_fields not in (without_backoff, with_backoff):
+            raise self._unexpected(line, f"a {length}-gram")
 
         backoff = 0.0
         try:
             log10_prob = float(fields[0])
-            if len(fields) == with_backoff:
+            if num_fields == with_backoff:
                 backoff = float(fields[-1])
         except ValueError:
-            shown = repr(line[:_SHOWN])
+            shown = _shown(line)
             raise self._error(f"{shown} has no number where one was expected") from None
 
         # "not <=" is also true of a probability that is not a number.
         if not log10_prob <= 0 or not math.isfinite(backoff):
-            raise self._error(
-                f"{line[:_SHOWN]!r} has a probability above 1, or a weight that is no number"
-            )
+            shown = _shown(line)
+            raise self._error(f"{shown} has a probability above 1, or a weight that is no number")
 
-        words = tuple(fields[1 : length + 1])
-        return words, (log10_prob, backoff)
+        words = fields[1:without_backoff]
+        return tuple(words), (log10_prob, backoff)
 
     def _next(self) -> str:
         """Read up to the next line that is not empty."""
@@ -239,8 +292,20 @@ class _ArpaReader:
     def _expect(self, line: str, title: str) -> None:
         """Refuse any line but this title."""
         if line != title:
-            raise self._error(f"{line[:_SHOWN]!r} where {title} was expected")
+            raise self._unexpected(line, title)
+
+    def _unexpected(self, line: str, expected: str) -> ConfigError:
+        """Describe a line that stands where something else was expected."""
+        shown = _shown(line)
+        return self._error(f"{shown} where {expected} was expected")
 
     def _error(self, why: str) -> ConfigError:
         """Describe what is wrong with the line that was read last."""
-        return ConfigError(f"{self.path} line {self.line_number}: {why}; give a whole ARPA file")
+        where = f"{self.path} line {self.line_number}"
+        return ConfigError(f"{where}: {why}; give a whole ARPA file")
+
+
+def _shown(line: str) -> str:
+    """Quote the beginning of a faulty line for a message."""
+    beginning = line[:_SHOWN]
+    return repr(beginning)

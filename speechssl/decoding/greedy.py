@@ -19,21 +19,33 @@ def greedy(log_probs: Tensor, num_frames: Tensor, blank_id: int = 0) -> list[lis
     Returns:
         One list of token ids for each utterance.
     """
-    best = log_probs.detach().argmax(dim=-1).cpu()  # (B, T)
+    # Only the winners leave the device, not all log-probabilities.
+    winners = log_probs.detach().argmax(dim=-1)
+    best = winners.cpu()  # (B, T)
     num_frames = num_frames.cpu()
+
     most_frames = best.shape[1]
-    assert bool((num_frames <= most_frames).all()), "num_frames exceeds the frames of log_probs"
+    are_within = num_frames <= most_frames
+    assert bool(are_within.all()), "num_frames exceeds the frames of log_probs"
 
     # Padding becomes blank: a blank is dropped in the end, and it never joins two runs of a token.
-    is_padding = torch.arange(most_frames) >= num_frames[:, None]
+    frames = torch.arange(most_frames)
+    is_padding = frames >= num_frames[:, None]
     best = best.masked_fill(is_padding, blank_id)
 
+    # The first frame always starts a run, every other one where the token changes.
+    before = best[:, :-1]
+    after = best[:, 1:]
     starts_run = torch.ones_like(best, dtype=torch.bool)
-    starts_run[:, 1:] = best[:, 1:] != best[:, :-1]
-    emits_token = starts_run & (best != blank_id)
+    starts_run[:, 1:] = before != after
 
-    tokens_each = emits_token.sum(dim=1).tolist()
-    per_utterance = torch.split(best[emits_token], tokens_each)
+    is_token = best != blank_id
+    emits_token = starts_run & is_token
+
+    # One selection for the whole batch: the tokens of all utterances, one after the other.
+    emitted = best[emits_token]
+    tokens_each = emits_token.sum(dim=1)
+    per_utterance = torch.split(emitted, tokens_each.tolist())
     return [tokens.tolist() for tokens in per_utterance]
 
 
@@ -43,5 +55,8 @@ def min_ctc_frames(tokens: Sequence[int]) -> int:
     These are one for each token, and one for a blank between two equal neighbours. With fewer
     frames the CTC loss is infinite.
     """
-    num_repeats = sum(left == right for left, right in pairwise(tokens))
-    return len(tokens) + num_repeats
+    num_blanks = 0
+    for left, right in pairwise(tokens):
+        if left == right:
+            num_blanks += 1
+    return len(tokens) + num_blanks

@@ -29,6 +29,7 @@ def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
         if word in SPECIAL or tokenizer.has_unknown(word):
             continue
 
+        # A word of white space alone leaves no token.
         ids = tokenizer.encode(word)
         if ids and tokenizer.unk_id not in ids:
             lexicon[word] = (*ids, *space)
@@ -45,8 +46,10 @@ def separator(tokenizer: Tokenizer) -> tuple[int, ...]:
         return ()
 
     # The first two ids are the blank and the unknown token, whatever they are called.
-    spaces = [i for i, text in enumerate(tokenizer.texts[2:], 2) if text == " "]
-    return tuple(spaces[:1])
+    for token_id in range(2, len(tokenizer.texts)):
+        if tokenizer.texts[token_id] == " ":
+            return (token_id,)
+    return ()
 
 
 def token_name(text: str) -> str:
@@ -63,18 +66,17 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
     """
     lexicon = spellings(tokenizer, words)
 
+    problem = "have characters that the recogniser does not"
     unspelled = [word for word in words if word not in lexicon]
-    _refuse_many(unspelled, words, "have characters that the recogniser does not", normaliser)
+    _refuse_many(unspelled, words, problem, normaliser)
 
     not_normalised = [word for word in words if normalise(word, normaliser) != word]
     _refuse_many(not_normalised, words, f"are not as {normaliser} leaves them", normaliser)
 
-    num_lost = len(words) - len(lexicon)
+    num_words = len(words)
+    num_lost = num_words - len(lexicon)
     if num_lost > 0:
-        log(
-            f"{num_lost} of {len(words)} words have characters that the recogniser does not: "
-            "left out"
-        )
+        log(f"{num_lost} of {num_words} words {problem}: left out")
     return list(lexicon)
 
 
@@ -85,7 +87,12 @@ def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     single letters or digits would be taken for one over tokens.
     """
     names = {token_name(text) for text in tokenizer.texts}
-    spaces = {token_name(tokenizer.texts[i]) for i in separator(tokenizer)}
+
+    spaces: set[str] = set()
+    for token_id in separator(tokenizer):
+        text = tokenizer.texts[token_id]
+        spaces.add(token_name(text))
+
     return spaces <= set(words) <= names
 
 
@@ -93,9 +100,14 @@ def _refuse_many(
     unusable: Sequence[str], words: Sequence[str], problem: str, normaliser: str
 ) -> None:
     """Refuse a language model of which too many words are unusable."""
-    if len(unusable) > MAX_LOST * len(words):
-        raise ConfigError(
-            f"{len(unusable)} of the {len(words)} words of the language model {problem}, "
-            f"{unusable[0]!r} for one: estimate it from text like the transcripts "
-            f"(speechssl lm --normaliser {normaliser})"
-        )
+    num_words = len(words)
+    num_unusable = len(unusable)
+    if num_unusable <= MAX_LOST * num_words:
+        return
+
+    example = unusable[0]
+    raise ConfigError(
+        f"{num_unusable} of the {num_words} words of the language model {problem}, "
+        f"{example!r} for one: estimate it from text like the transcripts "
+        f"(speechssl lm --normaliser {normaliser})"
+    )

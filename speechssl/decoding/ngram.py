@@ -33,8 +33,13 @@ _WITHOUT_UNKNOWN = -100.0
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+# What is subtracted from counts of 1, 2, and 3 or more.
+Discounts = tuple[float, float, float]
 # N-grams of one length: log10 probability of the last word, log10 backoff weight.
 Ngrams = dict[tuple[str, ...], tuple[float, float]]
+
+# Weights of an n-gram that a model does not have: its backoff costs nothing.
+_NO_WEIGHTS = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Order:
         log10_prob: of the last word after the others.
         log10_backoff: log10 weight of shorter contexts after this n-gram; 0 where nothing longer
             begins with it.
-        discounts: what was subtracted from counts of 1, 2, and 3 or more.
+        discounts: what was subtracted from counts.
     """
 
     context: Ints
@@ -56,7 +61,7 @@ class Order:
     word: Ints
     log10_prob: Floats
     log10_backoff: Floats
-    discounts: tuple[float, float, float]
+    discounts: Discounts
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ class NgramModel:
         """Take the n-grams of each length, from 1 on."""
         self._ngrams = ngrams
         self.order = len(ngrams)
-        self.words = frozenset(word for (word,) in ngrams[0] if word != BEGIN)
+
+        words = {word for (word,) in ngrams[0]}
+        words.discard(BEGIN)
+        self.words = frozenset(words)
 
     def log10_prob(self, word: str, context: Sequence[str]) -> float:
         """Look up the log10 probability of ``word`` after ``context``.
@@ -101,23 +109,31 @@ class NgramModel:
         if word not in self.words:
             word = UNKNOWN
 
-        context_start = max(0, len(context) - self.order + 1)
+        # Counted from the front: a slice of the last 0 words would be the whole context.
+        max_context = self.order - 1
+        context_start = max(0, len(context) - max_context)
         recent = context[context_start:]
-        known = tuple(other if (other,) in self._ngrams[0] else UNKNOWN for other in recent)
+
+        unigrams = self._ngrams[0]
+        known = tuple(other if (other,) in unigrams else UNKNOWN for other in recent)
 
         # From the longest context to none: each step back costs the backoff weight of the context
         # that was not found with this word.
         backoff = 0.0
         for start in range(len(known) + 1):
             history = known[start:]
+            history_length = len(history)
 
-            ngram = self._ngrams[len(history)].get((*history, word))
+            # Unigrams come first in the list, so place n holds the n-grams of n + 1 words.
+            longer = self._ngrams[history_length]
+            ngram = longer.get((*history, word))
             if ngram is not None:
                 return backoff + ngram[0]
 
             if history:
-                same_length = self._ngrams[len(history) - 1]
-                backoff += same_length.get(history, (0.0, 0.0))[1]
+                same_length = self._ngrams[history_length - 1]
+                weights = same_length.get(history, _NO_WEIGHTS)
+                backoff += weights[1]
 
         return backoff + _WITHOUT_UNKNOWN
 
@@ -136,8 +152,15 @@ class NgramModel:
         if end:
             marked.append(END)
 
+        # Nothing predicts <s>: it is context only.
         first = 1 if begin else 0
-        return [self.log10_prob(marked[i], marked[:i]) for i in range(first, len(marked))]
+
+        scores: list[float] = []
+        for position in range(first, len(marked)):
+            word = marked[position]
+            context = marked[:position]
+            scores.append(self.log10_prob(word, context))
+        return scores
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
@@ -161,19 +184,23 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
         raise ConfigError(f"order is {order}: allowed are 2 to {MAX_ORDER}")
 
     words, text, place = _text(sentences)
-    counted = _count_ngrams(text, place, order, len(words))
+    num_words = len(words)
+    counted = _count_ngrams(text, place, order, num_words)
     counts_by_length = _continuation_counts(counted)
 
     orders: list[Order] = []
-    for length, (ngrams, counts) in enumerate(zip(counted, counts_by_length, strict=True), 1):
-        if length == 1:
+    for ngrams, counts in zip(counted, counts_by_length, strict=True):
+        if not orders:
             num_contexts = 1
             # Equal shares for all words but <s>, which nothing predicts.
-            lower = np.full(1, 1 / (len(words) - 1))
+            equal_share = 1 / (num_words - 1)
+            lower = np.full(1, equal_share)
         else:
-            num_contexts = len(orders[-1].word)
-            lower = 10 ** orders[-1].log10_prob
+            shorter = orders[-1]
+            num_contexts = len(shorter.word)
+            lower = 10**shorter.log10_prob
 
+        length = len(orders) + 1
         discounts = _discounts(counts, length)
         prob, backoff = _interpolated(
             counts, ngrams.context, ngrams.suffix, lower, discounts, num_contexts
@@ -182,16 +209,22 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Estimate:
             log10_prob = np.log10(prob)
             log10_backoff = np.log10(backoff)
 
-        if length == 1:
+        if not orders:
             log10_prob[_BEGIN_ID] = _NEVER
         else:
             # Backoff weights belong to the contexts, which are the n-grams one shorter.
-            orders[-1].log10_backoff[:] = log10_backoff
+            shorter.log10_backoff[:] = log10_backoff
 
-        no_backoff = np.zeros(len(prob))
-        orders.append(
-            Order(ngrams.context, ngrams.suffix, ngrams.word, log10_prob, no_backoff, discounts)
+        # The next length fills in the backoff weights; the longest n-grams keep zeros.
+        estimated = Order(
+            context=ngrams.context,
+            suffix=ngrams.suffix,
+            word=ngrams.word,
+            log10_prob=log10_prob,
+            log10_backoff=np.zeros(len(prob)),
+            discounts=discounts,
         )
+        orders.append(estimated)
 
     return Estimate(words, tuple(orders))
 
@@ -208,8 +241,13 @@ def perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplex
     known_total = 0.0
     num_words = 0
     num_unknown = 0
-    for sentence in filter(None, sentences):
-        for word, value in zip((*sentence, END), model.score(sentence), strict=True):
+    for sentence in sentences:
+        if not sentence:
+            continue
+
+        predicted = (*sentence, END)
+        scores = model.score(sentence)
+        for word, value in zip(predicted, scores, strict=True):
             total += value
             num_words += 1
 
@@ -222,8 +260,11 @@ def perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplex
         raise ConfigError("no sentence to measure a language model on: the texts are empty")
 
     num_known = num_words - num_unknown
-    including_unknown = 10 ** (-total / num_words)
-    excluding_unknown = 10 ** (-known_total / num_known)
+    known_exponent = -known_total / num_known
+    exponent = -total / num_words
+
+    including_unknown = 10**exponent
+    excluding_unknown = 10**known_exponent
     return Perplexity(including_unknown, excluding_unknown, num_words, num_unknown)
 
 
@@ -258,12 +299,16 @@ def _text(sentences: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], Ints, In
         if not sentence:
             continue
 
-        for position, word in enumerate((BEGIN, *sentence, END)):
-            text.append(ids.setdefault(word, len(ids)))
+        marked = (BEGIN, *sentence, END)
+        for position, word in enumerate(marked):
+            # A new word gets the next id.
+            word_id = ids.setdefault(word, len(ids))
+            text.append(word_id)
             place.append(position)
 
         for word in sentence:
-            if word in SPECIAL or word.split() != [word]:
+            has_space = word.split() != [word]
+            if has_space or word in SPECIAL:
                 raise ConfigError(
                     f"{word!r} cannot be a word of a language model: "
                     "it is a mark or holds white space"
@@ -271,18 +316,24 @@ def _text(sentences: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], Ints, In
 
     if not text:
         raise ConfigError("no sentence to estimate a language model from: the texts are empty")
-    return tuple(ids), np.frombuffer(text, np.int64), np.frombuffer(place, np.int64)
+
+    # Views of the same memory, no copies.
+    text_ids = np.frombuffer(text, np.int64)
+    places = np.frombuffer(place, np.int64)
+    return tuple(ids), text_ids, places
 
 
 def _count_ngrams(text: Ints, place: Ints, order: int, num_words: int) -> list[_Counted]:
     """Find the different n-grams of each length, from 1 to ``order``, and count them."""
     word_ids = np.arange(num_words)
+    word_counts = np.bincount(text, minlength=num_words)
+    # The context of a unigram is the empty one, and so is what is left without its first word.
     nothing = np.zeros(num_words, np.int64)
     unigrams = _Counted(
         context=nothing,
         suffix=nothing,
         word=word_ids,
-        counts=np.bincount(text, minlength=num_words),
+        counts=word_counts,
         begins_sentence=word_ids == _BEGIN_ID,
     )
 
@@ -293,7 +344,9 @@ def _count_ngrams(text: Ints, place: Ints, order: int, num_words: int) -> list[_
         ends = np.flatnonzero(place >= length - 1)
 
         # One number for each n-gram: all its words but the last, by id, and the last one.
-        keys = shorter_ids[ends - 1] * num_words + text[ends]
+        # They are as many as the words of the text, so memory for them is taken only once.
+        keys = shorter_ids[ends - 1] * num_words
+        keys += text[ends]
         _, first_index, ids, counts = np.unique(
             keys, return_index=True, return_inverse=True, return_counts=True
         )
@@ -301,12 +354,13 @@ def _count_ngrams(text: Ints, place: Ints, order: int, num_words: int) -> list[_
         # Where in the text each different n-gram ends for the first time.
         first_end = ends[first_index]
         context = shorter_ids[first_end - 1]
+        shorter = counted[-1]
         ngrams = _Counted(
             context=context,
             suffix=shorter_ids[first_end],
             word=text[first_end],
             counts=counts,
-            begins_sentence=counted[-1].begins_sentence[context],
+            begins_sentence=shorter.begins_sentence[context],
         )
         counted.append(ngrams)
 
@@ -324,21 +378,29 @@ def _continuation_counts(counted: Sequence[_Counted]) -> list[Ints]:
     """
     by_length: list[Ints] = []
     for ngrams, longer in pairwise(counted):
-        words_before = np.bincount(longer.suffix, minlength=len(ngrams.word))
-        by_length.append(np.where(ngrams.begins_sentence, ngrams.counts, words_before))
-    by_length.append(counted[-1].counts)
+        num_ngrams = len(ngrams.word)
+        words_before = np.bincount(longer.suffix, minlength=num_ngrams)
+        continued = np.where(ngrams.begins_sentence, ngrams.counts, words_before)
+        by_length.append(continued)
 
-    by_length[0][_BEGIN_ID] = 0
+    longest = counted[-1]
+    by_length.append(longest.counts)
+
+    # <s> is never predicted, so it takes no part in the unigrams' probabilities.
+    unigram_counts = by_length[0]
+    unigram_counts[_BEGIN_ID] = 0
     return by_length
 
 
-def _discounts(counts: Ints, length: int) -> tuple[float, float, float]:
+def _discounts(counts: Ints, length: int) -> Discounts:
     """Estimate what to subtract from counts of 1, 2, and 3 or more.
 
     With n1 to n4 n-grams of counts 1 to 4 and Y = n1 / (n1 + 2 n2), the discounts are
     1 - 2 Y n2 / n1, 2 - 3 Y n3 / n2 and 3 - 4 Y n4 / n3 (Chen and Goodman 1998, equation 26).
     """
-    n1, n2, n3, n4 = (int((counts == count).sum()) for count in (1, 2, 3, 4))
+    # Counts above 4 share the last place; nothing but 1 to 4 is read.
+    occurrences = np.bincount(np.minimum(counts, 5), minlength=6)
+    _, n1, n2, n3, n4, _ = occurrences.tolist()
 
     if min(n1, n2, n3) > 0:
         y = n1 / (n1 + 2 * n2)
@@ -347,7 +409,8 @@ def _discounts(counts: Ints, length: int) -> tuple[float, float, float]:
         three = 3 - 4 * y * n4 / n3
 
         # An irregular text can ask for discounts that are negative or above the count itself.
-        if 0 < one <= 1 and 0 < two <= 2 and 0 < three <= 3:
+        are_valid = 0 < one <= 1 and 0 < two <= 2 and 0 < three <= 3
+        if are_valid:
             return one, two, three
 
     log(
@@ -384,14 +447,18 @@ def _interpolated(
         probability: (N,) of each n-gram's last word after its context.
         backoff: (C,) weight b of the shorter context.
     """
+    # A count of 0 has no discount, and all above 3 have that of 3.
     discount_of_count = np.array((0.0, *discounts))
     discounted = discount_of_count[np.minimum(counts, 3)]
+
     context_counts = np.bincount(context, counts, num_contexts)
     context_discounts = np.bincount(context, discounted, num_contexts)
 
     # A context that nothing followed (</s>, or <unk>) leaves all to the lower order.
     divisor = np.maximum(context_counts, 1)
-    backoff = np.where(context_counts > 0, context_discounts / divisor, 1.0)
+    left_over = context_discounts / divisor
+    backoff = np.where(context_counts > 0, left_over, 1.0)
 
     own_share = (counts - discounted) / divisor[context]
-    return own_share + backoff[context] * lower[suffix], backoff
+    lower_share = backoff[context] * lower[suffix]
+    return own_share + lower_share, backoff

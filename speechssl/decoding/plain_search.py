@@ -6,7 +6,6 @@ choices of flashlight-text, so that the two engines find the same hypotheses and
 
 import heapq
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,9 @@ from speechssl.decoding.lexicon import Lexicon, separator, token_name
 from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import Tokenizer
+
+# Log-probabilities of some tokens, by id.
+_Scores = dict[int, float]
 
 
 class PlainSearch:
@@ -52,7 +54,8 @@ class PlainSearch:
         self._over_tokens = lexicon is None
         self._blank = tokenizer.blank_id
         # Without a separator the unknown token stands for it, which no hypothesis can emit.
-        self._separator = (*separator(tokenizer), tokenizer.unk_id)[0]
+        separators = separator(tokenizer)
+        self._separator = separators[0] if separators else tokenizer.unk_id
 
         if lexicon is None:
             lexicon = _tokens_as_words(tokenizer)
@@ -60,74 +63,92 @@ class PlainSearch:
 
     def __call__(self, log_probs: Tensor, nbest: int) -> list[Found]:
         """Find the ``nbest`` best hypotheses of (T, V) log-probabilities, best first."""
-        nothing_said = _State(
-            words=(), node_id=id(self._root), token=self._separator, after_blank=False
-        )
+        # Speech begins as if a separator came before it, so that a first one is a repeat.
+        root_id = id(self._root)
+        nothing_said = _State(words=(), node_id=root_id, token=self._separator, after_blank=False)
+        empty_path = _Path(score=0.0, best_score=0.0, node=self._root, ids=())
         beam = _Beam()
-        beam.add(nothing_said, _Path(score=0.0, best_score=0.0, node=self._root, ids=()))
+        beam.add(nothing_said, empty_path)
 
         for frame in log_probs:
-            best = torch.topk(frame, min(self._config.beam_tokens, len(frame)))
-            tokens = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            num_tried = min(self._config.beam_tokens, len(frame))
+            best = torch.topk(frame, num_tried)
+
+            # Plain numbers from here on: reading single elements of a tensor is slow.
+            token_ids = best.indices.tolist()
+            values = best.values.tolist()
+            tokens = dict(zip(token_ids, values, strict=True))
+
             extended = self._extend(beam, tokens, frame.tolist())
             beam = self._prune(extended)
 
         ended = self._end_sentences(beam)
-        ranked = heapq.nlargest(nbest, ended.items(), key=lambda item: item[1].score)
 
         found: list[Found] = []
-        for state, path in ranked:
+        for state, path in ended.best(nbest):
             words = () if self._over_tokens else state.words
             found.append(Found(path.ids, words, path.score))
         return found
 
-    def _extend(self, beam: "_Beam", tokens: dict[int, float], frame: list[float]) -> "_Beam":
+    def _extend(self, beam: "_Beam", tokens: _Scores, frame: list[float]) -> "_Beam":
         """Extend every hypothesis by one frame.
 
         Args:
             tokens: log-probabilities of the tokens that are tried, by id.
             frame: (V,) log-probabilities of all tokens.
         """
+        # With a lexicon flashlight-text always tries the blank.
+        tries_blank = not self._over_tokens or self._blank in tokens
+        blank_score = frame[self._blank]
+
         extended = _Beam()
         for state, path in beam.items():
             self._add_new_tokens(extended, state, path, tokens)
             self._add_repeated_token(extended, state, path, tokens, frame)
 
-            # With a lexicon flashlight-text always tries the blank.
-            if not self._over_tokens or self._blank in tokens:
+            if tries_blank:
                 blank_state = state._replace(token=self._blank, after_blank=True)
-                extended.add(blank_state, path.plus(frame[self._blank]))
+                extended.add(blank_state, path.plus(blank_score))
 
         return extended
 
     def _add_new_tokens(
-        self, extended: "_Beam", state: "_State", path: "_Path", tokens: dict[int, float]
+        self, extended: "_Beam", state: "_State", path: "_Path", tokens: _Scores
     ) -> None:
         """Add the hypotheses that emit another token, and end the words that it completes."""
+        # In CTC the same token again is a new one only after a blank.
+        children = path.node.children
+        repeated = None if state.after_blank else state.token
+
         for token, log_prob in tokens.items():
-            node = path.node.children.get(token)
-            # In CTC the same token again is a new one only after a blank.
-            is_repeat = token == state.token and not state.after_blank
-            if node is None or is_repeat:
+            node = children.get(token)
+            if node is None or token == repeated:
                 continue
 
-            longer = path.plus(log_prob)._replace(ids=(*path.ids, token))
+            scored = path.plus(log_prob)
+            ids = (*path.ids, token)
+            longer = scored._replace(ids=ids)
 
             if node.children:
                 inside_word = _State(state.words, id(node), token, after_blank=False)
-                extended.add(inside_word, longer._replace(node=node))
+                inside_path = longer._replace(node=node)
+                extended.add(inside_word, inside_path)
 
+            # The language model is asked only where a word is complete.
             for word in node.words:
-                after_word = _State((*state.words, word), id(self._root), token, after_blank=False)
+                words = (*state.words, word)
+                after_word = _State(words, id(self._root), token, after_blank=False)
+
                 word_score = self._word_score(word, token, state.words)
-                extended.add(after_word, longer.plus(word_score)._replace(node=self._root))
+                whole_path = longer.plus(word_score)
+                extended.add(after_word, whole_path._replace(node=self._root))
 
     def _add_repeated_token(
         self,
         extended: "_Beam",
         state: "_State",
         path: "_Path",
-        tokens: dict[int, float],
+        tokens: _Scores,
         frame: list[float],
     ) -> None:
         """Add the hypothesis in which the last token lasts for another frame."""
@@ -152,23 +173,39 @@ class PlainSearch:
         best_score = max(path.score for path in beam.values())
         lowest_score = best_score - self._config.beam_threshold
 
-        best = heapq.nlargest(self._config.beam_size, beam.items(), key=lambda item: item[1].score)
-        return _Beam({state: path for state, path in best if path.score >= lowest_score})
+        kept = _Beam()
+        for state, path in beam.best(self._config.beam_size):
+            if path.score >= lowest_score:
+                kept[state] = path
+        return kept
 
     def _end_sentences(self, beam: "_Beam") -> "_Beam":
         """Add the score of the sentence's end to the hypotheses that end between words."""
-        whole = {state: path for state, path in beam.items() if path.node is self._root}
+        between_words = _Beam()
+        for state, path in beam.items():
+            if path.node is self._root:
+                between_words[state] = path
+
+        # Where none ends between words all stay, for the whole words that they begin with.
+        candidates = between_words or beam
 
         ended = _Beam()
-        for state, path in (whole or beam).items():
-            log10_prob = self._lm.log10_prob(END, (BEGIN, *state.words))
+        for state, path in candidates.items():
+            sentence = (BEGIN, *state.words)
+            log10_prob = self._lm.log10_prob(END, sentence)
+            end_score = self._config.lm_weight * log10_prob
+
+            # States that differ only in their last frame are merged now: nothing follows.
             end_state = state._replace(token=self._separator, after_blank=False)
-            ended.add(end_state, path.plus(self._config.lm_weight * log10_prob))
+            ended.add(end_state, path.plus(end_score))
         return ended
 
     def _word_score(self, word: str, token: int, before: tuple[str, ...]) -> float:
         """Score a word after others; a separator counts as a word where tokens are words."""
-        score = self._config.lm_weight * self._lm.log10_prob(word, (BEGIN, *before))
+        context = (BEGIN, *before)
+        log10_prob = self._lm.log10_prob(word, context)
+        score = self._config.lm_weight * log10_prob
+
         if not self._over_tokens or token == self._separator:
             score += self._config.word_score
         return score
@@ -215,7 +252,9 @@ class _Path(NamedTuple):
 
     def plus(self, value: float) -> "_Path":
         """Add to the scores."""
-        return self._replace(score=self.score + value, best_score=self.best_score + value)
+        score = self.score + value
+        best_score = self.best_score + value
+        return self._replace(score=score, best_score=best_score)
 
 
 class _Beam(dict[_State, _Path]):
@@ -224,18 +263,35 @@ class _Beam(dict[_State, _Path]):
     def add(self, state: _State, path: _Path) -> None:
         """Add paths to a state: probabilities are summed, the tokens are those of the better."""
         other = self.get(state)
-        if other is not None:
-            score = float(np.logaddexp(other.score, path.score))
-            better = max(other, path, key=attrgetter("best_score"))
-            path = better._replace(score=score)
+        if other is None:
+            self[state] = path
+            return
 
-        self[state] = path
+        # Of two equally good paths the first one stays, so results do not depend on chance.
+        better = path if path.best_score > other.best_score else other
+        score = np.logaddexp(other.score, path.score)
+        self[state] = better._replace(score=float(score))
+
+    def best(self, count: int) -> list[tuple[_State, _Path]]:
+        """List the hypotheses of the highest scores, best first."""
+        return heapq.nlargest(count, self.items(), key=_score_of)
+
+
+def _score_of(hypothesis: tuple[_State, _Path]) -> float:
+    """Take the score by which hypotheses are ranked."""
+    _, path = hypothesis
+    return path.score
 
 
 def _tokens_as_words(tokenizer: Tokenizer) -> Lexicon:
     """Make a lexicon in which every token but the blank is a word."""
-    emitted = [i for i in range(tokenizer.size) if i != tokenizer.blank_id]
-    return {token_name(tokenizer.texts[i]): (i,) for i in emitted}
+    lexicon: Lexicon = {}
+    for token_id in range(tokenizer.size):
+        if token_id != tokenizer.blank_id:
+            text = tokenizer.texts[token_id]
+            name = token_name(text)
+            lexicon[name] = (token_id,)
+    return lexicon
 
 
 def _prefix_tree(lexicon: Lexicon) -> _Node:
@@ -243,7 +299,9 @@ def _prefix_tree(lexicon: Lexicon) -> _Node:
     root = _Node()
     for word, ids in lexicon.items():
         node = root
-        for i in ids:
-            node = node.children.setdefault(i, _Node())
+        for token_id in ids:
+            node = node.children.setdefault(token_id, _Node())
+
+        # Several words may have one spelling.
         node.words.append(word)
     return root
