@@ -1,6 +1,7 @@
 """Writes manifests for other toolkits: Kaldi data directories and fairseq tables."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -23,13 +24,16 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
         ManifestError: a path that a line of ``wav.scp`` cannot hold, or a part without a duration.
     """
     root = manifest.root.resolve()
-    records = sorted(manifest.records, key=lambda record: _token(record.id).encode())
+    records = sorted(manifest.records, key=_kaldi_order)
+
+    # Kaldi's segments are for all utterances or for none.
     has_parts = any(_is_part(record) for record in records)
 
     paths: dict[str, str] = {}
     segments: list[str] = []
     for record in records:
-        path = str(root / record.audio)
+        audio_path = root / record.audio
+        path = str(audio_path)
         if not _fits_wav_scp(path):
             raise ManifestError(
                 f"{record.id}: wav.scp cannot hold the path {record.audio!r}; rename the file"
@@ -43,8 +47,12 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
             recording = _token(record.id)
         paths[recording] = path
 
-    recordings = sorted(paths, key=str.encode)
-    _write_lines(folder, "wav.scp", (f"{key} {paths[key]}" for key in recordings))
+    scp_lines: list[str] = []
+    for recording in sorted(paths, key=str.encode):
+        path = paths[recording]
+        scp_lines.append(f"{recording} {path}")
+
+    _write_lines(folder, "wav.scp", scp_lines)
     _write_lines(folder, "utt2spk", map(_speaker_line, records))
     if manifest.labelled:
         transcribed = [record for record in records if record.text is not None]
@@ -68,29 +76,43 @@ def write_fairseq(
         AudioError: a recording cannot be read.
         ManifestError: a part of a recording, or a path that a table cannot hold.
     """
-    splits: dict[str, list[Record]] = {}
+    splits: dict[str, list[Record]] = defaultdict(list)
     for record in manifest.records:
         _check_fits_fairseq(record)
-        splits.setdefault(record.split or "train", []).append(record)
+        split = record.split or "train"
+        splits[split].append(record)
 
+    # All lines stay in memory until every recording is counted, so a fault leaves no file behind.
     files: dict[str, list[str]] = {}
     for split, records in splits.items():
-        if Path(split).name != split:
+        # A split such as "../dev" would be written elsewhere.
+        is_file_name = Path(split).name == split
+        if not is_file_name:
             raise ManifestError(f"split {split!r} cannot be the name of a file")
 
-        table = [str(manifest.root.resolve())]
+        root = manifest.root.resolve()
+        table = [str(root)]
         for record in records:
             blocks = stream_mono(manifest.root / record.audio, sample_rate_hz)
-            table.append(f"{record.audio}\t{sum(map(len, blocks))}")
+            num_samples = sum(map(len, blocks))
+            table.append(f"{record.audio}\t{num_samples}")
         files[f"{split}.tsv"] = table
 
-        words = [" ".join(record.text.split()) for record in records if record.text is not None]
-        if len(words) == len(records):
+        # Lines belong to recordings by their number, so transcripts come for all or for none.
+        transcripts = [record.text for record in records if record.text is not None]
+        if len(transcripts) == len(records):
+            words = [_words(text) for text in transcripts]
             files[f"{split}.wrd"] = words
             files[f"{split}.ltr"] = [_letters(line) for line in words]
 
     for name, lines in files.items():
         _write_lines(folder, name, lines)
+
+
+def _kaldi_order(record: Record) -> bytes:
+    """Return the bytes by which Kaldi sorts the lines of an utterance."""
+    token = _token(record.id)
+    return token.encode()
 
 
 def _is_part(record: Record) -> bool:
@@ -99,10 +121,14 @@ def _is_part(record: Record) -> bool:
 
 def _fits_wav_scp(path: str) -> bool:
     """Whether a line of ``wav.scp`` can end in ``path``."""
-    # Kaldi takes a path that ends in "|" for a command.
     keeps_its_spaces = path == path.strip()
     is_one_line = "\n" not in path and "\r" not in path
-    return keeps_its_spaces and is_one_line and not path.endswith("|") and _is_utf8(path)
+
+    # Kaldi takes a path that ends in "|" for a command.
+    is_command = path.endswith("|")
+
+    is_plain = is_one_line and not is_command
+    return is_plain and keeps_its_spaces and _is_utf8(path)
 
 
 def _segment_line(record: Record, recording: str) -> str:
@@ -111,19 +137,26 @@ def _segment_line(record: Record, recording: str) -> str:
             f"{record.id}: Kaldi's segments need a duration beside parts of other files"
         )
 
-    end_s = record.offset_s + record.duration_s
-    return f"{_token(record.id)} {recording} {record.offset_s:.6f} {end_s:.6f}"
+    utterance = _token(record.id)
+    start_s = record.offset_s
+    end_s = start_s + record.duration_s
+    return f"{utterance} {recording} {start_s:.6f} {end_s:.6f}"
 
 
 def _speaker_line(record: Record) -> str:
     # Kaldi wants a speaker for everyone: where none is known, each utterance is its own.
-    speaker = record.speaker or record.id
-    return f"{_token(record.id)} {_token(speaker)}"
+    utterance = _token(record.id)
+    speaker = _token(record.speaker or record.id)
+    return f"{utterance} {speaker}"
 
 
 def _text_line(record: Record) -> str:
-    words = " ".join((record.text or "").split())
-    return f"{_token(record.id)} {words}".rstrip()
+    utterance = _token(record.id)
+    words = _words(record.text or "")
+    line = f"{utterance} {words}"
+
+    # An empty transcript leaves the id alone, without the space behind it.
+    return line.rstrip()
 
 
 def _check_fits_fairseq(record: Record) -> None:
@@ -132,18 +165,27 @@ def _check_fits_fairseq(record: Record) -> None:
             f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
         )
 
-    breaks_the_table = any(character in record.audio for character in "\t\n\r")
-    if breaks_the_table or not _is_utf8(record.audio):
+    has_tab = "\t" in record.audio
+    has_line_end = "\n" in record.audio or "\r" in record.audio
+    if has_tab or has_line_end or not _is_utf8(record.audio):
         raise ManifestError(
             f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file"
         )
+
+
+def _words(text: str) -> str:
+    """Put one space between words, so that a transcript is one line."""
+    words = text.split()
+    return " ".join(words)
 
 
 def _letters(words: str) -> str:
     """Spell words as fairseq does: ``a bc`` becomes ``a | b c |``."""
     if not words:
         return ""
-    return " ".join(words.replace(" ", "|") + "|")
+
+    letters = words.replace(" ", "|") + "|"
+    return " ".join(letters)
 
 
 def _token(name: str) -> str:
@@ -151,7 +193,10 @@ def _token(name: str) -> str:
     token = ""
     for character in name:
         separates = character.isspace() or not character.isprintable()
-        token += quote(character) if separates or character == "%" else character
+        if separates or character == "%":
+            token += quote(character)
+        else:
+            token += character
     return token
 
 
@@ -160,4 +205,6 @@ def _is_utf8(path: str) -> bool:
 
 
 def _write_lines(folder: str | os.PathLike[str], name: str, lines: Iterable[str]) -> None:
-    write_atomic(Path(folder) / name, "".join(f"{line}\n" for line in lines))
+    text = "".join(f"{line}\n" for line in lines)
+    path = Path(folder, name)
+    write_atomic(path, text)

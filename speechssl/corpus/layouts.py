@@ -41,30 +41,40 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
     path = Path(source)
     suffix = path.suffix.lower()
     is_jsonl = suffix in JSONL_SUFFIXES
-    is_kaldi = (path / "wav.scp").is_file()
 
-    if root is not None and not is_jsonl and not is_kaldi:
+    wav_scp = path / "wav.scp"
+    is_kaldi = wav_scp.is_file()
+
+    takes_root = is_jsonl or is_kaldi
+    if root is not None and not takes_root:
         raise ManifestError(
             f"{path}: a root is for JSONL manifests and Kaldi folders: leave it out"
         )
 
     if is_kaldi:
         kaldi_root = Path(root or path)
-        return make_manifest(kaldi_root, read_kaldi(path, kaldi_root))
+        records = read_kaldi(path, kaldi_root)
+        return make_manifest(kaldi_root, records)
     if path.is_dir():
-        return make_manifest(path, _read_folder(path))
+        records = _read_folder(path)
+        return make_manifest(path, records)
     if not path.is_file():
         raise ManifestError(f"{path}: no such file or folder")
 
+    folder = path.parent
     if is_jsonl:
-        jsonl_root = Path(root or path.parent)
-        return make_manifest(jsonl_root, read_jsonl(path, jsonl_root))
+        jsonl_root = Path(root or folder)
+        records = read_jsonl(path, jsonl_root)
+        return make_manifest(jsonl_root, records)
     if suffix == ".csv":
-        return make_manifest(path.parent, read_metadata_csv(path, path.parent))
+        records = read_metadata_csv(path, folder)
+        return make_manifest(folder, records)
     if suffix == ".tsv":
+        # Its first line names the root, so it comes as a whole manifest.
         return read_fairseq(path)
     if suffix in AUDIO_SUFFIXES:
-        return make_manifest(path.parent, [Record("", path.name)])
+        recording = Record("", path.name)
+        return make_manifest(folder, [recording])
     raise ManifestError(f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio")
 
 
@@ -72,29 +82,38 @@ def _read_folder(root: Path) -> list[Record]:
     """Read all audio below a folder, with what its tables and transcripts say."""
     tables: list[Path] = []
     transcripts: list[Path] = []
-    audio: list[str] = []
+    records: list[Record] = []
+    where = str(root)
 
     for folder, subfolders, files in os.walk(root, onerror=_refuse_unreadable):
         for name in subfolders:
             # A linked folder is not followed: either it leaves the root, which is an error, or what
             # it holds is here twice.
-            if os.path.islink(os.path.join(folder, name)):
-                path_below(root, _relative(root, folder, name, "x"), str(root))
+            subfolder = os.path.join(folder, name)
+            if os.path.islink(subfolder):
+                # Any name within shows whether the folder leads outside.
+                inside = os.path.join(subfolder, "x")
+                path_below(root, os.path.relpath(inside, root), where)
 
         if "metadata.csv" in files:
-            tables.append(Path(folder) / "metadata.csv")
+            table = Path(folder, "metadata.csv")
+            tables.append(table)
+            # The table speaks for all folders below, so the walk skips them.
             subfolders.clear()
             continue
 
         for name in files:
-            _, suffix = os.path.splitext(name)
-            is_audio = suffix.lower() in AUDIO_SUFFIXES or suffix.lower() in UNREADABLE_SUFFIXES
-            if name.endswith(".trans.txt"):
-                transcripts.append(Path(folder) / name)
-            elif is_audio:
-                audio.append(path_below(root, _relative(root, folder, name), str(root)))
+            file = os.path.join(folder, name)
+            _, suffix = os.path.splitext(name.lower())
+            is_audio = suffix in AUDIO_SUFFIXES or suffix in UNREADABLE_SUFFIXES
 
-    records = [Record("", path) for path in audio]
+            if name.endswith(".trans.txt"):
+                transcripts.append(Path(file))
+            elif is_audio:
+                relative = os.path.relpath(file, root)
+                audio = path_below(root, relative, where)
+                records.append(Record("", audio))
+
     if transcripts:
         records = _join_librispeech(records, transcripts, root)
     for table in tables:
@@ -104,10 +123,6 @@ def _read_folder(root: Path) -> list[Record]:
 
 def _refuse_unreadable(error: OSError) -> None:
     raise ManifestError(f"{error.filename}: {error.strerror}") from error
-
-
-def _relative(root: Path, *parts: str) -> str:
-    return os.path.relpath(os.path.join(*parts), root)
 
 
 def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path) -> list[Record]:
@@ -124,18 +139,22 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
         found[utterance] = record
 
     # A transcript without a recording is listed too, so that it is rejected as a missing file.
-    for utterance in texts.keys() - found.keys():
+    without_recording = texts.keys() - found.keys()
+    for utterance in without_recording:
         found[utterance] = Record("", f"{utterance}.flac")
 
-    joined = []
+    joined: list[Record] = []
     for utterance, record in found.items():
-        folders = utterance.split("/")
-        speaker = folders[-3] if len(folders) >= 3 else None
         # SPLIT/SPEAKER/CHAPTER/UTTERANCE; without SPLIT the root is one split's folder.
-        top_folder = folders[0] if len(folders) >= 4 else root.name
+        parts = utterance.split("/")
+        num_parts = len(parts)
+        speaker = parts[-3] if num_parts >= 3 else None
+        top_folder = parts[0] if num_parts >= 4 else root.name
         split = split_of_folder(top_folder)
+
         text = texts.get(utterance)
-        joined.append(replace(record, text=text, speaker=speaker, split=split))
+        complete = replace(record, text=text, speaker=speaker, split=split)
+        joined.append(complete)
     return joined
 
 
@@ -143,12 +162,16 @@ def _librispeech_texts(transcripts: list[Path], root: Path) -> dict[str, str]:
     """Read the texts by utterance: the path of its recording without the suffix."""
     texts: dict[str, str] = {}
     for path in sorted(transcripts):
-        folder = path.parent.relative_to(root).as_posix()
+        relative = path.parent.relative_to(root)
+        folder = relative.as_posix()
+
         for where, line in numbered_lines(path):
             name, _, text = line.partition(" ")
             if not name or "/" in name:
                 raise ManifestError(
                     f"{where}: an utterance and its text are expected, not {line!r}"
                 )
-            texts[path_below(root, f"{folder}/{name}", where)] = text.strip()
+
+            utterance = path_below(root, f"{folder}/{name}", where)
+            texts[utterance] = text.strip()
     return texts

@@ -60,12 +60,14 @@ def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
         ManifestError: there is no record, or two have the same id.
     """
     named = _with_ids(list(records))
-    ordered = tuple(sorted(named, key=lambda record: record.id))
+    ordered = sorted(named, key=lambda record: record.id)
 
     if not ordered:
-        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        known_suffixes = sorted(AUDIO_SUFFIXES)
+        suffixes = " ".join(known_suffixes)
         raise ManifestError(f"{root}: no recordings found; known suffixes are {suffixes}")
 
+    # Equal ids stand side by side after sorting.
     for first, second in pairwise(ordered):
         if first.id != second.id:
             continue
@@ -76,7 +78,7 @@ def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
             problem = f"stands for both {first.audio!r} and {second.audio!r}"
         raise ManifestError(f"{root}: id {first.id!r} {problem}")
 
-    return Manifest(root, ordered)
+    return Manifest(root, tuple(ordered))
 
 
 def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
@@ -93,11 +95,12 @@ def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     if root.is_relative_to(folder):
         prefix = root.relative_to(folder)
 
-    lines = []
+    lines: list[str] = []
     for record in manifest.records:
+        audio_path = prefix / record.audio
         row = {
             "id": record.id,
-            "audio_filepath": (prefix / record.audio).as_posix(),
+            "audio_filepath": audio_path.as_posix(),
             # An offset of 0 is left out, like everything that is not known.
             "offset": record.offset_s or None,
             "duration": record.duration_s,
@@ -106,14 +109,17 @@ def write_jsonl(manifest: Manifest, path: str | os.PathLike[str]) -> None:
             "split": record.split,
         }
         known = {name: value for name, value in row.items() if value is not None}
-        lines.append(json_line(known))
+        line = json_line(known)
+        lines.append(line)
 
-    write_atomic(target, "".join(lines))
+    text = "".join(lines)
+    write_atomic(target, text)
 
 
 def printable(name: str) -> str:
     """Write bytes that are not UTF-8 as backslash escapes, so that a name fits into any file."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    escaped = name.encode("utf-8", "backslashreplace")
+    return escaped.decode()
 
 
 def _with_ids(records: list[Record]) -> list[Record]:
@@ -153,6 +159,7 @@ def _id_from_path(path: str, record: Record, uses: Counter[str]) -> str:
     starts_later = record.offset_s > 0
     is_one_of_several = record.duration_s is not None and uses[record.audio] > 1
 
+    name = printable(path)
     if starts_later or is_one_of_several:
-        return f"{printable(path)}@{record.offset_s:g}"
-    return printable(path)
+        return f"{name}@{record.offset_s:g}"
+    return name

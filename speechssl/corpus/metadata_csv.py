@@ -29,10 +29,13 @@ def read_metadata_csv(path: Path, root: Path) -> list[Record]:
     """
     records = list(_rows(path, root))
 
-    unlisted = _unlisted_audio(path, root, {record.audio for record in records})
+    listed = {record.audio for record in records}
+    unlisted = _unlisted_audio(path, root, listed)
     if unlisted:
-        example = printable(str(min(unlisted)))
-        log(f"{len(unlisted)} recordings are not in {path} and are left out, {example} for one")
+        num_unlisted = len(unlisted)
+        first = str(min(unlisted))
+        example = printable(first)
+        log(f"{num_unlisted} recordings are not in {path} and are left out, {example} for one")
 
     return records
 
@@ -45,6 +48,7 @@ def _rows(path: Path, root: Path) -> Iterator[Record]:
         default_split = split_of_folder(path.parent.name)
 
     try:
+        # Spreadsheet programs put a byte order mark at the beginning, which this encoding skips.
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             columns = rows.fieldnames or ()
@@ -59,12 +63,15 @@ def _rows(path: Path, root: Path) -> Iterator[Record]:
                 if None in row or None in row.values():
                     raise ManifestError(f"{where}: the row does not have {len(columns)} columns")
 
+                # File names start at the folder of the table, paths of records at the root.
+                relative = os.path.join(folder, row["file_name"])
+                split = split_name(row.get("split"))
                 yield Record(
                     id="",
-                    audio=path_below(root, os.path.join(folder, row["file_name"]), where),
+                    audio=path_below(root, relative, where),
                     text=_cell(row, text_column),
                     speaker=_cell(row, speaker_column),
-                    split=split_name(row.get("split")) or default_split,
+                    split=split or default_split,
                 )
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8: {error}") from error
@@ -86,7 +93,11 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
+    """Find the first of some names that a table has as a column."""
+    for name in names:
+        if name in columns:
+            return name
+    return None
 
 
 def _cell(row: Mapping[str, str], column: str | None) -> str | None:
@@ -100,17 +111,21 @@ def _unlisted_audio(table: Path, root: Path, listed: set[str]) -> list[Path]:
     """Find the recordings below a table that are not in it."""
     suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 
-    unlisted = []
+    unlisted: list[Path] = []
     for folder, _, names in os.walk(table.parent):
         for name in names:
             file = Path(folder, name)
-            is_audio = file.suffix.lower() in suffixes
-            if is_audio and Path(os.path.relpath(file, root)).as_posix() not in listed:
+            suffix = file.suffix.lower()
+            if suffix not in suffixes:
+                continue
+
+            relative = Path(os.path.relpath(file, root))
+            if relative.as_posix() not in listed:
                 unlisted.append(file)
 
     # A table may name a file by way of a linked folder, so names alone do not tell. Links are
     # followed only where something seems to be left out: it takes a system call for each file.
     if unlisted:
         used = {os.path.realpath(root / name) for name in listed}
-        unlisted = [file for file in unlisted if os.path.realpath(file) not in used]
-    return unlisted
+        return [file for file in unlisted if os.path.realpath(file) not in used]
+    return []

@@ -19,23 +19,33 @@ def path_below(root: Path, audio: str, where: str) -> str:
     Raises:
         ManifestError: ``audio`` is no path, or leads outside.
     """
+    no_path = f"{where}: {audio!r} is no path"
     try:
         os.fsencode(audio)
     except UnicodeEncodeError as error:
-        raise ManifestError(f"{where}: {audio!r} is no path") from error
-    if not audio or "\0" in audio:
-        raise ManifestError(f"{where}: {audio!r} is no path")
+        raise ManifestError(no_path) from error
 
-    full = os.path.normpath(os.path.join(root, audio))
+    # The system ends a path at a zero byte.
+    if not audio or "\0" in audio:
+        raise ManifestError(no_path)
+
+    # What the path says, before any link is followed.
+    joined = os.path.join(root, audio)
+    full = os.path.normpath(joined)
     relative = os.path.relpath(full, os.path.normpath(root))
-    climbs_out = relative.split(os.sep)[0] == ".."
+    relative_parts = relative.split(os.sep)
+    climbs_out = relative_parts[0] == ".."
 
     # The folder's links are resolved once for all its files, the file itself only where it is one.
-    real_root = real_folder(str(root))
-    real_path = os.path.join(real_folder(os.path.dirname(full)), os.path.basename(full))
+    folder, name = os.path.split(full)
+    real_path = os.path.join(real_folder(folder), name)
     if os.path.islink(real_path):
         real_path = os.path.realpath(real_path)
-    is_linked_out = not real_path.startswith(real_root.rstrip(os.sep) + os.sep)
+
+    # With a separator at the end, so that "corpus-2" does not count as below "corpus".
+    real_root = real_folder(str(root))
+    root_prefix = real_root.rstrip(os.sep) + os.sep
+    is_linked_out = not real_path.startswith(root_prefix)
 
     if climbs_out or is_linked_out:
         raise ManifestError(
@@ -62,7 +72,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, 1):
-                yield f"{path}:{number}", line.rstrip("\r\n")
+                # Files that were written on Windows end a line with "\r\n".
+                content = line.rstrip("\r\n")
+                yield f"{path}:{number}", content
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8: {error}") from error
     except OSError as error:

@@ -11,6 +11,17 @@ from speechssl.errors import ConfigError
 
 STANDARD_SPLITS = ("train", "dev", "test")
 
+# Splits of several records; None is that of a record without one.
+_Splits = set[str | None]
+
+# Tells a record's group, or whether it may be trained on.
+_GroupOf = Callable[[Record], str]
+_MayTrain = Callable[[Record], bool]
+
+# Hexadecimal digits of a hash that are used: 60 bits, more than the 53 that a float keeps.
+_HASH_DIGITS = 15
+_HASH_VALUES = 16**15
+
 # What corpora call our splits.
 _OTHER_NAMES = {
     "valid": "dev",
@@ -30,15 +41,20 @@ def split_name(name: str | None) -> str | None:
     if not name:
         return None
 
-    first_word = re.split(r"[-_.]", name.lower())[0]
+    parts = re.split(r"[-_.]", name.lower())
+    first_word = parts[0]
     split = _OTHER_NAMES.get(first_word, first_word)
-    return split if split in STANDARD_SPLITS else name
+    if split in STANDARD_SPLITS:
+        return split
+    return name
 
 
 def split_of_folder(name: str) -> str | None:
     """Return train, dev or test where the name of a folder says so, and None for any other name."""
     split = split_name(name)
-    return split if split in STANDARD_SPLITS else None
+    if split in STANDARD_SPLITS:
+        return split
+    return None
 
 
 def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> Manifest:
@@ -61,24 +77,28 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     Raises:
         ConfigError: shares out of range.
     """
-    if min(dev, test) < 0 or dev + test >= 1:
+    is_negative = dev < 0 or test < 0
+    leaves_no_train = dev + test >= 1
+    if is_negative or leaves_no_train:
         raise ConfigError(f"shares of dev {dev} and test {test}: each at least 0, together below 1")
 
     speaker_splits = _splits_of_speakers(manifest.records)
 
+    # Records that have no split: some cannot measure, some follow their speaker, others are drawn.
     cannot_measure: set[str] = set()
+    undecided: list[Record] = []
+    is_labelled = manifest.labelled
     for record in manifest.records:
-        if manifest.labelled and record.split is None and record.text is None:
-            cannot_measure.add(record.id)
+        if record.split is not None:
+            continue
 
-    undecided = []
-    for record in manifest.records:
-        follows_speaker = record.speaker in speaker_splits
-        if record.split is None and not follows_speaker and record.id not in cannot_measure:
+        if is_labelled and record.text is None:
+            cannot_measure.add(record.id)
+        elif record.speaker not in speaker_splits:
             undecided.append(record)
 
-    num_splits = 1 + (dev > 0) + (test > 0)
-    group_of = _grouping(undecided, len(speaker_splits), num_splits)
+    wanted = _wanted_splits(dev, test)
+    group_of = _grouping(undecided, len(speaker_splits), len(wanted))
     groups = {group_of(record) for record in undecided}
     taken = {record.split for record in manifest.records}
     chosen = _choose_splits(groups, dev, test, taken)
@@ -87,14 +107,21 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     for record in manifest.records:
         if record.id in cannot_measure:
             continue
-        split = record.split or speaker_splits.get(record.speaker or "")
-        decided[record.id] = replace(record, split=split or chosen[group_of(record)])
 
+        speaker = record.speaker or ""
+        split = record.split or speaker_splits.get(speaker)
+        if not split:
+            group = group_of(record)
+            split = chosen[group]
+        decided[record.id] = replace(record, split=split)
+
+    # Only now is it known whom dev and test measure.
     may_train = _training_filter(decided.values())
-    records = []
+    records: list[Record] = []
     for record in manifest.records:
-        if record.id in decided:
-            records.append(decided[record.id])
+        known = decided.get(record.id)
+        if known is not None:
+            records.append(known)
         elif may_train(record):
             records.append(replace(record, split="train"))
         else:
@@ -108,19 +135,38 @@ def _splits_of_speakers(records: Iterable[Record]) -> dict[str, str]:
     given: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.speaker is not None and record.split is not None:
-            given[record.speaker].add(record.split)
+            splits = given[record.speaker]
+            splits.add(record.split)
 
-    return {speaker: splits.pop() for speaker, splits in given.items() if len(splits) == 1}
+    # A speaker who is in two splits already cannot be followed.
+    decided: dict[str, str] = {}
+    for speaker, splits in given.items():
+        if len(splits) == 1:
+            decided[speaker] = splits.pop()
+    return decided
 
 
-def _grouping(
-    undecided: Sequence[Record], num_decided_speakers: int, num_splits: int
-) -> Callable[[Record], str]:
+def _wanted_splits(dev: float, test: float) -> list[str]:
+    """List the splits that must not stay empty, the most needed first."""
+    wanted = ["train"]
+    if test > 0:
+        wanted.append("test")
+    if dev > 0:
+        wanted.append("dev")
+    return wanted
+
+
+def _grouping(undecided: Sequence[Record], num_decided_speakers: int, num_splits: int) -> _GroupOf:
     """Return the function that names the group of a record; a group stays in one split."""
-    speakers = {record.speaker for record in undecided if record.speaker is not None}
-    enough_speakers = len(speakers) + num_decided_speakers >= num_splits
+    speakers: set[str] = set()
+    parts: Counter[str] = Counter()
+    for record in undecided:
+        parts[record.audio] += 1
+        if record.speaker is not None:
+            speakers.add(record.speaker)
 
-    parts = Counter(record.audio for record in undecided)
+    num_speakers = len(speakers) + num_decided_speakers
+    enough_speakers = num_speakers >= num_splits
     enough_files = len(parts) >= num_splits
 
     def group_of(record: Record) -> str:
@@ -137,35 +183,32 @@ def _grouping(
     return group_of
 
 
-def _choose_splits(
-    groups: set[str], dev: float, test: float, taken: set[str | None]
-) -> dict[str, str]:
+def _choose_splits(groups: set[str], dev: float, test: float, taken: _Splits) -> dict[str, str]:
     """Choose the split of every group by its hash; splits in ``taken`` hold records already."""
     chosen = {name: _split_by_hash(name, dev, test) for name in groups}
 
-    wanted = ["train"]
-    if test > 0:
-        wanted.append("test")
-    if dev > 0:
-        wanted.append("dev")
-
-    for split in wanted:
+    for split in _wanted_splits(dev, test):
         sizes = Counter(chosen.values())
         if sizes[split] > 0 or split in taken:
             continue
 
         # The split is empty: it takes a group from a split that keeps another one.
-        movable = [name for name in groups if sizes[chosen[name]] > 1]
-        movable.sort(key=lambda name: (_hash_of(name), name))
+        movable: list[tuple[float, str]] = []
+        for name in groups:
+            own_split = chosen[name]
+            if sizes[own_split] > 1:
+                movable.append((_hash_of(name), name))
+
         if movable:
             # Train holds the high end of the hash, dev and test the low one.
-            nearest = movable[-1] if split == "train" else movable[0]
+            _, nearest = max(movable) if split == "train" else min(movable)
             chosen[nearest] = split
 
     return chosen
 
 
 def _split_by_hash(name: str, dev: float, test: float) -> str:
+    """Choose a split: test lies at the low end of the hash, then dev, then train."""
     position = _hash_of(name)
     if position < test:
         return "test"
@@ -176,35 +219,42 @@ def _split_by_hash(name: str, dev: float, test: float) -> str:
 
 def _hash_of(name: str) -> float:
     """Return a number in 0..1 that depends on ``name`` alone, spread evenly over names."""
-    # 15 hexadecimal digits are 60 bits, more than the 53 that a float keeps.
-    digits = hashlib.sha256(name.encode()).hexdigest()[:15]
-    return int(digits, 16) / 16**15
+    digest = hashlib.sha256(name.encode())
+    digits = digest.hexdigest()[:_HASH_DIGITS]
+    number = int(digits, 16)
+    return number / _HASH_VALUES
 
 
-def _training_filter(decided: Iterable[Record]) -> Callable[[Record], bool]:
+def _training_filter(decided: Iterable[Record]) -> _MayTrain:
     """Return the function that tells whether a record without a transcript may be trained on.
 
     It may not where that would let a model hear a speaker or a recording that dev or test measure.
     """
-    splits_of_audio: dict[str, set[str | None]] = defaultdict(set)
-    splits_of_speaker: dict[str, set[str | None]] = defaultdict(set)
+    splits_of_audio: dict[str, _Splits] = defaultdict(set)
+    splits_of_speaker: dict[str, _Splits] = defaultdict(set)
     for record in decided:
-        splits_of_audio[record.audio].add(record.split)
+        own_audio = splits_of_audio[record.audio]
+        own_audio.add(record.split)
+
         if record.speaker is not None:
-            splits_of_speaker[record.speaker].add(record.split)
+            own_speaker = splits_of_speaker[record.speaker]
+            own_speaker.add(record.split)
+
+    # A file or speaker that no decided record has counts as one of train.
+    only_train: _Splits = {"train"}
 
     def may_train(record: Record) -> bool:
-        # A file or speaker that no decided record has counts as one of train.
-        audio_splits = splits_of_audio.get(record.audio, {"train"})
-        speaker_splits: set[str | None] = {"train"}
+        audio_splits = splits_of_audio.get(record.audio, only_train)
+        speaker_splits = only_train
         if record.speaker is not None:
-            speaker_splits = splits_of_speaker.get(record.speaker, speaker_splits)
+            speaker_splits = splits_of_speaker.get(record.speaker, only_train)
 
         if "train" not in audio_splits or "train" not in speaker_splits:
             return False
 
         # A whole file contains all its parts, also those that dev or test measure.
-        is_whole_file = record.offset_s == 0 and record.duration_s is None
-        return not is_whole_file or audio_splits == {"train"}
+        starts_with_file = record.offset_s == 0
+        is_whole_file = starts_with_file and record.duration_s is None
+        return not is_whole_file or audio_splits == only_train
 
     return may_train

@@ -5,15 +5,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
 from speechssl.errors import ManifestError
 
+# An object of a JSONL manifest, whose values may be of any kind.
+_Row = dict[str, Any]
+
 # Seconds that no recording reaches: 31 years.
 _MAX_SECONDS = 1e9
+
+# Fields whose values may be numbers: corpora number their utterances and speakers.
+_NUMBERED = ("id", "speaker")
 
 
 # ---- JSON lines ---------------------------------------------------------------------------------
@@ -36,15 +42,18 @@ def read_jsonl(path: Path, root: Path) -> list[Record]:
         row = _parse_row(line, where)
 
         # Parts of a recording stand together and share its path: it is resolved once for them.
-        is_new_path = row["audio_filepath"] != given_path or not audio
+        own_path = row["audio_filepath"]
+        is_new_path = own_path != given_path or not audio
         if is_new_path:
-            given_path = row["audio_filepath"]
+            given_path = own_path
             audio = path_below(root, given_path, where)
 
+        given_id = _string(row, "id", where)
+        offset_s = _seconds(row, "offset", where)
         record = Record(
-            id=_string(row, "id", where) or "",
+            id=given_id or "",
             audio=audio,
-            offset_s=_seconds(row, "offset", where) or 0.0,
+            offset_s=offset_s or 0.0,
             duration_s=_seconds(row, "duration", where),
             text=_string(row, "text", where),
             speaker=_string(row, "speaker", where),
@@ -53,19 +62,21 @@ def read_jsonl(path: Path, root: Path) -> list[Record]:
         if record.duration_s == 0:
             raise ManifestError(f"{where}: duration is 0, it must be positive")
 
-        if record.id and record.id in place_of_id:
-            first = place_of_id[record.id]
+        # Records without an id are given one later.
+        first = place_of_id.setdefault(record.id, where)
+        if record.id and first != where:
             raise ManifestError(f"{where}: id {record.id!r} stands at {first} already")
-        place_of_id[record.id] = where
         records.append(record)
 
     return records
 
 
-def _parse_row(line: str, where: str) -> dict[str, Any]:
+def _parse_row(line: str, where: str) -> _Row:
+    """Parse a line, whose object has at least the path of a recording."""
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
+        # Deeply nested brackets are too many calls for the parser.
         raise ManifestError(f"{where}: not JSON: {error}") from error
 
     if not isinstance(row, dict) or not isinstance(row.get("audio_filepath"), str):
@@ -78,26 +89,30 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
 
 
-def _string(row: dict[str, Any], name: str, where: str) -> str | None:
+def _string(row: _Row, name: str, where: str) -> str | None:
+    """Read a text of an object; None where it has none."""
     value = row.get(name)
     if value is None:
         return None
     if isinstance(value, str):
         return printable(value)
 
-    # Corpora number their utterances and speakers; a text or a split is never a number.
-    if isinstance(value, int) and name in ("id", "speaker"):
+    # A text or a split is never a number.
+    may_be_number = name in _NUMBERED
+    if may_be_number and isinstance(value, int):
         return str(value)
     raise ManifestError(f"{where}: {name} is {value!r}, a string is expected")
 
 
-def _seconds(row: dict[str, Any], name: str, where: str) -> float | None:
+def _seconds(row: _Row, name: str, where: str) -> float | None:
+    """Read a time of an object, seconds; None where it has none."""
     value = row.get(name)
     if value is None:
         return None
 
     # True and False are integers to Python.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_truth_value = isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not is_truth_value
     if not is_number or not 0 <= value < _MAX_SECONDS:
         raise ManifestError(f"{where}: {name} is {value!r}, seconds are expected")
     return float(value)
@@ -113,7 +128,8 @@ def read_kaldi(folder: Path, root: Path) -> list[Record]:
         ManifestError: a malformed line, a command instead of a path, or a path outside ``root``.
     """
     audio: dict[str, str] = {}
-    for key, path, where in _kaldi_lines(folder / "wav.scp"):
+    wav_scp = folder / "wav.scp"
+    for key, path, where in _kaldi_lines(wav_scp):
         is_command = path.startswith("|") or path.endswith("|")
         if is_command:
             raise ManifestError(
@@ -126,21 +142,25 @@ def read_kaldi(folder: Path, root: Path) -> list[Record]:
     speakers = _kaldi_table(folder / "utt2spk")
     split = split_of_folder(folder.name)
 
-    if (folder / "segments").is_file():
-        records = _kaldi_segments(folder / "segments", audio)
+    # Without segments, each recording is one utterance of the same name.
+    segments = folder / "segments"
+    if segments.is_file():
+        records = _kaldi_segments(segments, audio)
     else:
         records = [Record(key, path) for key, path in audio.items()]
 
-    completed = []
+    completed: list[Record] = []
     for record in records:
         text = texts.get(record.id)
         speaker = speakers.get(record.id)
-        completed.append(replace(record, text=text, speaker=speaker, split=split))
+        complete = replace(record, text=text, speaker=speaker, split=split)
+        completed.append(complete)
     return completed
 
 
 def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
-    records = []
+    """Read the parts of recordings, whose paths ``audio`` has by name."""
+    records: list[Record] = []
     for key, fields, where in _kaldi_lines(path):
         try:
             recording, start_text, end_text = fields.split()
@@ -158,7 +178,8 @@ def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
 
         # Rounded to microseconds, so that 1.3 - 1.2 is 0.1.
         duration_s = round(end_s - start_s, 6)
-        records.append(Record(key, audio[recording], start_s, duration_s))
+        segment = Record(key, audio[recording], start_s, duration_s)
+        records.append(segment)
     return records
 
 
@@ -166,21 +187,31 @@ def _kaldi_table(path: Path) -> dict[str, str]:
     """Read an optional file of a Kaldi directory; without it nothing is known."""
     if not path.is_file():
         return {}
-    return {key: value for key, value, _ in _kaldi_lines(path)}
+    return {line.key: line.rest for line in _kaldi_lines(path)}
 
 
-def _kaldi_lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, rest, "file:number") of a Kaldi file; keys are unique."""
-    seen = set()
+class _KaldiLine(NamedTuple):
+    """A line of a Kaldi file: ``key rest``; ``where`` is its place for messages."""
+
+    key: str
+    rest: str
+    where: str
+
+
+def _kaldi_lines(path: Path) -> Iterator[_KaldiLine]:
+    """Yield the lines of a Kaldi file; keys are unique."""
+    seen: set[str] = set()
     for where, line in numbered_lines(path):
-        key, _, rest = line.replace("\t", " ", 1).strip(" ").partition(" ")
+        # Some tools write a tab behind the key.
+        spaced = line.replace("\t", " ", 1)
+        key, _, rest = spaced.strip(" ").partition(" ")
         if not key:
             raise ManifestError(f"{where}: an empty line")
         if key in seen:
             raise ManifestError(f"{where}: {key!r} stands here twice")
 
         seen.add(key)
-        yield key, rest.strip(), where
+        yield _KaldiLine(key, rest.strip(), where)
 
 
 # ---- fairseq ------------------------------------------------------------------------------------
@@ -193,7 +224,11 @@ def read_fairseq(path: Path) -> Manifest:
         ManifestError: no folder in the first line, a path outside it, or too few transcripts.
     """
     lines = list(numbered_lines(path))
-    first_line = lines[0][1] if lines else ""
+    first_line = ""
+    if lines:
+        _, first_line = lines[0]
+
+    # A table that has lost its first line begins with a recording, whose line has a tab.
     root = path.parent / first_line
     if not lines or "\t" in first_line or not os.path.isdir(root):
         raise ManifestError(
@@ -201,16 +236,21 @@ def read_fairseq(path: Path) -> Manifest:
         )
 
     split = split_name(path.stem)
-    records = []
+    records: list[Record] = []
     for where, line in lines[1:]:
         # The number of samples behind the tab is not needed.
-        audio = line.rpartition("\t")[0] or line
-        records.append(Record("", path_below(root, audio, where), split=split))
+        before_tab, _, _ = line.rpartition("\t")
+        audio = path_below(root, before_tab or line, where)
+        records.append(Record("", audio, split=split))
 
     texts = _fairseq_texts(path, len(records))
-    if texts is not None:
-        records = [replace(record, text=text) for record, text in zip(records, texts, strict=True)]
-    return make_manifest(root, records)
+    if texts is None:
+        return make_manifest(root, records)
+
+    labelled: list[Record] = []
+    for record, text in zip(records, texts, strict=True):
+        labelled.append(replace(record, text=text))
+    return make_manifest(root, labelled)
 
 
 def _fairseq_texts(path: Path, num_records: int) -> list[str] | None:
@@ -227,13 +267,17 @@ def _fairseq_texts(path: Path, num_records: int) -> list[str] | None:
     else:
         return None
 
-    if len(texts) != num_records:
+    # Lines belong to recordings by their number alone.
+    num_texts = len(texts)
+    if num_texts != num_records:
         raise ManifestError(
-            f"{source}: {len(texts)} lines for the {num_records} recordings of {path.name}"
+            f"{source}: {num_texts} lines for the {num_records} recordings of {path.name}"
         )
     return texts
 
 
 def _join_letters(line: str) -> str:
     """Read fairseq's spelling: ``a | b c |`` becomes ``a bc``."""
-    return "".join(line.split()).replace("|", " ").strip()
+    letters = line.split()
+    words = "".join(letters).replace("|", " ")
+    return words.strip()
