@@ -142,16 +142,16 @@ MUTANTS = (
         "1d",
         "GroupNorm over padded frames",
         FRONT_END,
-        "row.unfold(0, kernel, stride)[:count].double()",
-        "row.unfold(0, kernel, stride).double()",
+        "windows[:count].double()",
+        "windows.double()",
     ),
     Mutant(
         "1e",
         "inputs normalised over padding too",
         PADDING,
-        "valid = valid_mask(num_valid, inputs.shape[1], inputs.device)[..., None]",
+        "valid = valid_mask(num_valid, length, device)[..., None]",
         "valid = torch.ones_like(inputs[..., :1])\n"
-        "    num_valid = torch.full_like(num_valid, inputs.shape[1])",
+        "    num_valid = torch.full_like(num_valid, length)",
     ),
     Mutant(
         "1f",
@@ -172,8 +172,8 @@ MUTANTS = (
         "1h",
         "attention with dropout to padded frames",
         KERNELS,
-        "value, num_frames.tolist(), p)",
-        "value, [key.shape[2]] * len(num_frames), p)",
+        "counts = num_frames.tolist()",
+        "counts = [key.shape[2]] * len(num_frames)",
     ),
     Mutant(
         "2a",

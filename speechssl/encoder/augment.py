@@ -57,28 +57,31 @@ def augment(
     as VTLP (Jaitly and Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the
     bin, which the front end makes 0.
     """
-    num_bins = inputs.shape[2]
+    batch, num_rows, num_bins = inputs.shape
     counts = input_lengths.tolist()
-    assert all(0 < count <= inputs.shape[1] for count in counts), (
-        "beyond its rows are those of another utterance"
-    )
+    for count in counts:
+        assert 0 < count <= num_rows, "beyond its rows are those of another utterance"
 
     changes = []
     for count, least, rng in zip(counts, least_units, rngs, strict=True):
-        changes.append(_draw_changes(count, num_bins, least, config, rng))
+        own_changes = _draw_changes(count, num_bins, least, config, rng)
+        changes.append(own_changes)
 
-    changed = inputs[:, : max(counts)]
+    most_rows = max(counts)
+    changed = inputs[:, :most_rows]
     lengths = torch.tensor(counts)
 
     if config.tempo:
         places = [change.row_places for change in changes]
-        changed = _interpolate(changed, pad_sequence(places, batch_first=True), counts)
+        row_places = pad_sequence(places, batch_first=True)  # (B, U')
+        changed = _interpolate(changed, row_places, counts)
         lengths = torch.tensor([len(own) for own in places])
 
     if config.mel_stretch:
-        bin_places = torch.stack([change.bin_places for change in changes])
+        bin_places = torch.stack([change.bin_places for change in changes])  # (B, F)
+        bin_counts = [num_bins] * batch
         bins_first = changed.transpose(1, 2)  # (B, F, U')
-        bins_first = _interpolate(bins_first, bin_places, [num_bins] * len(changes))
+        bins_first = _interpolate(bins_first, bin_places, bin_counts)
         changed = bins_first.transpose(1, 2)
 
     if config.mel_masks:
@@ -111,20 +114,23 @@ def _draw_changes(
     length = count
     if config.tempo:
         tempo = 1 + config.tempo * rng.uniform(-1, 1)
-        length = max(least, round(count / tempo))
+        changed_length = round(count / tempo)
+        length = max(least, changed_length)
     row_places = torch.linspace(0, count - 1, length)
 
     factor = 1.0
     if config.mel_stretch:
         factor = 1 + config.mel_stretch * rng.uniform(-1, 1)
-    bin_places = (torch.arange(num_bins) * factor).clamp_max(num_bins - 1)
+    bin_places = torch.arange(num_bins) * factor
+    bin_places = bin_places.clamp_max(num_bins - 1)
 
     hidden_bins = torch.zeros(num_bins, dtype=torch.bool)
     for _ in range(config.mel_masks):
         band = int(rng.integers(0, config.mel_mask_bins + 1))
         last_start = num_bins - min(band, num_bins)
         start = int(rng.integers(0, last_start + 1))
-        hidden_bins[start : start + band] = True
+        stop = start + band
+        hidden_bins[start:stop] = True
 
     return _Changes(row_places, bin_places, hidden_bins)
 
@@ -141,23 +147,30 @@ def _interpolate(rows: Tensor, places: Tensor, counts: Sequence[int]) -> Tensor:
         (B, M, C).
     """
     batch, num_rows, width = rows.shape
-    last = torch.tensor(counts)[:, None] - 1  # (B, 1)
-    row_below = torch.minimum(places.long(), (last - 1).clamp_min(0))  # (B, M)
+    num_valid = torch.tensor(counts)[:, None]  # (B, 1)
+    last = num_valid - 1
+    # A place on the last row is read from the row before it, at a share of 1.
+    last_below = (last - 1).clamp_min(0)
+
+    row_below = torch.minimum(places.long(), last_below)  # (B, M)
     row_above = torch.minimum(row_below + 1, last)
     share_above = places - row_below
 
     # One table of all utterances: a GPU would have to wait for the draws of each by itself.
-    first_of_utterance = torch.arange(batch)[:, None] * num_rows
-    index_below = (first_of_utterance + row_below).flatten()
-    index_above = (first_of_utterance + row_above).flatten()
+    utterances = torch.arange(batch)[:, None]
+    first_of_utterance = utterances * num_rows
+    index_below = first_of_utterance + row_below
+    index_above = first_of_utterance + row_above
     table = rows.flatten(0, 1)  # (B N, C)
 
     device = rows.device
-    index_below = index_below.to(device, non_blocking=True)
-    index_above = index_above.to(device, non_blocking=True)
+    index_below = index_below.flatten().to(device, non_blocking=True)
+    index_above = index_above.flatten().to(device, non_blocking=True)
     share_above = share_above.to(device, non_blocking=True)
 
     shape = (*places.shape, width)
-    lower = table.index_select(0, index_below).view(shape)
-    upper = table.index_select(0, index_above).view(shape)
+    lower = table.index_select(0, index_below)  # (B M, C)
+    lower = lower.view(shape)
+    upper = table.index_select(0, index_above)
+    upper = upper.view(shape)
     return lower.lerp_(upper, share_above[..., None])

@@ -39,18 +39,22 @@ class ContextNetwork(nn.Module):
         self.pre_norm = config.norm == "pre"
         self.layer_drop = config.layer_drop
 
+        width = config.width
         kernel = config.pos_kernel
-        conv = nn.Conv1d(
-            config.width, config.width, kernel, padding=kernel // 2, groups=config.pos_groups
-        )
-        nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * config.width)))
+        padding = kernel // 2
+        conv = nn.Conv1d(width, width, kernel, padding=padding, groups=config.pos_groups)
+        variance = 4 / (kernel * width)
+        nn.init.normal_(conv.weight, std=math.sqrt(variance))
         assert conv.bias is not None
         nn.init.zeros_(conv.bias)
         self.pos_conv = weight_norm(conv, dim=2)
 
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList()
+        for _ in range(config.num_layers):
+            layer = TransformerLayer(config)
+            self.layers.append(layer)
 
     def forward(
         self,
@@ -72,9 +76,10 @@ class ContextNetwork(nn.Module):
             (B, T, D), or (B, M, D) of ``wanted``, or (B, K, D) of ``visible``.
         """
         attend = None
+        length = hidden.shape[1]
         # An exported graph has no branch on values: it always takes the mask.
-        if torch.compiler.is_exporting() or bool((num_frames < hidden.shape[1]).any()):
-            valid = valid_mask(num_frames, hidden.shape[1], hidden.device)
+        if torch.compiler.is_exporting() or bool((num_frames < length).any()):
+            valid = valid_mask(num_frames, length, hidden.device)
             # The positional convolution must not see what stands in the padding.
             hidden = hidden * valid[..., None]
             attend = valid[:, None, None]
@@ -84,7 +89,9 @@ class ContextNetwork(nn.Module):
         if visible is not None:
             hidden = _pick(hidden, visible.frames)  # (B, K, D)
             num_frames = visible.num_frames
-            attend = valid_mask(num_frames, hidden.shape[1], hidden.device)[:, None, None]
+            num_visible = hidden.shape[1]
+            valid = valid_mask(num_frames, num_visible, hidden.device)
+            attend = valid[:, None, None]
 
         if not self.pre_norm:
             hidden = self.norm(hidden)
@@ -97,15 +104,19 @@ class ContextNetwork(nn.Module):
         for layer in layers:
             # Every frame is attended to, but the last layer leaves out those that nobody reads.
             is_last = layer is layers[-1]
-            hidden = layer(hidden, num_frames, attend, wanted if is_last else None)
+            wanted_here = wanted if is_last else None
+            hidden = layer(hidden, num_frames, attend, wanted_here)
 
-        return self.norm(hidden) if self.pre_norm else hidden
+        if self.pre_norm:
+            hidden = self.norm(hidden)
+        return hidden
 
     def _positions(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D): the position of each frame, from the frames around it."""
         conv = self.pos_conv
         assert conv.bias is not None
-        return F.gelu(grouped_conv(hidden, conv.weight, conv.bias, conv.groups))
+        convolved = grouped_conv(hidden, conv.weight, conv.bias, conv.groups)
+        return F.gelu(convolved)
 
     def _layers_of_this_pass(self) -> list[nn.Module]:
         """All layers; in training without those that layer drop skips."""
@@ -113,8 +124,15 @@ class ContextNetwork(nn.Module):
         if not self.training:
             return layers
 
-        skipped = torch.rand(len(layers)).lt(self.layer_drop).tolist()
-        return [layer for layer, skip in zip(layers, skipped, strict=True) if not skip]
+        draws = torch.rand(len(layers))
+        skipped = draws.lt(self.layer_drop).tolist()
+
+        kept = []
+        for layer, is_skipped in zip(layers, skipped, strict=True):
+            if not is_skipped:
+                kept.append(layer)
+
+        return kept
 
 
 class TransformerLayer(nn.Module):
@@ -127,21 +145,22 @@ class TransformerLayer(nn.Module):
         self.attention_dropout = config.attention_dropout
         self.activation_dropout = config.activation_dropout
 
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.attention_out = nn.Linear(config.width, config.width)
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.ffn_in = nn.Linear(config.width, config.ffn_width)
-        self.ffn_out = nn.Linear(config.ffn_width, config.width)
-        self.ffn_norm = nn.LayerNorm(config.width)
+        width = config.width
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.ffn_in = nn.Linear(width, config.ffn_width)
+        self.ffn_out = nn.Linear(config.ffn_width, width)
+        self.ffn_norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout)
 
         self.conv: ConvModule | None = None
         if config.conv_kernel:
-            self.conv = ConvModule(config.width, config.conv_kernel, config.dropout)
+            self.conv = ConvModule(width, config.conv_kernel, config.dropout)
 
         self.adapter: Adapter | None = None
         if config.adapter_width:
-            self.adapter = Adapter(config.width, config.adapter_width)
+            self.adapter = Adapter(width, config.adapter_width)
 
     def forward(
         self,
@@ -167,17 +186,24 @@ class TransformerLayer(nn.Module):
 
         if self.pre_norm:
             normed = self.attention_norm(hidden)
-            attended = self.dropout(self._attention(normed, num_frames, attend, wanted))
+            attended = self._attention(normed, num_frames, attend, wanted)  # (B, M, D)
+            attended = self.dropout(attended)
             hidden = _pick(hidden, wanted) + attended
 
-            transformed = self.dropout(self._ffn(self.ffn_norm(hidden)))
+            normed = self.ffn_norm(hidden)
+            transformed = self._ffn(normed)
+            transformed = self.dropout(transformed)
             hidden = hidden + transformed
         else:
-            attended = self.dropout(self._attention(hidden, num_frames, attend, wanted))
-            hidden = self.attention_norm(_pick(hidden, wanted) + attended)
+            attended = self._attention(hidden, num_frames, attend, wanted)  # (B, M, D)
+            attended = self.dropout(attended)
+            hidden = _pick(hidden, wanted) + attended
+            hidden = self.attention_norm(hidden)
 
-            transformed = self.dropout(self._ffn(hidden))
-            hidden = self.ffn_norm(hidden + transformed)
+            transformed = self._ffn(hidden)
+            transformed = self.dropout(transformed)
+            hidden = hidden + transformed
+            hidden = self.ffn_norm(hidden)
 
         if self.adapter is not None:
             hidden = self.adapter(hidden)
@@ -194,8 +220,10 @@ class TransformerLayer(nn.Module):
             width = hidden.shape[2]
             weight = self.qkv.weight
             bias = self.qkv.bias
-            query = F.linear(_pick(hidden, wanted), weight[:width], bias[:width])
-            key, value = F.linear(hidden, weight[width:], bias[width:]).chunk(2, -1)
+            wanted_frames = _pick(hidden, wanted)  # (B, M, D)
+            query = F.linear(wanted_frames, weight[:width], bias[:width])
+            key_and_value = F.linear(hidden, weight[width:], bias[width:])  # (B, T, 2 D)
+            key, value = key_and_value.chunk(2, -1)
 
         query = self._split_heads(query)
         key = self._split_heads(key)
@@ -209,13 +237,16 @@ class TransformerLayer(nn.Module):
     def _split_heads(self, frames: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, d)."""
         batch, length, width = frames.shape
-        heads = frames.view(batch, length, self.num_heads, width // self.num_heads)
+        head_width = width // self.num_heads
+        heads = frames.view(batch, length, self.num_heads, head_width)
         return heads.transpose(1, 2)
 
     def _ffn(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D), frame by frame."""
         p = self.activation_dropout if self.training else 0.0
-        return gelu_linear(self.ffn_in(hidden), self.ffn_out.weight, self.ffn_out.bias, p)
+        out = self.ffn_out
+        inner = self.ffn_in(hidden)  # before the activation
+        return gelu_linear(inner, out.weight, out.bias, p)
 
 
 class ConvModule(nn.Module):
@@ -236,13 +267,19 @@ class ConvModule(nn.Module):
 
     def forward(self, hidden: Tensor, attend: Tensor | None) -> Tensor:
         """(B, T, D) and (B, 1, 1, T) bool, True = valid -> (B, T, D)."""
-        gated = F.glu(self.gate(self.norm_in(hidden)))  # (B, T, 2 D) -> (B, T, D)
+        gated = self.gate(self.norm_in(hidden))  # (B, T, 2 D)
+        gated = F.glu(gated)  # (B, T, D)
         if attend is not None:
             valid = attend[:, 0, 0, :, None]
             gated = gated * valid
 
-        around = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = self.dropout(self.out(F.silu(self.norm(around))))
+        channels_first = gated.transpose(1, 2)  # (B, D, T)
+        around = self.depthwise(channels_first)
+        around = around.transpose(1, 2)  # (B, T, D)
+
+        out: Tensor = F.silu(self.norm(around))
+        out = self.out(out)
+        out = self.dropout(out)
         return out
 
 
@@ -260,7 +297,8 @@ class Adapter(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        squeezed = F.relu(self.down(self.norm(hidden)))
+        normed = self.norm(hidden)
+        squeezed = F.relu(self.down(normed))
         out: Tensor = hidden + self.up(squeezed)
         return out
 
@@ -270,5 +308,6 @@ def _pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:
     if wanted is None:
         return hidden
 
-    index = wanted[..., None].expand(-1, -1, hidden.shape[2])
+    width = hidden.shape[2]
+    index = wanted[..., None].expand(-1, -1, width)
     return hidden.gather(1, index)

@@ -92,7 +92,8 @@ class Encoder(nn.Module):
         # The first window begins a row before its middle.
         last = 1 + self.config.subsampling * num_frames
         rows = normalised[:, 1:last]  # (B, subsampling T, F)
-        return rows.reshape(rows.shape[0], num_frames, -1)
+        batch = len(rows)
+        return rows.reshape(batch, num_frames, -1)
 
     def contextualise(
         self,
@@ -116,7 +117,8 @@ class Encoder(nn.Module):
         Returns:
             (B, T, D), or (B, M, D) of ``wanted``, or (B, K, D) of ``visible``.
         """
-        projected: Tensor = self.dropout(self.projection(normed))  # (B, T, C) -> (B, T, D)
+        projected: Tensor = self.projection(normed)  # (B, T, C) -> (B, T, D)
+        projected = self.dropout(projected)
 
         if mask is not None:
             mask_vector = self.mask_embedding.to(projected.dtype)
@@ -131,7 +133,8 @@ class Encoder(nn.Module):
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Compute the unmasked context: (B, T, D) with (B,) valid frames."""
         frames, num_frames = self.extract(inputs, input_lengths)
-        hidden = self.contextualise(self.norm(frames), num_frames)
+        normed = self.norm(frames)
+        hidden = self.contextualise(normed, num_frames)
         return EncoderOutput(hidden, num_frames)
 
 
@@ -186,12 +189,15 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
     if kind not in ("encoder", "pretraining", "ctc"):
         raise CheckpointError(f"{folder} holds a {kind!r}, not a model with an encoder")
 
-    encoder = Encoder(config or build(EncoderConfig, record["encoder"]))
+    if config is None:
+        config = build(EncoderConfig, record["encoder"])
+    encoder = Encoder(config)
 
     of_the_encoder = {}
     for name, tensor in tensors.items():
         if name.startswith("encoder."):
-            of_the_encoder[name.removeprefix("encoder.")] = tensor
+            own_name = name.removeprefix("encoder.")
+            of_the_encoder[own_name] = tensor
 
     load_into(encoder, of_the_encoder, str(folder))
     return encoder
@@ -199,8 +205,9 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
 
 def _make_front_end(config: EncoderConfig) -> nn.Module:
     """Make the front end that reads ``config.features``."""
-    if config.features.kind == "logmel":
-        return LogMelFrontEnd(config.features.num_mels, config.channels, config.frame_windows)
+    features = config.features
+    if features.kind == "logmel":
+        return LogMelFrontEnd(features.num_mels, config.channels, config.frame_windows)
 
     grouped = config.conv_norm == "group"
     return WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)

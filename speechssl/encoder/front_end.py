@@ -30,6 +30,9 @@ Window = tuple[int, int]
 # The window of the samples under an activation, and that of the activations under an output.
 Windows = tuple[Window, Window]
 
+# Weights and biases of a convolution, of a LayerNorm, or of both in this order; may be empty.
+Parameters = tuple[Tensor, ...]
+
 # Activations between two passes over them: 4 MB of float32, which stay in the cache.
 BLOCK_VALUES = 1 << 20
 
@@ -48,16 +51,19 @@ class LogMelFrontEnd(nn.Module):
 
         width_below = num_mels
         for kernel, _ in windows:
-            self.convs.append(nn.Linear(kernel * width_below, channels))
+            conv = nn.Linear(kernel * width_below, channels)
+            self.convs.append(conv)
             width_below = channels
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C)."""
         frames = normalise_valid(inputs, input_lengths, eps=1e-5)
 
-        for conv, (kernel, stride) in zip(self.convs, self.windows, strict=True):
+        layers = zip(self.convs, self.windows, strict=True)
+        for conv, (kernel, stride) in layers:
             windows = frames.unfold(1, kernel, stride)  # (B, T', C, K)
-            windows = windows.transpose(2, 3).flatten(2)  # (B, T', K C)
+            windows = windows.transpose(2, 3)  # (B, T', K, C)
+            windows = windows.flatten(2)
             frames = F.gelu(conv(windows))
 
         return frames
@@ -91,7 +97,8 @@ class WaveformFrontEnd(nn.Module):
         self.convs = nn.ModuleList()
         width_below = 1
         for channels, kernel, stride in conv_layers:
-            self.convs.append(nn.Conv1d(width_below, channels, kernel, stride, bias=conv_bias))
+            layer = nn.Conv1d(width_below, channels, kernel, stride, bias=conv_bias)
+            self.convs.append(layer)
             width_below = channels
 
         self.group_norm: ValidGroupNorm | None = None
@@ -110,7 +117,9 @@ class WaveformFrontEnd(nn.Module):
         """(B, S) samples, zeros behind the valid ones, and (B,) valid samples -> (B, T, C)."""
         samples = inputs
         if self.normalise_input:
-            samples = normalise_valid(inputs[..., None], input_lengths, eps=1e-7)[..., 0]
+            one_column = inputs[..., None]  # (B, S, 1)
+            normalised = normalise_valid(one_column, input_lengths, eps=1e-7)
+            samples = normalised[..., 0]
 
         if on_cpu(samples):
             return self._blockwise(samples, input_lengths)
@@ -121,13 +130,16 @@ class WaveformFrontEnd(nn.Module):
         frames = samples[:, None]  # (B, 1, S)
         num_valid = num_samples
 
-        for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
+        layers = zip(self.convs, self.windows, strict=True)
+        for index, (conv, window) in enumerate(layers):
             frames = conv(frames)  # (B, C, T)
             num_valid = after_window(num_valid, *window)
 
             if self.group_norm is None:
                 layer_norm = self.layer_norms[index]
-                frames = layer_norm(frames.transpose(1, 2)).transpose(1, 2)
+                frames = frames.transpose(1, 2)  # (B, T, C)
+                frames = layer_norm(frames)
+                frames = frames.transpose(1, 2)
             elif index == 0:
                 frames = self.group_norm(frames, num_valid)
 
@@ -150,29 +162,34 @@ class WaveformFrontEnd(nn.Module):
         stored = samples
         # What one activation is made of: a window of samples at first, later a single output.
         window = self.windows[0]
-        parameters = self._first_conv(samples, num_valid) + self._layer_norm(0, batch)
+        of_first_conv = self._first_conv(samples, num_valid)
+        parameters = of_first_conv + self._layer_norm(0, batch)
 
         for index in range(1, len(self.convs)):
             conv = self.convs[index]
             assert isinstance(conv, nn.Conv1d)
-            num_valid = after_window(num_valid, *self.windows[index])
+            own_window = self.windows[index]
+            windows = (window, own_window)
+            num_valid = after_window(num_valid, *own_window)
+            counts = num_valid.tolist()
 
             # Rows of K neighbouring frames: (C', C, K) -> (K C, C').
-            weight = conv.weight.permute(2, 1, 0).flatten(0, 1)
-            windows = (window, self.windows[index])
-            stored = _ActivatedConv.apply(
-                stored, weight, conv.bias, windows, num_valid.tolist(), *parameters
-            )
+            weight = conv.weight.permute(2, 1, 0)
+            weight = weight.flatten(0, 1)
+            stored = _ActivatedConv.apply(stored, weight, conv.bias, windows, counts, *parameters)
+
             window = (1, 1)
             parameters = self._layer_norm(index, batch)
 
         activated = []
         for row in range(batch):
-            own = [parameter[row] for parameter in parameters]
-            activated.append(_activate(stored[row], window, own))
+            own_parameters = [parameter[row] for parameter in parameters]
+            activations = _activate(stored[row], window, own_parameters)
+            activated.append(activations)
+
         return torch.stack(activated)
 
-    def _first_conv(self, samples: Tensor, num_valid: Tensor) -> tuple[Tensor, ...]:
+    def _first_conv(self, samples: Tensor, num_valid: Tensor) -> Parameters:
         """Weights (B, K, C) and biases (B, C) of the first convolution, group norm folded in."""
         conv = self.convs[0]
         assert isinstance(conv, nn.Conv1d)
@@ -180,17 +197,21 @@ class WaveformFrontEnd(nn.Module):
             return self.group_norm.folded(samples, conv, num_valid)
 
         batch = len(samples)
-        weight = conv.weight[:, 0].T  # (C, 1, K) -> (K, C)
+        weight = conv.weight[:, 0]  # (C, K)
+        weight = weight.T
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
-        return weight.expand(batch, -1, -1), bias.expand(batch, -1)
 
-    def _layer_norm(self, index: int, batch: int) -> tuple[Tensor, ...]:
+        weights = weight.expand(batch, -1, -1)
+        biases = bias.expand(batch, -1)
+        return weights, biases
+
+    def _layer_norm(self, index: int, batch: int) -> Parameters:
         """Weights (B, C) and biases (B, C) of a layer's LayerNorm; none with group norm."""
         if self.group_norm is not None:
             return ()
 
-        affine = self.layer_norms[index].parameters()
-        return tuple(parameter.expand(batch, -1) for parameter in affine)
+        layer_norm = self.layer_norms[index]
+        return tuple(parameter.expand(batch, -1) for parameter in layer_norm.parameters())
 
 
 class ValidGroupNorm(nn.Module):
@@ -211,19 +232,29 @@ class ValidGroupNorm(nn.Module):
         # Statistics over seconds of audio are not for bfloat16.
         frames = frames.float()
 
+        _, channels, length = frames.shape
+        device = frames.device
+
         # A full batch needs no mask. An exported graph has no branch on values, so it takes the
         # general way below: equal but for rounding.
-        if not torch.compiler.is_exporting() and bool((num_valid == frames.shape[2]).all()):
-            return F.group_norm(frames, frames.shape[1], self.weight, self.bias, self.eps)
+        if not torch.compiler.is_exporting() and bool((num_valid == length).all()):
+            return F.group_norm(frames, channels, self.weight, self.bias, self.eps)
 
-        valid = valid_mask(num_valid, frames.shape[2], frames.device)[:, None]
-        count = num_valid.to(frames.device, non_blocking=True).clamp_min(1)[:, None, None]
+        valid = valid_mask(num_valid, length, device)[:, None]  # (B, 1, T)
+        count = num_valid.to(device, non_blocking=True)
+        count = count.clamp_min(1)
+        count = count[:, None, None]  # (B, 1, 1)
 
-        mean = (frames * valid).sum(2, keepdim=True) / count
+        # Each sum in one expression: a name would keep a product as large as the frames.
+        total = (frames * valid).sum(2, keepdim=True)
+        mean = total / count
         centred = (frames - mean) * valid
-        variance = centred.square().sum(2, keepdim=True) / count
 
-        scale = self.weight[:, None] * (variance + self.eps).rsqrt()
+        sum_of_squares = centred.square().sum(2, keepdim=True)
+        variance = sum_of_squares / count
+        inverse_std = (variance + self.eps).rsqrt()
+
+        scale = self.weight[:, None] * inverse_std
         return centred * scale + self.bias[:, None]
 
     def folded(self, samples: Tensor, conv: nn.Conv1d, num_valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,20 +276,30 @@ class ValidGroupNorm(nn.Module):
         (kernel,) = conv.kernel_size
         (stride,) = conv.stride
         # Far from zero mean float32 would lose the digits of the variance.
-        weight = conv.weight[:, 0].double()  # (C, K)
+        weight = conv.weight[:, 0]  # (C, K)
+        weight = weight.double()
 
         window_means = []
         covariances = []
-        for row, count in zip(samples, num_valid.tolist(), strict=True):
-            windows = row.unfold(0, kernel, stride)[:count].double()  # (N, K)
-            window_mean = windows.sum(0) / max(1, count)
-            centred = windows - window_mean
-            window_means.append(window_mean)
-            covariances.append(centred.T @ centred / max(1, count))
+        counts = num_valid.tolist()
+        for row, count in zip(samples, counts, strict=True):
+            divisor = max(1, count)
+            windows = row.unfold(0, kernel, stride)  # (all windows, K)
+            windows = windows[:count].double()  # (N, K)
 
-        mean = torch.stack(window_means) @ weight.T  # (B, C)
-        variance = torch.einsum("ck,bkl,cl->bc", weight, torch.stack(covariances), weight)
-        scale = self.weight * (variance + self.eps).rsqrt()
+            window_mean = windows.sum(0) / divisor
+            window_means.append(window_mean)
+
+            centred = windows - window_mean
+            products = centred.T @ centred  # (K, K)
+            covariances.append(products / divisor)
+
+        window_mean = torch.stack(window_means)  # (B, K)
+        covariance = torch.stack(covariances)  # (B, K, K)
+        mean = window_mean @ weight.T  # (B, C)
+        variance = torch.einsum("ck,bkl,cl->bc", weight, covariance, weight)
+        inverse_std = (variance + self.eps).rsqrt()
+        scale = self.weight * inverse_std
 
         # A bias of the convolution would go away with the mean.
         weights = scale[:, None] * weight.T
@@ -290,13 +331,16 @@ def _activate(stored: Tensor, window: Window, parameters: Sequence[Tensor]) -> T
         conv_weight, conv_bias, *norm_parameters = parameters
         # The bias is a row of the weight, over a column of ones: to add it would be a pass over all
         # activations, as expensive as the product itself.
-        weight_and_bias = torch.cat([conv_weight, conv_bias[None]])  # (K + 1, C)
-        samples_and_one = F.pad(stored.unfold(0, *window), (0, 1), value=1.0)  # (N, K + 1)
+        bias_row = conv_bias[None]
+        weight_and_bias = torch.cat([conv_weight, bias_row])  # (K + 1, C)
+        windows = stored.unfold(0, *window)  # (N, K)
+        samples_and_one = F.pad(windows, (0, 1), value=1.0)  # (N, K + 1)
         frames = samples_and_one @ weight_and_bias
 
     if norm_parameters:
         norm_weight, norm_bias = norm_parameters
-        frames = F.layer_norm(frames, frames.shape[1:], norm_weight, norm_bias)
+        channels = frames.shape[1:]
+        frames = F.layer_norm(frames, channels, norm_weight, norm_bias)
 
     return F.gelu(frames)
 
@@ -337,19 +381,24 @@ class _ActivatedConv(Function):
         ctx.counts = counts
         window_below, window = windows
 
-        num_activations = after_window(torch.tensor(stored.shape[1]), *window_below)
+        num_stored = torch.tensor(stored.shape[1])
+        num_activations = after_window(num_stored, *window_below)
         length = int(after_window(num_activations, *window))
         if length < 1:
             raise RuntimeError("the inputs are too short for one frame")
 
-        out = stored.new_empty(len(counts), length, weight.shape[1])
+        batch = len(counts)
+        channels = weight.shape[1]
+        out = stored.new_empty(batch, length, channels)
 
         for block in _blocks(windows, counts, len(weight)):
+            own_stored = stored[block.row, block.stored]
             own_parameters = [parameter[block.row] for parameter in parameters]
-            activations = _activate(stored[block.row, block.stored], window_below, own_parameters)
-            out_block = out[block.row, block.outputs]
+            activations = _activate(own_stored, window_below, own_parameters)
 
-            for product in _products(activations, window, len(out_block)):
+            out_block = out[block.row, block.outputs]
+            num_outputs = len(out_block)
+            for product in _products(activations, window, num_outputs):
                 taps = weight[product.taps]
                 # The block is uninitialised memory: the first product fills it, the others add.
                 if product.taps.start == 0:
@@ -373,48 +422,58 @@ class _ActivatedConv(Function):
         stored_learns = ctx.needs_input_grad[0]
         bias_learns = ctx.needs_input_grad[2]
 
+        channels = weight.shape[1]
         to_stored = torch.zeros_like(stored) if stored_learns else None
         to_weight = torch.zeros_like(weight)
-        to_bias = weight.new_zeros(weight.shape[1]) if bias_learns else None
+        to_bias = weight.new_zeros(channels) if bias_learns else None
         to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
         num_shared = _shared_by_blocks(ctx.windows)
 
         for block in _blocks(ctx.windows, ctx.counts, len(weight)):
             # Activations with a graph of their own, which ends at what this block reads.
-            own_stored = stored[block.row, block.stored].detach().requires_grad_(stored_learns)
-            own_parameters = [p[block.row].detach().requires_grad_() for p in parameters]
+            own_stored = stored[block.row, block.stored].detach()
+            own_stored.requires_grad_(stored_learns)
+            own_parameters = [parameter[block.row].detach() for parameter in parameters]
+            for parameter in own_parameters:
+                parameter.requires_grad_()
+
             with torch.enable_grad():
                 activations = _activate(own_stored, window_below, own_parameters)
 
             from_block = from_above[block.row, block.outputs]
+            num_outputs = len(from_block)
             to_activations = torch.zeros_like(activations)
-            products = zip(
-                _products(activations.detach(), window, len(from_block)),
-                _products(to_activations, window, len(from_block)),
-                strict=True,
-            )
-            for product, to_product in products:
+            products = _products(activations.detach(), window, num_outputs)
+            to_products = _products(to_activations, window, num_outputs)
+
+            for product, to_product in zip(products, to_products, strict=True):
                 taps = product.taps
                 to_weight[taps].addmm_(product.matrix.T, from_block)
+
+                weight_columns = weight[taps].T  # (C', taps)
                 # Where kernels overlap the matrices share frames, so the later products add.
                 if taps.start == 0:
-                    torch.mm(from_block, weight[taps].T, out=to_product.matrix)
+                    torch.mm(from_block, weight_columns, out=to_product.matrix)
                 else:
-                    to_product.matrix.addmm_(from_block, weight[taps].T)
+                    to_product.matrix.addmm_(from_block, weight_columns)
 
             if to_bias is not None:
                 to_bias += from_block.sum(0)
 
-            learning = [own_stored, *own_parameters] if stored_learns else own_parameters
+            learning = own_parameters
+            if stored_learns:
+                learning = [own_stored, *own_parameters]
             found: list[Tensor] = []
             if learning:
-                found = list(torch.autograd.grad(activations, learning, to_activations))
+                gradients_of_block = torch.autograd.grad(activations, learning, to_activations)
+                found.extend(gradients_of_block)
 
             if to_stored is not None:
                 to_block = found.pop(0)
+                total_of_block = to_stored[block.row, block.stored]  # a view
                 # The values that the block before has read too, and has written its share of.
-                to_block[:num_shared] += to_stored[block.row, block.stored][:num_shared]
-                to_stored[block.row, block.stored] = to_block
+                to_block[:num_shared] += total_of_block[:num_shared]
+                total_of_block.copy_(to_block)
 
             for total, share in zip(to_parameters, found, strict=True):
                 total[block.row] += share
@@ -451,15 +510,22 @@ def _blocks(windows: Windows, counts: Sequence[int], values: int) -> Iterator[_B
             first_activation = start * stride
             last_activation = (stop - 1) * stride + kernel - 1
             first_stored = first_activation * stride_below
-            stop_stored = last_activation * stride_below + kernel_below
-            yield _Block(row, slice(start, stop), slice(first_stored, stop_stored))
+            last_window = last_activation * stride_below
+            stop_stored = last_window + kernel_below
+
+            outputs = slice(start, stop)
+            stored = slice(first_stored, stop_stored)
+            yield _Block(row, outputs, stored)
 
 
 def _shared_by_blocks(windows: Windows) -> int:
     """Stored values that a block reads and the block before has read too."""
     (kernel_below, stride_below), (kernel, stride) = windows
     shared_activations = kernel - stride
-    return max(0, (shared_activations - 1) * stride_below + kernel_below)
+    # From the first value under the first of them to the last one under the last.
+    last_window = (shared_activations - 1) * stride_below
+    shared_values = last_window + kernel_below
+    return max(0, shared_values)
 
 
 class _Product(NamedTuple):
@@ -485,10 +551,15 @@ def _products(activations: Tensor, window: Window, count: int) -> Iterator[_Prod
     kernel, stride = window
     channels = activations.shape[1]
 
-    for tap in range(0, kernel, stride):
-        last_tap = min(tap + stride, kernel)
-        taps = slice(tap * channels, last_tap * channels)
-        shape = (count, taps.stop - taps.start)
-        steps = (stride * channels, 1)
-        offset = activations.storage_offset() + taps.start
-        yield _Product(taps, activations.as_strided(shape, steps, offset))
+    for first_tap in range(0, kernel, stride):
+        stop_tap = min(first_tap + stride, kernel)
+        first_value = first_tap * channels
+        stop_value = stop_tap * channels
+        taps = slice(first_value, stop_value)
+
+        shape = (count, stop_value - first_value)
+        row_step = stride * channels
+        steps = (row_step, 1)
+        offset = activations.storage_offset() + first_value
+        matrix = activations.as_strided(shape, steps, offset)
+        yield _Product(taps, matrix)

@@ -30,11 +30,16 @@ DROPOUT_LEVELS = 65536
 # shape of its own.
 WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
+# What a backward pass returns: a gradient for each argument, None for those that never learn.
+Gradients = tuple[Tensor | None, ...]
+
 
 def on_cpu(inputs: Tensor) -> bool:
     """Whether the operations for a CPU apply: float32 there, outside autocast and graph export."""
     plain = torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu")
-    return inputs.device.type == "cpu" and inputs.dtype == torch.float32 and not plain
+    is_cpu = inputs.device.type == "cpu"
+    is_float32 = inputs.dtype == torch.float32
+    return is_cpu and is_float32 and not plain
 
 
 # ---- dropout -------------------------------------------------------------------------------------
@@ -76,19 +81,26 @@ def _keep(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
         probability. Bytes, because torch multiplies float32 by them three times as fast as by bool.
     """
     dropped_levels = round(p * DROPOUT_LEVELS)
+    kept_levels = DROPOUT_LEVELS - dropped_levels
     count = torch.Size(shape).numel()
 
     # Each draw of 64 bits is four values of 16 bits.
     num_draws = -(-count // 4)
+    draws = torch.empty(num_draws, dtype=torch.int64)
     # All 64 bits of a draw: torch's default range leaves the top one 0, here a sign bit.
-    draws = torch.empty(num_draws, dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[:count]
+    lowest = -(2**63)
+    draws.random_(lowest, None)
+    bits = draws.view(torch.int16)
+    bits = bits[:count]
 
     # int16 begins at -32768, so that many levels lie below the threshold.
-    threshold = dropped_levels - DROPOUT_LEVELS // 2
-    keep = bits.ge_(threshold).to(torch.uint8).view(shape)
-    scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)
-    return keep, scale
+    lowest_level = -(DROPOUT_LEVELS // 2)
+    threshold = lowest_level + dropped_levels
+    bits.ge_(threshold)
+    keep = bits.to(torch.uint8)
+
+    scale = DROPOUT_LEVELS / kept_levels
+    return keep.view(shape), scale
 
 
 class _Dropout(Function):
@@ -98,13 +110,17 @@ class _Dropout(Function):
     def forward(ctx: Any, inputs: Tensor, keep: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(keep)
         ctx.scale = scale
-        return (inputs * keep).mul_(scale)
+
+        kept = inputs * keep
+        return kept.mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         (keep,) = ctx.saved_tensors
         (from_above,) = gradients
-        to_inputs = (from_above * keep).mul_(ctx.scale)
+
+        to_inputs = from_above * keep
+        to_inputs.mul_(ctx.scale)
         return to_inputs, None, None
 
 
@@ -127,7 +143,9 @@ def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor, p: float) -> Tenso
         (..., O).
     """
     if not on_cpu(inputs):
-        return F.linear(F.dropout(F.gelu(inputs), p), weight, bias)
+        active = F.gelu(inputs)
+        active = F.dropout(active, p)
+        return F.linear(active, weight, bias)
 
     keep: Tensor | None = None
     scale = 1.0
@@ -154,25 +172,30 @@ class _GeluLinear(Function):
     def activation(inputs: Tensor, keep: Tensor | None, scale: float) -> Tensor:
         """(..., I) -> (..., I): GELU with dropout."""
         active = F.gelu(inputs)
-        if keep is None:
-            return active
+        if keep is not None:
+            active.mul_(keep)
+            active.mul_(scale)
 
-        return active.mul_(keep).mul_(scale)
+        return active
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         inputs, weight, keep = ctx.saved_tensors
-        from_above = gradients[0].flatten(0, -2)  # (N, O), N all leading axes together
+        (from_above,) = gradients
+        from_above = from_above.flatten(0, -2)  # (N, O), N all leading axes together
 
         active = _GeluLinear.activation(inputs, keep, ctx.scale)
-        to_weight = from_above.T @ active.flatten(0, -2)
+        rows = active.flatten(0, -2)  # (N, I)
+        to_weight = from_above.T @ rows
         to_bias = from_above.sum(0)
 
-        to_active = (from_above @ weight).view(inputs.shape)
+        to_active = from_above @ weight  # (N, I)
+        to_active = to_active.view(inputs.shape)
         if keep is not None:
-            to_active.mul_(keep).mul_(ctx.scale)
-        to_inputs = torch.ops.aten.gelu_backward(to_active, inputs)
+            to_active.mul_(keep)
+            to_active.mul_(ctx.scale)
 
+        to_inputs = torch.ops.aten.gelu_backward(to_active, inputs)
         return to_inputs, to_weight, to_bias, None, None
 
 
@@ -197,12 +220,15 @@ def attention(
         (B, M, H d).
     """
     if p and on_cpu(query):
-        out: Tensor = _DroppedAttention.apply(query, key, value, num_frames.tolist(), p)
+        counts = num_frames.tolist()
+        out: Tensor = _DroppedAttention.apply(query, key, value, counts, p)
         return out
 
     with sdpa_kernel(WITHOUT_PLANS) if query.is_cuda else nullcontext():
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
-    return heads.transpose(1, 2).flatten(2)
+
+    frames = heads.transpose(1, 2)  # (B, M, H, d)
+    return frames.flatten(2)
 
 
 class _DroppedAttention(Function):
@@ -225,14 +251,18 @@ class _DroppedAttention(Function):
         scale = 1.0
 
         for b, count in enumerate(counts):
+            own_query = query[b]
             valid_key = key[b, :, :count]
             valid_value = value[b, :, :count]
 
-            keep, scale = _keep((heads, length, count), p)
+            shape = (heads, length, count)
+            keep, scale = _keep(shape, p)
             keeps.append(keep)
 
-            weights = _attention_weights(query[b], valid_key).mul_(keep)  # (H, M, count)
-            attended = torch.bmm(weights, valid_value).mul_(scale)  # (H, M, d)
+            weights = _attention_weights(own_query, valid_key)  # (H, M, count)
+            weights.mul_(keep)
+            attended = torch.bmm(weights, valid_value)  # (H, M, d)
+            attended.mul_(scale)
             out[b] = attended.transpose(0, 1)
 
         ctx.save_for_backward(query, key, value, *keeps)
@@ -242,31 +272,39 @@ class _DroppedAttention(Function):
         return out.flatten(2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         query, key, value, *keeps = ctx.saved_tensors
         batch, heads, length, width = query.shape
         to_query = torch.zeros_like(query)
         to_key = torch.zeros_like(key)
         to_value = torch.zeros_like(value)
 
+        (from_above,) = gradients
+        from_above = from_above.reshape(batch, length, heads, width)
         # The scale of dropout once, on the narrow end: it reaches all three gradients from here.
-        from_above = gradients[0].reshape(batch, length, heads, width).transpose(1, 2) * ctx.scale
+        from_above = from_above.transpose(1, 2) * ctx.scale  # (B, H, M, d)
 
-        for b, (count, keep) in enumerate(zip(ctx.counts, keeps, strict=True)):
+        utterances = zip(ctx.counts, keeps, strict=True)
+        for b, (count, keep) in enumerate(utterances):
+            own_query = query[b]
+            own_from_above = from_above[b]
             valid_key = key[b, :, :count]
             valid_value = value[b, :, :count]
-            weights = _attention_weights(query[b], valid_key)
 
-            to_value[b, :, :count] = torch.bmm((weights * keep).transpose(1, 2), from_above[b])
+            weights = _attention_weights(own_query, valid_key)  # (H, M, count)
+            to_value[b, :, :count] = _value_gradient(weights, keep, own_from_above)
 
-            to_weights = torch.bmm(from_above[b], valid_value.transpose(1, 2)).mul_(keep)
+            value_columns = valid_value.transpose(1, 2)  # (H, d, count)
+            to_weights = torch.bmm(own_from_above, value_columns)
+            to_weights.mul_(keep)
             to_scores = torch.ops.aten._softmax_backward_data(
                 to_weights, weights, -1, torch.float32
             )
             to_scores.mul_(width**-0.5)
 
             to_query[b] = torch.bmm(to_scores, valid_key)
-            to_key[b, :, :count] = torch.bmm(to_scores.transpose(1, 2), query[b])
+            score_columns = to_scores.transpose(1, 2)  # (H, count, M)
+            to_key[b, :, :count] = torch.bmm(score_columns, own_query)
 
         return to_query, to_key, to_value, None, None
 
@@ -274,8 +312,20 @@ class _DroppedAttention(Function):
 def _attention_weights(query: Tensor, key: Tensor) -> Tensor:
     """(H, M, d) and (H, T, d) -> (H, M, T) softmax of the scaled products."""
     width = query.shape[2]
-    scores = torch.bmm(query * width**-0.5, key.transpose(1, 2))
+    scaled_query = query * width**-0.5
+    key_columns = key.transpose(1, 2)  # (H, d, T)
+    scores = torch.bmm(scaled_query, key_columns)
     return scores.softmax(-1)
+
+
+def _value_gradient(weights: Tensor, keep: Tensor, from_above: Tensor) -> Tensor:
+    """(H, M, T) twice and (H, M, d) -> (H, T, d): what reaches the values of an utterance.
+
+    A function of its own, so that the dropped weights go when it returns.
+    """
+    dropped = weights * keep
+    weight_columns = dropped.transpose(1, 2)  # (H, T, M)
+    return torch.bmm(weight_columns, from_above)
 
 
 # ---- convolution over positions ------------------------------------------------------------------
@@ -304,12 +354,15 @@ def grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> T
         padding = weight.shape[2] // 2
         convolved = F.conv1d(channels_first, weight, bias, padding=padding, groups=groups)
         # An even kernel gives one frame too many.
-        return convolved[..., : inputs.shape[1]].transpose(1, 2)
+        length = inputs.shape[1]
+        convolved = convolved[..., :length]
+        return convolved.transpose(1, 2)
 
     # Recognition goes without checkpointing, which imports the compiler of torch: a second and a
     # half at each start.
     if not torch.is_grad_enabled():
-        return _through_fft(inputs, weight, groups) + bias
+        convolved = _through_fft(inputs, weight, groups)
+        return convolved + bias
 
     # Spectra are larger than what they are made of: the backward pass makes them again.
     through_fft: Tensor = checkpoint(
@@ -331,17 +384,25 @@ def in_one_row(inputs: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Ten
 
     # Zeros behind each utterance keep it from being heard in the next.
     gap = kernel // 2
-    row_length = batch * (length + gap)
-    row = F.pad(inputs, (0, 0, 0, gap)).reshape(1, row_length, width)
+    utterance_length = length + gap
+    row_length = batch * utterance_length
+    row = F.pad(inputs, (0, 0, 0, gap))  # (B, T + gap, D)
+    row = row.reshape(1, row_length, width)
 
     # Rounded up so that there are four lengths from one power of two to the next.
-    step = 1 << max(0, row_length.bit_length() - 3)
-    row = F.pad(row, (0, 0, 0, -row_length % step))
+    step_bits = max(0, row_length.bit_length() - 3)
+    step = 1 << step_bits
+    missing = -row_length % step
+    row = F.pad(row, (0, 0, 0, missing))
 
-    channels_first = row.transpose(1, 2).contiguous()
+    channels_first = row.transpose(1, 2)
+    channels_first = channels_first.contiguous()
     convolved = F.conv1d(channels_first, weight, bias, padding=gap, groups=groups)
-    frames = convolved[0, :, :row_length].T  # (B (T + gap), D)
-    return frames.reshape(batch, -1, width)[:, :length]
+
+    frames = convolved[0, :, :row_length]
+    frames = frames.T  # (B (T + gap), D)
+    frames = frames.reshape(batch, utterance_length, width)
+    return frames[:, :length]
 
 
 def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -359,8 +420,10 @@ def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
     hop = 2 * kernel + 1
     num_blocks = -(-length // hop)
 
+    num_outputs = num_blocks * hop
+    num_inputs = num_outputs + kernel - 1
     pad_before = kernel // 2
-    pad_after = num_blocks * hop + kernel - 1 - length - pad_before
+    pad_after = num_inputs - length - pad_before
     padded = F.pad(inputs, (0, 0, pad_before, pad_after))
     blocks = padded.unfold(1, block, hop)  # (B, blocks, D, block)
 
@@ -368,14 +431,19 @@ def _through_fft(inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
     spectrum = spectrum.view(batch * num_blocks, groups, group_width, -1)  # (N, G, i, f)
 
     # A convolution layer correlates, hence the conjugate.
-    filters = torch.fft.rfft(weight, block, dim=2).conj()
+    filters = torch.fft.rfft(weight, block, dim=2)
+    filters = filters.conj()
     filters = filters.view(groups, group_width, group_width, -1)  # (G, o, i, f)
 
     # For each frequency and group one product, (N, i) x (i, o): all there is to do.
-    product = torch.matmul(spectrum.permute(3, 1, 0, 2), filters.permute(3, 0, 2, 1))
+    spectrum = spectrum.permute(3, 1, 0, 2)  # (f, G, N, i)
+    filters = filters.permute(3, 0, 2, 1)  # (f, G, i, o)
+    product = torch.matmul(spectrum, filters)
+    product = product.permute(2, 1, 3, 0)  # (N, G, o, f)
 
-    convolved: Tensor = torch.fft.irfft(product.permute(2, 1, 3, 0), block, dim=-1)
+    convolved: Tensor = torch.fft.irfft(product, block, dim=-1)
     convolved = convolved[..., :hop]  # (N, G, o, hop)
-    frames = convolved.reshape(batch, num_blocks, width, hop).transpose(2, 3)
-    frames = frames.reshape(batch, -1, width)  # (B, blocks hop, D)
+    frames = convolved.reshape(batch, num_blocks, width, hop)
+    frames = frames.transpose(2, 3)  # (B, blocks, hop, D)
+    frames = frames.reshape(batch, num_outputs, width)
     return frames[:, :length]

@@ -48,12 +48,17 @@ def span_mask(num_frames: int, config: MaskConfig, rng: np.random.Generator) -> 
     length = min(config.length, third_of_utterance)
 
     expected_spans = config.prob * num_frames / length
-    num_spans = int(expected_spans + rng.random())
+    rounding = rng.random()
+    num_spans = int(expected_spans + rounding)
+    num_spans = max(num_spans, config.min_spans)
     # This many spans side by side still leave one frame to predict from.
     most_spans = (num_frames - 1) // length
-    num_spans = min(max(num_spans, config.min_spans), most_spans)
+    num_spans = min(num_spans, most_spans)
 
-    starts = rng.choice(num_frames - length + 1, size=num_spans, replace=False)
-    masked_frames = starts[:, None] + np.arange(length)  # (spans, length)
-    mask[masked_frames.ravel()] = True
+    num_starts = num_frames - length + 1
+    starts = rng.choice(num_starts, size=num_spans, replace=False)
+    steps = np.arange(length)
+    masked_frames = starts[:, None] + steps  # (spans, length)
+    masked_frames = masked_frames.ravel()
+    mask[masked_frames] = True
     return mask

@@ -21,14 +21,16 @@ def valid_mask(num_valid: Tensor, length: int, device: torch.device | None = Non
     Returns:
         (B, U) bool, True = valid.
     """
-    valid = torch.arange(length) < num_valid[:, None]
+    positions = torch.arange(length)
+    valid = positions < num_valid[:, None]
     return valid.to(device, non_blocking=True)
 
 
 def after_window(length: Tensor, kernel: int, stride: int) -> Tensor:
     """(B,) int64 units -> (B,) int64 windows that lie wholly inside them, ``stride`` apart."""
+    last_start = length - kernel
     # Not torch.div, which an ONNX graph would compute in float32.
-    windows: Tensor = (length - kernel) // stride + 1
+    windows: Tensor = last_start // stride + 1
     return windows.clamp_min(0)
 
 
@@ -45,7 +47,8 @@ def zero_padding(inputs: Tensor, num_valid: Tensor) -> Tensor:
     Returns:
         The shape of ``inputs``.
     """
-    padding = ~valid_mask(num_valid, inputs.shape[1], inputs.device)
+    length = inputs.shape[1]
+    padding = ~valid_mask(num_valid, length, inputs.device)
     if inputs.dim() == 3:
         padding = padding[..., None]
 
@@ -63,14 +66,26 @@ def normalise_valid(inputs: Tensor, num_valid: Tensor, eps: float) -> Tensor:
     Returns:
         (B, U, F) of the same dtype; padded rows are zero.
     """
-    valid = valid_mask(num_valid, inputs.shape[1], inputs.device)[..., None]
-    count = num_valid.to(inputs.device, non_blocking=True).clamp_min(1)[:, None, None]
+    length = inputs.shape[1]
+    device = inputs.device
+    valid = valid_mask(num_valid, length, device)[..., None]  # (B, U, 1)
+
+    count = num_valid.to(device, non_blocking=True)
+    count = count.clamp_min(1)
+    count = count[:, None, None]  # (B, 1, 1)
 
     # In float64 for ONNX Runtime, which adds up the samples of a single recording one by one:
     # float32 loses four digits over 30 s of them.
     units = inputs.double() if torch.compiler.is_exporting() else inputs
 
-    mean = (units * valid).sum(1, keepdim=True) / count
+    # Each sum in one expression: a name would keep a product as large as the batch.
+    total = (units * valid).sum(1, keepdim=True)
+    mean = total / count
     centred = (units - mean) * valid
-    variance = centred.square().sum(1, keepdim=True) / count
-    return (centred * (variance + eps).rsqrt()).to(inputs.dtype)
+
+    sum_of_squares = centred.square().sum(1, keepdim=True)
+    variance = sum_of_squares / count
+    inverse_std = (variance + eps).rsqrt()
+
+    normalised = centred * inverse_std
+    return normalised.to(inputs.dtype)
