@@ -17,6 +17,9 @@ from speechssl.errors import ConfigError
 # Settings as nested tables, as TOML and JSON hold them.
 Table = dict[str, Any]
 
+# The folder of the presets that ship with the package.
+_PRESETS = resources.files("speechssl") / "presets"
+
 
 class Settings(BaseModel):
     """Base of every settings class.
@@ -35,9 +38,13 @@ S = TypeVar("S", bound=Settings)
 
 def preset_names() -> list[str]:
     """List the presets that ship with the package, sorted."""
-    folder = resources.files("speechssl") / "presets"
-    files = [file.name for file in folder.iterdir() if file.name.endswith(".toml")]
-    return sorted(name.removesuffix(".toml") for name in files)
+    names = []
+    for file in _PRESETS.iterdir():
+        name, _, suffix = file.name.rpartition(".")
+        if suffix == "toml":
+            names.append(name)
+
+    return sorted(names)
 
 
 def read_preset(name_or_path: str | Path) -> Table:
@@ -49,7 +56,7 @@ def read_preset(name_or_path: str | Path) -> Table:
     name = str(name_or_path)
 
     if name in preset_names():
-        file = resources.files("speechssl") / "presets" / f"{name}.toml"
+        file = _PRESETS / f"{name}.toml"
         text = file.read_text(encoding="utf-8")
     else:
         text = _read_own_preset(name)
@@ -63,9 +70,8 @@ def read_preset(name_or_path: str | Path) -> Table:
 def _read_own_preset(name: str) -> str:
     path = Path(name)
     if path.suffix != ".toml" or not path.is_file():
-        raise ConfigError(
-            f"no preset {name!r}: give {', '.join(preset_names())} or the path of a .toml file"
-        )
+        known = ", ".join(preset_names())
+        raise ConfigError(f"no preset {name!r}: give {known} or the path of a .toml file")
 
     try:
         return path.read_text(encoding="utf-8")
@@ -86,7 +92,8 @@ def parse_overrides(assignments: Iterable[str]) -> Table:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         keys = name.strip().split(".")
-        if not equals or not all(keys):
+        is_named = all(keys)
+        if not equals or not is_named:
             raise ConfigError(f"--set takes name=value such as optim.lr=0.001, not {assignment!r}")
 
         # From the innermost key outwards: a.b=1 becomes {"b": 1}, then {"a": {"b": 1}}.
@@ -95,11 +102,12 @@ def parse_overrides(assignments: Iterable[str]) -> Table:
             nested = {key: nested}
 
         table = merge(table, nested)
+
     return table
 
 
 def _toml_value(text: str) -> Any:
-    """The value that ``text`` is in TOML, or ``text`` itself."""
+    """Return the value that ``text`` is in TOML, or ``text`` itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -120,6 +128,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
             merged[key] = merge(below, value)
         else:
             merged[key] = value
+
     return merged
 
 
@@ -138,32 +147,36 @@ def build(kind: type[S], table: Mapping[str, Any]) -> S:
 
 
 def _what_is_wrong(kind: type[BaseModel], error: ValidationError) -> str:
-    """One line about the first wrong setting."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    """Describe the first wrong setting in one line."""
+    first, *_ = error.errors()
+    name = ".".join(map(str, first["loc"]))
 
     if first["type"] == "extra_forbidden":
         # Without a cutoff: a bad guess is better than none, and shows how names look.
-        known = _known_names(kind, "")
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        known = _known_names(kind)
+        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         return f"unknown setting {name!r}: did you mean {nearest!r}?"
 
     # A rule between settings has the whole table as its input: its own message says what was given.
-    is_rule_between = isinstance(first["input"], Mapping)
-    given = "" if is_rule_between else f" (given: {first['input']!r})"
-    return f"setting {name or kind.__name__}: {first['msg']}{given}"
+    value = first["input"]
+    is_rule_between = isinstance(value, Mapping)
+    given = "" if is_rule_between else f" (given: {value!r})"
+    setting = name or kind.__name__
+    message = first["msg"]
+    return f"setting {setting}: {message}{given}"
 
 
-def _known_names(kind: type[BaseModel], prefix: str) -> list[str]:
-    """Whole names of all settings of a class and of the classes inside, such as "optim.lr"."""
+def _known_names(kind: type[BaseModel]) -> list[str]:
+    """List the names of all settings of a class, and of the classes inside, such as "optim.lr"."""
     names = []
 
     for name, field in kind.model_fields.items():
         below = field.annotation
         if isinstance(below, type) and issubclass(below, BaseModel):
-            names += _known_names(below, f"{prefix}{name}.")
+            names += [f"{name}.{name_below}" for name_below in _known_names(below)]
         else:
-            names.append(prefix + name)
+            names.append(name)
+
     return names
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# What a line goes through: (x, y) each.
+Points = Sequence[tuple[float, float]]
+
 # Inches, of one panel.
 PANEL_WIDTH = 7
 PANEL_HEIGHT = 3.2
@@ -36,16 +39,20 @@ def plot_training(metrics_path: Path, out_png: Path) -> None:
     any loss yet, the picture says so.
     """
     rows = read_json_lines(metrics_path)
+    losses = _series(rows, "loss")
+    chance = _series(rows, "chance")
     codes = _series(rows, "code_perplexity")
-    figure, panels = new_figure(2 if codes else 1)
 
-    draw_line(panels[0], _series(rows, "loss"), "loss")
-    draw_line(panels[0], _series(rows, "chance"), "chance", linestyle="--", color="grey")
-    finish_panel(panels[0], "loss")
+    num_panels = 2 if codes else 1
+    figure, (loss_panel, *code_panels) = new_figure(num_panels)
 
-    if codes:
-        draw_line(panels[1], codes, "code perplexity")
-        finish_panel(panels[1], "code perplexity (codes)")
+    draw_line(loss_panel, losses, "loss")
+    draw_line(loss_panel, chance, "chance", linestyle="--", color="grey")
+    finish_panel(loss_panel, "loss")
+
+    for panel in code_panels:
+        draw_line(panel, codes, "code perplexity")
+        finish_panel(panel, "code perplexity (codes)")
 
     save_figure(figure, out_png)
 
@@ -59,8 +66,9 @@ def plot_errors(metrics_path: Path, out_png: Path) -> None:
 
     labels = dict(ERROR_RATE_NAMES)
     for row in rows:
-        probes = [key for key in row if key.startswith(PROBE_PREFIX)]
-        labels |= {key: key.removeprefix(PROBE_PREFIX) for key in probes}
+        for key in row:
+            if key.startswith(PROBE_PREFIX):
+                labels[key] = key.removeprefix(PROBE_PREFIX)
 
     figure, (panel,) = new_figure(1)
     for key, label in labels.items():
@@ -83,30 +91,37 @@ def plot_reliability(bins: Sequence[tuple[float, float, int]], out_png: Path) ->
     diagonal = [(0.0, 0.0), (1.0, 1.0)]
     draw_line(panel, diagonal, "as confident as right", linestyle="--", color="grey")
 
-    points = [(confidence, share) for confidence, share, _ in bins]
+    confidences = []
+    shares = []
+    counts = []
+    for confidence, share, count in bins:
+        confidences.append(confidence)
+        shares.append(share)
+        counts.append(count)
+
+    points = list(zip(confidences, shares, strict=True))
     draw_line(panel, points, "recognised words")
 
-    counts = [count for _, _, count in bins]
     most = max(counts, default=1)
-    panel.scatter(
-        [confidence for confidence, _ in points],
-        [share for _, share in points],
-        s=[SMALLEST_AREA + AREA_RANGE * count / most for count in counts],
-        alpha=0.5,
-    )
+    areas = [SMALLEST_AREA + AREA_RANGE * count / most for count in counts]
+    panel.scatter(confidences, shares, s=areas, alpha=0.5)
     finish_panel(panel, "share of words that are right", "confidence")
 
     save_figure(figure, out_png)
 
 
-def _series(rows: Iterable[Row], key: str) -> list[tuple[float, float]]:
-    """(step, value) sorted by step. A resumed run can log a step twice: the later value counts."""
+def _series(rows: Iterable[Row], key: str) -> Points:
+    """Return (step, value) sorted by step.
+
+    A resumed run can log a step twice: the later value counts.
+    """
     values = {}
     for row in rows:
         step = row.get("step")
         value = row.get(key)
         if isinstance(step, int | float) and isinstance(value, int | float):
             values[step] = value
+
     return sorted(values.items())
 
 
@@ -117,17 +132,15 @@ def new_figure(num_panels: int) -> "tuple[Figure, list[Axes]]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    size = (PANEL_WIDTH, PANEL_HEIGHT * num_panels)
-    figure = Figure(figsize=size, layout="constrained")
+    height = PANEL_HEIGHT * num_panels
+    figure = Figure(figsize=(PANEL_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
 
     panels = figure.subplots(num_panels, 1, sharex=True, squeeze=False)
     return figure, list(panels[:, 0])
 
 
-def draw_line(
-    axes: "Axes", points: Sequence[tuple[float, float]], label: str, **style: Any
-) -> None:
+def draw_line(axes: "Axes", points: Points, label: str, **style: Any) -> None:
     """Draw (x, y) ``points`` as a line; nothing where there are none.
 
     Args:

@@ -1,6 +1,7 @@
 """Tables as text, for the terminal and for Markdown files."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 # Markdown takes no fewer dashes below a title.
 MIN_WIDTH = 3
@@ -23,38 +24,57 @@ def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> st
         assert len(cells) == len(titles), "every row of a table needs one cell per column"
         body.append(cells)
 
-    widths = []
-    numeric = []
+    columns = []
     rule = []
     for title, *cells in zip(titles, *body, strict=True):
-        width = max(MIN_WIDTH, *map(len, (title, *cells)))
+        longest = max(map(len, (title, *cells)))
+        width = max(MIN_WIDTH, longest)
         # Without rows, all() would call every column one of numbers.
         is_numeric = bool(cells) and all(map(_is_number, cells))
 
-        widths.append(width)
-        numeric.append(is_numeric)
-        # In Markdown a colon at its end makes a column right-aligned.
-        rule.append("-" * (width - 1) + (":" if is_numeric else "-"))
+        column = _Column(width, is_numeric)
+        columns.append(column)
 
-    lines = [_line(cells, widths, numeric) for cells in (titles, rule, *body)]
+        dashes = "-" * (width - 1)
+        # In Markdown a colon at its end makes a column right-aligned.
+        end = ":" if is_numeric else "-"
+        rule.append(dashes + end)
+
+    lines = [_line(cells, columns) for cells in (titles, rule, *body)]
     return "".join(lines)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+class _Column(NamedTuple):
+    """How the cells of a column are laid out: width in characters, and at which side."""
+
+    width: int
+    is_right_aligned: bool
+
+
+def _line(cells: Sequence[str], columns: Sequence[_Column]) -> str:
     aligned = []
-    for cell, width, is_right in zip(cells, widths, numeric, strict=True):
-        aligned.append(cell.rjust(width) if is_right else cell.ljust(width))
-    return f"| {' | '.join(aligned)} |\n"
+    for cell, column in zip(cells, columns, strict=True):
+        if column.is_right_aligned:
+            aligned.append(cell.rjust(column.width))
+        else:
+            aligned.append(cell.ljust(column.width))
+
+    line = " | ".join(aligned)
+    return f"| {line} |\n"
 
 
 def _cell(value: object) -> str:
-    r"""The text of a cell: on one line, and ``|`` as ``\|``, which would end it."""
-    return " ".join(str(value).split()).replace("|", r"\|")
+    r"""Write a cell on one line, and ``|`` as ``\|``, because ``|`` would end it."""
+    words = str(value).split()
+    text = " ".join(words)
+    return text.replace("|", r"\|")
 
 
 def _is_number(text: str) -> bool:
+    number = text.removesuffix("%").removesuffix(" ")
     try:
-        float(text.removesuffix("%").removesuffix(" "))
+        float(number)
     except ValueError:
         return False
+
     return True

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Values in double precision: (N,) or (N, D) of words, (D,) of weights.
 Array = NDArray[np.float64]
 
 NUM_BINS = 10  # of confidences, of equal width
@@ -15,6 +16,7 @@ NUM_BINS = 10  # of confidences, of equal width
 _MAX_NEWTON_STEPS = 50
 _SMALLEST_STEP_SIZE = 1e-6  # a step that must be damped more than this finds nothing better
 _CONVERGED = 1e-9  # largest change of a weight in the last step
+_CLOSEST = 1e-6  # to 0 and to 1, of a probability whose logit is taken
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Scaling:
         if self == Scaling():
             return probability
 
+        logit = self.slope * _logit(probability) + self.offset
         # The sigmoid as a hyperbolic tangent, which cannot overflow.
-        return 0.5 + 0.5 * math.tanh((self.slope * _logit(probability) + self.offset) / 2)
+        return 0.5 + 0.5 * math.tanh(logit / 2)
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,20 @@ def calibrate(words: Any, confidences: Sequence[Sequence[float]]) -> Calibration
         None where no word was recognised.
     """
     right = _right_words(words)
-    values = np.array([value for row in confidences for value in row], dtype=np.float64)
-    assert len(values) == len(right), "one confidence for each word of a hypothesis"
-    if not len(values):
+    values: list[float] = []
+    for row in confidences:
+        values.extend(map(float, row))
+
+    num_words = len(values)
+    assert num_words == len(right), "one confidence for each word of a hypothesis"
+    if num_words == 0:
         return None
 
-    bins = _bins(values, np.array(right, dtype=np.float64))
-    distances = sum(b.count * abs(b.confidence - b.right) for b in bins)
-    scaling = fit_scaling(values.tolist(), right)
-    return Calibration(distances / len(values), bins, scaling)
+    bins = _bins(values, right)
+    distances = [b.count * abs(b.confidence - b.right) for b in bins]
+    ece = sum(distances) / num_words
+    scaling = fit_scaling(values, right)
+    return Calibration(ece, bins, scaling)
 
 
 def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
@@ -105,18 +113,22 @@ def fit_scaling(confidences: Sequence[float], right: Sequence[bool]) -> Scaling:
     wrong, there is nothing to learn from: no change.
     """
     labels = np.array(right, dtype=np.float64)
-    if not 0 < labels.sum() < len(labels):
+    num_right = labels.sum()
+    if not 0 < num_right < len(labels):
         return Scaling()
 
     logits = np.array([_logit(p) for p in confidences])
     ones = np.ones_like(logits)
     inputs = np.stack([logits, ones], axis=1)  # (N, 2): of the slope and of the offset
-    slope, offset = _fit_logistic(inputs, labels, np.array([1.0, 0.0]))
-    if slope <= 0:
-        (offset,) = _fit_logistic(ones[:, None], labels, np.zeros(1))
-        return Scaling(0.0, offset)
+    unchanged = np.array([1.0, 0.0])
+    slope, offset = _fit_logistic(inputs, labels, unchanged)
+    if slope > 0:
+        return Scaling(slope, offset)
 
-    return Scaling(slope, offset)
+    constant = ones[:, None]  # (N, 1): of the offset alone
+    no_offset = np.zeros(1)
+    (offset,) = _fit_logistic(constant, labels, no_offset)
+    return Scaling(0.0, offset)
 
 
 def _right_words(words: Any) -> list[bool]:
@@ -127,30 +139,38 @@ def _right_words(words: Any) -> list[bool]:
 
         for chunk in alignment:
             if chunk.type == "equal":
-                num_words = chunk.hyp_end_idx - chunk.hyp_start_idx
-                is_equal[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * num_words
+                start = chunk.hyp_start_idx
+                end = chunk.hyp_end_idx
+                is_equal[start:end] = [True] * (end - start)
 
         right += is_equal
 
     return right
 
 
-def _bins(values: Array, right: Array) -> tuple[ConfidenceBin, ...]:
-    """Sort words (N,) by their confidence into bins; those without words are left out."""
+def _bins(confidences: Sequence[float], right: Sequence[bool]) -> tuple[ConfidenceBin, ...]:
+    """Sort words by their confidence into bins; those without words are left out."""
+    values = np.array(confidences, dtype=np.float64)
+    is_right = np.array(right, dtype=np.float64)
+
+    places = (values * NUM_BINS).astype(np.int64)
     # A confidence of 1 belongs to the last bin.
-    places = np.minimum((values * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    places = np.minimum(places, NUM_BINS - 1)
 
     bins = []
     for k in range(NUM_BINS):
         here = places == k
-        if not here.any():
+        count = int(here.sum())
+        if count == 0:
             continue
 
         low = k / NUM_BINS
         high = (k + 1) / NUM_BINS
         confidence = float(values[here].mean())
-        share = float(right[here].mean())
-        bins.append(ConfidenceBin(low, high, int(here.sum()), confidence, share))
+        share = float(is_right[here].mean())
+
+        found = ConfidenceBin(low, high, count, confidence, share)
+        bins.append(found)
 
     return tuple(bins)
 
@@ -171,17 +191,22 @@ def _fit_logistic(inputs: Array, labels: Array, start: Array) -> list[float]:
 
     def loss(weights: Array) -> float:
         z = inputs @ weights
-        surprise = (np.logaddexp(0, z) - labels * z).sum()
-        pull = ((weights - start) ** 2).sum() / 2
-        return float(surprise + pull)
+        surprises = np.logaddexp(0, z) - labels * z
+        squares = (weights - start) ** 2
+        total = surprises.sum() + squares.sum() / 2
+        return float(total)
 
     weights = start
+    identity = np.eye(len(start))
     for _ in range(_MAX_NEWTON_STEPS):
-        p = 0.5 + 0.5 * np.tanh(inputs @ weights / 2)
+        z = inputs @ weights
+        p = 0.5 + 0.5 * np.tanh(z / 2)
         gradient = inputs.T @ (p - labels) + weights - start
-        # The pull adds the identity, with which the curvature can always be inverted.
+
         variance = p * (1 - p)
-        curvature = inputs.T @ (inputs * variance[:, None]) + np.eye(len(start))
+        weighted = inputs * variance[:, None]
+        # The pull towards the start adds the identity, so the curvature can always be inverted.
+        curvature = inputs.T @ weighted + identity
         step = np.linalg.solve(curvature, gradient)
 
         size = 1.0
@@ -189,8 +214,10 @@ def _fit_logistic(inputs: Array, labels: Array, start: Array) -> list[float]:
         while loss(weights - size * step) > before and size > _SMALLEST_STEP_SIZE:
             size /= 2
 
-        weights = weights - size * step
-        if np.abs(size * step).max() < _CONVERGED:
+        change = size * step
+        weights = weights - change
+        largest_change = np.abs(change).max()
+        if largest_change < _CONVERGED:
             break
 
     return [float(w) for w in weights]
@@ -198,5 +225,7 @@ def _fit_logistic(inputs: Array, labels: Array, start: Array) -> list[float]:
 
 def _logit(probability: float) -> float:
     """Return log(p / (1 - p)), finite for 0 and 1 too."""
-    p = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(p / (1 - p))
+    at_least = max(probability, _CLOSEST)
+    p = min(at_least, 1 - _CLOSEST)
+    odds = p / (1 - p)
+    return math.log(odds)

@@ -7,14 +7,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from speechssl.errors import ConfigError
-from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
-from speechssl.scoring.score import Counts
+from speechssl.scoring.bootstrap import (
+    NUM_BOOTSTRAP,
+    Array,
+    bootstrap_sums,
+    percentiles,
+    rates,
+)
+from speechssl.scoring.score import Counts, Interval
+from speechssl.storage.json_text import Row
 from speechssl.tables import text_table
 
 NUM_DRAWS = 10_000  # of a difference: more than of an interval, for p is a count in its tail
@@ -37,13 +43,14 @@ class System:
     name: str
     ids: tuple[str, ...]
     references: tuple[str, ...]
-    table: NDArray[np.float64]
+    table: Array
     num_runs: int
 
     @property
     def rates(self) -> tuple[float, float]:
         """Word and character error rate, errors of all runs over reference units of all runs."""
-        wer, cer = rates(self.table.sum(0))
+        totals = self.table.sum(axis=0)
+        wer, cer = rates(totals)
         return float(wer), float(cer)
 
 
@@ -70,26 +77,32 @@ def read_system(name: str, folders: Sequence[Path]) -> System:
         ConfigError: a folder has no ``utterances.jsonl`` that can be read, or the runs are not of
             the same utterances.
     """
-    runs = [_read_run(name, folder) for folder in folders]
-    first = runs[0]
-    for folder, run in zip(folders[1:], runs[1:], strict=True):
+    first_folder, *other_folders = folders
+    first = _read_run(name, first_folder)
+    table = first.table
+
+    runs = [_read_run(name, folder) for folder in other_folders]
+    for folder, run in zip(other_folders, runs, strict=True):
         if not _same_utterances(run, first):
             raise ConfigError(
-                f"{folder} and {folders[0]} are both called {name!r}, but not of the same "
+                f"{folder} and {first_folder} are both called {name!r}, but not of the same "
                 "utterances and references: one name is for runs of one system on one test set"
             )
 
-    table = np.sum([run.table for run in runs], axis=0)
-    return System(name, first.ids, first.references, table, len(runs))
+        # Counts are whole numbers, so their sum does not depend on the order.
+        table = table + run.table
+
+    return System(name, first.ids, first.references, table, len(folders))
 
 
-def intervals(system: System, seed: int = 0) -> tuple[tuple[float, float], tuple[float, float]]:
+def intervals(system: System, seed: int = 0) -> tuple[Interval, Interval]:
     """Compute 95 % intervals (low, high) of word and character error rate.
 
     Of one run they are those that ``score`` gives. Utterances are drawn, with all runs of each: the
     interval says nothing of how runs differ.
     """
-    wer, cer = rates(bootstrap_sums(system.table, seed, NUM_BOOTSTRAP))
+    sums = bootstrap_sums(system.table, seed, NUM_BOOTSTRAP)
+    wer, cer = rates(sums)
     return percentiles(wer), percentiles(cer)
 
 
@@ -114,14 +127,15 @@ def differences(
 
     both = np.hstack([system.table, baseline.table])  # (N, 8)
     sums = bootstrap_sums(both, seed, NUM_DRAWS)
-    wer, cer = rates(sums[:, :4])
-    baseline_wer, baseline_cer = rates(sums[:, 4:])
+    system_sums, baseline_sums = np.hsplit(sums, 2)
+    wer_draws, cer_draws = rates(system_sums)
+    baseline_wer_draws, baseline_cer_draws = rates(baseline_sums)
 
-    wer_value, cer_value = np.subtract(system.rates, baseline.rates)
-    return (
-        _difference(float(wer_value), wer - baseline_wer),
-        _difference(float(cer_value), cer - baseline_cer),
-    )
+    wer, cer = system.rates
+    baseline_wer, baseline_cer = baseline.rates
+    wer_difference = _difference(wer - baseline_wer, wer_draws - baseline_wer_draws)
+    cer_difference = _difference(cer - baseline_cer, cer_draws - baseline_cer_draws)
+    return wer_difference, cer_difference
 
 
 def comparison(systems: Sequence[System]) -> str:
@@ -134,7 +148,9 @@ def comparison(systems: Sequence[System]) -> str:
     for system in systems[1:]:
         found = differences(system, baseline)
         if found:
-            rows.append((system.name, *_difference_cells(found[0]), *_difference_cells(found[1])))
+            wer, cer = found
+            row = (system.name, *_difference_cells(wer), *_difference_cells(cer))
+            rows.append(row)
         else:
             what = "reference texts" if system.ids == baseline.ids else "utterances"
             incomparable.append(
@@ -163,43 +179,64 @@ def _read_run(name: str, folder: Path) -> System:
         rows = [json.loads(line) for line in lines if line]
         rows.sort(key=lambda row: str(row["utterance_id"]))
 
-        ids = tuple(str(row["utterance_id"]) for row in rows)
-        references = tuple(str(row["reference"]) for row in rows)
-        table = np.array([_counted(row) for row in rows], dtype=np.float64).reshape(-1, 4)
+        utterances = [_utterance(row) for row in rows]
+        counts = [utterance.counts for utterance in utterances]
+        table = np.array(counts, dtype=np.float64).reshape(-1, 4)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else error
+        why = str(error)
+        if isinstance(error, OSError):
+            why = f"{path.name}: {error.strerror}"
         raise ConfigError(
             f"no scores can be read from {folder} ({why}): "
             "give a folder that speechssl evaluate wrote"
         ) from error
 
-    if not ids:
+    if not utterances:
         raise ConfigError(f"{path} holds no utterance: give a folder that speechssl evaluate wrote")
 
-    return System(name, ids, references, table, 1)
+    ids, references, _ = zip(*utterances, strict=True)
+    return System(name, ids, references, table, num_runs=1)
 
 
-def _counted(row: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Return errors and reference length of one utterance, in words and in characters."""
+class _Utterance(NamedTuple):
+    """One utterance of an evaluation.
+
+    ``counts`` are errors and reference length, in words and then in characters.
+    """
+
+    id: str
+    reference: str
+    counts: tuple[int, int, int, int]
+
+
+def _utterance(row: Row) -> _Utterance:
+    """Take what a comparison needs from one row of ``utterances.jsonl``."""
+    utterance_id = str(row["utterance_id"])
+    reference = str(row["reference"])
+
     words = Counts(**row["words"])
     characters = Counts(**row["characters"])
-    return (
+    counts = (
         words.errors,
         words.reference_length,
         characters.errors,
         characters.reference_length,
     )
+    return _Utterance(utterance_id, reference, counts)
 
 
 def _same_utterances(one: System, other: System) -> bool:
     return one.ids == other.ids and one.references == other.references
 
 
-def _difference(value: float, draws: NDArray[np.float64]) -> Difference:
+def _difference(value: float, draws: Array) -> Difference:
     """Summarise bootstrap draws (num_draws,) of a difference."""
     # Ties count on both sides, and one draw more than there were keeps p above 0.
-    rarer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    p = min(1.0, (2 * rarer + 1) / (len(draws) + 1))
+    num_below = int((draws <= 0).sum())
+    num_above = int((draws >= 0).sum())
+    rarer = min(num_below, num_above)
+    share = (2 * rarer + 1) / (len(draws) + 1)
+    p = min(1.0, share)
 
     low, high = percentiles(draws)
     return Difference(value, low, high, p)
@@ -210,19 +247,31 @@ def _rates_table(systems: Sequence[System]) -> str:
     for system in systems:
         wer, cer = system.rates
         wer_interval, cer_interval = intervals(system)
-        cells = (f"{wer:.1%}", _percent(wer_interval), f"{cer:.1%}", _percent(cer_interval))
-        rows.append((system.name, *cells, str(len(system.ids)), str(system.num_runs)))
+        num_utterances = len(system.ids)
+        row = (
+            system.name,
+            f"{wer:.1%}",
+            _percent(wer_interval),
+            f"{cer:.1%}",
+            _percent(cer_interval),
+            num_utterances,
+            system.num_runs,
+        )
+        rows.append(row)
 
     columns = ("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs")
     return text_table(columns, rows)
 
 
-def _percent(interval: tuple[float, float]) -> str:
+def _percent(interval: Interval) -> str:
     low, high = interval
     return f"{low:.1%} .. {high:.1%}"
 
 
 def _difference_cells(d: Difference) -> tuple[str, str, str]:
     """Show value and interval in percentage points, and p."""
+    value = 100 * d.value
+    low = 100 * d.low
+    high = 100 * d.high
     p = f"{d.p:.4f}" if d.p >= 0.0005 else "< 0.0005"
-    return f"{100 * d.value:+.1f}", f"{100 * d.low:+.1f} .. {100 * d.high:+.1f}", p
+    return f"{value:+.1f}", f"{low:+.1f} .. {high:+.1f}", p

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
 from speechssl.scoring.calibration import Calibration, calibrate
+
+# Bounds (low, high) between which 95 % of the resampled rates lie.
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Score:
 
     words: Counts
     characters: Counts
-    wer_interval: tuple[float, float]
-    cer_interval: tuple[float, float]
+    wer_interval: Interval
+    cer_interval: Interval
     utterances: tuple[UtteranceScore, ...]
     all_confusions: tuple[Confusion, ...]
     calibration: Calibration | None = None
@@ -186,8 +190,8 @@ def score(
 
     ids = sorted(references)
     # jiwer splits at single spaces only, so other white space is made one first.
-    reference_lines = [" ".join(references[i].split()) for i in ids]
-    hypothesis_lines = [" ".join(hypotheses[i].split()) for i in ids]
+    reference_lines = _in_order(references, ids)
+    hypothesis_lines = _in_order(hypotheses, ids)
     words = jiwer.process_words(reference_lines, hypothesis_lines)
     characters = jiwer.process_characters(reference_lines, hypothesis_lines)
 
@@ -199,12 +203,13 @@ def score(
         map(_counts, characters.alignments),
         strict=True,
     )
-    utterances = tuple(UtteranceScore(*row) for row in rows)
+    utterances = tuple(starmap(UtteranceScore, rows))
     wer_interval, cer_interval = _intervals(utterances, seed, num_bootstrap)
 
     calibration = None
     if confidences is not None:
-        calibration = calibrate(words, [confidences[i] for i in ids])
+        in_order = [confidences[utterance_id] for utterance_id in ids]
+        calibration = calibrate(words, in_order)
 
     return Score(
         words=_total([u.words for u in utterances]),
@@ -215,6 +220,16 @@ def score(
         all_confusions=_confusions(words),
         calibration=calibration,
     )
+
+
+def _in_order(texts: Mapping[str, str], ids: Sequence[str]) -> list[str]:
+    """List texts in the order of ``ids``, with one space between words and none at the ends."""
+    lines = []
+    for utterance_id in ids:
+        words = texts[utterance_id].split()
+        lines.append(" ".join(words))
+
+    return lines
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
@@ -229,8 +244,9 @@ def _refuse(ids: Set[str], problem: str) -> None:
     if not ids:
         return
 
-    shown = ", ".join(sorted(ids)[:3])
-    if len(ids) > 3:
+    first_few = sorted(ids)[:3]
+    shown = ", ".join(first_few)
+    if len(ids) > len(first_few):
         shown += ", ..."
     raise ManifestError(
         f"{len(ids)} utterances have {problem}: {shown}. Score the same ids on both sides"
@@ -257,7 +273,7 @@ def _counts(alignment: Sequence[Any]) -> Counts:
 
 def _intervals(
     utterances: Sequence[UtteranceScore], seed: int, num_bootstrap: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
+) -> tuple[Interval, Interval]:
     """Compute 95 % percentile intervals of the word and of the character error rate."""
     rows = []
     for u in utterances:
@@ -266,17 +282,24 @@ def _intervals(
         rows.append(words + characters)
 
     table = np.array(rows, dtype=np.float64)
-    wer, cer = rates(bootstrap_sums(table, seed, num_bootstrap))
+    sums = bootstrap_sums(table, seed, num_bootstrap)
+    wer, cer = rates(sums)
     return percentiles(wer), percentiles(cer)
 
 
 def _total(counts: Sequence[Counts]) -> Counts:
-    return Counts(
-        hits=sum(c.hits for c in counts),
-        substitutions=sum(c.substitutions for c in counts),
-        insertions=sum(c.insertions for c in counts),
-        deletions=sum(c.deletions for c in counts),
-    )
+    """Add the counts of all utterances, field by field."""
+    hits = 0
+    substitutions = 0
+    insertions = 0
+    deletions = 0
+    for c in counts:
+        hits += c.hits
+        substitutions += c.substitutions
+        insertions += c.insertions
+        deletions += c.deletions
+
+    return Counts(hits, substitutions, insertions, deletions)
 
 
 def _confusions(words: Any) -> tuple[Confusion, ...]:
@@ -295,5 +318,12 @@ def _confusions(words: Any) -> tuple[Confusion, ...]:
             elif chunk.type == "insert":
                 found.update(("", word) for word in heard)
 
-    most_frequent_first = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Confusion(*pair, count) for pair, count in most_frequent_first)
+    confusions = []
+    for (said_word, heard_word), count in found.items():
+        confusion = Confusion(said_word, heard_word, count)
+        confusions.append(confusion)
+
+    def most_frequent_first(c: Confusion) -> tuple[int, str, str]:
+        return -c.count, c.reference, c.hypothesis
+
+    return tuple(sorted(confusions, key=most_frequent_first))

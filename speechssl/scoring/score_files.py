@@ -6,12 +6,16 @@ from typing import Any
 
 from speechssl.pictures import plot_reliability
 from speechssl.scoring.calibration import Calibration
-from speechssl.scoring.score import Counts, Score
+from speechssl.scoring.score import Counts, Interval, Score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
 from speechssl.tables import text_table
 
 SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
+
+
+# One row of a table, before its cells are turned into text.
+Cells = tuple[object, ...]
 
 
 def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
@@ -27,24 +31,32 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     Returns:
         The text of ``report.txt``.
     """
-    text = _report(result, str(about.get("normaliser", "")))
+    normaliser = str(about.get("normaliser", ""))
+    text = _report(result, normaliser)
     out.mkdir(parents=True, exist_ok=True)
 
-    write_atomic(out / "utterances.jsonl", (json_line(u.as_dict()) for u in result.utterances))
+    rows = (json_line(u.as_dict()) for u in result.utterances)
+    write_atomic(out / "utterances.jsonl", rows)
 
-    # Between sclite's brackets stands neither a bracket nor white space.
-    names = [re.sub(r"[()\s]", "_", u.utterance_id) for u in result.utterances]
-    references = [u.reference for u in result.utterances]
-    hypotheses = [u.hypothesis for u in result.utterances]
-    write_atomic(out / "ref.trn", _trn(references, names))
-    write_atomic(out / "hyp.trn", _trn(hypotheses, names))
+    references = []
+    hypotheses = []
+    for u in result.utterances:
+        # Between sclite's brackets stands neither a bracket nor white space.
+        name = re.sub(r"[()\s]", "_", u.utterance_id)
+        references.append(f"{u.reference} ({name})\n")
+        hypotheses.append(f"{u.hypothesis} ({name})\n")
+
+    write_atomic(out / "ref.trn", references)
+    write_atomic(out / "hyp.trn", hypotheses)
 
     if result.calibration:
         points = [(b.confidence, b.right, b.count) for b in result.calibration.bins]
         plot_reliability(points, out / "confidence.png")
 
     write_atomic(out / "report.txt", text)
-    write_atomic(out / "score.json", as_json(about | result.as_dict()))
+
+    summary = about | result.as_dict()
+    write_atomic(out / "score.json", as_json(summary))
     return text
 
 
@@ -62,18 +74,20 @@ def _report(result: Score, normaliser: str) -> str:
     if result.raw:
         rows += _rate_rows("raw", result.raw)
     columns = ("text", "", "rate", "95 % interval", "reference", "sub", "ins", "del")
+    table = text_table(columns, rows)
 
     num_utterances = len(result.utterances)
-    parts = [
-        text_table(columns, rows),
-        f"{num_utterances} utterances, {result.sentence_error_rate:.1%} with an error",
-    ]
+    share_wrong = result.sentence_error_rate
+    parts = [table, f"{num_utterances} utterances, {share_wrong:.1%} with an error"]
     if result.calibration:
-        parts.append(_confidence_sentence(result.calibration))
+        sentence = _confidence_sentence(result.calibration)
+        parts.append(sentence)
 
     parts.append("Worst utterances:")
     for u in result.worst(10):
-        parts.append(f"  {u.utterance_id}\n    ref: {u.reference}\n    hyp: {u.hypothesis}")
+        parts.append(f"  {u.utterance_id}")
+        parts.append(f"    ref: {u.reference}")
+        parts.append(f"    hyp: {u.hypothesis}")
 
     parts.append("Top confusions (reference -> hypothesis):")
     for c in result.confusions():
@@ -84,18 +98,19 @@ def _report(result: Score, normaliser: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _rate_rows(text: str, result: Score) -> list[tuple[object, ...]]:
+def _rate_rows(text: str, result: Score) -> list[Cells]:
     """Return two rows of the report's table: rates and counts of words, and of characters."""
-    return [
-        (text, "WER", *_rate_cells(result.wer, result.wer_interval, result.words)),
-        (text, "CER", *_rate_cells(result.cer, result.cer_interval, result.characters)),
-    ]
+    words = _rate_row(text, "WER", result.words, result.wer_interval)
+    characters = _rate_row(text, "CER", result.characters, result.cer_interval)
+    return [words, characters]
 
 
-def _rate_cells(rate: float, interval: tuple[float, float], counts: Counts) -> tuple[object, ...]:
+def _rate_row(text: str, name: str, counts: Counts, interval: Interval) -> Cells:
     low, high = interval
     return (
-        f"{rate:.2%}",
+        text,
+        name,
+        f"{counts.rate:.2%}",
         f"{low:.2%} .. {high:.2%}",
         counts.reference_length,
         counts.substitutions,
@@ -106,16 +121,12 @@ def _rate_cells(rate: float, interval: tuple[float, float], counts: Counts) -> t
 
 def _confidence_sentence(calibration: Calibration) -> str:
     """Say how many words are right, and how far the confidences are from that."""
+    bins = calibration.bins
     words = calibration.num_words
-    confidence = sum(b.count * b.confidence for b in calibration.bins) / words
-    right = sum(b.count * b.right for b in calibration.bins) / words
+    confidence = sum(b.count * b.confidence for b in bins) / words
+    right = sum(b.count * b.right for b in bins) / words
     return (
         f"Of {words} recognised words {right:.1%} are right; "
         f"their mean confidence is {confidence:.1%}, "
         f"the expected calibration error {calibration.ece:.1%}"
     )
-
-
-def _trn(texts: list[str], names: list[str]) -> str:
-    lines = [f"{text} ({name})\n" for text, name in zip(texts, names, strict=True)]
-    return "".join(lines)

@@ -20,6 +20,13 @@ from torch import Tensor
 from speechssl.errors import CheckpointError
 from speechssl.storage.atomic import sync_folder
 
+# Tensors by name, as a module's state holds them.
+Tensors = Mapping[str, Tensor]
+# Contents of files by name.
+Files = Mapping[str, bytes]
+# JSON values by name.
+Record = Mapping[str, Any]
+
 TENSORS = "tensors.safetensors"
 RECORD = "record.json"
 
@@ -30,12 +37,7 @@ _MAX_SHOWN = 8  # names that do not agree, in an error
 # ---- writing and removing ------------------------------------------------------------------------
 
 
-def save_folder(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    record: Mapping[str, Any],
-    files: Mapping[str, bytes] | None = None,
-) -> None:
+def save_folder(path: Path, tensors: Tensors, record: Record, files: Files | None = None) -> None:
     """Write a folder that is either wholly there or not at all.
 
     Everything goes into a hidden sibling, is flushed to the disk, and takes the final name in one
@@ -47,8 +49,8 @@ def save_folder(
         files: further files, such as a tokenizer's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
-    old = _old(path)
+    partial = _hidden(path, "partial")
+    old = _hidden(path, "old")
 
     # What an earlier process left when it was killed. Between the two renames, ``old`` is the good
     # one.
@@ -94,7 +96,7 @@ def set_aside(path: Path) -> Path:
     Returns:
         What the folder is called now.
     """
-    doomed = path.parent / f".{path.name}.removed"
+    doomed = _hidden(path, "removed")
     if doomed.exists():
         shutil.rmtree(doomed)
 
@@ -108,13 +110,18 @@ def remove_partial(parent: Path) -> None:
     """Delete what killed processes left of ``save_folder`` and ``remove_folder`` in ``parent``."""
     for path in parent.glob(".*"):
         name, _, kind = path.name[1:].rpartition(".")
-        if not re.fullmatch(r"model|step-\d+", name):  # somebody else's
+        is_ours = re.fullmatch(r"model|step-\d+", name)
+        if not is_ours:
             continue
 
-        # Where a folder was moved aside and the new one never came, what lies aside is the good
-        # one.
-        is_replaced = kind == "old" and (parent / name).exists()
-        if kind in ("partial", "removed") or is_replaced:
+        is_of_no_use = kind in ("partial", "removed")
+        if kind == "old":
+            # Where a folder was moved aside and the new one never came, what lies aside is the
+            # good one.
+            replacement = parent / name
+            is_of_no_use = replacement.exists()
+
+        if is_of_no_use:
             shutil.rmtree(path)
 
 
@@ -131,8 +138,9 @@ def load_record(path: Path) -> dict[str, Any]:
         CheckpointError: missing, not JSON, or changed since it was written.
     """
     path = stored_folder(path)
+    record_path = path / RECORD
     try:
-        text = (path / RECORD).read_bytes()
+        text = record_path.read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"{path} is no saved model or checkpoint: cannot read {RECORD} ({error})"
@@ -146,16 +154,20 @@ def load_record(path: Path) -> dict[str, Any]:
         is_intact = False
     if not is_intact:
         raise CheckpointError(
-            f"{path / RECORD} is damaged: its checksum does not match; use another checkpoint"
+            f"{record_path} is damaged: its checksum does not match; use another checkpoint"
         )
 
     for name, kind in _KINDS.items():
-        if name in record and not isinstance(record[name], kind):
+        if name not in record:
+            continue
+
+        value = record[name]
+        if not isinstance(value, kind):
             raise CheckpointError(
-                f"{path / RECORD} is of no model or checkpoint: {name!r} is {record[name]!r}"
+                f"{record_path} is of no model or checkpoint: {name!r} is {value!r}"
             )
 
-    return _SavedRecord(record, path / RECORD)
+    return _SavedRecord(record, record_path)
 
 
 def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -186,7 +198,7 @@ def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+def load_into(module: torch.nn.Module, tensors: Tensors, origin: str) -> None:
     """Fill every parameter and buffer of ``module``.
 
     Nothing may be missing, left over or of another shape.
@@ -202,14 +214,19 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], origin: st
     problems += [f"unexpected {name}" for name in tensors if name not in own]
 
     for name, value in own.items():
-        if name in tensors and tensors[name].shape != value.shape:
-            given = tuple(tensors[name].shape)
-            problems.append(f"{name} is {given}, the model has {tuple(value.shape)}")
+        if name not in tensors:
+            continue
+
+        given = tuple(tensors[name].shape)
+        wanted = tuple(value.shape)
+        if given != wanted:
+            problems.append(f"{name} is {given}, the model has {wanted}")
 
     if problems:
         shown = "; ".join(problems[:_MAX_SHOWN])
-        if len(problems) > _MAX_SHOWN:
-            shown += f"; and {len(problems) - _MAX_SHOWN} more"
+        num_hidden = len(problems) - _MAX_SHOWN
+        if num_hidden > 0:
+            shown += f"; and {num_hidden} more"
         raise CheckpointError(f"weights of {origin} do not fit the model: {shown}")
 
     module.load_state_dict(dict(tensors))
@@ -224,7 +241,7 @@ def stored_folder(path: Path) -> Path:
     A kill between the two renames of ``save_folder`` leaves the good old folder under its hidden
     name. Reading never renames it back: the writer may be alive and just about to.
     """
-    old = _old(path)
+    old = _hidden(path, "old")
     if not path.exists() and old.exists():
         return old
     return path
@@ -240,13 +257,14 @@ def checkpoints(run: Path) -> list[Path]:
 
     Half-written ones have hidden names and are not among them.
     """
-    by_step = {}
-    for path in (run / "checkpoints").glob("step-*"):
+    folder = run / "checkpoints"
+    step_of = {}
+    for path in folder.glob("step-*"):
         name = re.fullmatch(r"step-(\d{8,})", path.name)
         if name:
-            by_step[path] = int(name[1])
+            step_of[path] = int(name[1])
 
-    return sorted(by_step, key=by_step.__getitem__, reverse=True)
+    return sorted(step_of, key=step_of.__getitem__, reverse=True)
 
 
 def model_folder(path: Path) -> Path:
@@ -258,14 +276,16 @@ def model_folder(path: Path) -> Path:
     """
     for candidate in (path, path / "model"):
         folder = stored_folder(candidate)
-        if (folder / RECORD).is_file():
+        record = folder / RECORD
+        if record.is_file():
             return folder
 
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
 
     advice = ""
-    if (path / "config.json").exists():
+    foreign_settings = path / "config.json"
+    if foreign_settings.exists():
         advice = ": a model of another library needs speechssl import first"
     raise CheckpointError(
         f"{path} is neither a model folder (with {RECORD}) "
@@ -282,7 +302,7 @@ class _SavedRecord(dict[str, Any]):
     Anyone can write a record with a right checksum, so what it holds is not certain.
     """
 
-    def __init__(self, record: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, record: Record, path: Path) -> None:
         super().__init__(record)
         self.path = path
 
@@ -292,30 +312,37 @@ class _SavedRecord(dict[str, Any]):
         )
 
 
-def _contents(
-    tensors: Mapping[str, Tensor], record: Mapping[str, Any], files: Mapping[str, bytes]
-) -> dict[str, bytes]:
+def _contents(tensors: Tensors, record: Record, files: Files) -> dict[str, bytes]:
     """Return names and contents of all files of a saved folder, the record last."""
     # Copies: safetensors refuses tensors that share memory, and tied weights must survive.
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    copies = {}
+    for name, tensor in tensors.items():
+        copy = tensor.detach().cpu().clone()
+        copies[name] = copy.contiguous()
 
     contents = dict(files)
     contents[TENSORS] = safetensors.torch.save(copies)
 
-    checksums = {name: _sha256(data) for name, data in sorted(contents.items())}
-    contents[RECORD] = _seal({**record, "files": checksums})
+    checksums = {}
+    for name in sorted(contents):
+        checksums[name] = _sha256(contents[name])
+
+    full_record = {**record, "files": checksums}
+    contents[RECORD] = _seal(full_record)
     return contents
 
 
-def _seal(record: Mapping[str, Any]) -> bytes:
+def _seal(record: Record) -> bytes:
     """Write a record with its own checksum.
 
     Escaped to ASCII: file names may hold bytes that are not UTF-8, which Python keeps as lone
     surrogates.
     """
     body = json.dumps(record, sort_keys=True)
-    sealed = {"sha256": _sha256(body.encode()), "record": record}
-    return (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode()
+    checksum = _sha256(body.encode())
+    sealed = {"sha256": checksum, "record": record}
+    text = json.dumps(sealed, indent=1, sort_keys=True) + "\n"
+    return text.encode()
 
 
 def _sha256(data: bytes) -> str:
@@ -332,24 +359,26 @@ def _write_durably(path: Path, data: bytes) -> None:
 def _read_checked(folder: Path, name: str, checksum: object) -> bytes:
     """Read one file of a saved folder, and compare it with the checksum of the record."""
     # Names come from a file, so they must not lead out of the folder.
-    if Path(name).name != name or name in ("", "..") or "\0" in name:
+    is_file_name = Path(name).name == name and name not in ("", "..")
+    if not is_file_name or "\0" in name:
         raise CheckpointError(
             f"{folder / RECORD} names the file {name!r}, which is not inside the folder"
         )
 
+    path = folder / name
     try:
-        data = (folder / name).read_bytes()
+        data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise CheckpointError(f"{folder} has no file {name!r} that can be read: {error}") from error
 
     if _sha256(data) != checksum:
         raise CheckpointError(
-            f"{folder / name} is damaged: its checksum does not match; use another checkpoint"
+            f"{path} is damaged: its checksum does not match; use another checkpoint"
         )
 
     return data
 
 
-def _old(path: Path) -> Path:
-    """Return the hidden name of the folder that a new one replaces."""
-    return path.parent / f".{path.name}.old"
+def _hidden(path: Path, kind: str) -> Path:
+    """Return the hidden name beside a folder of what is partial, old or removed."""
+    return path.parent / f".{path.name}.{kind}"

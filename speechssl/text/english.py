@@ -26,11 +26,13 @@ WORDS = {
     "vs": "versus", "okay": "ok",
 }
 # fmt: on
-ENDINGS = (("n't", "not"), ("'re", "are"), ("'ve", "have"), ("'ll", "will"), ("'m", "am"))
+ENDINGS = {"n't": "not", "'re": "are", "'ve": "have", "'ll": "will", "'m": "am"}
 UNCHANGED = {"ain't"}
 HESITATIONS = frozenset({"uh", "um", "uhm", "hm", "hmm", "mhm", "erm"})  # mm and er are words too
 MAGNITUDES = {"k": "thousand", "m": "million", "bn": "billion"}
 _BELOW_HUNDRED = {*ONES[1:], *TENS[1:]}  # what may follow "hundred and" in a number
+_YEARS = range(1100, 2100)  # numbers of four digits that are read as years
+_YEARS_OF_TWO_THOUSAND = range(2000, 2010)  # "two thousand one", and not "twenty oh one"
 CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
 
 _NUMBER = re.compile(
@@ -63,12 +65,14 @@ def plain_words(words: list[str]) -> list[str]:
         elif word not in HESITATIONS:
             plain += _without_contraction(word)
 
-    kept = []
-    for k, word in enumerate(plain):
-        is_inner = 0 < k < len(plain) - 1
-        if word == "and" and is_inner and _is_one_number(plain[k - 1], plain[k + 1]):
-            continue
-        kept.append(word)
+    words_before = ["", *plain[:-1]]
+    words_after = [*plain[1:], ""]
+
+    kept: list[str] = []
+    for before, word, after in zip(words_before, plain, words_after, strict=False):
+        is_inside_number = word == "and" and _is_one_number(before, after)
+        if not is_inside_number:
+            kept.append(word)
 
     return kept
 
@@ -79,18 +83,20 @@ def cardinal(number: int) -> str:
         return ONES[number]
 
     if number < 100:
-        tens, ones = divmod(number, 10)
-        return f"{TENS[tens]} {ONES[ones]}" if ones else TENS[tens]
+        tens, rest = divmod(number, 10)
+        words = TENS[tens]
+    else:
+        # The largest group that the number holds at least once.
+        size = 100
+        group, *larger_groups = GROUPS
+        for k, larger in enumerate(larger_groups, start=1):
+            if number >= 1000**k:
+                size = 1000**k
+                group = larger
 
-    size = 100
-    name = GROUPS[0]
-    for k, larger in enumerate(GROUPS[1:], start=1):
-        if number >= 1000**k:
-            size = 1000**k
-            name = larger
+        count, rest = divmod(number, size)
+        words = f"{cardinal(count)} {group}"
 
-    count, rest = divmod(number, size)
-    words = f"{cardinal(count)} {name}"
     return f"{words} {cardinal(rest)}" if rest else words
 
 
@@ -98,34 +104,42 @@ def ordinal(words: str) -> str:
     """Turn a number's words into its ordinal: ``twenty one`` -> ``twenty first``."""
     before, space, last = words.rpartition(" ")
     if last.endswith("y"):
-        return f"{before}{space}{last[:-1]}ieth"
+        stem = last.removesuffix("y")
+        return f"{before}{space}{stem}ieth"
 
-    return before + space + ORDINALS.get(last, f"{last}th")
+    last_ordinal = ORDINALS.get(last, f"{last}th")
+    return before + space + last_ordinal
 
 
 def year(number: int) -> str:
     """Read 1100 to 2099 as a year: ``nineteen oh five``, ``twenty ten``, ``two thousand one``."""
-    if number in range(2000, 2010):
+    if number in _YEARS_OF_TWO_THOUSAND:
         return cardinal(number)
 
     century, rest = divmod(number, 100)
+    century_words = cardinal(century)
     if rest == 0:
-        return f"{cardinal(century)} hundred"
+        return f"{century_words} hundred"
+
+    rest_words = cardinal(rest)
     if rest < 10:
-        return f"{cardinal(century)} oh {cardinal(rest)}"
-    return f"{cardinal(century)} {cardinal(rest)}"
+        return f"{century_words} oh {rest_words}"
+    return f"{century_words} {rest_words}"
 
 
 def _spoken(found: re.Match[str]) -> str:
     """Read one number of a text, with a space at both ends."""
     currency = found["currency"]
     decimals = found["decimals"]
-    digits = found["whole"].replace(",", "")
+    whole = found["whole"]
+    digits = whole.replace(",", "")
 
-    has_comma = "," in found["whole"]
+    has_comma = digits != whole
     is_amount = has_comma or currency or decimals or found["ordinal"]
-    if is_amount and digits[0] != "0" and len(digits) <= MOST_DIGITS:
-        words = cardinal(int(digits))
+    has_name = not digits.startswith("0") and len(digits) <= MOST_DIGITS
+    if is_amount and has_name:
+        number = int(digits)
+        words = cardinal(number)
     else:
         words = _plain_number(digits)
 
@@ -136,31 +150,42 @@ def _spoken(found: re.Match[str]) -> str:
     if currency:
         words = _amount(words, currency, found["magnitude"])
     if found["decade"]:
-        words = f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
+        words = _plural(words)
 
     return f" {words} "
 
 
+def _plural(words: str) -> str:
+    """Turn a number's words into their plural: ``nineteen nineties``, ``two thousands``."""
+    if words.endswith("y"):
+        stem = words.removesuffix("y")
+        return f"{stem}ies"
+
+    return f"{words}s"
+
+
 def _plain_number(digits: str) -> str:
     """Read digits: four of them as a year, those that begin with 0 or are many one by one."""
-    has_leading_zero = digits[0] == "0" and len(digits) > 1
-    if has_leading_zero or len(digits) > MOST_DIGITS:
+    num_digits = len(digits)
+    has_leading_zero = digits.startswith("0") and num_digits > 1
+    if has_leading_zero or num_digits > MOST_DIGITS:
         return _one_by_one(digits)
 
     number = int(digits)
-    if len(digits) == 4 and 1100 <= number < 2100:
-        return year(number)
-    return cardinal(number)
+    is_year = num_digits == 4 and number in _YEARS
+    return year(number) if is_year else cardinal(number)
 
 
 def _one_by_one(digits: str) -> str:
-    return " ".join(ONES[int(digit)] for digit in digits)
+    names = [ONES[int(digit)] for digit in digits]
+    return " ".join(names)
 
 
 def _amount(words: str, currency: str, magnitude: str | None) -> str:
     """Name an amount of money: ``two million dollars``, ``one pound``."""
     if magnitude:
-        words += f" {MAGNITUDES.get(magnitude, magnitude)}"
+        magnitude_name = MAGNITUDES.get(magnitude, magnitude)
+        words += f" {magnitude_name}"
 
     name = CURRENCIES[currency]
     return f"{words} {name}" if words == "one" else f"{words} {name}s"
@@ -171,9 +196,10 @@ def _without_contraction(word: str) -> list[str]:
     if word in UNCHANGED:
         return [word]
 
-    for ending, written_out in ENDINGS:
-        if word.endswith(ending) and word != ending:
-            return [word.removesuffix(ending), written_out]
+    for ending, written_out in ENDINGS.items():
+        before = word.removesuffix(ending)
+        if before and before != word:
+            return [before, written_out]
 
     return [word]
 

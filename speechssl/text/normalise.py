@@ -7,7 +7,8 @@ from collections.abc import Callable
 from speechssl.errors import ConfigError
 from speechssl.text.english import numbers_as_words, plain_words
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ＇`´", "'"))
+_AS_APOSTROPHE = dict.fromkeys("’‘‛ʼ＇`´", "'")
+_APOSTROPHES = str.maketrans(_AS_APOSTROPHE)
 # Zero-width joiner and non-joiner are spelling in Persian and in Indic scripts: like the apostrophe
 # they stay inside words.
 _INNER = "'\u200c\u200d"
@@ -24,9 +25,11 @@ def normalise(text: str, name: str) -> str:
         ConfigError: no such normaliser.
     """
     if name not in NORMALISERS:
-        raise ConfigError(f"unknown normaliser {name!r}: choose one of {', '.join(NORMALISERS)}")
+        known = ", ".join(NORMALISERS)
+        raise ConfigError(f"unknown normaliser {name!r}: choose one of {known}")
 
-    return NORMALISERS[name](text)
+    normaliser = NORMALISERS[name]
+    return normaliser(text)
 
 
 def _none_1(text: str) -> str:
@@ -42,11 +45,15 @@ def _basic_1(text: str) -> str:
     text = "".join(map(_basic_1_character, text))
     text = re.sub("''+", " ", text)  # quotation marks
 
-    words = [word.strip(_INNER) for word in text.split()]
-    # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that would
-    # count as an error.
-    visible = [word for word in words if _has_letter_or_number(word)]
-    return unicodedata.normalize("NFC", " ".join(visible))
+    words = []
+    for stretch in text.split():
+        word = stretch.strip(_INNER)
+        # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that
+        # would count as an error.
+        if _has_letter_or_number(word):
+            words.append(word)
+
+    return unicodedata.normalize("NFC", " ".join(words))
 
 
 def _folded(text: str) -> str:
@@ -54,7 +61,8 @@ def _folded(text: str) -> str:
 
     Lower case and not case folding, which would respell words (``ß`` to ``ss``).
     """
-    return unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+    composed = unicodedata.normalize("NFC", text)
+    return composed.lower().translate(_APOSTROPHES)
 
 
 def _basic_1_character(character: str) -> str:
@@ -91,7 +99,8 @@ def _english_1(text: str) -> str:
     while text != before:
         before = text
         spoken = numbers_as_words(_folded(text))
-        text = " ".join(plain_words(_basic_1(spoken).split()))
+        words = _basic_1(spoken).split()
+        text = " ".join(plain_words(words))
 
     return text
 

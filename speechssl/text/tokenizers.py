@@ -65,10 +65,13 @@ class Tokenizer(ABC):
         return bool(self.unknown(text))
 
     def _without_blanks(self, ids: Sequence[int]) -> list[int]:
-        are_known = all(0 <= i < self.size for i in ids)
-        assert are_known, f"token ids must be in 0..{self.size - 1}"
+        kept = []
+        for i in ids:
+            assert 0 <= i < self.size, f"token ids must be in 0..{self.size - 1}"
+            if i != BLANK_ID:
+                kept.append(i)
 
-        return [i for i in ids if i != BLANK_ID]
+        return kept
 
 
 class CharTokenizer(Tokenizer):
@@ -76,14 +79,17 @@ class CharTokenizer(Tokenizer):
 
     def __init__(self, characters: Sequence[str]) -> None:
         """``characters``: distinct single characters in the order of their ids, from id 2 on."""
-        if len(set(characters)) != len(characters) or any(len(c) != 1 for c in characters):
+        are_distinct = len(set(characters)) == len(characters)
+        if not are_distinct or any(len(c) != 1 for c in characters):
             raise ConfigError("a character tokenizer takes distinct single characters")
 
         self.characters = tuple(characters)
         self.alphabet = frozenset(characters)
         self.texts = (BLANK_TEXT, UNK_TEXT, *self.characters)
         self.size = len(self.texts)
-        self._ids = {character: i for i, character in enumerate(self.characters, start=2)}
+
+        own_ids = range(UNK_ID + 1, self.size)
+        self._ids = dict(zip(self.characters, own_ids, strict=True))
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "CharTokenizer":
@@ -92,7 +98,8 @@ class CharTokenizer(Tokenizer):
         Raises:
             ConfigError: the texts hold no character.
         """
-        characters = {" "}.union(*_training_lines(texts))
+        lines = _training_lines(texts)
+        characters = {" "}.union(*lines)
         return cls(sorted(characters))
 
     def encode(self, text: str) -> list[int]:
@@ -138,7 +145,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.model = model
         self.size = num_pieces + 1
         self.texts = (BLANK_TEXT, UNK_TEXT, *pieces)
-        self.alphabet = frozenset(piece for piece in pieces if len(piece) == 1)
+        self.alphabet = _single_characters(pieces)
 
     @classmethod
     def train(
@@ -163,7 +170,10 @@ class SentencePieceTokenizer(Tokenizer):
             )
 
         lines = _training_lines(texts)
-        longest = max(len(line.encode()) for line in lines)
+        longest = max(len(line.encode()) for line in lines)  # bytes of UTF-8
+        # Longer lines it drops silently; below 10 it refuses to train.
+        max_line_bytes = max(10, longest + 1)
+
         model = io.BytesIO()
         try:
             SentencePieceTrainer.train(
@@ -174,8 +184,7 @@ class SentencePieceTokenizer(Tokenizer):
                 character_coverage=1.0,
                 # Normalising is the work of ``normalise``, and is done once only.
                 normalization_rule_name="identity",
-                # Longer lines it drops silently; below 10 it refuses to train.
-                max_sentence_length=max(10, longest + 1),
+                max_sentence_length=max_line_bytes,
                 # The sums of unigram training depend on the number of threads.
                 num_threads=1,
                 unk_id=UNK_ID - 1,
@@ -189,17 +198,22 @@ class SentencePieceTokenizer(Tokenizer):
             raise ConfigError(advice) from error
 
         tokenizer = cls(model.getvalue())
-        lost: set[str] = set().union(*map(tokenizer.unknown, lines))
+        lost: set[str] = set()
+        for line in lines:
+            lost |= tokenizer.unknown(line)
+
         if lost:
+            first_few = sorted(lost)[:3]
             raise ConfigError(
-                f"SentencePiece cannot spell {sorted(lost)[:3]}: "
+                f"SentencePiece cannot spell {first_few}: "
                 "remove these characters, or use basic-1 or chars"
             )
 
         return tokenizer
 
     def encode(self, text: str) -> list[int]:
-        return [i + 1 for i in self._processor.encode(_one_line(text))]
+        pieces = self._processor.encode(_one_line(text))
+        return [piece + 1 for piece in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
         pieces = [i - 1 for i in self._without_blanks(ids)]
@@ -220,7 +234,9 @@ class VocabularyTokenizer(Tokenizer):
 
     def __init__(self, tokens: Sequence[str]) -> None:
         """``tokens``: by id, first the blank, then the unknown token; a space where words meet."""
-        if len(tokens) < 3 or not all(isinstance(token, str) and token for token in tokens):
+        is_large_enough = len(tokens) >= 3
+        have_texts = all(isinstance(token, str) and token for token in tokens)
+        if not is_large_enough or not have_texts:
             raise ConfigError(
                 "a vocabulary holds the blank, the unknown token and at least one more, "
                 "each with a text"
@@ -229,12 +245,13 @@ class VocabularyTokenizer(Tokenizer):
         self.texts = tuple(tokens)
         self.size = len(self.texts)
         self._ids = _ids_in_both_cases(self.texts)
-        self.alphabet = frozenset(token for token in self._ids if len(token) == 1)
+        self.alphabet = _single_characters(self._ids)
 
         # At each place the longest token, or else any character.
         longest_first = sorted(self._ids, key=len, reverse=True)
         choices = [*map(re.escape, longest_first), "."]
-        self._pattern = re.compile("|".join(choices), re.DOTALL)
+        pattern = "|".join(choices)
+        self._pattern = re.compile(pattern, re.DOTALL)
 
     def encode(self, text: str) -> list[int]:
         found = self._pattern.findall(_one_line(text))
@@ -268,7 +285,8 @@ def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
             "choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500"
         )
 
-    return SentencePieceTokenizer.train(texts, int(match[2]), match[1])
+    model_type, vocab_size = match.groups()
+    return SentencePieceTokenizer.train(texts, int(vocab_size), model_type)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -312,11 +330,17 @@ def _tokenizer(path: Path, table: Any) -> Tokenizer:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    words = text.split()
+    return " ".join(words)
+
+
+def _single_characters(tokens: Iterable[str]) -> frozenset[str]:
+    """Return the tokens that are one character long."""
+    return frozenset(token for token in tokens if len(token) == 1)
 
 
 def _training_lines(texts: Iterable[str]) -> list[str]:
-    lines = [line for line in map(_one_line, texts) if line]
+    lines = list(filter(None, map(_one_line, texts)))
     if not lines:
         raise ConfigError("no text to make a tokenizer from: every transcript is empty")
 
@@ -350,11 +374,13 @@ def _ids_in_both_cases(tokens: Sequence[str]) -> dict[str, int]:
     ids: dict[str, int] = {}
     # Backwards, so that of equal tokens the first one counts.
     for i in range(len(tokens) - 1, UNK_ID, -1):
-        ids[tokens[i]] = i
+        token = tokens[i]
+        ids[token] = i
 
     for token, i in list(ids.items()):
-        for other in (token.lower(), token.upper()):
-            if len(other) == len(token):  # not SS for ß
-                ids.setdefault(other, i)
+        for other_case in (token.lower(), token.upper()):
+            is_as_long = len(other_case) == len(token)  # not SS for ß
+            if is_as_long:
+                ids.setdefault(other_case, i)
 
     return ids
