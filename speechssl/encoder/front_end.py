@@ -181,10 +181,11 @@ class WaveformFrontEnd(nn.Module):
             window = (1, 1)
             parameters = self._layer_norm(index, batch)
 
+        # To iterate makes one gradient for all rows. To index makes one as large as the batch for
+        # each row, so that the time of the backward pass would grow with the batch's square.
         activated = []
-        for row in range(batch):
-            own_parameters = [parameter[row] for parameter in parameters]
-            activations = _activate(stored[row], window, own_parameters)
+        for own_stored, *own_parameters in zip(stored, *parameters, strict=True):
+            activations = _activate(own_stored, window, own_parameters)
             activated.append(activations)
 
         return torch.stack(activated)

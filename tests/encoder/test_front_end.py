@@ -1,5 +1,7 @@
 """The blockwise front end against the plain one, and the group norm against torch's."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -108,6 +110,26 @@ def test_the_largest_activations_are_never_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(samples, torch.tensor([50_000]))
     assert 0 < sum(kept.values()) < 10_000 * 64 * 4
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_no_utterance_has_a_gradient_of_the_whole_batch(grouped: bool) -> None:
+    module = make(PUBLISHED, grouped)
+
+    def num_gradients_of_an_index(batch: int) -> int:
+        samples = torch.randn(batch, 900, requires_grad=True)
+        frames = module(samples, torch.full((batch,), 900))
+        seen: set[Any] = set()
+        left: list[Any] = [frames.grad_fn]
+        while left:
+            node = left.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                left += [below for below, _ in node.next_functions]
+        return sum(node.name() == "SelectBackward0" for node in seen)
+
+    # Each takes as long as the batch is large: as many as utterances would take its square.
+    assert num_gradients_of_an_index(batch=6) == num_gradients_of_an_index(batch=2)
 
 
 def test_too_few_samples_for_a_frame_are_refused() -> None:
