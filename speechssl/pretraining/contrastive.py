@@ -24,6 +24,7 @@ from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.masked_prediction import (
     MaskDecoderConfig,
     MaskedFrames,
+    Positions,
     PretextTask,
     draw_masks,
     make_decoder,
@@ -75,11 +76,10 @@ class StepStatistics:
     num_frames: int
 
     def __add__(self, other: "StepStatistics") -> "StepStatistics":
-        return StepStatistics(
-            self.probs + other.probs,
-            self.num_masked + other.num_masked,
-            self.num_frames + other.num_frames,
-        )
+        probs = self.probs + other.probs
+        num_masked = self.num_masked + other.num_masked
+        num_frames = self.num_frames + other.num_frames
+        return StepStatistics(probs, num_masked, num_frames)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Draws(MaskedFrames):
     Valid is a masked frame with at least one other in its utterance to contrast with.
     """
 
-    negatives: NDArray[np.int64]
+    negatives: Positions
     """(B, M, K) positions among 0..M-1 of the same utterance"""
     noise: NDArray[np.float32] | None
     """(N, G, V) Gumbel draws for the valid frames, utterance by utterance; None in evaluation"""
@@ -131,10 +131,11 @@ class Contrastive(PretextTask):
         else:
             target_width = encoder.config.stacked_width
 
+        context_width = encoder.config.width
         self.quantizer = Quantizer(target_width, quantizer)
         self.target_projection = nn.Linear(quantizer.width, config.width)
-        self.context_projection = nn.Linear(encoder.config.width, config.width)
-        self.decoder = make_decoder(encoder.config.width, decoder)
+        self.context_projection = nn.Linear(context_width, config.width)
+        self.decoder = make_decoder(context_width, decoder)
 
     def forward(
         self, batch: Batch, step: int, statistics: StepStatistics | None = None
@@ -169,32 +170,45 @@ class Contrastive(PretextTask):
             targets = self.target_projection(quantized.vectors)  # (N, P)
             logits = self._logits(predicted, targets, quantized.codes, draws)  # (N, 1 + K)
 
-            own = StepStatistics(quantized.probs.sum(0), weight, sum(lengths))
+            probs = quantized.probs.sum(0)  # (G, V)
+            own = StepStatistics(probs, weight, sum(lengths))
             whole = statistics or own
             mean_probs = _mean_probs(own, whole)
             perplexity = code_perplexity(mean_probs.detach()).mean()
             unevenness = diversity(mean_probs)
+            own_unevenness = _own_share(unevenness, own, whole)
             penalty = _sum_of_squares(frames, num_frames) / whole.num_frames
 
             # Each term of the update is multiplied by the update's masked frames.
-            contrastive_term = (logits.logsumexp(-1) - logits[:, 0]).sum()
-            diversity_term = config.diversity_weight * _own_share(unevenness, own, whole)
+            losses = logits.logsumexp(-1) - logits[:, 0]  # (N,)
+            contrastive_term = losses.sum()
+            diversity_term = config.diversity_weight * own_unevenness
             penalty_term = config.penalty_weight * penalty * whole.num_masked
-            loss = contrastive_term + (diversity_term + penalty_term)
+            regularisation = diversity_term + penalty_term
+            loss = contrastive_term + regularisation
 
+        # All logits equal: ln(1 + K) where every negative differs from the positive.
+        num_choices = logits.detach().isfinite().sum(-1)  # (N,)
+        chance = num_choices.log().sum()
+
+        # A frame whose every negative equals the positive is right by default. It still counts,
+        # because that is how a collapse shows.
+        is_right = logits.argmax(-1) == 0
+        num_right = is_right.sum().detach()
+
+        live_codes = _live_codes(quantized.codes, self.quantizer.config.num_codes)
+        temperature = self.quantizer.temperature(step)
         masked_share = float(draws.mask.sum()) / max(1, whole.num_frames)
+
         metrics: dict[str, Tensor | float] = {
             "diversity": unevenness.detach() * own.num_masked,
             "penalty": penalty.detach() * whole.num_masked,
             "code_perplexity": perplexity * own.num_masked,
             "loss": contrastive_term.detach(),
-            # All logits equal: ln(1 + K) where every negative differs from the positive.
-            "chance": logits.detach().isfinite().sum(-1).log().sum(),
-            # A frame whose every negative equals the positive is right by default. It still counts,
-            # because that is how a collapse shows.
-            "accuracy": (logits.argmax(-1) == 0).sum().detach(),
-            "live_codes": _live_codes(quantized.codes, self.quantizer.config.num_codes) * weight,
-            "temperature": self.quantizer.temperature(step) * weight,
+            "chance": chance,
+            "accuracy": num_right,
+            "live_codes": live_codes * weight,
+            "temperature": temperature * weight,
             "masked_share": masked_share * whole.num_masked,
         }
         return LossOutput(loss, weight, metrics)
@@ -206,8 +220,9 @@ class Contrastive(PretextTask):
         lengths = num_frames.tolist()
         draws = self.draw(batch, lengths, frames.shape[1], step, noisy=False)
 
-        sources = self._sources(batch, self.encoder.norm(frames), draws)
-        probs = self.quantizer.class_probs(sources)
+        normed = self.encoder.norm(frames)
+        sources = self._sources(batch, normed, draws)
+        probs = self.quantizer.class_probs(sources)  # (N, G, V)
         return StepStatistics(probs.sum(0), len(sources), sum(lengths))
 
     def draw(
@@ -226,20 +241,23 @@ class Contrastive(PretextTask):
         """
         rngs = [generator("masks", self.seed, step, key) for key in batch.keys]
         masked = draw_masks(num_frames, length, self.mask, rngs, least=2)
-
-        shape = (*masked.frames.shape, self.config.num_negatives)
-        negatives = np.zeros(shape, dtype=np.int64)
-        noise = []
         counts = masked.valid.sum(1).tolist()
 
-        for row, (count, rng) in enumerate(zip(counts, rngs, strict=True)):
+        num_negatives = self.config.num_negatives
+        shape = (*masked.frames.shape, num_negatives)
+        negatives = np.zeros(shape, dtype=np.int64)
+        noise = []
+
+        utterances = zip(counts, rngs, strict=True)
+        for row, (count, rng) in enumerate(utterances):
             # Nothing to contrast with.
             if count < 2:
                 continue
 
-            negatives[row, :count] = sample_negatives(count, self.config.num_negatives, rng)
+            negatives[row, :count] = sample_negatives(count, num_negatives, rng)
             if noisy:
-                noise.append(self._gumbel_noise(count, rng))
+                own_noise = self._gumbel_noise(count, rng)
+                noise.append(own_noise)
 
         joined = np.concatenate(noise) if noise else None
         return Draws(masked.mask, masked.frames, masked.valid, negatives, joined)
@@ -250,7 +268,8 @@ class Contrastive(PretextTask):
         shape = (count, config.num_codebooks, config.num_codes)
         exponential = rng.standard_exponential(shape, dtype=np.float32)
         # A draw of 0 would be infinite noise.
-        noise: NDArray[np.float32] = -np.log(exponential + np.float32(1e-20))
+        exponential += np.float32(1e-20)
+        noise: NDArray[np.float32] = -np.log(exponential)
         return noise
 
     def _quantize(self, batch: Batch, normed: Tensor, draws: Draws, step: int) -> Quantized:
@@ -258,15 +277,21 @@ class Contrastive(PretextTask):
         sources = self._sources(batch, normed, draws)
         noise = None
         if draws.noise is not None:
-            noise = torch.from_numpy(draws.noise).to(normed.device)
+            noise = torch.from_numpy(draws.noise)
+            noise = noise.to(normed.device)
 
-        quantized: Quantized = self.quantizer(sources, noise, self.quantizer.temperature(step))
+        temperature = self.quantizer.temperature(step)
+        quantized: Quantized = self.quantizer(sources, noise, temperature)
         return quantized
 
     def _sources(self, batch: Batch, normed: Tensor, draws: Draws) -> Tensor:
         """(N, C) that the quantiser reads of the masked frames; the others would be thrown away."""
-        positions = torch.from_numpy(draws.batch_positions).to(normed.device)
-        return self._target_frames(batch, normed).flatten(0, 1)[positions]
+        positions = torch.from_numpy(draws.batch_positions)
+        positions = positions.to(normed.device)
+
+        frames = self._target_frames(batch, normed)
+        frames = frames.flatten(0, 1)  # (B T, C)
+        return frames[positions]
 
     def _target_frames(self, batch: Batch, normed: Tensor) -> Tensor:
         """(B, T, C) that targets are made of: unmasked LayerNormed front-end frames, or log-mel.
@@ -277,8 +302,10 @@ class Contrastive(PretextTask):
         if self.config.targets == "features":
             return normed
 
-        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, normed.shape[1])
-        return F.layer_norm(stacked, stacked.shape[-1:])
+        length = normed.shape[1]
+        stacked = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, length)
+        width = stacked.shape[-1:]
+        return F.layer_norm(stacked, width)
 
     def _logits(self, predicted: Tensor, targets: Tensor, codes: Tensor, draws: Draws) -> Tensor:
         """Compare each prediction with its target and its negatives.
@@ -298,35 +325,52 @@ class Contrastive(PretextTask):
         batch, most_masked, _ = draws.negatives.shape
         device = predicted.device
         # Positions, because indexing by a bool mask makes the host wait for the device.
-        positions = torch.from_numpy(draws.packed_positions).to(device)
+        positions = torch.from_numpy(draws.packed_positions)
+        positions = positions.to(device)
 
         def pack(values: Tensor) -> Tensor:
             """(N, ...) -> (B, M, ...), zero where an utterance has no more masked frames."""
-            empty = values.new_zeros(batch * most_masked, *values.shape[1:])
+            own_shape = values.shape[1:]
+            empty = values.new_zeros(batch * most_masked, *own_shape)
             packed = empty.index_copy(0, positions, values)
-            return packed.view(batch, most_masked, *values.shape[1:])
+            return packed.view(batch, most_masked, *own_shape)
 
         packed_targets = pack(F.normalize(targets, dim=-1))  # (B, M, P)
         packed_predictions = F.normalize(predicted, dim=-1)
-        similarity = torch.bmm(packed_predictions, packed_targets.transpose(1, 2))  # (B, M, M)
+        target_columns = packed_targets.transpose(1, 2)  # (B, P, M)
+        similarity = torch.bmm(packed_predictions, target_columns)  # (B, M, M)
 
-        itself = torch.arange(most_masked, device=device).expand(batch, most_masked)[..., None]
-        negatives = torch.from_numpy(draws.negatives).to(device)
+        itself = torch.arange(most_masked, device=device)
+        itself = itself.expand(batch, most_masked)[..., None]  # (B, M, 1)
+        negatives = torch.from_numpy(draws.negatives)
+        negatives = negatives.to(device)
         choices = torch.cat([itself, negatives], 2)  # (B, M, 1 + K)
 
         logits = similarity.gather(2, choices)
-        logits = logits.flatten(0, 1)[positions] / self.config.logit_temp  # (N, 1 + K)
+        logits = logits.flatten(0, 1)  # (B M, 1 + K)
+        logits = logits[positions] / self.config.logit_temp  # (N, 1 + K)
 
         # One number per combination of codes turns the comparison of vectors into one of integers.
-        num_codes = self.quantizer.config.num_codes
-        place_values = [num_codes**group for group in range(codes.shape[1])]
-        combination = (codes * torch.tensor(place_values, device=device)).sum(-1)  # (N,)
+        combination = self._combine_codes(codes)  # (N,)
+        combinations = pack(combination)[:, None]  # (B, 1, M)
+        combinations = combinations.expand(-1, most_masked, -1)  # (B, M, M)
 
-        combinations = pack(combination)[:, None].expand(-1, most_masked, -1)  # (B, M, M)
-        chosen = combinations.gather(2, choices).flatten(0, 1)[positions]  # (N, 1 + K)
+        chosen = combinations.gather(2, choices)
+        chosen = chosen.flatten(0, 1)  # (B M, 1 + K)
+        chosen = chosen[positions]
         same = chosen == chosen[:, :1]
         same[:, 0] = False
         return logits.masked_fill(same, -torch.inf)
+
+    def _combine_codes(self, codes: Tensor) -> Tensor:
+        """(N, G) int64 -> (N,) int64: the codes of a frame as the digits of one number."""
+        num_codes = self.quantizer.config.num_codes
+        num_groups = codes.shape[1]
+        place_values = torch.tensor(
+            [num_codes**group for group in range(num_groups)], device=codes.device
+        )
+        digits = codes * place_values
+        return digits.sum(-1)
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -345,9 +389,7 @@ class ScaleGradient(torch.autograd.Function):
         return from_above * ctx.factor, None  # type: ignore[attr-defined]
 
 
-def sample_negatives(
-    num_masked: int, num_negatives: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def sample_negatives(num_masked: int, num_negatives: int, rng: np.random.Generator) -> Positions:
     """Draw distractors for each masked frame among the *other* masked frames of the same utterance.
 
     Args:
@@ -364,9 +406,14 @@ def sample_negatives(
     if num_masked < 2:
         return np.zeros((num_masked, 0), dtype=np.int64)
 
-    others = rng.integers(0, num_masked - 1, size=(num_masked, num_negatives), dtype=np.int64)
+    shape = (num_masked, num_negatives)
+    num_others = num_masked - 1
+    others = rng.integers(0, num_others, size=shape, dtype=np.int64)
+
     # Positions from the frame's own on move up by one, so that it is left out.
-    return others + (others >= np.arange(num_masked)[:, None])
+    own_position = np.arange(num_masked)[:, None]
+    moves_up = others >= own_position
+    return others + moves_up
 
 
 def _mean_probs(own: StepStatistics, whole: StepStatistics) -> Tensor:
@@ -375,7 +422,8 @@ def _mean_probs(own: StepStatistics, whole: StepStatistics) -> Tensor:
     Its gradient flows through this batch's part of it alone.
     """
     of_others = whole.probs.detach() - own.probs.detach()
-    return (of_others + own.probs) / max(1, whole.num_masked)
+    total = of_others + own.probs
+    return total / max(1, whole.num_masked)
 
 
 def _own_share(unevenness: Tensor, own: StepStatistics, whole: StepStatistics) -> Tensor:
@@ -392,13 +440,18 @@ def _own_share(unevenness: Tensor, own: StepStatistics, whole: StepStatistics) -
 
 def _sum_of_squares(frames: Tensor, num_frames: Tensor) -> Tensor:
     """(B, T, C) -> () sum over valid frames of their mean square."""
-    valid = valid_mask(num_frames, frames.shape[1], frames.device)
-    squares = frames.float().square().mean(-1) * valid  # (B, T)
-    return squares.sum()
+    length = frames.shape[1]
+    valid = valid_mask(num_frames, length, frames.device)
+    mean_squares = frames.float().square().mean(-1)  # (B, T)
+    of_valid = mean_squares * valid
+    return of_valid.sum()
 
 
 def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
     """(N, G) -> () distinct codes in use, mean over codebooks."""
     # Unlike ``unique`` this does not make the host wait for the device.
-    used = torch.zeros(codes.shape[1], num_codes, device=codes.device)
-    return used.scatter_(1, codes.T, 1.0).sum(1).mean()
+    num_groups = codes.shape[1]
+    used = torch.zeros(num_groups, num_codes, device=codes.device)
+    used.scatter_(1, codes.T, 1.0)
+    num_used = used.sum(1)  # (G,)
+    return num_used.mean()

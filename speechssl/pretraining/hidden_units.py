@@ -137,15 +137,18 @@ class HiddenUnits(PretextTask):
         asked = self._ask(raw, num_frames, masked)
 
         described, _ = self.describe(batch)  # (B, T, W)
-        units = self.units(described.flatten(0, 1)[asked.positions])  # (A, G)
+        described = described.flatten(0, 1)  # (B T, W)
+        units = self.units(described[asked.positions])  # (A, G)
 
         cross_entropy, is_right = self._answers(asked.context, units)
         frame_weights = torch.where(asked.is_masked, 1.0, config.visible_weight)
         loss = (cross_entropy * frame_weights).sum()
 
         weight = len(asked.positions)
+        # All logits equal, mean over codebooks.
         chance = sum(math.log(size) for size in config.num_codes) / len(config.num_codes)
-        masked_share = float(masked.mask.sum()) / max(1, int(num_frames.sum()))
+        num_valid = max(1, int(num_frames.sum()))
+        masked_share = float(masked.mask.sum()) / num_valid
         metrics: dict[str, Tensor | float] = {
             "loss": loss.detach(),
             "chance": chance * frame_weights.sum(),
@@ -182,13 +185,18 @@ class HiddenUnits(PretextTask):
             )
 
         self.mean.copy_(frames.mean(0))
-        self.scale.copy_(1 / (frames.std(0) + 1e-5))
+        spread = frames.std(0) + 1e-5
+        self.scale.copy_(1 / spread)
         frames = (frames - self.mean) * self.scale
 
         for index, size in enumerate(self.config.num_codes):
             rng = generator(SEED_NAME, self.seed, index)
-            first = torch.from_numpy(rng.choice(len(frames), size, replace=False))
-            codes = k_means(frames, frames[first.to(frames.device)])
+            drawn = rng.choice(len(frames), size, replace=False)
+            positions = torch.from_numpy(drawn)
+            positions = positions.to(frames.device)
+
+            first_codes = frames[positions]
+            codes = k_means(frames, first_codes)
             self.get_buffer(f"codes_{index}").copy_(codes)
 
     @torch.no_grad()
@@ -220,12 +228,13 @@ class HiddenUnits(PretextTask):
 
     def _cepstra(self, batch: Batch, num_frames: Tensor) -> Tensor:
         """(B, T, W) float32 cepstra of log-mel rows."""
+        encoder = self.encoder
         padded_length = torch.tensor([batch.inputs.shape[1]])
-        length = int(self.encoder.num_frames(padded_length))
-        rows = self.encoder.stacked_log_mel(batch.inputs, batch.input_lengths, length)
+        length = int(encoder.num_frames(padded_length))
+        rows = encoder.stacked_log_mel(batch.inputs, batch.input_lengths, length)
 
         with torch.autocast(rows.device.type, enabled=False):
-            return cepstra(rows.float(), num_frames, self.encoder.config.subsampling)
+            return cepstra(rows.float(), num_frames, encoder.config.subsampling)
 
     def _frames_to_cluster(self, dataset: Dataset) -> Tensor:
         """(FIT_FRAMES or a few more, W) of chunks drawn at random; all where there are fewer."""
@@ -233,11 +242,13 @@ class HiddenUnits(PretextTask):
         found = []
         count = 0
 
-        for position in generator(SEED_NAME, self.seed).permutation(len(dataset)):
-            batch = dataset.batch([int(position)]).to(device)
-            described, _ = self.describe(batch)
-            found.append(described[0])
-            count += len(described[0])
+        rng = generator(SEED_NAME, self.seed)
+        for position in rng.permutation(len(dataset)):
+            batch = dataset.batch([int(position)])
+            described, _ = self.describe(batch.to(device))
+            frames = described[0]
+            found.append(frames)
+            count += len(frames)
             if count >= FIT_FRAMES:
                 break
 
@@ -274,7 +285,8 @@ class HiddenUnits(PretextTask):
         masked_positions = torch.from_numpy(masked.batch_positions).to(device)
 
         if not also_visible:
-            of_masked = context[torch.from_numpy(masked.packed_positions).to(device)]
+            packed_positions = torch.from_numpy(masked.packed_positions)
+            of_masked = context[packed_positions.to(device)]
             all_masked = torch.ones(len(of_masked), dtype=torch.bool, device=device)
             return _Asked(of_masked, masked_positions, all_masked)
 
@@ -286,16 +298,21 @@ class HiddenUnits(PretextTask):
 
     def _answers(self, context: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """(A, D) and (A, G) -> (A,) cross-entropies and (A,) shares of right codebooks."""
-        logits_by_codebook = self.head(context).float().split(list(self.config.num_codes), -1)
+        sizes = list(self.config.num_codes)
+        logits_by_codebook = self.head(context).float().split(sizes, -1)
+        units_by_codebook = units.unbind(-1)
 
         cross_entropies = []
         rights = []
-        for logits, wanted in zip(logits_by_codebook, units.unbind(-1), strict=True):
-            cross_entropies.append(F.cross_entropy(logits, wanted, reduction="none"))
+        for logits, wanted in zip(logits_by_codebook, units_by_codebook, strict=True):
+            cross_entropy = F.cross_entropy(logits, wanted, reduction="none")
+            cross_entropies.append(cross_entropy)
             is_right = logits.detach().argmax(-1) == wanted
             rights.append(is_right.float())
 
-        return torch.stack(cross_entropies).mean(0), torch.stack(rights).mean(0)
+        mean_cross_entropy = torch.stack(cross_entropies).mean(0)
+        share_right = torch.stack(rights).mean(0)
+        return mean_cross_entropy, share_right
 
 
 class _Asked(NamedTuple):

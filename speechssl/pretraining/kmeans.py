@@ -35,11 +35,14 @@ def k_means(frames: Tensor, codes: Tensor, rounds: int = ROUNDS) -> Tensor:
     Returns:
         (V, W); a code without frames stays where it is.
     """
+    num_codes = len(codes)
     for _ in range(rounds):
         own_code = nearest(frames, codes)  # (N,)
-        counts = torch.bincount(own_code, minlength=len(codes))[:, None]
+        counts = torch.bincount(own_code, minlength=num_codes)
+        counts = counts[:, None]  # (V, 1)
 
-        sums = torch.zeros_like(codes).index_add_(0, own_code, frames)
+        sums = torch.zeros_like(codes)
+        sums.index_add_(0, own_code, frames)
         means = sums / counts.clamp_min(1)
         codes = torch.where(counts > 0, means, codes)
 
@@ -53,7 +56,8 @@ def nearest(frames: Tensor, codes: Tensor) -> Tensor:
 
     The first term is the same for all codes, so the nearest is the one with the largest bracket.
     """
-    closeness = frames @ codes.T - codes.square().sum(1) / 2
+    half_squares = codes.square().sum(1) / 2  # (V,)
+    closeness = frames @ codes.T - half_squares
     return closeness.argmax(-1)
 
 
@@ -73,15 +77,29 @@ def cepstra(rows: Tensor, num_frames: Tensor, subsampling: int) -> Tensor:
     """
     batch, length, width = rows.shape
     num_bins = width // subsampling
-    rows_by_half = rows.reshape(batch, length, 2, subsampling // 2, num_bins)
+    rows_of_half = subsampling // 2
+    rows_by_half = rows.reshape(batch, length, 2, rows_of_half, num_bins)
     halves = rows_by_half.mean(3)  # (B, T, 2, F)
 
-    order = torch.arange(1, NUM_CEPSTRA + 1)[:, None]
-    angles = math.pi / num_bins * (torch.arange(num_bins) + 0.5) * order
-    transform = angles.cos() * math.sqrt(2 / num_bins)  # (cepstra, F)
-    own = (halves @ transform.T.to(rows.device)).flatten(2)  # (B, T, 2 cepstra)
+    transform = _cosine_transform(num_bins)
+    own = halves @ transform.T.to(rows.device)  # (B, T, 2, cepstra)
+    own = own.flatten(2)  # (B, T, 2 cepstra)
+    valid = valid_mask(num_frames, length, own.device)
+    own = own * valid[..., None]
 
-    own = own * valid_mask(num_frames, length, own.device)[..., None]
     padded = F.pad(own, (0, 0, NEIGHBOURS, NEIGHBOURS))
-    around = padded.unfold(1, 2 * NEIGHBOURS + 1, 1)  # (B, T, 2 cepstra, neighbours)
+    num_neighbours = 2 * NEIGHBOURS + 1
+    around = padded.unfold(1, num_neighbours, 1)  # (B, T, 2 cepstra, neighbours)
     return around.flatten(2)
+
+
+def _cosine_transform(num_bins: int) -> Tensor:
+    """(NUM_CEPSTRA, F): the orthonormal cosine transform (DCT-II) of F bins, from order 1 on."""
+    order = torch.arange(1, NUM_CEPSTRA + 1)
+    order = order[:, None]
+    middles = torch.arange(num_bins) + 0.5  # of the bins
+
+    bin_angle = math.pi / num_bins
+    angles = bin_angle * middles * order
+    scale = math.sqrt(2 / num_bins)
+    return angles.cos() * scale

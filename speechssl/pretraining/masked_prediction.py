@@ -35,6 +35,12 @@ from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator
 from speechssl.training.loss import LossOutput
 
+# Positions of frames, counted from 0.
+Positions = NDArray[np.int64]
+
+# For each frame whether something holds of it.
+FrameMask = NDArray[np.bool_]
+
 
 class PretextTask(nn.Module):
     """What a pretraining run trains: an encoder, and what its task needs besides.
@@ -96,22 +102,24 @@ class MaskedFrames:
     The N valid ones among ``frames`` are those that a task predicts.
     """
 
-    mask: NDArray[np.bool_]
+    mask: FrameMask
     """(B, T) True = masked; padding is never masked"""
-    frames: NDArray[np.int64]
+    frames: Positions
     """(B, M) the m-th masked frame of each utterance; 0 where there is none"""
-    valid: NDArray[np.bool_]
+    valid: FrameMask
     """(B, M) True = a masked frame"""
 
     @property
-    def batch_positions(self) -> NDArray[np.int64]:
+    def batch_positions(self) -> Positions:
         """(N,) where each valid one stands in the flattened batch (B T)."""
-        first_of_utterance = np.arange(len(self.mask))[:, None] * self.mask.shape[1]
-        positions: NDArray[np.int64] = first_of_utterance + self.frames
+        batch, length = self.mask.shape
+        utterances = np.arange(batch)[:, None]
+        first_of_utterance = utterances * length
+        positions: Positions = first_of_utterance + self.frames
         return positions[self.valid]
 
     @property
-    def packed_positions(self) -> NDArray[np.int64]:
+    def packed_positions(self) -> Positions:
         """(N,) where each valid one stands in the flattened ``frames`` (B M)."""
         return np.flatnonzero(self.valid)
 
@@ -135,12 +143,16 @@ def draw_masks(
     masks = [span_mask(count, config, rng) for count, rng in zip(num_frames, rngs, strict=True)]
     counts = [int(own_mask.sum()) for own_mask in masks]
 
-    mask = np.zeros((len(masks), length), dtype=bool)
-    frames = np.zeros((len(masks), max(counts)), dtype=np.int64)
-    valid = np.zeros(frames.shape, dtype=bool)
+    batch = len(masks)
+    most_masked = max(counts)
+    mask = np.zeros((batch, length), dtype=bool)
+    frames = np.zeros((batch, most_masked), dtype=np.int64)
+    valid = np.zeros((batch, most_masked), dtype=bool)
 
-    for row, (own_mask, count) in enumerate(zip(masks, counts, strict=True)):
-        mask[row, : len(own_mask)] = own_mask
+    utterances = zip(masks, counts, strict=True)
+    for row, (own_mask, count) in enumerate(utterances):
+        own_length = len(own_mask)
+        mask[row, :own_length] = own_mask
         if count >= least:
             frames[row, :count] = np.flatnonzero(own_mask)
             valid[row, :count] = True
@@ -171,20 +183,29 @@ def masked_context(
         (B, M, D), or (B, T, D); invalid frames hold no meaning.
     """
     device = normed.device
-    mask = torch.from_numpy(masked.mask).to(device)
-    wanted = None if everywhere else torch.from_numpy(masked.frames).to(device)
+    mask = torch.from_numpy(masked.mask)
+    mask = mask.to(device)
+
+    wanted: Tensor | None = None
+    if not everywhere:
+        wanted = torch.from_numpy(masked.frames)
+        wanted = wanted.to(device)
 
     if decoder is None:
         return encoder.contextualise(normed, num_frames, mask, wanted=wanted)
 
     on_host = _visible(masked, num_frames)
-    visible = Visible(on_host.frames.to(device), on_host.num_frames)
+    visible_frames = on_host.frames.to(device)
+    visible = Visible(visible_frames, on_host.num_frames)
     context = encoder.contextualise(normed, num_frames, mask, visible=visible)  # (B, K, D)
-    decoded: Tensor = decoder(context, visible, num_frames, normed.shape[1])  # (B, T, D)
 
+    length = normed.shape[1]
+    decoded: Tensor = decoder(context, visible, num_frames, length)  # (B, T, D)
     if wanted is None:
         return decoded
-    index = wanted[..., None].expand(-1, -1, decoded.shape[2])
+
+    width = decoded.shape[2]
+    index = wanted[..., None].expand(-1, -1, width)
     return decoded.gather(1, index)
 
 
@@ -213,17 +234,24 @@ def context_and_rows(
 
     rngs = [generator("masks", task.seed, step, key) for key in batch.keys]
     masked = draw_masks(num_frames.tolist(), length, task.mask, rngs)
-    batch_positions = torch.from_numpy(masked.batch_positions).to(raw.device)
-    packed_positions = torch.from_numpy(masked.packed_positions).to(raw.device)
+    batch_positions = torch.from_numpy(masked.batch_positions)
+    batch_positions = batch_positions.to(raw.device)
+    packed_positions = torch.from_numpy(masked.packed_positions)
+    packed_positions = packed_positions.to(raw.device)
 
     rows = encoder.stacked_log_mel(batch.inputs, batch.input_lengths, length)
-    masked_rows = rows.flatten(0, 1)[batch_positions].float()
+    rows = rows.flatten(0, 1)  # (B T, subsampling x F)
+    masked_rows = rows[batch_positions].float()
 
-    context = masked_context(encoder, decoder, encoder.norm(raw), num_frames, masked)  # (B, M, D)
-    of_masked = context.flatten(0, 1)[packed_positions]
+    normed = encoder.norm(raw)
+    context = masked_context(encoder, decoder, normed, num_frames, masked)  # (B, M, D)
+    context = context.flatten(0, 1)  # (B M, D)
+    of_masked = context[packed_positions]
 
     num_valid = max(1, int(num_frames.sum()))
-    return MaskedRows(of_masked, masked_rows, float(masked.mask.sum()) / num_valid)
+    num_masked = float(masked.mask.sum())
+    masked_share = num_masked / num_valid
+    return MaskedRows(of_masked, masked_rows, masked_share)
 
 
 class MaskDecoder(nn.Module):
@@ -237,12 +265,13 @@ class MaskDecoder(nn.Module):
         self.gap = nn.Parameter(0.02 * torch.randn(width))
 
         self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        padding = config.kernel // 2
         for _ in range(config.num_layers):
-            padding = config.kernel // 2
             conv = nn.Conv1d(width, width, config.kernel, padding=padding, groups=config.groups)
             self.convs.append(conv)
+            self.norms.append(nn.LayerNorm(width))
 
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.num_layers))
         self.out = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, visible: Visible, num_frames: Tensor, length: int) -> Tensor:
@@ -251,7 +280,10 @@ class MaskDecoder(nn.Module):
 
         valid = valid_mask(num_frames, length, hidden.device)[..., None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            around = conv((filled * valid).transpose(1, 2)).transpose(1, 2)
+            # The convolution must not see what stands in the padding.
+            channels_first = (filled * valid).transpose(1, 2)  # (B, D, T)
+            around = conv(channels_first)
+            around = around.transpose(1, 2)  # (B, T, D)
             filled = filled + F.gelu(norm(around))
 
         out: Tensor = self.out(filled)
@@ -267,7 +299,8 @@ class MaskDecoder(nn.Module):
         index = places[..., None].expand(-1, -1, width)
 
         gaps = self.gap.expand(batch, length + 1, width)
-        filled = gaps.scatter(1, index, hidden.to(self.gap.dtype))
+        hidden = hidden.to(self.gap.dtype)
+        filled = gaps.scatter(1, index, hidden)
         return filled[:, :length]
 
 
@@ -289,11 +322,13 @@ def make_decoder(width: int, config: MaskDecoderConfig | None) -> MaskDecoder | 
 
 def _visible(masked: MaskedFrames, num_frames: Tensor) -> Visible:
     """The frames that are neither masked nor padding, on the host."""
-    valid = valid_mask(num_frames, masked.mask.shape[1]).numpy()
+    length = masked.mask.shape[1]
+    valid = valid_mask(num_frames, length).numpy()
     is_visible = valid & ~masked.mask
     counts = is_visible.sum(1)
+    most_visible = int(counts.max())
 
     # A stable sort brings the visible frames to the front of each row, in their order.
     visible_first = np.argsort(~is_visible, axis=1, kind="stable")
-    frames = np.ascontiguousarray(visible_first[:, : int(counts.max())])
+    frames = np.ascontiguousarray(visible_first[:, :most_visible])
     return Visible(torch.from_numpy(frames), torch.from_numpy(counts))

@@ -85,22 +85,26 @@ class Quantizer(nn.Module):
         self.config = config
         groups = config.num_codebooks
         entries = config.num_codes
+        entry_width = config.width // groups
 
         self.logits = nn.Linear(input_width, groups * entries)
         nn.init.normal_(self.logits.weight, std=config.logits_std)
         nn.init.zeros_(self.logits.bias)
 
         draw = torch.rand if config.codebook_init == "uniform" else torch.randn
-        self.codebook = nn.Parameter(draw(groups, entries, config.width // groups))
+        codebook = draw(groups, entries, entry_width)
+        self.codebook = nn.Parameter(codebook)
 
     def temperature(self, step: int) -> float:
         """The Gumbel temperature of update ``step``, however often forward ran before."""
-        decayed = self.config.max_temperature * self.config.temperature_decay**step
-        return max(decayed, self.config.min_temperature)
+        config = self.config
+        decayed = config.max_temperature * config.temperature_decay**step
+        return max(decayed, config.min_temperature)
 
     def class_probs(self, frames: Tensor) -> Tensor:
         """(N, C) -> (N, G, V) float32 softmax without noise."""
-        return self._class_logits(frames).softmax(-1)
+        logits = self._class_logits(frames)
+        return logits.softmax(-1)
 
     def forward(self, frames: Tensor, noise: Tensor | None, temperature: float) -> Quantized:
         """Quantise frames.
@@ -117,14 +121,16 @@ class Quantizer(nn.Module):
             codes = logits.argmax(-1)
             choice = _one_hot(codes, logits)
         else:
-            soft = ((logits + noise) / temperature).softmax(-1)
+            soft = (logits + noise) / temperature
+            soft = soft.softmax(-1)
             codes = soft.argmax(-1)
             hard = _one_hot(codes, soft)
             choice = hard - soft.detach() + soft
 
         with torch.autocast(frames.device.type, enabled=False):
-            entries = torch.einsum("ngv,gvd->ngd", choice, self.codebook.float())
-            vectors = entries.flatten(1)  # (N, G, W / G) -> (N, W)
+            codebook = self.codebook.float()
+            entries = torch.einsum("ngv,gvd->ngd", choice, codebook)  # (N, G, W / G)
+            vectors = entries.flatten(1)  # (N, W)
 
         probs = logits.softmax(-1)
         return Quantized(vectors, codes, probs)
@@ -135,7 +141,8 @@ class Quantizer(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             logits: Tensor = self.logits(frames.float())
 
-        return logits.view(-1, self.config.num_codebooks, self.config.num_codes)
+        config = self.config
+        return logits.view(-1, config.num_codebooks, config.num_codes)
 
 
 def diversity(mean_probs: Tensor) -> Tensor:
@@ -151,7 +158,9 @@ def diversity(mean_probs: Tensor) -> Tensor:
 
     Source: fairseq's and transformers' wav2vec 2.0; the paper's equation 4 has the entropy itself.
     """
-    return 1.0 - code_perplexity(mean_probs).sum() / mean_probs.numel()
+    total_perplexity = code_perplexity(mean_probs).sum()
+    num_codes = mean_probs.numel()  # G V
+    return 1.0 - total_perplexity / num_codes
 
 
 def code_perplexity(mean_probs: Tensor) -> Tensor:
@@ -165,10 +174,14 @@ def code_perplexity(mean_probs: Tensor) -> Tensor:
     """
     # The entropy of a probability that underflowed to 0 has an infinite gradient, which softmax
     # turns into NaN.
-    entropy: Tensor = torch.special.entr(mean_probs.clamp_min(1e-12)).sum(-1)
+    positive = mean_probs.clamp_min(1e-12)
+    terms = torch.special.entr(positive)  # -p ln p
+    entropy: Tensor = terms.sum(-1)  # (G,)
     return entropy.exp()
 
 
 def _one_hot(codes: Tensor, like: Tensor) -> Tensor:
     """(N, G) int64 -> (N, G, V) of the type of ``like``, 1 at the code."""
-    return torch.zeros_like(like).scatter_(-1, codes[..., None], 1.0)
+    one_hot = torch.zeros_like(like)
+    index = codes[..., None]  # (N, G, 1)
+    return one_hot.scatter_(-1, index, 1.0)
