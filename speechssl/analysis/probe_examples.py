@@ -93,12 +93,16 @@ def choose_examples(
             "prepare it anew"
         )
 
-    records = [dataset.stores[0].record(int(index)) for index in dataset.index_of]
+    store = dataset.stores[0]
+    records = [store.record(int(index)) for index in dataset.index_of]
     labels = [_label(target, record) for record in records]
     is_learned, is_held_out = _sides(target, records, seed)
 
-    has_frames = encoder.num_frames(torch.from_numpy(dataset.input_lengths)).numpy() > 0
-    is_usable = np.array([bool(label) for label in labels]) & has_frames
+    input_lengths = torch.from_numpy(dataset.input_lengths)
+    num_frames = encoder.num_frames(input_lengths)
+    has_frames = num_frames.numpy() > 0
+    has_label = np.array([bool(label) for label in labels])
+    is_usable = has_label & has_frames
     learned = np.flatnonzero(is_usable & is_learned)
     held_out = np.flatnonzero(is_usable & is_held_out)
 
@@ -110,8 +114,10 @@ def choose_examples(
         held_out = _some_minutes(dataset, held_out, HELD_OUT_MINUTES, seed)
     else:
         rng = generator("probe examples", seed)
-        learned = np.sort(rng.permutation(learned)[:_MAX_LEARNED])
-        held_out = np.sort(rng.permutation(held_out)[:_MAX_HELD_OUT])
+        drawn_learned = rng.permutation(learned)[:_MAX_LEARNED]
+        drawn_held_out = rng.permutation(held_out)[:_MAX_HELD_OUT]
+        learned = np.sort(drawn_learned)
+        held_out = np.sort(drawn_held_out)
 
     together = np.concatenate([learned, held_out])
     chosen_labels = [labels[position] or "" for position in together]
@@ -123,8 +129,10 @@ def _label(target: ProbeTarget, record: Chunk) -> str | None:
     if target == "speaker":
         return record.speaker
     if target == "keyword":
-        folders = record.audio.rpartition("/")[0]
-        return folders.partition("/")[0]
+        # A recording at the top lies in no folder and has no keyword.
+        folders, _, _ = record.audio.rpartition("/")
+        first_folder, _, _ = folders.partition("/")
+        return first_folder
     if record.text:
         return normalise(record.text, NORMALISER)
     return None

@@ -47,33 +47,45 @@ def class_errors(
         errors: of each head, the share of held-out recordings whose class is wrong.
         chance: the error of always naming the most frequent class.
     """
-    pooled = torch.stack(frames_of_recordings(examples.dataset, encoder, read_frames, pool=True))
-    num_layers, width = pooled.shape[1:]  # pooled is (N, L, D)
+    means = frames_of_recordings(examples.dataset, encoder, read_frames, pool=True)
+    pooled = torch.stack(means)  # (N, L, D)
+    _, num_layers, width = pooled.shape
 
-    names = sorted(set(examples.labels[: examples.train]))
+    # The classes are those that can be learned.
+    num_learned = examples.train
+    seen_labels = set(examples.labels[:num_learned])
+    names = sorted(seen_labels)
     number_of_name = {name: number for number, name in enumerate(names)}
-    # -1 is a class that was never seen, and that no answer meets.
-    labels = torch.tensor([number_of_name.get(name, -1) for name in examples.labels])
-    learn_labels = labels[: examples.train]
-    hold_labels = labels[examples.train :]
 
-    learn = pooled[: examples.train]
+    # -1 is a class that was never seen, and that no answer meets.
+    numbers = [number_of_name.get(label, -1) for label in examples.labels]
+    labels = torch.tensor(numbers)
+    learn_labels = labels[:num_learned]
+    hold_labels = labels[num_learned:]
+
+    # Held-out recordings may not influence how they are normalised.
+    learn = pooled[:num_learned]
+    hold = pooled[num_learned:]
     mean = learn.mean(0)
     std = learn.std(0) + _STD_EPS
     learn = (learn - mean) / std
-    hold = (pooled[examples.train :] - mean) / std
+    hold = (hold - mean) / std
 
-    heads = _Heads(num_layers, width, len(names), only_mix)
+    num_classes = len(names)
+    heads = _Heads(num_layers, width, num_classes, only_mix)
     _fit_classifier(heads, learn, learn_labels)
 
     with torch.no_grad():
-        answers = heads(hold).argmax(-1)  # (N, H)
-    wrong = answers != hold_labels[:, None]
-    errors = wrong.float().mean(0).tolist()
+        scores = heads(hold)  # (N, H, C)
+    answers = scores.argmax(-1)
+    is_wrong = answers != hold_labels[:, None]
+    errors = is_wrong.float().mean(0)
 
-    most_frequent = learn_labels.bincount().argmax()
-    chance = float((hold_labels != most_frequent).float().mean())
-    return errors, chance
+    frequencies = learn_labels.bincount()
+    most_frequent = frequencies.argmax()
+    is_other = hold_labels != most_frequent
+    chance = is_other.float().mean()
+    return errors.tolist(), float(chance)
 
 
 def character_errors(
@@ -85,26 +97,32 @@ def character_errors(
         errors: of each head, the character error rate on the held-out recordings.
         chance: 1, the error of reading nothing.
     """
-    tokenizer = train_tokenizer("chars", examples.labels[: examples.train])
+    learned_texts = examples.labels[: examples.train]
+    tokenizer = train_tokenizer("chars", learned_texts)
     assert isinstance(tokenizer, CharTokenizer)
 
+    # A long frame gets several outputs in time: fast speech has several letters in it.
     config = encoder.config
     seconds_per_frame = config.samples_per_frame / config.features.sample_rate_hz
-    per_frame = max(1, round(seconds_per_frame / _OUTPUT_S))
+    outputs_per_frame = round(seconds_per_frame / _OUTPUT_S)
+    per_frame = max(1, outputs_per_frame)
 
     features = frames_of_recordings(examples.dataset, encoder, read_frames, pool=False)
     features = _normalised(features, examples.train)
     reader = _CharacterReader(features, tokenizer, per_frame, only_mix)
+    reader.learn(learned_texts, seed)
 
-    learned = range(examples.train)
-    reader.learn([examples.labels[position] for position in learned], seed)
-
+    # The scorer wants names of utterances: their positions.
     held_out = list(range(examples.train, len(features)))
-    references = {str(position): examples.labels[position] for position in held_out}
-    errors = []
+    names = [str(position) for position in held_out]
+    held_out_texts = examples.labels[examples.train :]
+    references = dict(zip(names, held_out_texts, strict=True))
+
+    errors: list[float] = []
     for texts in reader.read(held_out):
-        hypotheses = {str(position): text for position, text in zip(held_out, texts, strict=True)}
-        errors.append(score(references, hypotheses).cer)
+        hypotheses = dict(zip(names, texts, strict=True))
+        result = score(references, hypotheses)
+        errors.append(result.cer)
     return errors, 1.0
 
 
@@ -117,9 +135,14 @@ class _Heads(nn.Module):
     def __init__(self, layers: int, width: int, outputs: int, only_mix: bool) -> None:
         super().__init__()
         num_heads = 1 if only_mix else layers + 1
-        self.weight = nn.Parameter(torch.zeros(num_heads, width, outputs))
-        self.bias = nn.Parameter(torch.zeros(num_heads, outputs))
-        self.mix = nn.Parameter(torch.zeros(layers))
+
+        # Zeros rather than a draw: linear heads have no symmetry to break.
+        weight = torch.zeros(num_heads, width, outputs)
+        bias = torch.zeros(num_heads, outputs)
+        mix = torch.zeros(layers)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.mix = nn.Parameter(mix)
 
     @property
     def count(self) -> int:
@@ -128,9 +151,15 @@ class _Heads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, L, D) -> (N, H, C)."""
-        mixed = torch.einsum("nld,l->nd", features, self.mix.softmax(0))[:, None]
-        inputs = mixed if self.count == 1 else torch.cat([features, mixed], 1)  # (N, H, D)
-        return torch.einsum("nld,ldc->nlc", inputs, self.weight) + self.bias
+        shares = self.mix.softmax(0)
+        mixed = torch.einsum("nld,l->nd", features, shares)[:, None]
+
+        inputs = mixed
+        if self.count > 1:
+            inputs = torch.cat([features, mixed], 1)  # (N, H, D)
+
+        products = torch.einsum("nld,ldc->nlc", inputs, self.weight)
+        return products + self.bias
 
 
 def _fit_classifier(heads: _Heads, learn: Tensor, labels: Tensor) -> None:
@@ -151,7 +180,8 @@ def _fit_classifier(heads: _Heads, learn: Tensor, labels: Tensor) -> None:
 
         # A mean over recordings and heads. The heads share no weights, so their sum is wanted.
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), wanted)
-        penalty = _WEIGHT_DECAY * heads.weight.square().sum() / 2
+        squared_weights = heads.weight.square().sum()
+        penalty = _WEIGHT_DECAY * squared_weights / 2
         loss: Tensor = cross_entropy * heads.count + penalty
 
         loss.backward()  # type: ignore[no-untyped-call]
@@ -169,10 +199,16 @@ def _normalised(features: Sequence[Tensor], train: int) -> list[Tensor]:
     Returns:
         The same in float32.
     """
-    joined = torch.cat([own.float() for own in features[:train]], 1)
+    learned = [own.float() for own in features[:train]]
+    joined = torch.cat(learned, 1)
     mean = joined.mean(1, keepdim=True)
     std = joined.std(1, keepdim=True) + _STD_EPS
-    return [(own.float() - mean) / std for own in features]
+
+    normalised: list[Tensor] = []
+    for own in features:
+        centred = own.float() - mean
+        normalised.append(centred / std)
+    return normalised
 
 
 class _CharacterReader:
@@ -191,40 +227,45 @@ class _CharacterReader:
         self.per_frame = per_frame
 
         num_layers, _, width = features[0].shape
-        self.heads = _Heads(num_layers, width, per_frame * tokenizer.size, only_mix)
+        num_outputs = per_frame * tokenizer.size
+        self.heads = _Heads(num_layers, width, num_outputs, only_mix)
 
     def learn(self, texts: Sequence[str], seed: int) -> None:
         """Train on the first recordings, those of ``texts``.
 
         loss = sum of the CTC losses over heads and utterances / number of characters
         """
-        tokens = [torch.tensor(self.tokenizer.encode(text)) for text in texts]
-        usable = [position for position, own in enumerate(tokens) if self._has_room(position, own)]
+        tokens: list[Tensor] = []
+        usable: list[int] = []
+        for position, text in enumerate(texts):
+            own = torch.tensor(self.tokenizer.encode(text))
+            tokens.append(own)
+            if self._has_room(position, own):
+                usable.append(position)
         size = min(_CTC_BATCH, len(usable))
 
         optimizer = torch.optim.Adam(self.heads.parameters(), lr=_LR)
         rng = generator("probe", seed)
 
         for update in range(UPDATES):
+            share_left = 1 - update / UPDATES
             for group in optimizer.param_groups:
-                group["lr"] = _LR * (1 - update / UPDATES)
+                group["lr"] = _LR * share_left
             optimizer.zero_grad()
 
             chosen = rng.choice(usable, size, replace=False).tolist()
             log_probs, num_outputs = self._log_probs(chosen)
 
             own_tokens = [tokens[position] for position in chosen]
-            num_characters = sum(len(own) for own in own_tokens)
+            lengths = [len(own) for own in own_tokens]
+            num_characters = sum(lengths)
+
             # Every head has the same targets.
-            targets = own_tokens * self.heads.count
-            target_lengths = torch.tensor([len(own) for own in targets])
+            targets = torch.cat(own_tokens * self.heads.count)
+            target_lengths = torch.tensor(lengths * self.heads.count)
 
             total = F.ctc_loss(
-                log_probs.transpose(0, 1),
-                torch.cat(targets),
-                num_outputs,
-                target_lengths,
-                reduction="sum",
+                log_probs.transpose(0, 1), targets, num_outputs, target_lengths, reduction="sum"
             )
             loss = total / num_characters
             loss.backward()  # type: ignore[no-untyped-call]
@@ -240,21 +281,27 @@ class _CharacterReader:
         texts: list[list[str]] = [[] for _ in range(self.heads.count)]
 
         for start in range(0, len(positions), _CTC_BATCH):
-            chosen = positions[start : start + _CTC_BATCH]
+            end = start + _CTC_BATCH
+            chosen = positions[start:end]
+            num_chosen = len(chosen)
+
             log_probs, num_outputs = self._log_probs(chosen)
             ids_of_rows = greedy(log_probs, num_outputs, self.tokenizer.blank_id)
-            found = [self.tokenizer.decode(ids) for ids in ids_of_rows]
 
             # All utterances of the first head stand first.
-            for head, own_texts in enumerate(texts):
-                own_texts += found[head * len(chosen) : (head + 1) * len(chosen)]
+            for row, ids in enumerate(ids_of_rows):
+                head = row // num_chosen
+                text = self.tokenizer.decode(ids)
+                texts[head].append(text)
 
         return texts
 
     def _has_room(self, position: int, tokens: Tensor) -> bool:
         """Tell whether a recording has outputs enough for its tokens: else its loss is infinite."""
-        num_outputs = self.features[position].shape[1] * self.per_frame
-        return num_outputs >= max(1, min_ctc_frames(tokens.tolist()))
+        _, num_frames, _ = self.features[position].shape
+        num_outputs = num_frames * self.per_frame
+        needed = min_ctc_frames(tokens.tolist())
+        return num_outputs >= max(1, needed)
 
     def _log_probs(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Compute the outputs of every head for some recordings.
@@ -266,11 +313,17 @@ class _CharacterReader:
         frames = [self.features[position].transpose(0, 1) for position in chosen]
         padded = nn.utils.rnn.pad_sequence(frames, batch_first=True)  # (B, T, L, D)
 
-        batch, length = padded.shape[:2]
-        logits = self.heads(padded.flatten(0, 1)).unflatten(0, (batch, length))  # (B, T, H, n V)
+        # The heads know no time: frames of all utterances are rows of one batch.
+        batch, length, _, _ = padded.shape
+        rows = padded.flatten(0, 1)  # (B T, L, D)
+        logits = self.heads(rows)  # (B T, H, n V)
+
+        logits = logits.unflatten(0, (batch, length))
         logits = logits.unflatten(-1, (self.per_frame, self.tokenizer.size))
         logits = logits.permute(2, 0, 1, 3, 4)  # (H, B, T, n, V)
-        logits = logits.flatten(2, 3).flatten(0, 1)
+        logits = logits.flatten(2, 3)  # the n outputs of a frame follow each other in time
+        logits = logits.flatten(0, 1)
 
-        num_outputs = torch.tensor([len(own) * self.per_frame for own in frames])
+        lengths = [len(own) * self.per_frame for own in frames]
+        num_outputs = torch.tensor(lengths)
         return logits.log_softmax(-1), num_outputs.repeat(self.heads.count)

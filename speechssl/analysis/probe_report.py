@@ -16,16 +16,26 @@ _COLOURS = {"model": "C0", "random": "C1", LOG_MEL: "C2"}
 
 def as_text(results: Sequence[Probed]) -> str:
     """Print a line for each target and system: the error of each layer in per cent."""
-    layers = list(dict.fromkeys(r.layer for r in results if r.layer != LOG_MEL))
-    columns = [LOG_MEL, *layers]
-    rows = []
+    # Results by target and system, then by layer, all in the order in which they come.
+    lines: dict[tuple[str, str], dict[str, Probed]] = {}
+    columns = [LOG_MEL]
+    for result in results:
+        line = lines.setdefault((result.target, result.system), {})
+        line[result.layer] = result
+        if result.layer not in columns:
+            columns.append(result.layer)
 
-    for target, system in dict.fromkeys((r.target, r.system) for r in results):
-        own = {r.layer: r for r in results if r.target == target and r.system == system}
-        errors = [_percent(own[layer].error) if layer in own else "" for layer in columns]
+    rows = []
+    for (target, system), line in lines.items():
+        errors: list[str] = []
+        for layer in columns:
+            own = line.get(layer)
+            errors.append(_percent(own.error) if own else "")
+
         # Chance and the number of recordings are the same for every layer.
-        any_layer = next(iter(own.values()))
-        rows.append((target, system, *errors, _percent(any_layer.chance), any_layer.examples))
+        any_layer, *_ = line.values()
+        chance = _percent(any_layer.chance)
+        rows.append((target, system, *errors, chance, any_layer.examples))
 
     titles = [_title(layer) for layer in columns]
     header = ("error, %", "", *titles, "chance", "n")
@@ -37,20 +47,33 @@ def plot(results: Sequence[Probed], out_png: Path) -> None:
 
     Log-mel and the mix of the layers are dashed lines.
     """
-    targets = list(dict.fromkeys(r.target for r in results))
-    figure, panels = new_figure(len(targets))
+    by_target: dict[str, list[Probed]] = {}
+    for result in results:
+        same_target = by_target.setdefault(result.target, [])
+        same_target.append(result)
 
-    for target, axes in zip(targets, panels, strict=True):
+    figure, panels = new_figure(len(by_target))
+    for (target, same_target), axes in zip(by_target.items(), panels, strict=True):
         for system, colour in _COLOURS.items():
-            own = [r for r in results if r.target == target and r.system == system]
-            points = [(int(r.layer), 100 * r.error) for r in own if r.layer.isdigit()]
+            points: list[tuple[float, float]] = []
+            heights: list[float] = []
+            for result in same_target:
+                if result.system != system:
+                    continue
+
+                # A layer with a number is a point of the curve; the mix and log-mel have no place
+                # on its axis.
+                percent = 100 * result.error
+                if result.layer.isdigit():
+                    number = int(result.layer)
+                    points.append((number, percent))
+                else:
+                    heights.append(percent)
+
             draw_line(axes, points, system, marker="o", color=colour)
 
-            for result in own:
-                if result.layer.isdigit():
-                    continue
-                label = system if system == LOG_MEL else f"{system}, {MIX}"
-                height = 100 * result.error
+            label = system if system == LOG_MEL else f"{system}, {MIX}"
+            for height in heights:
                 axes.axhline(height, linestyle="--", linewidth=0.8, color=colour, label=label)
 
         finish_panel(axes, f"{target}: error (%)", "layer")
@@ -61,13 +84,16 @@ def plot(results: Sequence[Probed], out_png: Path) -> None:
 def write_probes(results: Sequence[Probed], out: Path, about: Mapping[str, str]) -> None:
     """Write ``probe.json`` and ``probe.png`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    table = {**about, "results": [asdict(result) for result in results]}
+    rows = [asdict(result) for result in results]
+    table = {**about, "results": rows}
     write_atomic(out / "probe.json", as_json(table))
+
     plot(results, out / "probe.png")
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
+    percent = 100 * fraction
+    return f"{percent:.1f}"
 
 
 def _title(layer: str) -> str:

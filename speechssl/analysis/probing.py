@@ -80,11 +80,13 @@ def probe(
 
     results = []
     for target, path in stores.items():
-        examples = choose_examples(target, Dataset([Store(path)]), encoder, minutes, seed)
-        num_held_out = len(examples.labels) - examples.train
+        dataset = Dataset([Store(path)])
+        examples = choose_examples(target, dataset, encoder, minutes, seed)
+        num_recordings = len(examples.labels)
+        num_held_out = num_recordings - examples.train
 
         for system, read_frames in systems.items():
-            progress(f"probing {target}: {system}, {len(examples.labels)} recordings")
+            progress(f"probing {target}: {system}, {num_recordings} recordings")
 
             if target == "characters":
                 errors, chance = character_errors(examples, encoder, read_frames, seed, only_mix)
@@ -121,7 +123,8 @@ def watch(
     """
     blank = Encoder(shape)
     for target, path in stores.items():
-        choose_examples(target, Dataset([Store(path)]), blank, minutes, seed)
+        dataset = Dataset([Store(path)])
+        choose_examples(target, dataset, blank, minutes, seed)
 
     def measure(encoder: Encoder) -> dict[str, float]:
         results = probe(encoder, stores, minutes, seed, only_mix=True)
@@ -143,9 +146,12 @@ def _layers_of(encoder: Encoder) -> ReadFrames:
 
 def _random_twin(encoder: Encoder, seed: int) -> Encoder:
     """Make an encoder of the same shape with random weights, and keep torch's generator."""
+    any_parameter = next(encoder.parameters())
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "random encoder"))
-        return Encoder(encoder.config).to(next(encoder.parameters()).device)
+        twin = Encoder(encoder.config)
+
+    return twin.to(any_parameter.device)
 
 
 def _layer_names(system: str, num_heads: int) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,13 +51,21 @@ class Spread:
         """Show four digits of the median, as in ``105.2 (101.0 .. 109.3)``."""
         digits = 0
         if self.median != 0:
-            digits = max(0, 3 - math.floor(math.log10(abs(self.median))))
-        return f"{self.median:.{digits}f} ({self.low:.{digits}f} .. {self.high:.{digits}f})"
+            magnitude = math.log10(abs(self.median))
+            digits = max(0, 3 - math.floor(magnitude))
+
+        median = f"{self.median:.{digits}f}"
+        low = f"{self.low:.{digits}f}"
+        high = f"{self.high:.{digits}f}"
+        return f"{median} ({low} .. {high})"
 
 
 def spread(values: Sequence[float]) -> Spread:
     """Find the median, the smallest and the largest of at least one value."""
-    return Spread(statistics.median(values), min(values), max(values))
+    median = statistics.median(values)
+    low = min(values)
+    high = max(values)
+    return Spread(median, low, high)
 
 
 # ---- the machine ------------------------------------------------------------------------------
@@ -81,6 +89,7 @@ def matmul_peak(device: torch.device, precision: Precision = "float32") -> float
         left = torch.randn(size, size, device=device).to(dtype)
         right = torch.randn(size, size, device=device).to(dtype)
         out = torch.empty_like(left)
+        operations = 2 * size**3
 
         for factor in (right, right.T):
             # The first product of a kind chooses a kernel and allocates, so it does not count.
@@ -90,8 +99,9 @@ def matmul_peak(device: torch.device, precision: Precision = "float32") -> float
             started = clock(device)
             while started < until:
                 torch.mm(left, factor, out=out)
-                took = clock(device) - started
-                best = max(best, 2 * size**3 / took)
+                took_s = clock(device) - started
+                rate = operations / took_s
+                best = max(best, rate)
                 started = clock(device)
 
     return best
@@ -129,8 +139,10 @@ def flop_counter() -> FlopCounterMode:
         aten.convolution_backward: _convolution_gradients,
     }
     for name in _ATTENTIONS:
-        formulas[getattr(aten, f"_scaled_dot_product_{name}")] = _attention
-        formulas[getattr(aten, f"_scaled_dot_product_{name}_backward")] = _attention_gradients
+        forward = getattr(aten, f"_scaled_dot_product_{name}")
+        backward = getattr(aten, f"_scaled_dot_product_{name}_backward")
+        formulas[forward] = _attention
+        formulas[backward] = _attention_gradients
 
     for formula in set(formulas.values()):
         # The counter passes tensors to a formula with this mark, and only their shapes otherwise.
@@ -141,8 +153,13 @@ def flop_counter() -> FlopCounterMode:
 
 def _product(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     """Count a product of (..., n, k) and (..., k, m): n k m multiplications, as many additions."""
-    real_products = 4 if left.is_complex() else 1
-    return 2 * left.numel() * right.shape[-1] * real_products
+    num_columns = right.shape[-1]
+    multiplications = left.numel() * num_columns
+
+    # A complex multiplication is four real ones.
+    if left.is_complex():
+        multiplications *= 4
+    return 2 * multiplications
 
 
 def _added_product(_sum: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
@@ -164,14 +181,24 @@ def _convolution_gradients(
 
     # A place is a position of one utterance that meets the whole weight.
     meets_weight = inputs if transposed else above
-    places = meets_weight.shape[2:].numel() * above.shape[0]
-    return 2 * places * weight.numel() * (wanted[0] + wanted[1])
+    batch, _, *lengths = meets_weight.shape
+    places = batch * math.prod(lengths)
+
+    # Either gradient takes as many operations as the forward pass.
+    operations = 2 * places * weight.numel()
+    wants_inputs, wants_weight, *_ = wanted
+    return operations * (wants_inputs + wants_weight)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     """Count the two products of attention over (batch, heads, time, width)."""
-    pairs = query.shape[:3].numel() * key.shape[2]
-    return 2 * pairs * (query.shape[3] + value.shape[3])
+    batch, heads, num_queries, query_width = query.shape
+    num_keys = key.shape[2]
+    pairs = batch * heads * num_queries * num_keys
+
+    # Each pair takes a product of query and key, and one of its weight and the value.
+    value_width = value.shape[3]
+    return 2 * pairs * (query_width + value_width)
 
 
 def _attention_gradients(
@@ -182,6 +209,14 @@ def _attention_gradients(
 
 
 # ---- time by part -----------------------------------------------------------------------------
+
+
+class _Update(NamedTuple):
+    """An update: seconds in all and for data, by the loop, and of the parts, by the hooks."""
+
+    time_s: float
+    data_s: float
+    spent: Mapping[str, float]
 
 
 class Stopwatch:
@@ -205,10 +240,17 @@ class Stopwatch:
         self.updates: list[dict[str, float]] = []
 
     def __enter__(self) -> "Stopwatch":
+        # The time between the last gradient and the step is the optimiser's too.
+        def begin_step(*_: Any) -> None:
+            self._switch("optimiser", "optimiser")
+
+        def end_step(*_: Any) -> None:
+            self._end_update()
+
         self.hooks: list[Any] = [
             register_module_forward_pre_hook(self._meet),
-            register_optimizer_step_pre_hook(lambda *_: self._switch("optimiser", "optimiser")),
-            register_optimizer_step_post_hook(lambda *_: self._end_update()),
+            register_optimizer_step_pre_hook(begin_step),
+            register_optimizer_step_post_hook(end_step),
         ]
         return self
 
@@ -226,18 +268,29 @@ class Stopwatch:
             rows: of ``metrics.jsonl`` of the run that was watched.
             warm_up: updates at its start that do not count.
         """
-        updates = list(zip(rows, self.updates, strict=True))[warm_up:]
-        updates.sort(key=lambda update: float(update[0]["time_s"]))
-        faster_half = updates[: (len(updates) + 1) // 2]
+        updates: list[_Update] = []
+        for row, spent in zip(rows, self.updates, strict=True):
+            updates.append(_Update(row["time_s"], row["data_s"], spent))
 
-        seconds = {"data": statistics.mean(row["data_s"] for row, _ in faster_half)}
+        counted = updates[warm_up:]
+        counted.sort(key=lambda update: float(update.time_s))
+        num_faster = (len(counted) + 1) // 2
+        faster_half = counted[:num_faster]
+
+        # Data are read before the first hook, so their time comes from the loop.
+        seconds = {"data": statistics.mean(update.data_s for update in faster_half)}
         for part in PARTS[1:-1]:
-            seconds[part] = statistics.mean(spent.get(part, 0.0) for _, spent in faster_half)
+            of_part = [update.spent.get(part, 0.0) for update in faster_half]
+            seconds[part] = statistics.mean(of_part)
 
-        whole = statistics.mean(row["time_s"] for row, _ in faster_half)
+        whole = statistics.mean(update.time_s for update in faster_half)
         seconds["other"] = whole - sum(seconds.values())
 
-        return {part: {"seconds": seconds[part], "share": seconds[part] / whole} for part in PARTS}
+        shares: dict[str, dict[str, float]] = {}
+        for part in PARTS:
+            own = seconds[part]
+            shares[part] = {"seconds": own, "share": own / whole}
+        return shares
 
     def _meet(self, model: nn.Module, _inputs: Any) -> None:
         """Add hooks to both halves of the encoder and to all that learns, at the first call."""
@@ -249,11 +302,15 @@ class Stopwatch:
         self._watch(encoder.front_end, "front end")
         self._watch(encoder.context, "context network")
 
+        # The time of a parameter's gradient belongs to the part that is on.
+        def stay(_parameter: Tensor) -> None:
+            self._switch(self.part)
+
         for parameter in model.parameters():
             if parameter.requires_grad:
-                # The time of its gradient belongs to the part that is on.
                 add_hook: Any = parameter.register_post_accumulate_grad_hook
-                self.hooks.append(add_hook(lambda _: self._switch(self.part)))
+                hook = add_hook(stay)
+                self.hooks.append(hook)
 
     def _watch(self, module: nn.Module, part: str) -> None:
         """Switch to ``part`` while ``module`` is at work, forward and backward."""
@@ -269,15 +326,20 @@ class Stopwatch:
             outputs = output if isinstance(output, tuple) else (output,)
             self._at_gradient(outputs, part)
 
-        self.hooks.append(module.register_forward_pre_hook(begin))
-        self.hooks.append(module.register_forward_hook(end))
+        before = module.register_forward_pre_hook(begin)
+        behind = module.register_forward_hook(end)
+        self.hooks += [before, behind]
 
     def _at_gradient(self, values: tuple[Any, ...], part: str) -> None:
         """Switch to ``part`` once the gradient of one of ``values`` is known."""
+
+        def begin_part(_gradient: Tensor) -> None:
+            self._switch(part)
+
         for value in values:
             if isinstance(value, Tensor) and value.requires_grad:
                 add_hook: Any = value.register_hook
-                add_hook(lambda _: self._switch(part))
+                add_hook(begin_part)
 
     def _switch(self, part: str, until_now: str | None = None) -> None:
         """Count the time from now on for ``part``.

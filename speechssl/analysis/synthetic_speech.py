@@ -38,7 +38,9 @@ def write_speech(path: Path, seconds: float, seed: int) -> None:
     The same ``seed`` gives the same file.
     """
     rng = generator("bench", seed)
-    write_flac(path, _blocks(round(seconds * RATE), rng), RATE)
+    num_samples = round(seconds * RATE)
+    blocks = _blocks(num_samples, rng)
+    write_flac(path, blocks, RATE)
 
 
 def write_corpus(folder: Path, seconds: float) -> Manifest:
@@ -53,15 +55,18 @@ def write_corpus(folder: Path, seconds: float) -> Manifest:
     while left_s > 0:
         number = len(records)
         name = f"{number:05d}"
+        file_name = f"{name}.flac"
         split = "dev" if number < _NUM_DEV else "train"
 
         # Of the last one about what is left.
         longest = min(_LONGEST_S, max(left_s, 5))
         length = float(rng.uniform(_SHORTEST_S, longest))
-        write_speech(folder / f"{name}.flac", length, seed=number)
+        write_speech(folder / file_name, length, seed=number)
 
-        text = _random_words(int(2 * length), rng)
-        records.append(Record(name, f"{name}.flac", text=text, split=split))
+        # Two words a second, about the rate of speech.
+        num_words = int(2 * length)
+        text = _random_words(num_words, rng)
+        records.append(Record(name, file_name, text=text, split=split))
         if split == "train":
             left_s -= length
 
@@ -72,11 +77,14 @@ def write_recordings(folder: Path, seconds: float, length: float) -> list[Path]:
     """Write unlabelled recordings of ``length`` seconds, ``seconds`` in all; the last is short."""
     folder.mkdir(parents=True)
     count = math.ceil(seconds / length)
-    files = [folder / f"{number:05d}.flac" for number in range(count)]
 
-    for number, path in enumerate(files):
+    files: list[Path] = []
+    for number in range(count):
+        path = folder / f"{number:05d}.flac"
         left_s = seconds - number * length
-        write_speech(path, min(length, left_s), seed=number)
+        own_length = min(length, left_s)
+        write_speech(path, own_length, seed=number)
+        files.append(path)
 
     return files
 
@@ -85,33 +93,44 @@ def _blocks(num_samples: int, rng: np.random.Generator) -> Iterator[NDArray[np.f
     """Make the samples of a recording, some seconds at a time."""
     block = _BLOCK_S * RATE
     for start in range(0, num_samples, block):
-        yield _speech(min(block, num_samples - start), rng)
+        left = num_samples - start
+        yield _speech(min(block, left), rng)
 
 
 def _speech(num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Make (num_samples,) samples of a voice with the first six harmonics of a gliding pitch."""
     now = np.arange(num_samples) / RATE
-    marks = np.arange(0, num_samples / RATE + _SYLLABLE_S, _SYLLABLE_S)
+    duration_s = num_samples / RATE
+    # One syllable more than fits, so that the last sample lies between two.
+    marks = np.arange(0, duration_s + _SYLLABLE_S, _SYLLABLE_S)
+    num_syllables = len(marks)
 
     # Each syllable has a loudness of its own, and some are silent.
-    loudness_at_marks = rng.uniform(0.2, 1, len(marks)) * (rng.random(len(marks)) < _SPOKEN)
-    loudness = np.interp(now, marks, loudness_at_marks)
+    syllable_loudness = rng.uniform(0.2, 1, num_syllables)
+    is_spoken = rng.random(num_syllables) < _SPOKEN
+    loudness = np.interp(now, marks, syllable_loudness * is_spoken)
 
-    pitch_hz = np.interp(now, marks, rng.uniform(90, 220, len(marks)))
+    syllable_pitch_hz = rng.uniform(90, 220, num_syllables)
+    pitch_hz = np.interp(now, marks, syllable_pitch_hz)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE
+
+    # Higher harmonics are weaker, as in a voice.
     voice = np.zeros(num_samples)
     for harmonic in range(1, 7):
-        voice += np.sin(harmonic * phase) / harmonic
+        wave = np.sin(harmonic * phase)
+        voice += wave / harmonic
 
     noise = 0.0005 * rng.standard_normal(num_samples)
-    return (0.15 * loudness * voice + noise).astype(np.float32)
+    speech = 0.15 * loudness * voice + noise
+    return speech.astype(np.float32)
 
 
 def _random_words(count: int, rng: np.random.Generator) -> str:
     """Make words of 2 to 7 letters."""
     letters = list(LETTERS)
-    words = []
+    words: list[str] = []
     for _ in range(count):
         length = rng.integers(2, 8)
-        words.append("".join(rng.choice(letters, size=length)))
+        chosen = rng.choice(letters, size=length)
+        words.append("".join(chosen))
     return " ".join(words)
