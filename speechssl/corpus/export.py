@@ -116,7 +116,10 @@ def _kaldi_order(record: Record) -> bytes:
 
 
 def _is_part(record: Record) -> bool:
-    return record.offset_s > 0 or record.duration_s is not None
+    """Whether a record is less than a whole file."""
+    starts_later = record.offset_s > 0
+    ends_sooner = record.duration_s is not None
+    return starts_later or ends_sooner
 
 
 def _fits_wav_scp(path: str) -> bool:
@@ -132,6 +135,7 @@ def _fits_wav_scp(path: str) -> bool:
 
 
 def _segment_line(record: Record, recording: str) -> str:
+    """Write where in its recording an utterance is, in seconds."""
     if record.duration_s is None:
         raise ManifestError(
             f"{record.id}: Kaldi's segments need a duration beside parts of other files"
@@ -160,6 +164,7 @@ def _text_line(record: Record) -> str:
 
 
 def _check_fits_fairseq(record: Record) -> None:
+    """Refuse a part of a recording, and a path that would break the lines of a table."""
     if _is_part(record):
         raise ManifestError(
             f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
@@ -201,6 +206,7 @@ def _token(name: str) -> str:
 
 
 def _is_utf8(path: str) -> bool:
+    # Only bytes that are not UTF-8 are escaped.
     return printable(path) == path
 
 

@@ -134,9 +134,11 @@ def _splits_of_speakers(records: Iterable[Record]) -> dict[str, str]:
     """Return the split of each speaker whose records with a split all have the same one."""
     given: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        if record.speaker is not None and record.split is not None:
-            splits = given[record.speaker]
-            splits.add(record.split)
+        if record.speaker is None or record.split is None:
+            continue
+
+        splits = given[record.speaker]
+        splits.add(record.split)
 
     # A speaker who is in two splits already cannot be followed.
     decided: dict[str, str] = {}
@@ -244,12 +246,13 @@ def _training_filter(decided: Iterable[Record]) -> _MayTrain:
     only_train: _Splits = {"train"}
 
     def may_train(record: Record) -> bool:
-        audio_splits = splits_of_audio.get(record.audio, only_train)
-        speaker_splits = only_train
         if record.speaker is not None:
             speaker_splits = splits_of_speaker.get(record.speaker, only_train)
+            if "train" not in speaker_splits:
+                return False
 
-        if "train" not in audio_splits or "train" not in speaker_splits:
+        audio_splits = splits_of_audio.get(record.audio, only_train)
+        if "train" not in audio_splits:
             return False
 
         # A whole file contains all its parts, also those that dev or test measure.
