@@ -181,7 +181,9 @@ MUTANTS = (
         MASKED,
         "span_mask(count, config, rng) for count, rng",
         "span_mask(\n"
-        '        count, config.model_copy(update={"prob": config.prob * min(num_frames) / count}), rng\n'
+        "        count,\n"
+        '        config.model_copy(update={"prob": config.prob * min(num_frames) / count}),\n'
+        "        rng,\n"
         "    ) for count, rng",
         INVARIANCE,
     ),
