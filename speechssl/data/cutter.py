@@ -40,7 +40,7 @@ class Cutter:
         if record.duration_s is not None:
             self.end = self.start + round(record.duration_s * self.rate)
 
-        # A window holds several chunks of any length, so that its borders hardly show.
+        # A window is long enough for several chunks. So the place where it ends changes few cuts.
         self.window = round(max(WINDOW_S, 4 * config.max_chunk_s) * self.rate)
 
         # The samples that no chunk has yet; ``first`` is the position of the first one.

@@ -138,7 +138,8 @@ def draw_masks(
         length: frames of the padded batch, T.
         config: share and length of the spans.
         rngs: one generator an utterance, so that its mask does not depend on its batch mates.
-        least: an utterance with fewer masked frames has them masked and none of them valid.
+        least: masked frames that an utterance needs to count. Those of an utterance with fewer are
+            masked all the same, but none of them is valid.
     """
     masks = [span_mask(count, config, rng) for count, rng in zip(num_frames, rngs, strict=True)]
     counts = [int(own_mask.sum()) for own_mask in masks]

@@ -54,9 +54,10 @@ def pretrain(
         run: run folder to make or continue.
         settings: as ``pretrain_settings`` makes them for ``init``: its weights must fit.
         splits: of the stores' chunks, those to train on.
-        init: run or model folder whose weights are the start; None = random. All of its task where
-            that is the same, but of ``hidden_units``, whose answers are clusters of other features
-            then, the encoder alone.
+        init: run or model folder whose weights are the start; None = random. If it was pretrained
+            with the same task, the run takes all weights of that task. Otherwise it takes the
+            encoder alone. It also takes the encoder alone for ``hidden_units``, since the clusters
+            that this task predicts are made anew from other features.
         measure: what to log of the encoder every ``train.validate_every`` updates and at the end,
             such as ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it
             still gets better.

@@ -1,6 +1,7 @@
 """The pretext tasks by name.
 
-A new task ``my_task`` touches three files:
+A new task ``my_task`` touches three files of the package, and the table of files in
+``tests/test_layers.py``:
 
 1. ``pretraining/my_task.py``: ``MyTaskConfig``, its settings, and ``MyTask``, a ``PretextTask``
    whose ``forward`` gives the loss of a batch. ``reconstruction.py`` is the shortest one to start

@@ -29,8 +29,8 @@ LONGEST_S = 7 * 86400.0
 WHOLE_BELOW_S = 15.0
 # The shortest and the longest piece of a longer recording, seconds.
 CHUNK_S = (0.4, 20.0)
-# What is heard beyond a cut through speech. It can be no more than what is there when a window
-# ends (audio.silence.UNFINISHED_S).
+# Seconds of audio that the encoder also hears beyond a cut through speech. A window must hold them
+# after its last chunk, so this may not exceed audio.silence.UNFINISHED_S.
 CONTEXT_S = 1.0
 # Pieces that are read while the model computes.
 AHEAD = 32
@@ -198,7 +198,8 @@ def _windows(path: Path, rate: int) -> Iterator[Window]:
     held: Samples = np.zeros(0, np.float32)
     # Place of the first held sample in the file.
     position = 0
-    # The first of the held samples are of chunks that came already, and are context only.
+    # How many of the held samples belong to chunks that were given already: they are kept as the
+    # context of the next chunk.
     used = 0
     is_first = True
 
