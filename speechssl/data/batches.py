@@ -10,7 +10,7 @@ from pydantic import Field
 from speechssl.audio.features import input_length
 from speechssl.config import Settings
 from speechssl.data.collate import Batch, collate, length_batches, utterance_key
-from speechssl.data.dataset import Dataset
+from speechssl.data.dataset import Dataset, Positions
 from speechssl.runtime.seeds import generator
 
 # Updates that each bucket gives an epoch at least. With fewer, a bucket is so small that its chunks
@@ -59,38 +59,46 @@ class Batches:
         # Ties are broken by position, so the order never depends on the sorting algorithm.
         by_length = np.argsort(self.lengths, kind="stable")
         limit = config.seconds * rate
-        most_buckets = max(1, self.lengths.sum() // (_MIN_BATCHES_PER_BUCKET * limit))
+        least_of_bucket = _MIN_BATCHES_PER_BUCKET * limit
+        most_buckets = max(1, self.lengths.sum() // least_of_bucket)
         num_buckets = int(min(config.num_buckets, most_buckets, len(by_length)))
         self.buckets = np.array_split(by_length, num_buckets)
 
         batch_sizes: list[NDArray[np.int64]] = []
         for bucket in self.buckets:
-            longest = self.lengths[bucket[-1]]
+            longest_chunk = bucket[-1]
+            longest = self.lengths[longest_chunk]
             most_chunks = max(1, int(limit // longest))
-            num_batches = -(-len(bucket) // most_chunks)
-            batch_sizes.append(_even_sizes(len(bucket), num_batches))
+
+            num_chunks = len(bucket)
+            num_batches = -(-num_chunks // most_chunks)
+            sizes_of_bucket = _even_sizes(num_chunks, num_batches)
+            batch_sizes.append(sizes_of_bucket)
 
         # The order of an epoch has all chunks of batch 0, then all of batch 1, and so on. These are
         # the positions in it at which the batches begin, and its end.
         sizes = np.concatenate(batch_sizes)
+        ends = np.cumsum(sizes)
         self.steps_per_epoch = len(sizes)
-        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self._bounds = np.concatenate([[0], ends])
 
         # Drawn for one epoch at a time, when it is first asked for.
         self._epoch = -1
         self._chunks = np.zeros(0, np.int64)
         self._batch_order = np.zeros(0, np.int64)
 
-    def positions(self, step: int) -> NDArray[np.int64]:
+    def positions(self, step: int) -> Positions:
         """Return the positions in the dataset that update ``step`` uses."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self._epoch != epoch:
             self._shuffle(epoch)
 
         batch = self._batch_order[index]
-        return self._chunks[self._bounds[batch] : self._bounds[batch + 1]]
+        start = self._bounds[batch]
+        stop = self._bounds[batch + 1]
+        return self._chunks[start:stop]
 
-    def share(self, step: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    def share(self, step: int, rank: int, ranks: int) -> Positions:
         """Return the positions of update ``step`` that process ``rank`` of ``ranks`` works on.
 
         They are dealt out by length, so that no two shares differ by more audio than the longest
@@ -100,8 +108,10 @@ class Batches:
         if ranks == 1:
             return positions
 
-        longest_first = np.argsort(-self.lengths[positions], kind="stable")
-        return positions[longest_first][rank::ranks]
+        lengths = self.lengths[positions]
+        longest_first = np.argsort(-lengths, kind="stable")
+        positions = positions[longest_first]
+        return positions[rank::ranks]
 
     def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
         """Return the batches of update ``step``.
@@ -118,7 +128,8 @@ class Batches:
         if self.config.micro_seconds is None:
             return [self._load(positions, step)]
 
-        limit = self.config.micro_seconds * self.dataset.features.sample_rate_hz
+        rate = self.dataset.features.sample_rate_hz
+        limit = self.config.micro_seconds * rate
         groups = length_batches(self.lengths[positions], limit)
         return [self._load(positions[group], step) for group in groups]
 
@@ -134,22 +145,27 @@ class Batches:
 
     def _put_largest_first(self) -> None:
         """Move the batch with the most audio, padding included, to the front of the epoch."""
-        longest = np.maximum.reduceat(self.lengths[self._chunks], self._bounds[:-1])
-        padded_lengths = np.diff(self._bounds) * longest
-        largest = int(np.argmax(padded_lengths[self._batch_order]))
+        lengths = self.lengths[self._chunks]
+        starts = self._bounds[:-1]
+        longest = np.maximum.reduceat(lengths, starts)
+        sizes = np.diff(self._bounds)
+        padded_lengths = sizes * longest
 
-        up_to_largest = self._batch_order[: largest + 1]
-        self._batch_order[: largest + 1] = np.roll(up_to_largest, 1)
+        in_order = padded_lengths[self._batch_order]
+        largest = int(np.argmax(in_order))
+        stop = largest + 1
+        self._batch_order[:stop] = np.roll(self._batch_order[:stop], 1)
 
-    def _load(self, positions: NDArray[np.int64], step: int) -> Batch:
+    def _load(self, positions: Positions, step: int) -> Batch:
         ids = []
         texts = []
         arrays = []
         for position in positions.tolist():
             utterance_id, text = self.dataset.id_text(position)
+            array = self._cropped(position, utterance_id, step)
             ids.append(utterance_id)
             texts.append(text)
-            arrays.append(self._cropped(position, utterance_id, step))
+            arrays.append(array)
 
         return collate(ids, arrays, texts, self.dataset.features)
 
@@ -163,11 +179,17 @@ class Batches:
         if len(array) <= length:
             return array
 
-        rng = generator("crop", self.seed, step, utterance_key(utterance_id))
-        start = int(rng.integers(len(array) - length + 1))
-        return array[start : start + length]
+        key = utterance_key(utterance_id)
+        rng = generator("crop", self.seed, step, key)
+        num_starts = len(array) - length + 1
+        start = int(rng.integers(num_starts))
+        stop = start + length
+        return array[start:stop]
 
 
 def _even_sizes(total: int, parts: int) -> NDArray[np.int64]:
     """Divide ``total`` into whole numbers that differ by one at most, the larger first."""
-    return total // parts + (np.arange(parts) < total % parts)
+    size = total // parts
+    num_larger = total % parts
+    is_larger = np.arange(parts) < num_larger
+    return size + is_larger

@@ -65,15 +65,17 @@ class Cutter:
 
         self._hold(block, position)
 
+        longest_utterance = self.config.max_utterance_s * self.rate
         if self.record.text is None:
             if self.num_held >= self.window:
                 self._cut(last=False)
-        elif self.num_held > self.config.max_utterance_s * self.rate:
+        elif self.num_held > longest_utterance:
             # It is a reject already, and its samples would only take memory.
             self.overlong = True
             self.held = []
 
-        if self.end is not None and position + len(block) >= self.end:
+        block_end = position + len(block)
+        if self.end is not None and block_end >= self.end:
             self.finish(self.end)
 
     def finish(self, num_samples: int) -> None:
@@ -93,8 +95,9 @@ class Cutter:
         wanted_end = max(self.end or 0, self.start)
         missing_s = (wanted_end - num_samples) / self.rate
         is_transcribed = self.record.text is not None
+        is_truncated = is_transcribed and missing_s > OVERHANG_S
 
-        if length <= 0 or (is_transcribed and missing_s > OVERHANG_S):
+        if length <= 0 or is_truncated:
             detail = f"the part ends {missing_s:.3f} s after the end of its file"
             self._reject("outside the file", detail, length)
         elif self.overlong:
@@ -138,7 +141,7 @@ class Cutter:
             samples, self.rate, config.min_chunk_s, config.max_chunk_s, last, config.top_db
         )
 
-        chunks = []
+        chunks: list[Span] = []
         for start, end in found:
             # Less than one frame of features is no chunk.
             if input_length(end - start, config.features) >= 1:
@@ -146,14 +149,21 @@ class Cutter:
 
         for start, end in chunks:
             position = self.first + start
-            self._keep(samples[start:end], position, f"{self.record.id}@{position}")
+            name = f"{self.record.id}@{position}"
+            self._keep(samples[start:end], position, name)
+
+        speech_used: list[Span] = []
+        for start, end in speech:
+            if start < num_used:
+                speech_used.append((start, min(end, num_used)))
 
         # Speech that no chunk has was too short for one; all else is silence.
-        speech_used = [(start, min(end, num_used)) for start, end in speech if start < num_used]
         num_kept = _total_length(chunks)
-        num_too_short = _total_length(union([*speech_used, *chunks])) - num_kept
+        kept_or_speech = union([*speech_used, *chunks])
+        num_too_short = _total_length(kept_or_speech) - num_kept
+        num_silent = num_used - num_kept - num_too_short
         self.account.drop("too short", num_too_short)
-        self.account.drop("silence", num_used - num_kept - num_too_short)
+        self.account.drop("silence", num_silent)
 
         # A copy, so that the window that it is cut from can be freed.
         self.held = [samples[num_used:].copy()]
@@ -178,8 +188,11 @@ class Cutter:
             speaker=record.speaker,
             split=str(record.split),
         )
-        self.writer.add(featurise(samples, self.config.features), chunk)
-        self.account.kept.add(Tally(0, 1, len(samples)))
+        features = featurise(samples, self.config.features)
+        self.writer.add(features, chunk)
+
+        kept = Tally(0, 1, len(samples))
+        self.account.kept.add(kept)
 
     def _reject(self, reason: str, detail: str, num_samples: int) -> None:
         self.account.reject(self.record, reason, detail)
@@ -190,12 +203,14 @@ def union(spans: Sequence[Span]) -> list[Span]:
     """Merge spans that overlap or touch; the result is sorted and disjoint."""
     merged: list[Span] = []
     for start, end in sorted(spans):
-        if not merged or start > merged[-1][1]:
-            merged.append((start, end))
-            continue
+        if merged:
+            last_start, last_end = merged[-1]
+            if start <= last_end:
+                merged[-1] = (last_start, max(end, last_end))
+                continue
 
-        last_start, last_end = merged[-1]
-        merged[-1] = (last_start, max(end, last_end))
+        merged.append((start, end))
+
     return merged
 
 

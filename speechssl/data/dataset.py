@@ -1,6 +1,7 @@
 """Chosen chunks of stores as one sequence."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,18 @@ from speechssl.data.collate import Batch, collate
 from speechssl.data.store import Chunk, Store
 from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import generator
+
+# Positions of chunks in a dataset or in a store, counted from 0.
+Positions = NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """Where a chunk of a dataset lies."""
+
+    store: int
+    """position of its store in ``Dataset.stores``"""
+    row: int
+    """its row in the index of that store"""
 
 
 class Dataset:
@@ -41,7 +54,8 @@ class Dataset:
 
         chosen = [store.indices(splits) for store in stores]
         counts = [len(indices) for indices in chosen]
-        self.store_of = np.repeat(np.arange(len(stores)), counts).astype(np.int32)
+        store_numbers = np.arange(len(stores))
+        self.store_of = np.repeat(store_numbers, counts).astype(np.int32)
         self.index_of = np.concatenate(chosen).astype(np.int64)
 
         num_samples = []
@@ -70,7 +84,7 @@ class Dataset:
         """Audio in all chunks, seconds."""
         return float(self.num_samples.sum()) / self.features.sample_rate_hz
 
-    def subset(self, positions: NDArray[np.int64]) -> "Dataset":
+    def subset(self, positions: Positions) -> "Dataset":
         """Return only the chunks at ``positions``, in that order."""
         part = object.__new__(Dataset)
         part.features = self.features
@@ -92,13 +106,16 @@ class Dataset:
 
     def record(self, position: int) -> Chunk:
         """Return what its store says of one chunk."""
-        store, index = self._place(position)
-        return self.stores[store].record(index)
+        place = self._place(position)
+        store = self.stores[place.store]
+        return store.record(place.row)
 
     def key(self, position: int) -> tuple[str, int]:
         """Return the id of one chunk in its store, and the CRC-32 of the chunk's array."""
-        store, index = self._place(position)
-        return self.stores[store].record(index).id, self.stores[store].checksum(index)
+        place = self._place(position)
+        store = self.stores[place.store]
+        record = store.record(place.row)
+        return record.id, store.checksum(place.row)
 
     def id_text(self, position: int) -> tuple[str, str | None]:
         """Return id and transcript of one chunk.
@@ -110,13 +127,16 @@ class Dataset:
 
         name = record.id
         if len(self.stores) > 1:
-            name = f"{place[0]}:{record.id}"
-        return name, self.texts.get(place, record.text)
+            name = f"{place.store}:{record.id}"
+
+        text = self.texts.get(place, record.text)
+        return name, text
 
     def array(self, position: int) -> NDArray[np.generic]:
         """Return what the store holds of one chunk, its checksum verified."""
-        store, index = self._place(position)
-        array: NDArray[np.generic] = self.stores[store].array(index)
+        place = self._place(position)
+        store = self.stores[place.store]
+        array: NDArray[np.generic] = store.array(place.row)
         return array
 
     def batch(self, positions: Sequence[int]) -> Batch:
@@ -131,17 +151,20 @@ class Dataset:
         arrays = [self.array(position) for position in positions]
         return collate(ids, arrays, texts, self.features)
 
-    def _place(self, position: int) -> tuple[int, int]:
-        """Return the store of one chunk and the chunk's position in it."""
-        return int(self.store_of[position]), int(self.index_of[position])
+    def _place(self, position: int) -> Place:
+        """Return where one chunk lies."""
+        store = int(self.store_of[position])
+        row = int(self.index_of[position])
+        return Place(store, row)
 
 
 def choose_minutes(dataset: Dataset, minutes: float, seed: int) -> Dataset:
     """Return the utterances that ``choose_positions`` chooses."""
-    return dataset.subset(choose_positions(dataset, minutes, seed))
+    positions = choose_positions(dataset, minutes, seed)
+    return dataset.subset(positions)
 
 
-def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.int64]:
+def choose_positions(dataset: Dataset, minutes: float, seed: int) -> Positions:
     """Choose utterances of about ``minutes`` at random.
 
     They are taken in a seeded random order until the next one would exceed the minutes; at least
@@ -155,16 +178,21 @@ def choose_positions(dataset: Dataset, minutes: float, seed: int) -> NDArray[np.
     """
     wanted_s = minutes * 60
     if dataset.seconds < wanted_s:
+        present = dataset.seconds / 60
         raise ConfigError(
-            f"--minutes {minutes:g} is more than the {dataset.seconds / 60:.1f} minutes of train "
+            f"--minutes {minutes:g} is more than the {present:.1f} minutes of train "
             "with transcripts: give fewer, or leave --minutes out to use them all"
         )
 
-    order = generator("subset", seed).permutation(len(dataset))
-    total_s = np.cumsum(dataset.num_samples[order]) / dataset.features.sample_rate_hz
-    num_chosen = max(1, int(np.searchsorted(total_s, wanted_s, side="right")))
+    rng = generator("subset", seed)
+    order = rng.permutation(len(dataset))
 
-    chosen: NDArray[np.int64] = np.sort(order[:num_chosen])
+    total_samples = np.cumsum(dataset.num_samples[order])
+    total_s = total_samples / dataset.features.sample_rate_hz
+    num_fitting = int(np.searchsorted(total_s, wanted_s, side="right"))
+    num_chosen = max(1, num_fitting)
+
+    chosen: Positions = np.sort(order[:num_chosen])
     return chosen
 
 
@@ -196,12 +224,18 @@ def _common_features(stores: Sequence[Store]) -> FeatureConfig:
         ConfigError: they differ, or a store's arrays are not of its features.
     """
     tables = [store.features for store in stores]
-    if any(table != tables[0] for table in tables):
-        described = [f"{store.path}: {build(FeatureConfig, store.features)}" for store in stores]
+    first_table = tables[0]
+
+    if any(table != first_table for table in tables):
+        described = []
+        for store in stores:
+            own_features = build(FeatureConfig, store.features)
+            described.append(f"{store.path}: {own_features}")
+
         listed = "; ".join(described)
         raise ConfigError(f"stores hold different features, prepare them alike: {listed}")
 
-    features = build(FeatureConfig, tables[0])
+    features = build(FeatureConfig, first_table)
     expected_width = None
     if features.kind != "waveform":
         expected_width = features.width
@@ -220,7 +254,9 @@ def _no_chunk(stores: Sequence[Store], splits: Sequence[str] | None) -> ConfigEr
     paths = ", ".join(str(store.path) for store in stores)
     present = set()
     for store in stores:
-        present |= {name for name in store.splits if len(store.indices([name]))}
+        for name in store.splits:
+            if len(store.indices([name])):
+                present.add(name)
 
     if not present:
         return ConfigError(

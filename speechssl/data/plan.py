@@ -51,7 +51,8 @@ def log_splits(given: Manifest, split: Manifest) -> None:
     """
     texts: dict[str | None, list[str]] = defaultdict(list)
     for record in split.records:
-        texts[record.split].append(normalise(record.text or "", "basic-1"))
+        text = normalise(record.text or "", "basic-1")
+        texts[record.split].append(text)
 
     by_name = sorted(texts.items(), key=str)
     counts = ", ".join(f"{name} {len(own)}" for name, own in by_name)
@@ -62,17 +63,19 @@ def log_splits(given: Manifest, split: Manifest) -> None:
         log(f"split as given ({counts} recordings)")
 
     if UNUSED in texts:
+        num_unused = len(texts[UNUSED])
         log(
-            f"{len(texts[UNUSED])} without a transcript are of speakers or files that dev or test "
+            f"{num_unused} without a transcript are of speakers or files that dev or test "
             "measure: they are not trained on"
         )
 
     in_train = set(texts["train"])
     for name in ("dev", "test"):
-        num_known = sum(text in in_train for text in texts[name])
+        own_texts = texts[name]
+        num_known = sum(text in in_train for text in own_texts)
         if num_known:
             log(
-                f"{num_known} of {len(texts[name])} transcripts of {name} are in train too: "
+                f"{num_known} of {len(own_texts)} transcripts of {name} are in train too: "
                 "a language model knows them"
             )
 
@@ -86,7 +89,8 @@ def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[S
     Raises:
         ConfigError: more splits than a store can hold.
     """
-    splits = tuple(sorted({str(record.split) for record in manifest.records}))
+    names = {str(record.split) for record in manifest.records}
+    splits = tuple(sorted(names))
     if len(splits) > _MOST_SPLITS:
         raise ConfigError(
             f"{len(splits)} different splits, at most {_MOST_SPLITS} fit into a store"
@@ -107,7 +111,8 @@ def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[S
 
 def digest(content: Any) -> str:
     """Return the SHA-256 of JSON-ready content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _deal(manifest: Manifest, config: PrepareConfig) -> Iterator[tuple[list[Record], list[int]]]:
@@ -115,7 +120,8 @@ def _deal(manifest: Manifest, config: PrepareConfig) -> Iterator[tuple[list[Reco
     records: list[Record] = []
     sizes: list[int] = []
 
-    for audio, group in groupby(_by_file(manifest.records), key=lambda record: record.audio):
+    by_file = _by_file(manifest.records)
+    for audio, group in groupby(by_file, key=lambda record: record.audio):
         is_full = len(sizes) >= config.shard_files or sum(sizes) >= config.shard_bytes
         if sizes and is_full:
             yield records, sizes
@@ -123,7 +129,8 @@ def _deal(manifest: Manifest, config: PrepareConfig) -> Iterator[tuple[list[Reco
             sizes = []
 
         records += group
-        sizes.append(_file_size(manifest.root / audio))
+        size = _file_size(manifest.root / audio)
+        sizes.append(size)
 
     yield records, sizes
 

@@ -175,8 +175,13 @@ class Store:
         if splits is None:
             return np.arange(len(self), dtype=np.int64)
 
-        codes = [code for code, name in enumerate(self.splits) if name in splits]
-        return np.flatnonzero(np.isin(self._index["split"], codes)).astype(np.int64)
+        codes = []
+        for code, name in enumerate(self.splits):
+            if name in splits:
+                codes.append(code)
+
+        is_chosen = np.isin(self._index["split"], codes)
+        return np.flatnonzero(is_chosen).astype(np.int64)
 
     def array(self, i: int) -> NDArray[Any]:
         """Return what the store holds of chunk ``i``: (S,) int16 or (T, F) float16, a copy.
@@ -187,19 +192,24 @@ class Store:
         row = self._index[i]
         num_rows = int(row["num_units"])
         shape = (num_rows,) if self.width is None else (num_rows, self.width)
-        size = int(np.prod(shape)) * self._dtype.itemsize
-        offset = int(row["offset"])
+        num_values = int(np.prod(shape))
         shard = int(row["shard"])
+        start = int(row["offset"])
+        stop = start + num_values * self._dtype.itemsize
 
-        if shard >= len(self._shard_bytes) or offset + size > self._shard_bytes[shard]:
+        if shard >= len(self._shard_bytes) or stop > self._shard_bytes[shard]:
             raise self._damaged("index.npy", f"the array of chunk {i} lies outside its shard")
 
+        file_name = shard_name(shard)
+        mapped = self._map(file_name)
         # A copy, so that the bytes that are checked are the bytes that are used.
-        data = np.array(self._map(shard_name(shard))[offset : offset + size])
+        data = np.array(mapped[start:stop])
         if zlib.crc32(data.data) != row["crc32"]:
             problem = f"the array of chunk {self._name(i)} fails its checksum"
-            raise self._damaged(shard_name(shard), problem)
-        return data.view(self._dtype).reshape(shape)
+            raise self._damaged(file_name, problem)
+
+        values = data.view(self._dtype)
+        return values.reshape(shape)
 
     def checksum(self, i: int) -> int:
         """Return the CRC-32 of the array of chunk ``i``."""
@@ -212,10 +222,12 @@ class Store:
             ManifestError: the record is damaged.
         """
         row = self._index[i]
-        offset = int(row["record_offset"])
         size = int(row["record_bytes"])
+        start = int(row["record_offset"])
+        stop = start + size
 
-        data = self._map("chunks.jsonl")[offset : offset + size].tobytes()
+        mapped = self._map("chunks.jsonl")
+        data = mapped[start:stop].tobytes()
         if len(data) != size or zlib.crc32(data) != row["record_crc32"]:
             raise self._damaged("chunks.jsonl", f"the record of chunk {i} fails its checksum")
 
@@ -237,8 +249,9 @@ class Store:
                 raise self._damaged(name, "its checksum differs")
 
     def _check_size(self, name: str, size: int) -> None:
+        file = self.path / name
         try:
-            found = (self.path / name).stat().st_size
+            found = file.stat().st_size
         except OSError as error:
             raise self._damaged(name, "is missing") from error
         if found != size:
