@@ -16,7 +16,7 @@ from speechssl.cli.app import (
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
 from speechssl.recognition.lm_training import LmCorpus, build_lm, held_out_perplexity
-from speechssl.recognition.lm_tuning import tune_lm
+from speechssl.recognition.lm_tuning import Tuned, tune_lm
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
 from speechssl.tables import text_table
@@ -100,8 +100,10 @@ def tune_lm_command(
     Afterwards transcribe, evaluate and label use it. The best weights have the lowest sum of word
     and character error rate. Where greedy decoding has a lower one, nothing is kept.
     """
-    tuned = tune_lm(model, lm, store, split, words)
+    tune_lm(model, lm, store, split, words, report=_print_tried)
 
+
+def _print_tried(tuned: Tuned) -> None:
     rows = [("greedy", "", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
     for weights, score in tuned.tried:
         values = (weights.lm_weight, weights.prior_scale, weights.word_score)

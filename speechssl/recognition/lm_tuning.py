@@ -96,6 +96,7 @@ def tune_lm(
     store: str | Path,
     split: str = "dev",
     words: Path | None = None,
+    report: Callable[[Tuned], None] = lambda tuned: None,
 ) -> Tuned:
     """Find the weights of a language model, and keep it in the model folder if it helps.
 
@@ -107,6 +108,8 @@ def tune_lm(
         store: prepared store with transcripts.
         split: the split to tune on, never the one to measure on.
         words: file of the words to recognise, one a line; None takes those of the ARPA file.
+        report: called with what was found before anything is saved, so that a full disk does not
+            lose it.
 
     Raises:
         ConfigError: the model, the language model or the store cannot be used.
@@ -128,6 +131,7 @@ def tune_lm(
         return BeamSearch(tokenizer, lm, lexicon, weights, log_prior=log_prior)
 
     tuned = tune(recogniser, Dataset([Store(store)], [split]), config, search)
+    report(tuned)
 
     if tuned.is_worth_keeping:
         best = tuned.tried[0].score

@@ -62,7 +62,7 @@ def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -
     if not files:
         return
 
-    num_processes = min(job.processes, len(files))
+    num_processes = max(1, min(job.processes, len(files)))
     total_h = _total_hours(files)
     done_s = [0.0] * num_processes
 
