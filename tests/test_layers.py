@@ -19,7 +19,7 @@ ROOMS = {
     "tables": "",
     "pictures": "",
     "audio": "containers features resampling reader silence",
-    "text": "english normalise tokenizers",
+    "text": "english normalise pronunciations possessives tokenizers",
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",

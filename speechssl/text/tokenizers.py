@@ -2,14 +2,23 @@
 
 import io
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.storage.json_text import json_line
+from speechssl.text.possessives import is_english_arpabet, possessive
+from speechssl.text.pronunciations import (
+    DEFAULT_NORMALISER,
+    Pronunciation,
+    Pronunciations,
+    parse_own,
+    read_lexicon,
+)
 
 BLANK_ID = 0
 UNK_ID = 1
@@ -18,6 +27,21 @@ UNK_TEXT = "⁇"  # what an unknown token decodes to: visible, and never part of
 
 TOKENIZER_FILE = "tokenizer.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
+LEXICON_FILE = "lexicon.txt"
+
+PHONES = "phones:"  # what the name of a tokenizer with a lexicon begins with
+
+
+class Spelling(NamedTuple):
+    """One way in which tokens make a word.
+
+    Attributes:
+        ids: at least one, without blanks and without a token for the space around the word.
+        log_prob: natural log of its probability; 0 for the most probable spelling of a word.
+    """
+
+    ids: tuple[int, ...]
+    log_prob: float
 
 
 class Tokenizer(ABC):
@@ -28,12 +52,15 @@ class Tokenizer(ABC):
 
     Attributes:
         size: number of ids, blank and unknown included: the width of the CTC head.
-        alphabet: the characters that can be encoded without the unknown token.
+        alphabet: the characters that can be encoded without the unknown token; of a tokenizer with
+            a lexicon, those of its words.
+        unknown_kind: what ``unknown`` returns: "characters" or "words".
         texts: by id, what each token stands for; the blank has a name.
     """
 
     blank_id: ClassVar[int] = BLANK_ID
     unk_id: ClassVar[int] = UNK_ID
+    unknown_kind: ClassVar[str] = "characters"
     size: int
     alphabet: frozenset[str]
     texts: tuple[str, ...]
@@ -57,12 +84,22 @@ class Tokenizer(ABC):
         """Return names and contents of what ``load_tokenizer`` needs in a model folder."""
 
     def unknown(self, text: str) -> set[str]:
-        """Return the characters of ``text`` that no token can spell."""
+        """Return the characters, or the words, of ``text`` that no token can spell."""
         return set(_one_line(text)) - self.alphabet
 
     def has_unknown(self, text: str) -> bool:
-        """Whether encoding ``text`` loses a character."""
+        """Whether encoding ``text`` loses something of it."""
         return bool(self.unknown(text))
+
+    def spellings(self, word: str) -> list[Spelling]:
+        """Return all ways to spell a word, the most probable first; none if it has an unknown."""
+        if self.has_unknown(word):
+            return []
+
+        # White space alone has no tokens, and some libraries split a word at an unknown piece.
+        ids = tuple(self.encode(word))
+        is_spelled = ids and UNK_ID not in ids
+        return [Spelling(ids, 0.0)] if is_spelled else []
 
     def _without_blanks(self, ids: Sequence[int]) -> list[int]:
         kept = []
@@ -266,11 +303,83 @@ class VocabularyTokenizer(Tokenizer):
         return {TOKENIZER_FILE: json_line(table).encode()}
 
 
-def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
+class PhoneTokenizer(Tokenizer):
+    """One token per phone, with the pronunciation lexicon that turns words into phones.
+
+    There is no token between words: which words the phones are is for a search with the lexicon to
+    find. Without one, every phone is a word of its own.
+    """
+
+    unknown_kind = "words"
+
+    def __init__(self, lexicon: Pronunciations) -> None:
+        """``lexicon``: its phones get the ids from 2 on, sorted.
+
+        Where these are English ARPAbet, the lexicon's words have possessives too ("dog's"), see
+        ``text.possessives``.
+        """
+        self.lexicon = lexicon
+        # Each phone has a space before it, as a subword that begins a word has.
+        own_texts = [f" {phone}" for phone in lexicon.phones]
+        self.texts = (BLANK_TEXT, UNK_TEXT, *own_texts)
+        self.size = len(self.texts)
+        self.alphabet = frozenset().union(*lexicon.words)
+
+        own_ids = range(UNK_ID + 1, self.size)
+        self._ids = dict(zip(lexicon.phones, own_ids, strict=True))
+        self._has_possessives = is_english_arpabet(set(lexicon.phones))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of each word's most probable pronunciation.
+
+        A word without one becomes ``unk_id``.
+        """
+        ids: list[int] = []
+        for word in text.split():
+            of_word = self._pronunciations(word)
+            ids += self._ids_of(of_word[0]) if of_word else (UNK_ID,)
+
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        phones = [self.texts[i] for i in self._without_blanks(ids)]
+        return _one_line(" ".join(phones))
+
+    def unknown(self, text: str) -> set[str]:
+        return {word for word in text.split() if not self._pronunciations(word)}
+
+    def spellings(self, word: str) -> list[Spelling]:
+        """Return all pronunciations of a word, the most probable first."""
+        return [
+            Spelling(self._ids_of(one), math.log(one.probability))
+            for one in self._pronunciations(word)
+        ]
+
+    def files(self) -> dict[str, bytes]:
+        table = {"kind": "phones", "phones": list(self.lexicon.phones)}
+        lexicon = self.lexicon.as_text()
+        return {TOKENIZER_FILE: json_line(table).encode(), LEXICON_FILE: lexicon.encode()}
+
+    def _pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
+        found = self.lexicon.words.get(word, ())
+        if not found and self._has_possessives:
+            found = possessive(self.lexicon, word)
+        return found
+
+    def _ids_of(self, one: Pronunciation) -> tuple[int, ...]:
+        return tuple(self._ids[phone] for phone in one.phones)
+
+
+def train_tokenizer(
+    spec: str, texts: Iterable[str], normaliser: str = DEFAULT_NORMALISER
+) -> Tokenizer:
     """Train a tokenizer for ``texts``, which are normalised already.
 
     Args:
-        spec: "chars", or a SentencePiece type with its number of pieces: "bpe:500", "unigram:500".
+        spec: "chars", a SentencePiece type with its number of pieces ("bpe:500", "unigram:500"), or
+            the path of a pronunciation lexicon ("phones:cmudict.dict"), for which no text is looked
+            at.
+        normaliser: of ``texts``, for the words of a lexicon.
 
     Raises:
         ConfigError: another ``spec``, or one that does not suit the texts.
@@ -278,11 +387,15 @@ def train_tokenizer(spec: str, texts: Iterable[str]) -> Tokenizer:
     if spec == "chars":
         return CharTokenizer.train(texts)
 
+    path = spec.removeprefix(PHONES)
+    if path and path != spec:
+        return PhoneTokenizer(read_lexicon(Path(path), normaliser))
+
     match = re.fullmatch(r"(bpe|unigram):([1-9][0-9]{0,6})", spec)
     if match is None:
         raise ConfigError(
             f"unknown tokenizer {spec!r}: "
-            "choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500"
+            "choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500, or phones:LEXICON"
         )
 
     model_type, vocab_size = match.groups()
@@ -323,10 +436,25 @@ def _tokenizer(path: Path, table: Any) -> Tokenizer:
                 f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}"
             )
         return tokenizer
+    if kind == "phones":
+        return _phone_tokenizer(path, table["phones"])
 
     raise CheckpointError(
-        f"{path} has kind {kind!r}: this version reads chars, sentencepiece and vocabulary"
+        f"{path} has kind {kind!r}: this version reads chars, sentencepiece, vocabulary and phones"
     )
+
+
+def _phone_tokenizer(path: Path, phones: list[str]) -> PhoneTokenizer:
+    """Read the lexicon beside a tokenizer's file, whose phones tell that they belong together."""
+    lexicon_path = path.with_name(LEXICON_FILE)
+    try:
+        lexicon = parse_own(lexicon_path.read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise CheckpointError(f"{lexicon_path} is damaged: {error}") from error
+
+    if list(lexicon.phones) != phones:
+        raise CheckpointError(f"{lexicon_path} does not have the phones that {path} lists")
+    return PhoneTokenizer(lexicon)
 
 
 def _one_line(text: str) -> str:
