@@ -28,7 +28,11 @@ SMALLEST_AREA = 10
 AREA_RANGE = 190
 
 # Names of measurements in pictures; those of linear probes are their own.
-ERROR_RATE_NAMES = {"dev_wer": "word error rate", "dev_cer": "character error rate"}
+ERROR_RATE_NAMES = {
+    "dev_wer": "word error rate",
+    "dev_cer": "character error rate",
+    "dev_per": "phone error rate",
+}
 PROBE_PREFIX = "probe_"
 
 
@@ -60,7 +64,7 @@ def plot_training(metrics_path: Path, out_png: Path) -> None:
 def plot_errors(metrics_path: Path, out_png: Path) -> None:
     """Draw the error rates that were measured during training against the step, in percent.
 
-    Reads the keys "dev_wer" and "dev_cer", and any that start with "probe_": fractions.
+    Reads the keys "dev_wer", "dev_cer" and "dev_per", and any that start with "probe_": fractions.
     """
     rows = read_json_lines(metrics_path)
 

@@ -17,6 +17,8 @@ from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
+from speechssl.scoring.score import Unit
+from speechssl.text.tokenizers import PhoneTokenizer
 
 # Audio that is recognised at once, seconds. Larger batches leave a CPU's caches, smaller ones do
 # not fill its cores.
@@ -30,10 +32,12 @@ class CtcDecoder(NamedTuple):
         search: (B, T, V) log-probabilities and (B,) valid outputs -> the token ids of each
             utterance, without blanks and repeats.
         scaling: what makes the confidences of the words probabilities.
+        unit: what the words are.
     """
 
     search: Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
     scaling: Scaling
+    unit: Unit = "word"
 
 
 class Emissions(NamedTuple):
@@ -51,13 +55,17 @@ class Emissions(NamedTuple):
 
 
 def greedy_decoder(model: CtcModel) -> CtcDecoder:
-    """Take the best token of each output, then drop repeats and blanks."""
+    """Take the best token of each output, then drop repeats and blanks.
+
+    Of a recogniser with a pronunciation lexicon the words are phones.
+    """
     blank_id = model.tokenizer.blank_id
 
     def search(log_probs: Tensor, num_outputs: Tensor) -> Sequence[Sequence[int]]:
         return greedy(log_probs, num_outputs, blank_id)
 
-    return CtcDecoder(search, model.scaling)
+    unit: Unit = "phone" if isinstance(model.tokenizer, PhoneTokenizer) else "word"
+    return CtcDecoder(search, model.scaling, unit)
 
 
 def beam_decoder(beam: BeamSearch) -> CtcDecoder:

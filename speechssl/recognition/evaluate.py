@@ -16,6 +16,7 @@ from speechssl.recognition.decoders import (
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ def evaluate(
     decoder: CtcDecoder | None = None,
     normaliser: str | None = None,
 ) -> Score:
-    """Measure the word and character error rate against the transcripts.
+    """Measure the word and character error rate against the transcripts, or the phone error rate.
+
+    A recogniser with a pronunciation lexicon gives phones without a language model. These are
+    compared with the phones of the transcripts, see ``score_phones``.
 
     Both sides are normalised. The rates of the texts as they stand are in ``raw``, and how far
     the confidences of the words can be trusted is in ``calibration``.
@@ -81,7 +85,13 @@ def evaluate_decoders(
         for words, decoder in zip(found, decoders, strict=True):
             words.update(recognise(model, [batch], decoder))
 
-    return [score_words(transcripts, words, normaliser) for words in found]
+    scores: list[Score] = []
+    for words, decoder in zip(found, decoders, strict=True):
+        if decoder.unit == "phone":
+            scores.append(score_phones(model.tokenizer, transcripts, words, normaliser))
+        else:
+            scores.append(score_words(transcripts, words, normaliser))
+    return scores
 
 
 def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
@@ -122,6 +132,26 @@ def score_words(
 
     raw = score(transcripts, raw_texts)
     return replace(score(normalised, hypotheses, confidences), raw=raw)
+
+
+def score_phones(
+    tokenizer: Tokenizer,
+    transcripts: Mapping[str, str],
+    found: Mapping[str, Sequence[WordSpan]],
+    normaliser: str,
+) -> Score:
+    """Score recognised phones against the most probable pronunciation of each transcript's words.
+
+    A word without a pronunciation counts as one phone that nobody can get right.
+    """
+    expected: dict[str, str] = {}
+    for name, text in transcripts.items():
+        ids = tokenizer.encode(normalise(text, normaliser))
+        expected[name] = tokenizer.decode(ids)
+
+    heard = {name: _text(phones) for name, phones in found.items()}
+    confidences = {name: [phone.probability for phone in phones] for name, phones in found.items()}
+    return score(expected, heard, confidences, unit="phone")
 
 
 def _text(words: Sequence[WordSpan]) -> str:

@@ -47,5 +47,8 @@ def write_evaluation(
         return report
 
     lm_report = write_score(evaluation.with_language_model, with_lm, about | about_language_model)
+    if evaluation.greedy.unit != evaluation.with_language_model.unit:
+        return f"{report}\nWith the language model:\n{lm_report}"
+
     systems = [read_system("greedy", [out]), read_system("with language model", [with_lm])]
     return f"{report}\nWith the language model:\n{lm_report}\n{comparison(systems)}"

@@ -1,6 +1,7 @@
 """``finetune``: from a small transcribed store to a run folder with a recogniser in it."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from speechssl.recognition.training_set import (
     TrainingSet,
     choose_training_set,
     leave_out_too_long,
+    leave_out_unspelled,
     warn_about_dev,
 )
 from speechssl.runtime import distributed
@@ -33,6 +35,7 @@ from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_json_lines
+from speechssl.text.tokenizers import LEXICON_FILE, Tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 
@@ -68,6 +71,8 @@ def finetune(
     begin: Callable[[], None] = lambda: None,
 ) -> CtcModel:
     """Train a CTC recogniser on the train splits of ``stores``, and keep the best by WER on dev.
+
+    With a pronunciation lexicon it is the best by the phone error rate.
 
     The same call continues a run that was stopped.
 
@@ -109,7 +114,8 @@ def finetune(
     start = _start_from(init, settings)
     train_settings = with_stage_seed(settings.train, start.stage)
     model = _new_model(start.encoder, chosen, settings, train_settings.seed)
-    train, skipped = leave_out_too_long(chosen.dataset, model)
+    train, unspelled = leave_out_unspelled(chosen.dataset, model)
+    train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
 
     begin()
@@ -126,7 +132,7 @@ def finetune(
 
     validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
     about = _about(settings, chosen, start, train)
-    notes = {SKIPPED: skipped, TEXTS: _one_a_line(chosen.texts)}
+    notes = {SKIPPED: unspelled + too_long, TEXTS: _one_a_line(chosen.texts)}
     fit(
         model,
         batches,
@@ -169,11 +175,18 @@ def _about(settings: FinetuneSettings, chosen: TrainingSet, start: Start, train:
     if chosen.labels is not None:
         about["labels"] = chosen.labels
 
+    about |= _about_lexicon(chosen.tokenizer)
     about["init"] = start.origin
     about["data"] = {"stores": train.identity}
     if start.stage:
         about["stage"] = start.stage
     return about
+
+
+def _about_lexicon(tokenizer: Tokenizer) -> Table:
+    """Give the digest of a tokenizer's lexicon: its path does not tell whether it changed."""
+    lexicon = tokenizer.files().get(LEXICON_FILE)
+    return {} if lexicon is None else {"lexicon": hashlib.sha256(lexicon).hexdigest()}
 
 
 def _one_a_line(texts: Sequence[str]) -> str:
@@ -187,12 +200,16 @@ def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
     num_empty = sum(not utterance.hypothesis for utterance in result.utterances)
     scaling = result.calibration.scaling if result.calibration else Scaling()
 
-    measured = {
-        "dev_wer": result.wer,
-        "dev_cer": result.cer,
-        "dev_empty": num_empty / len(result.utterances),
-        "dev_score": result.wer + CER_WEIGHT * result.cer,
-    }
+    if result.unit == "phone":
+        measured = {"dev_per": result.wer, "dev_score": result.wer}
+    else:
+        measured = {
+            "dev_wer": result.wer,
+            "dev_cer": result.cer,
+            "dev_score": result.wer + CER_WEIGHT * result.cer,
+        }
+
+    measured["dev_empty"] = num_empty / len(result.utterances)
     for name, value in asdict(scaling).items():
         measured[f"confidence_{name}"] = value
     return measured

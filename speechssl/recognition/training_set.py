@@ -25,6 +25,11 @@ from speechssl.text.tokenizers import Tokenizer, train_tokenizer
 # from, a line each, for a language model that knows no others.
 SKIPPED = "skipped.jsonl"
 TEXTS = "texts.txt"
+# Share of the training utterances that may hold a word without a pronunciation. More of them are
+# worth a better lexicon, which is quickly made.
+MAX_UNSPELLED = 0.1
+# Words and characters that a line of the log names.
+NUM_SHOWN = 20
 # Share of the training utterances that may be too long for their frames. More of them mean that
 # the frame rate or the transcripts are wrong.
 MAX_SKIPPED = 0.05
@@ -37,7 +42,7 @@ class TrainingSet:
     Attributes:
         dataset: the utterances, each with a text.
         texts: the normalised transcripts, without labels.
-        tokenizer: trained on ``texts``.
+        tokenizer: trained on ``texts``, or with a pronunciation lexicon.
         labels: how many labels are among the texts, and their digest; None without labels.
     """
 
@@ -63,7 +68,7 @@ def choose_training_set(
     """
     positions = _transcribed_positions(train, settings, has_labels=labels is not None)
     texts = [normalise(text_of(train, position), settings.normaliser) for position in positions]
-    tokenizer = train_tokenizer(settings.tokenizer, texts)
+    tokenizer = train_tokenizer(settings.tokenizer, texts, settings.normaliser)
 
     if labels is None:
         return TrainingSet(train.subset(positions), texts, tokenizer)
@@ -137,6 +142,42 @@ def text_of(dataset: Dataset, position: int) -> str:
     return text
 
 
+def leave_out_unspelled(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
+    """Leave out the utterances with a word that the tokenizer's lexicon lacks.
+
+    Returns:
+        the others, and a JSON line for each that is left out.
+
+    Raises:
+        ConfigError: that are more than 10 %.
+    """
+    spelled: list[int] = []
+    lines: list[str] = []
+    all_unknown: set[str] = set()
+
+    for position in range(len(train)):
+        text = normalise(text_of(train, position), model.normaliser)
+        unknown = model.tokenizer.unknown(text)
+        all_unknown |= unknown
+        if unknown:
+            name, _ = train.id_text(position)
+            lines.append(json_line({"id": name, "unknown": sorted(unknown)}))
+        else:
+            spelled.append(position)
+
+    if lines:
+        message = (
+            f"{len(all_unknown)} {model.tokenizer.unknown_kind} in {len(lines)} of {len(train)} "
+            f"transcripts cannot be spelled: {_first_few(all_unknown)}"
+        )
+        remedy = "speechssl lexicon extend finds pronunciations"
+        if len(lines) > MAX_UNSPELLED * len(train):
+            raise ConfigError(f"{message}: {remedy}, or check the normaliser and the language")
+        log_once(f"{message}; these utterances are left out, see {SKIPPED}; {remedy}")
+
+    return train.subset(np.array(spelled, dtype=np.int64)), "".join(lines)
+
+
 def leave_out_too_long(train: Dataset, model: CtcModel) -> tuple[Dataset, str]:
     """Leave out the utterances whose tokens do not fit into their frames, by CTC's exact rule.
 
@@ -188,8 +229,14 @@ def warn_about_dev(dev: Dataset, model: CtcModel) -> None:
     for text in texts:
         unknown |= model.tokenizer.unknown(text)
     if unknown:
-        shown = " ".join(sorted(unknown)[:20])
         log_once(
-            f"the training transcripts never hold these characters of dev: {shown}; "
-            "they cannot be recognised"
+            f"{len(unknown)} {model.tokenizer.unknown_kind} of dev cannot be spelled, "
+            f"and so not be recognised: {_first_few(unknown)}"
         )
+
+
+def _first_few(unknown: set[str]) -> str:
+    """Show characters or words, sorted, and dots where there are more."""
+    shown = sorted(unknown)[:NUM_SHOWN]
+    dots = ["..."] if len(unknown) > NUM_SHOWN else []
+    return " ".join(shown + dots)

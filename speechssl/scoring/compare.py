@@ -19,7 +19,7 @@ from speechssl.scoring.bootstrap import (
     percentiles,
     rates,
 )
-from speechssl.scoring.score import Counts, Interval
+from speechssl.scoring.score import Counts, Interval, Unit
 from speechssl.storage.json_text import Row
 from speechssl.tables import text_table
 
@@ -38,6 +38,7 @@ class System:
         table: (N, 4) float64: word errors, reference words, character errors, reference characters,
             summed over runs.
         num_runs: evaluations pooled.
+        unit: "phone" where the words are phones; there are no characters then.
     """
 
     name: str
@@ -45,6 +46,12 @@ class System:
     references: tuple[str, ...]
     table: Array
     num_runs: int
+    unit: Unit = "word"
+
+    @property
+    def rate_names(self) -> tuple[str, ...]:
+        """What is shown of ``rates``: of phones the first alone."""
+        return ("PER",) if self.unit == "phone" else ("WER", "CER")
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -92,7 +99,7 @@ def read_system(name: str, folders: Sequence[Path]) -> System:
         # Counts are whole numbers, so their sum does not depend on the order.
         table = table + run.table
 
-    return System(name, first.ids, first.references, table, len(folders))
+    return System(name, first.ids, first.references, table, len(folders), first.unit)
 
 
 def intervals(system: System, seed: int = 0) -> tuple[Interval, Interval]:
@@ -139,8 +146,19 @@ def differences(
 
 
 def comparison(systems: Sequence[System]) -> str:
-    """Show the rates of all systems as a table, and below it how each differs from the first."""
+    """Show the rates of all systems as a table, and below it how each differs from the first.
+
+    Raises:
+        ConfigError: some were measured in words, others in phones.
+    """
     baseline = systems[0]
+    for system in systems:
+        if system.unit != baseline.unit:
+            raise ConfigError(
+                f"{baseline.name} was measured in {baseline.unit}s and {system.name} in "
+                f"{system.unit}s: compare evaluations of one unit"
+            )
+
     text = _rates_table(systems)
 
     rows = []
@@ -148,8 +166,9 @@ def comparison(systems: Sequence[System]) -> str:
     for system in systems[1:]:
         found = differences(system, baseline)
         if found:
-            wer, cer = found
-            row = (system.name, *_difference_cells(wer), *_difference_cells(cer))
+            row = [system.name]
+            for difference, _ in zip(found, system.rate_names, strict=False):
+                row += _difference_cells(difference)
             rows.append(row)
         else:
             what = "reference texts" if system.ids == baseline.ids else "utterances"
@@ -162,9 +181,9 @@ def comparison(systems: Sequence[System]) -> str:
         text += "\n" + "".join(incomparable)
 
     if rows:
-        wer_columns = ("WER, points", "95 % interval", "p")
-        cer_columns = ("CER, points", "95 % interval", "p")
-        columns = (f"minus {baseline.name}", *wer_columns, *cer_columns)
+        columns = [f"minus {baseline.name}"]
+        for rate_name in baseline.rate_names:
+            columns += [f"{rate_name}, points", "95 % interval", "p"]
         text += "\n" + text_table(columns, rows)
 
     return text
@@ -195,7 +214,8 @@ def _read_run(name: str, folder: Path) -> System:
         raise ConfigError(f"{path} holds no utterance: give a folder that speechssl evaluate wrote")
 
     ids, references, _ = zip(*utterances, strict=True)
-    return System(name, ids, references, table, num_runs=1)
+    unit: Unit = "phone" if "phones" in rows[0] else "word"
+    return System(name, ids, references, table, num_runs=1, unit=unit)
 
 
 class _Utterance(NamedTuple):
@@ -210,9 +230,13 @@ class _Utterance(NamedTuple):
 
 
 def _utterance(row: Row) -> _Utterance:
-    """Take what a comparison needs from one row of ``utterances.jsonl``."""
+    """Take what a comparison needs from one row of ``utterances.jsonl``, of words or of phones."""
     utterance_id = str(row["utterance_id"])
     reference = str(row["reference"])
+
+    if "phones" in row:
+        phones = Counts(**row["phones"])
+        return _Utterance(utterance_id, reference, (phones.errors, phones.reference_length, 0, 0))
 
     words = Counts(**row["words"])
     characters = Counts(**row["characters"])
@@ -245,22 +269,16 @@ def _difference(value: float, draws: Array) -> Difference:
 def _rates_table(systems: Sequence[System]) -> str:
     rows = []
     for system in systems:
-        wer, cer = system.rates
-        wer_interval, cer_interval = intervals(system)
-        num_utterances = len(system.ids)
-        row = (
-            system.name,
-            f"{wer:.1%}",
-            _percent(wer_interval),
-            f"{cer:.1%}",
-            _percent(cer_interval),
-            num_utterances,
-            system.num_runs,
-        )
-        rows.append(row)
+        row: list[object] = [system.name]
+        measured = zip(system.rates, intervals(system), system.rate_names, strict=False)
+        for rate, interval, _ in measured:
+            row += [f"{rate:.1%}", _percent(interval)]
+        rows.append([*row, len(system.ids), system.num_runs])
 
-    columns = ("system", "WER", "95 % interval", "CER", "95 % interval", "utterances", "runs")
-    return text_table(columns, rows)
+    columns = ["system"]
+    for rate_name in systems[0].rate_names:
+        columns += [rate_name, "95 % interval"]
+    return text_table([*columns, "utterances", "runs"], rows)
 
 
 def _percent(interval: Interval) -> str:

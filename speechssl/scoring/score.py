@@ -4,13 +4,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import starmap
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.scoring.bootstrap import NUM_BOOTSTRAP, bootstrap_sums, percentiles, rates
 from speechssl.scoring.calibration import Calibration, calibrate
+
+# What the words of a text are: words, or the phones of a recogniser without a word search.
+Unit = Literal["word", "phone"]
+RATE_NAMES: dict[Unit, str] = {"word": "WER", "phone": "PER"}
 
 # Bounds (low, high) between which 95 % of the resampled rates lie.
 Interval = tuple[float, float]
@@ -61,9 +65,18 @@ class UtteranceScore:
     def cer(self) -> float:
         return self.characters.rate
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready row."""
-        return asdict(self) | {"wer": self.wer, "cer": self.cer}
+    def as_dict(self, unit: Unit = "word") -> dict[str, Any]:
+        """JSON-ready row; of phones without characters."""
+        texts = {
+            "utterance_id": self.utterance_id,
+            "reference": self.reference,
+            "hypothesis": self.hypothesis,
+        }
+        if unit == "phone":
+            return texts | {"phones": asdict(self.words), "per": self.words.rate}
+
+        counts = {"words": asdict(self.words), "characters": asdict(self.characters)}
+        return texts | counts | {"wer": self.wer, "cer": self.cer}
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,8 @@ class Score:
         all_confusions: every word error, most frequent first.
         calibration: of the words' confidences, where these are known and a word was recognised.
         raw: the same texts compared as they stand, under no normaliser, where that was asked for.
+        unit: "phone" where the words of the texts are phones: then ``wer`` is the phone error rate,
+            and ``cer``, of the letters of their names, says nothing.
     """
 
     words: Counts
@@ -101,6 +116,7 @@ class Score:
     all_confusions: tuple[Confusion, ...]
     calibration: Calibration | None = None
     raw: "Score | None" = None
+    unit: Unit = "word"
 
     @property
     def wer(self) -> float:
@@ -132,19 +148,29 @@ class Score:
         return sorted(self.utterances, key=worst_first)[:n]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready summary, without the rows of the utterances."""
+        """JSON-ready summary, without the rows of the utterances; of phones without characters."""
         table: dict[str, Any] = {
-            "wer": self.wer,
-            "wer_interval": list(self.wer_interval),
-            "cer": self.cer,
-            "cer_interval": list(self.cer_interval),
             "sentence_error_rate": self.sentence_error_rate,
             "num_utterances": len(self.utterances),
-            "num_words": self.words.reference_length,
-            "num_characters": self.characters.reference_length,
-            "words": asdict(self.words),
-            "characters": asdict(self.characters),
         }
+        if self.unit == "phone":
+            table |= {
+                "per": self.words.rate,
+                "per_interval": list(self.wer_interval),
+                "num_phones": self.words.reference_length,
+                "phones": asdict(self.words),
+            }
+        else:
+            table |= {
+                "wer": self.wer,
+                "wer_interval": list(self.wer_interval),
+                "cer": self.cer,
+                "cer_interval": list(self.cer_interval),
+                "num_words": self.words.reference_length,
+                "num_characters": self.characters.reference_length,
+                "words": asdict(self.words),
+                "characters": asdict(self.characters),
+            }
         if self.calibration:
             table["calibration"] = asdict(self.calibration)
         if self.raw:
@@ -158,6 +184,7 @@ def score(
     hypotheses: Mapping[str, str],
     confidences: Mapping[str, Sequence[float]] | None = None,
     *,
+    unit: Unit = "word",
     seed: int = 0,
     num_bootstrap: int = NUM_BOOTSTRAP,
 ) -> Score:
@@ -172,6 +199,7 @@ def score(
             white space.
         confidences: 0..1, of each word of each hypothesis. A word is right where the alignment
             finds it equal.
+        unit: what the words of the texts are.
         seed: of the bootstrap; equal inputs and seed give equal intervals, in whatever order the
             mappings are.
         num_bootstrap: number of resamples, at least 1.
@@ -219,6 +247,7 @@ def score(
         utterances=utterances,
         all_confusions=_confusions(words),
         calibration=calibration,
+        unit=unit,
     )
 
 

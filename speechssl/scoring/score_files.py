@@ -6,7 +6,7 @@ from typing import Any
 
 from speechssl.pictures import plot_reliability
 from speechssl.scoring.calibration import Calibration
-from speechssl.scoring.score import Counts, Interval, Score
+from speechssl.scoring.score import RATE_NAMES, Counts, Interval, Score, Unit
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
 from speechssl.tables import text_table
@@ -35,7 +35,7 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     text = _report(result, normaliser)
     out.mkdir(parents=True, exist_ok=True)
 
-    rows = (json_line(u.as_dict()) for u in result.utterances)
+    rows = (json_line(u.as_dict(result.unit)) for u in result.utterances)
     write_atomic(out / "utterances.jsonl", rows)
 
     references = []
@@ -80,7 +80,7 @@ def _report(result: Score, normaliser: str) -> str:
     share_wrong = result.sentence_error_rate
     parts = [table, f"{num_utterances} utterances, {share_wrong:.1%} with an error"]
     if result.calibration:
-        sentence = _confidence_sentence(result.calibration)
+        sentence = _confidence_sentence(result.calibration, result.unit)
         parts.append(sentence)
 
     parts.append("Worst utterances:")
@@ -99,8 +99,11 @@ def _report(result: Score, normaliser: str) -> str:
 
 
 def _rate_rows(text: str, result: Score) -> list[Cells]:
-    """Return two rows of the report's table: rates and counts of words, and of characters."""
-    words = _rate_row(text, "WER", result.words, result.wer_interval)
+    """Return the rows of the report's table: of words and of characters, or of phones."""
+    words = _rate_row(text, RATE_NAMES[result.unit], result.words, result.wer_interval)
+    if result.unit == "phone":
+        return [words]
+
     characters = _rate_row(text, "CER", result.characters, result.cer_interval)
     return [words, characters]
 
@@ -119,14 +122,14 @@ def _rate_row(text: str, name: str, counts: Counts, interval: Interval) -> Cells
     )
 
 
-def _confidence_sentence(calibration: Calibration) -> str:
+def _confidence_sentence(calibration: Calibration, unit: Unit) -> str:
     """Say how many words are right, and how far the confidences are from that."""
     bins = calibration.bins
     words = calibration.num_words
     confidence = sum(b.count * b.confidence for b in bins) / words
     right = sum(b.count * b.right for b in bins) / words
     return (
-        f"Of {words} recognised words {right:.1%} are right; "
+        f"Of {words} recognised {unit}s {right:.1%} are right; "
         f"their mean confidence is {confidence:.1%}, "
         f"the expected calibration error {calibration.ece:.1%}"
     )

@@ -13,7 +13,7 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import Row, ascii_json_line, read_json_lines
 
 # Error rates among the metrics: of a recogniser, and of linear probes by the start of their names.
-ERROR_RATES = ("dev_wer", "dev_cer")
+ERROR_RATES = ("dev_wer", "dev_cer", "dev_per")
 PROBE_PREFIX = "probe_"
 
 

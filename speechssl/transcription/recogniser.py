@@ -26,8 +26,10 @@ from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label
 from speechssl.runtime.device import Device, pick_device
 from speechssl.runtime.log import log
+from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
 from speechssl.storage.json_text import as_json
+from speechssl.text.tokenizers import UNK_TEXT, PhoneTokenizer
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Failure, Transcript
 
@@ -86,6 +88,8 @@ class Recogniser:
     ) -> Evaluation:
         """Measure word and character error rates: greedy, and with the language model if any.
 
+        Greedy decoding of a recogniser with a pronunciation lexicon gives the phone error rate.
+
         Args:
             store: prepared store with transcripts.
             split: the split to measure on.
@@ -108,6 +112,12 @@ class Recogniser:
                 f"{num_empty} transcripts hold nothing that {normaliser} keeps: "
                 "whatever is heard there counts as inserted"
             )
+        num_unspelled = _num_unspelled(scores[0])
+        if num_unspelled:
+            log(
+                f"{num_unspelled} words of the transcripts have no pronunciation: "
+                "each counts as one wrong phone"
+            )
         return Evaluation(scores[0], scores[1] if self.beam is not None else None)
 
     def label(
@@ -127,8 +137,15 @@ class Recogniser:
             progress: called with the hours done and the hours in all.
 
         Raises:
-            ConfigError: nothing is heard at all, or the file holds labels of another model.
+            ConfigError: nothing is heard at all, the file holds labels of another model, or the
+                recogniser gives phones, because it has no language model.
         """
+        if self.decoder.unit == "phone":
+            raise ConfigError(
+                f"{self.folder} hears phones, and labels are words: "
+                "give it a language model (speechssl tune-lm)"
+            )
+
         dataset = Dataset([Store(store)], [split])
         digest = hashlib.sha256(as_json(self.made_by()).encode()).hexdigest()
         labels = label(
@@ -170,7 +187,16 @@ def load_recogniser(
     folder = model_folder(Path(path))
     model = load_ctc(folder).to(pick_device(device))
     beam = load_lm(folder, model.tokenizer) if language_model else None
+    if beam is None and isinstance(model.tokenizer, PhoneTokenizer):
+        log(f"{path} gives phones: with a language model it gives words (speechssl tune-lm)")
     return Recogniser(folder, Path(path).name, model, beam)
+
+
+def _num_unspelled(score: Score) -> int:
+    """Count the words of the references that have no phones."""
+    if score.unit != "phone":
+        return 0
+    return sum(u.reference.split().count(UNK_TEXT) for u in score.utterances)
 
 
 def digests(path: str | Path, language_model: bool = True) -> Table:

@@ -177,3 +177,19 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"hits": ', '"hits": "x'))
     with pytest.raises(ConfigError, match="no scores can be read"):
         read_system("a", [tmp_path])
+
+
+def test_phones_have_one_rate_and_are_not_compared_with_words(tmp_path: Path) -> None:
+    result = score(texts(0), heard(texts(0), 0.4, 1), unit="phone")
+    write_score(result, tmp_path / "a", {})
+    write_score(score(texts(0), heard(texts(0), 0.2, 1), unit="phone"), tmp_path / "b", {})
+    evaluated(tmp_path / "words", texts(0), heard(texts(0), 0.4, 1))
+    phones, better, words = (read_system(n, [tmp_path / n]) for n in ("a", "b", "words"))
+
+    assert phones.rates[0] == result.wer
+    table = comparison([phones, better])
+    assert "PER, points" in table
+    assert "WER" not in table
+    assert "CER" not in table
+    with pytest.raises(ConfigError, match="a was measured in phones and words in words"):
+        comparison([phones, words])
