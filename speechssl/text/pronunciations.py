@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechssl.errors import ConfigError
-from speechssl.runtime.distributed import log_once
 from speechssl.text.normalise import normalise
 
 NO_FOLDING = "none"
@@ -177,6 +176,9 @@ def read_lexicon(
     Raises:
         ConfigError: no text, a probability outside 0..1, or not one word is left.
     """
+    # It imports torch, which whoever only looks at tokens can do without.
+    from speechssl.runtime.distributed import log_once
+
     text, encoding = _text_of(path)
     lines = _parse(path, text)
 
