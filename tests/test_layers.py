@@ -20,6 +20,7 @@ ROOMS = {
     "pictures": "",
     "audio": "containers features resampling reader silence",
     "text": "english normalise pronunciations possessives tokenizers",
+    "lexicon": "espeak tokenizer",
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",

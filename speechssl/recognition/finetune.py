@@ -109,7 +109,8 @@ def finetune(
     train = Dataset(opened, ["train"])
     dev = Dataset(opened, ["dev"])
     check_features(train, settings.encoder.features, ", or choose another --preset")
-    chosen = choose_training_set(train, settings, None if labels is None else Path(labels), keep)
+    label_file = None if labels is None else Path(labels)
+    chosen = choose_training_set(train, dev, settings, label_file, keep)
 
     start = _start_from(init, settings)
     train_settings = with_stage_seed(settings.train, start.stage)

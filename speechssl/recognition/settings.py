@@ -24,7 +24,9 @@ class FinetuneSettings(RunSettings):
     optim: OptimConfig = OptimConfig(lr=5e-5, schedule="tri_stage", warmup=0.1)
     batch: BatchConfig = BatchConfig()
     train: TrainConfig = TrainConfig()
-    tokenizer: str = Field("chars", description="chars, bpe:N, unigram:N or phones:LEXICON")
+    tokenizer: str = Field(
+        "chars", description="chars, bpe:N, unigram:N, phones:LEXICON or phones:espeak-ng:LANGUAGE"
+    )
     normaliser: str = Field(
         "basic-1", description="what is done to transcripts before tokenising and scoring"
     )

@@ -13,13 +13,14 @@ from speechssl.config import Table
 from speechssl.data.dataset import Dataset, choose_positions
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.errors import ConfigError
+from speechssl.lexicon.tokenizer import make_tokenizer
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import read_labels, with_labels
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.distributed import log_once
 from speechssl.storage.json_text import json_line
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import Tokenizer, train_tokenizer
+from speechssl.text.tokenizers import Tokenizer
 
 # Files in the run folder: the utterances that are left out, and the transcripts that are learned
 # from, a line each, for a language model that knows no others.
@@ -53,12 +54,13 @@ class TrainingSet:
 
 
 def choose_training_set(
-    train: Dataset, settings: FinetuneSettings, labels: Path | None, keep: float
+    train: Dataset, dev: Dataset, settings: FinetuneSettings, labels: Path | None, keep: float
 ) -> TrainingSet:
     """Choose the utterances with a transcript, add those with a label, and train the tokenizer.
 
     Args:
         train: the chunks of the split train.
+        dev: those of the split dev, for whose words a lexicon is made too.
         labels: file of labels for chunks without a transcript.
         keep: share of the usable labels to take, the most confident.
 
@@ -68,7 +70,12 @@ def choose_training_set(
     """
     positions = _transcribed_positions(train, settings, has_labels=labels is not None)
     texts = [normalise(text_of(train, position), settings.normaliser) for position in positions]
-    tokenizer = train_tokenizer(settings.tokenizer, texts, settings.normaliser)
+    heard = [] if labels is None else read_labels(labels)
+
+    other_texts = [text_of(dev, position) for position in range(len(dev))]
+    other_texts += [one.text for one in heard]
+    normalised = [normalise(text, settings.normaliser) for text in other_texts]
+    tokenizer = make_tokenizer(settings.tokenizer, texts, normalised, settings.normaliser)
 
     if labels is None:
         return TrainingSet(train.subset(positions), texts, tokenizer)
@@ -77,7 +84,7 @@ def choose_training_set(
         normalised = normalise(text, settings.normaliser)
         return bool(normalised) and not tokenizer.has_unknown(normalised)
 
-    dataset, used, unused = with_labels(train, positions, read_labels(labels), usable, keep)
+    dataset, used, unused = with_labels(train, positions, heard, usable, keep)
 
     left_out = ", ".join(f"{count} {reason}" for reason, count in unused.items())
     not_from = f"; not from {left_out}" if left_out else ""

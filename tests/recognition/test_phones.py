@@ -123,3 +123,13 @@ def test_greedy_decoding_is_measured_in_phones(
 def test_phones_are_no_labels(run: Path, labelled_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="hears phones, and labels are words"):
         load_recogniser(run, device="cpu").label(labelled_store, tmp_path / "labels.jsonl")
+
+
+def test_espeak_ng_pronounces_all_transcripts(labelled_store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    settings = tuned(tokenizer="phones:espeak-ng:de", train=FEW | {"steps": 3})
+    model = finetune([labelled_store], tmp_path / "run", settings, init=None)
+    for split in ("train", "dev"):
+        for text in transcripts(labelled_store, split).values():
+            assert not model.tokenizer.has_unknown(text)
+    assert "origin: espeak-ng" in (tmp_path / "run/model/lexicon.txt").read_text()
