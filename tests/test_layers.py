@@ -31,8 +31,8 @@ ROOMS = {
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",
     "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
-    "recognition": "model settings decoders evaluate language_model evaluation_files lm_training"
-    " lm_tuning pseudo_labels training_set finetune",
+    "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
+    " lm_training lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"

@@ -27,11 +27,17 @@ class AugmentConfig(Settings):
     )
     mel_masks: int = Field(0, ge=0, description="bands of mel bins hidden in a whole utterance")
     mel_mask_bins: int = Field(15, ge=1, description="width of a band at most")
+    time_masks: float = Field(0.0, ge=0, description="spans of rows hidden, for each 100 rows")
+    time_mask_rows: int = Field(20, ge=1, description="length of a span at most")
+    shift_rows: int = Field(
+        0, ge=0, description="rows cut off the beginning at most: encoder frames fall differently"
+    )
 
     @property
     def active(self) -> bool:
         """Whether anything is changed."""
-        return bool(self.tempo or self.mel_stretch or self.mel_masks)
+        changes = (self.tempo, self.mel_stretch, self.mel_masks, self.time_masks, self.shift_rows)
+        return any(changes)
 
 
 def augment(
@@ -55,7 +61,8 @@ def augment(
 
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch
     as VTLP (Jaitly and Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the
-    bin, which the front end makes 0.
+    bin, which the front end makes 0; the shift as the frame offsets of Kaldi's chain models (Povey
+    et al. 2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI").
     """
     batch, num_rows, num_bins = inputs.shape
     counts = input_lengths.tolist()
@@ -89,6 +96,13 @@ def augment(
         hidden_bins = hidden_bins.to(changed.device, non_blocking=True)
         changed = changed.masked_fill(hidden_bins[:, None], 0.0)
 
+    if config.time_masks:
+        changed = _hide_rows(changed, lengths, [change.hidden_spans for change in changes])
+
+    if config.shift_rows:
+        shifts = torch.tensor([change.shift for change in changes])
+        changed, lengths = _shift(changed, lengths, shifts)
+
     return zero_padding(changed, lengths), lengths
 
 
@@ -102,10 +116,18 @@ class _Changes:
     """(F,) the place on the mel axis of each bin of the output"""
     hidden_bins: Tensor
     """(F,) bool, True = masked"""
+    hidden_spans: list[tuple[int, int]]
+    """first row, and row after the last, of each masked span; counted after a change of tempo"""
+    shift: int
+    """rows that are cut off the beginning"""
 
 
 def _draw_changes(
-    count: int, num_bins: int, least: int, config: AugmentConfig, rng: np.random.Generator
+    count: int,
+    num_bins: int,
+    least: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
 ) -> _Changes:
     """Draw the changes of an utterance of ``count`` rows.
 
@@ -132,7 +154,51 @@ def _draw_changes(
         stop = start + band
         hidden_bins[start:stop] = True
 
-    return _Changes(row_places, bin_places, hidden_bins)
+    hidden_spans: list[tuple[int, int]] = []
+    if config.time_masks:
+        num_spans = max(1, round(config.time_masks * length / 100))
+        for _ in range(num_spans):
+            span = min(int(rng.integers(0, config.time_mask_rows + 1)), length)
+            start = int(rng.integers(0, length - span + 1))
+            hidden_spans.append((start, start + span))
+
+    shift = 0
+    if config.shift_rows:
+        most = min(config.shift_rows, max(0, length - least))
+        shift = int(rng.integers(0, most + 1))
+
+    return _Changes(row_places, bin_places, hidden_bins, hidden_spans, shift)
+
+
+def _hide_rows(rows: Tensor, lengths: Tensor, spans: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """Put the mean of the utterance's bins into the spans of (B, U, F), which normalising makes 0.
+
+    Args:
+        lengths: (B,) valid rows.
+        spans: of each utterance, first row and row after the last.
+    """
+    batch, num_rows, _ = rows.shape
+    hidden = torch.zeros(batch, num_rows, 1, dtype=torch.bool)
+    for row, own_spans in enumerate(spans):
+        for start, stop in own_spans:
+            hidden[row, start:stop] = True
+
+    valid_rows = zero_padding(rows, lengths)
+    counts = lengths.to(rows.device)[:, None, None]
+    mean = valid_rows.sum(1, keepdim=True) / counts
+    return torch.where(hidden.to(rows.device), mean, rows)
+
+
+def _shift(rows: Tensor, lengths: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut ``shifts`` (B,) rows off the beginning of each utterance of (B, U, F)."""
+    _, num_rows, width = rows.shape
+    places = torch.arange(num_rows) + shifts[:, None]  # (B, U)
+    places = places.clamp_max(num_rows - 1)
+    index = places.to(rows.device)[..., None].expand(-1, -1, width)
+
+    left = lengths - shifts
+    longest = int(left.max())
+    return rows.gather(1, index)[:, :longest], left
 
 
 def _interpolate(rows: Tensor, places: Tensor, counts: Sequence[int]) -> Tensor:

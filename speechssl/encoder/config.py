@@ -19,8 +19,12 @@ ConvLayerSpec = tuple[PositiveInt, PositiveInt, PositiveInt]
 # As published: 320 samples (20 ms at 16 kHz) from one frame to the next, 400 samples under each.
 WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 
-# Kernel and stride in mel frames of each convolution of the log-mel front end.
+# Kernel and stride in mel frames of each 1-D convolution of the log-mel front end.
 LOG_MEL_WINDOW = (3, 2)
+# The same of the first of its two 2-D convolutions, and the kernel of the second. Each of the two
+# halves the mel axis.
+PLANE_WINDOW = (5, 1)
+PLANE_KERNEL = 3
 
 
 class EncoderConfig(Settings):
@@ -41,10 +45,23 @@ class EncoderConfig(Settings):
     normalise_input: bool = Field(
         False, description="zero mean, unit variance per utterance (waveform)"
     )
-    subsampling: Literal[2, 4] = Field(2, description="mel frames per encoder frame (logmel)")
-    channels: int = Field(256, gt=0, description="width of the log-mel front end")
+    front_end: Literal["conv1d", "conv2d"] = Field(
+        "conv1d", description="convolutions over time, or over time and mel bins (logmel)"
+    )
+    subsampling: Literal[2, 3, 4] = Field(
+        2, description="mel frames per encoder frame (logmel); 3 with conv2d only"
+    )
+    channels: int = Field(256, gt=0, description="of each convolution of the log-mel front end")
     width: int = Field(768, gt=0, description="width of the context network")
-    num_layers: int = Field(12, ge=1)
+    context: Literal["transformer", "convolution"] = Field(
+        "transformer", description="what relates the frames: attention, or dilated convolutions"
+    )
+    dilations: tuple[PositiveInt, ...] = Field(
+        (1, 1, 2, 2, 3, 3),
+        min_length=1,
+        description="frames between the taps of each layer's convolution (convolution)",
+    )
+    num_layers: int = Field(12, ge=1, description="of the transformer")
     num_heads: int = Field(12, ge=1)
     ffn_width: int = Field(3072, gt=0)
     norm: Literal["post", "pre"] = Field(
@@ -67,8 +84,12 @@ class EncoderConfig(Settings):
 
     @model_validator(mode="after")
     def _fitting_sizes(self) -> "EncoderConfig":
-        if self.width % self.num_heads or self.width % self.pos_groups:
+        is_transformer = self.context == "transformer"
+        if is_transformer and (self.width % self.num_heads or self.width % self.pos_groups):
             raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+
+        if self.subsampling == 3 and self.front_end == "conv1d":
+            raise ValueError("subsampling 3 needs front_end conv2d: conv1d halves the rate")
 
         if self.conv_kernel and self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel {self.conv_kernel} must be odd, or 0 for none")
@@ -87,6 +108,10 @@ class EncoderConfig(Settings):
             last_channels, _, _ = self.conv_layers[-1]
             return last_channels
 
+        if self.front_end == "conv2d":
+            # Two convolutions with stride 2 along the mel axis, rounded up.
+            return self.channels * -(-self.features.num_mels // 4)
+
         return self.channels
 
     @property
@@ -104,10 +129,18 @@ class EncoderConfig(Settings):
         return self.subsampling * self.features.num_mels
 
     @property
+    def rows_before_middle(self) -> int:
+        """Mel frames of a frame's window before the ``subsampling`` ones in its middle."""
+        return 2 if self.front_end == "conv2d" else 1
+
+    @property
     def frame_windows(self) -> tuple[tuple[int, int], ...]:
         """(kernel, stride) of each convolution over units, in order."""
         if self.features.kind == "waveform":
             return tuple((kernel, stride) for _, kernel, stride in self.conv_layers)
+
+        if self.front_end == "conv2d":
+            return (PLANE_WINDOW, (PLANE_KERNEL, self.subsampling))
 
         # Each convolution halves the rate.
         num_convs = 1 if self.subsampling == 2 else 2

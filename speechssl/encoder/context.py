@@ -135,6 +135,70 @@ class ContextNetwork(nn.Module):
         return kept
 
 
+class ConvolutionContext(nn.Module):
+    """Residual layers of dilated convolutions: (B, T, D) -> (B, T, D).
+
+    A frame hears only its neighbours, 12 to each side with the default dilations. This learns to
+    tell sounds apart from minutes of labels, where attention needs hours. Order needs no
+    positions here.
+
+    Source: the time-delay network of Waibel et al. 1989 as residual layers, as in Kriman et al.
+    2020 (QuartzNet, arXiv 1910.10261), without separable convolutions. Differs: LayerNorm in
+    place of batch norm, whose statistics would depend on batch mates.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for dilation in config.dilations:
+            layer = ConvolutionLayer(config.width, dilation, config.dropout)
+            self.layers.append(layer)
+
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        num_frames: Tensor,
+        wanted: Tensor | None = None,
+        visible: Visible | None = None,
+    ) -> Tensor:
+        """Compute the context of each frame; arguments as ``ContextNetwork``'s.
+
+        Frames that are not ``visible`` are zeros to the layers.
+        """
+        read = _read_frames(hidden, num_frames, visible)
+
+        for layer in self.layers:
+            hidden = layer(hidden, read)
+
+        picked = wanted if visible is None else visible.frames
+        hidden = _pick(hidden, picked)
+        return F.relu(self.norm(hidden))
+
+
+class ConvolutionLayer(nn.Module):
+    """LayerNorm, ReLU and a dilated convolution over three frames, added to its input."""
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, hidden: Tensor, read: Tensor | None) -> Tensor:
+        """(B, T, D) and (B, T, 1) bool, True = a frame that is read; None = all -> (B, T, D)."""
+        normed = F.relu(self.norm(hidden))
+        if read is not None:
+            normed = normed * read
+
+        channels_first = normed.transpose(1, 2)  # (B, D, T)
+        around = self.conv(channels_first)
+        around = around.transpose(1, 2)  # (B, T, D)
+        out: Tensor = hidden + self.dropout(around)
+        return out
+
+
 class TransformerLayer(nn.Module):
     """Self-attention and feed-forward, with LayerNorm after ("post") or before ("pre") each."""
 
@@ -301,6 +365,23 @@ class Adapter(nn.Module):
         squeezed = F.relu(self.down(normed))
         out: Tensor = hidden + self.up(squeezed)
         return out
+
+
+def _read_frames(hidden: Tensor, num_frames: Tensor, visible: Visible | None) -> Tensor | None:
+    """Mark the frames of (B, T, D) that a convolution may read: (B, T, 1) bool; None = all."""
+    batch, length, _ = hidden.shape
+    if visible is not None:
+        count = visible.frames.shape[1]
+        is_valid = valid_mask(visible.num_frames, count, hidden.device)  # (B, K)
+        read = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
+        # A frame may stand behind the valid ones too, as a filler: once valid, it is read.
+        read = read.long().scatter_add(1, visible.frames, is_valid.long()) > 0
+        return read[..., None]
+
+    # An exported graph has no branch on values: it always takes the mask.
+    if torch.compiler.is_exporting() or bool((num_frames < length).any()):
+        return valid_mask(num_frames, length, hidden.device)[..., None]
+    return None
 
 
 def _pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from speechssl.config import build
 from speechssl.encoder.config import EncoderConfig
-from speechssl.encoder.context import ContextNetwork, Visible
-from speechssl.encoder.front_end import LogMelFrontEnd, WaveformFrontEnd
+from speechssl.encoder.context import ContextNetwork, ConvolutionContext, Visible
+from speechssl.encoder.front_end import LogMelFrontEnd, PlaneFrontEnd, WaveformFrontEnd
 from speechssl.encoder.kernels import Dropout
 from speechssl.encoder.padding import after_window, normalise_valid, zero_padding
 from speechssl.errors import CheckpointError
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self.projection = nn.Linear(config.front_width, config.width)
         self.dropout = Dropout(config.dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
-        self.context = ContextNetwork(config)
+        self.context = _make_context(config)
 
         _init_linear(self.projection)
         for module in self.context.modules():
@@ -89,9 +89,9 @@ class Encoder(nn.Module):
         inputs = zero_padding(inputs, input_lengths)
         normalised = normalise_valid(inputs, input_lengths, eps=1e-5)
 
-        # The first window begins a row before its middle.
-        last = 1 + self.config.subsampling * num_frames
-        rows = normalised[:, 1:last]  # (B, subsampling T, F)
+        first = self.config.rows_before_middle
+        last = first + self.config.subsampling * num_frames
+        rows = normalised[:, first:last]  # (B, subsampling T, F)
         batch = len(rows)
         return rows.reshape(batch, num_frames, -1)
 
@@ -207,10 +207,19 @@ def _make_front_end(config: EncoderConfig) -> nn.Module:
     """Make the front end that reads ``config.features``."""
     features = config.features
     if features.kind == "logmel":
+        if config.front_end == "conv2d":
+            return PlaneFrontEnd(config.channels, config.frame_windows)
         return LogMelFrontEnd(features.num_mels, config.channels, config.frame_windows)
 
     grouped = config.conv_norm == "group"
     return WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)
+
+
+def _make_context(config: EncoderConfig) -> ContextNetwork | ConvolutionContext:
+    """Make the network above the front end."""
+    if config.context == "convolution":
+        return ConvolutionContext(config)
+    return ContextNetwork(config)
 
 
 def _init_linear(linear: nn.Linear) -> None:

@@ -69,6 +69,40 @@ class LogMelFrontEnd(nn.Module):
         return frames
 
 
+class PlaneFrontEnd(nn.Module):
+    """(B, U, F) log-mel -> (B, T, C F / 4) frames: 2-D convolutions over time and mel bins.
+
+    Rows are normalised per utterance and bin over the valid ones. The same patterns are looked for
+    at every pitch, so a few minutes of speech teach more than one weight for each bin would.
+
+    Shapes: C channels, each a plane of time and mel.
+    """
+
+    def __init__(self, channels: int, windows: Sequence[Window]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+
+        channels_below = 1
+        for kernel, stride in windows:
+            # Along the mel axis each convolution halves the bins, and sees zeros beyond its ends.
+            conv = nn.Conv2d(
+                channels_below, channels, kernel, stride=(stride, 2), padding=(0, kernel // 2)
+            )
+            self.convs.append(conv)
+            channels_below = channels
+
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """(B, U, F) rows and (B,) valid rows -> (B, T, C F / 4)."""
+        planes = normalise_valid(inputs, input_lengths, eps=1e-5)
+        planes = planes[:, None]  # (B, 1, U, F)
+
+        for conv in self.convs:
+            planes = F.relu(conv(planes))  # (B, C, T, bins)
+
+        frames = planes.transpose(1, 2)  # (B, T, C, bins)
+        return frames.flatten(2)
+
+
 class WaveformFrontEnd(nn.Module):
     """wav2vec 2.0's convolutions: (B, S) samples -> (B, T, C) frames.
 

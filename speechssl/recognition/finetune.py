@@ -15,6 +15,7 @@ from speechssl.data.dataset import Dataset, check_features
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
+from speechssl.recognition.ctc_crf import token_bigram
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
@@ -27,6 +28,7 @@ from speechssl.recognition.training_set import (
     choose_training_set,
     leave_out_too_long,
     leave_out_unspelled,
+    text_of,
     warn_about_dev,
 )
 from speechssl.runtime import distributed
@@ -45,6 +47,8 @@ FREE_SETTINGS = ("init.path",)
 # Words decide which model is best. Characters only separate models of equal word error rate, as
 # all are at the start, when not one word is right.
 CER_WEIGHT = 1e-3
+# The largest vocabulary of CTC-CRF: its sum takes a product with a square matrix for each output.
+MAX_CRF_TOKENS = 2000
 
 
 class Start(NamedTuple):
@@ -118,6 +122,8 @@ def finetune(
     train, unspelled = leave_out_unspelled(chosen.dataset, model)
     train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
+    if settings.ctc.criterion == "ctc_crf":
+        _learn_by_crf(model, train, settings)
 
     begin()
     run.mkdir(parents=True, exist_ok=True)
@@ -168,6 +174,26 @@ def _new_model(
     # The head's first weights are the same whatever the encoder came from.
     torch.manual_seed(derive_seed(settings.train.seed, "head"))
     return CtcModel(encoder, chosen.tokenizer, settings.normaliser, settings.ctc, seed)
+
+
+def _learn_by_crf(model: CtcModel, train: Dataset, settings: FinetuneSettings) -> None:
+    """Let the last updates of a run learn by CTC-CRF.
+
+    Raises:
+        ConfigError: the vocabulary is too large for its sum over all pairs of tokens.
+    """
+    num_tokens = model.tokenizer.size
+    if num_tokens > MAX_CRF_TOKENS:
+        raise ConfigError(
+            f"ctc.criterion=ctc_crf sums over all pairs of {num_tokens} tokens, allowed are "
+            f"{MAX_CRF_TOKENS}: take criterion ctc, or a tokenizer of fewer tokens"
+        )
+
+    sequences = [model.encode_text(text_of(train, position)) for position in range(len(train))]
+    bigram = token_bigram(sequences, num_tokens)
+    num_steps = settings.train.steps
+    num_ctc_steps = round((1 - settings.ctc.crf_share) * num_steps)
+    model.learn_by_crf(bigram, num_ctc_steps)
 
 
 def _about(settings: FinetuneSettings, chosen: TrainingSet, start: Start, train: Dataset) -> Table:

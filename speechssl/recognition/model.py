@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,17 @@ from speechssl.encoder.kernels import Dropout
 from speechssl.encoder.masking import MaskConfig, span_mask
 from speechssl.encoder.padding import valid_mask
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.recognition.ctc_crf import TokenBigram, log_all_sequences
 from speechssl.runtime.seeds import generator
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import Tokenizer, load_tokenizer
 from speechssl.training.loss import LossOutput
+
+# Weight of CTC's own loss beside CTC-CRF's. The latter alone is free to shift all probabilities
+# towards the blank or away from it.
+CTC_BESIDE_CRF = 0.2
 
 
 class CtcConfig(Settings):
@@ -58,6 +63,12 @@ class CtcConfig(Settings):
     )
     augment: AugmentConfig = Field(
         AugmentConfig(), description="changes of the log-mel rows while training"
+    )
+    criterion: Literal["ctc", "ctc_crf"] = Field(
+        "ctc", description="the loss: CTC alone, or CTC first and then CTC-CRF"
+    )
+    crf_share: float = Field(
+        0.3, gt=0, le=1, description="share of the updates, the last ones, that CTC-CRF takes"
     )
 
 
@@ -95,6 +106,8 @@ class CtcModel(nn.Module):
         self.config = config
         self.seed = seed
         self.scaling = Scaling()
+        self._bigram: TokenBigram | None = None
+        self._crf_from = 0
 
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(encoder.config.width, config.tokens_per_frame * tokenizer.size)
@@ -124,10 +137,23 @@ class CtcModel(nn.Module):
         hidden, num_frames = self.encoder(batch.inputs, batch.input_lengths)
         return self.token_log_probs(hidden, num_frames)
 
-    def forward(self, batch: Batch, step: int) -> LossOutput:
-        """Give the CTC loss of a batch at update ``step``: a sum over utterances, in nats.
+    def learn_by_crf(self, bigram: TokenBigram, first_step: int) -> None:
+        """Use the loss of CTC-CRF in training, from update ``first_step`` (from 0) on.
 
-            loss = - sum over utterances of ln P(tokens | log_probs)
+        Args:
+            bigram: of the tokens of the transcripts.
+        """
+        self._bigram = bigram
+        self._crf_from = first_step
+
+    def forward(self, batch: Batch, step: int) -> LossOutput:
+        """Give the loss of a batch at update ``step``: a sum over utterances, in nats.
+
+            ctc = - sum over utterances of ln P(tokens | log_probs)
+            crf = sum over utterances of ln sum over sequences s of P(s) P(s | log_probs)
+
+            loss = ctc                             at first
+            loss = ctc + crf + CTC_BESIDE_CRF ctc  from the update that ``learn_by_crf`` names
 
         Its weight is the number of target tokens. Every utterance must have outputs enough for
         its tokens (``min_ctc_frames``), else the loss is infinite; fine-tuning checks that before
@@ -141,7 +167,7 @@ class CtcModel(nn.Module):
         log_probs, num_outputs = self.token_log_probs(self.dropout(hidden), num_frames)
 
         target_lengths = torch.tensor([len(tokens) for tokens in targets])
-        loss = F.ctc_loss(
+        ctc = F.ctc_loss(
             log_probs.transpose(0, 1),  # (N, B, V), as torch wants it
             torch.cat(targets).to(log_probs.device),
             num_outputs,
@@ -150,10 +176,17 @@ class CtcModel(nn.Module):
             reduction="sum",
         )
 
+        loss = ctc
+        if self._bigram is not None and step >= self._crf_from:
+            bigram = self._bigram.to(log_probs.device)
+            crf = log_all_sequences(log_probs, num_outputs, bigram).sum()
+            loss = ctc + crf + CTC_BESIDE_CRF * ctc
+
         weight = int(target_lengths.sum())
         # A mean is made of sums over the update, so the share counts by the weight of its batch.
         blank_share = self._blank_share(log_probs, num_outputs) * weight
-        return LossOutput(loss, weight, {"loss": loss.detach(), "blank_share": blank_share})
+        metrics = {"loss": loss.detach(), "ctc": ctc.detach(), "blank_share": blank_share}
+        return LossOutput(loss, weight, metrics)
 
     def _target(self, text: str | None) -> Tensor:
         return torch.tensor(self.encode_text(text or ""), dtype=torch.int64)
