@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from speechssl.encoder.kernels import on_cpu
-from speechssl.encoder.padding import after_window, normalise_valid, valid_mask
+from speechssl.encoder.norm import ValidGroupNorm
+from speechssl.encoder.padding import after_window, normalise_valid
 
 Window = tuple[int, int]
 
@@ -80,7 +81,9 @@ class PlaneFrontEnd(nn.Module):
 
     def __init__(self, channels: int, windows: Sequence[Window]) -> None:
         super().__init__()
+        self.windows = windows
         self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
 
         channels_below = 1
         for kernel, stride in windows:
@@ -89,15 +92,23 @@ class PlaneFrontEnd(nn.Module):
                 channels_below, channels, kernel, stride=(stride, 2), padding=(0, kernel // 2)
             )
             self.convs.append(conv)
+            self.norms.append(ValidGroupNorm(channels))
             channels_below = channels
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C F / 4)."""
         planes = normalise_valid(inputs, input_lengths, eps=1e-5)
         planes = planes[:, None]  # (B, 1, U, F)
+        num_valid = input_lengths
 
-        for conv in self.convs:
-            planes = F.relu(conv(planes))  # (B, C, T, bins)
+        for conv, norm, window in zip(self.convs, self.norms, self.windows, strict=True):
+            planes = conv(planes)  # (B, C, T, bins)
+            num_valid = after_window(num_valid, *window)
+
+            # A channel has one mean and one variance over its plane: bins lie inside of frames.
+            bins = planes.shape[3]
+            channels = norm(planes.flatten(2), num_valid * bins)  # (B, C, T bins)
+            planes = F.relu(channels.unflatten(2, (-1, bins)))
 
         frames = planes.transpose(1, 2)  # (B, T, C, bins)
         return frames.flatten(2)
@@ -247,102 +258,6 @@ class WaveformFrontEnd(nn.Module):
 
         layer_norm = self.layer_norms[index]
         return tuple(parameter.expand(batch, -1) for parameter in layer_norm.parameters())
-
-
-class ValidGroupNorm(nn.Module):
-    """GroupNorm with one group per channel whose statistics come from the valid frames only.
-
-    The known implementations average over padding too, so that an utterance's features depend on
-    its batch mates.
-    """
-
-    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.eps = eps
-
-    def forward(self, frames: Tensor, num_valid: Tensor) -> Tensor:
-        """(B, C, T) and (B,) valid frames -> (B, C, T) float32."""
-        # Statistics over seconds of audio are not for bfloat16.
-        frames = frames.float()
-
-        _, channels, length = frames.shape
-        device = frames.device
-
-        # A full batch needs no mask. An exported graph has no branch on values, so it takes the
-        # general way below: equal but for rounding.
-        if not torch.compiler.is_exporting() and bool((num_valid == length).all()):
-            return F.group_norm(frames, channels, self.weight, self.bias, self.eps)
-
-        valid = valid_mask(num_valid, length, device)[:, None]  # (B, 1, T)
-        count = num_valid.to(device, non_blocking=True)
-        count = count.clamp_min(1)
-        count = count[:, None, None]  # (B, 1, 1)
-
-        # Each sum in one expression: a name would keep a product as large as the frames.
-        total = (frames * valid).sum(2, keepdim=True)
-        mean = total / count
-        centred = (frames - mean) * valid
-
-        sum_of_squares = centred.square().sum(2, keepdim=True)
-        variance = sum_of_squares / count
-        inverse_std = (variance + self.eps).rsqrt()
-
-        scale = self.weight[:, None] * inverse_std
-        return centred * scale + self.bias[:, None]
-
-    def folded(self, samples: Tensor, conv: nn.Conv1d, num_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Fold the same norm into the convolution of the samples below it.
-
-        No frame has to be computed for its statistics. The mean and the variance of ``w x`` over
-        windows x follow from the mean m and the covariance V of the windows:
-
-            mean(w x) = w m,  var(w x) = w V w
-
-        Args:
-            samples: (B, S) float32, zeros behind the valid ones.
-            conv: the convolution, (C, 1, K).
-            num_valid: (B,) valid windows.
-
-        Returns:
-            weights (B, K, C) and biases (B, C), for each utterance its own.
-        """
-        (kernel,) = conv.kernel_size
-        (stride,) = conv.stride
-        # Far from zero mean float32 would lose the digits of the variance.
-        weight = conv.weight[:, 0]  # (C, K)
-        weight = weight.double()
-
-        window_means = []
-        covariances = []
-        counts = num_valid.tolist()
-        for row, count in zip(samples, counts, strict=True):
-            divisor = max(1, count)
-            windows = row.unfold(0, kernel, stride)  # (all windows, K)
-            windows = windows[:count].double()  # (N, K)
-
-            window_mean = windows.sum(0) / divisor
-            window_means.append(window_mean)
-
-            centred = windows - window_mean
-            products = centred.T @ centred  # (K, K)
-            covariances.append(products / divisor)
-
-        window_mean = torch.stack(window_means)  # (B, K)
-        covariance = torch.stack(covariances)  # (B, K, K)
-        mean = window_mean @ weight.T  # (B, C)
-        variance = torch.einsum("ck,bkl,cl->bc", weight, covariance, weight)
-        inverse_std = (variance + self.eps).rsqrt()
-        scale = self.weight * inverse_std
-
-        # A bias of the convolution would go away with the mean.
-        weights = scale[:, None] * weight.T
-        biases = self.bias - mean * scale
-        return weights.float(), biases.float()
-
-
-# ---- the waveform front end on a CPU -------------------------------------------------------------
 
 
 def _activate(stored: Tensor, window: Window, parameters: Sequence[Tensor]) -> Tensor:

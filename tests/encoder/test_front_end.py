@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from speechssl.encoder import front_end
-from speechssl.encoder.front_end import ValidGroupNorm, WaveformFrontEnd
+from speechssl.encoder.front_end import WaveformFrontEnd
+from speechssl.encoder.norm import ValidGroupNorm
 
 PUBLISHED = [(6, 10, 5), (6, 3, 2), (6, 3, 2), (4, 2, 2)]
 ODD = [(7, 3, 3), (6, 5, 1), (5, 1, 1), (8, 4, 3), (6, 2, 3)]

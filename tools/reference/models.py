@@ -44,6 +44,13 @@ KINDS = {
         "norm": "pre",
         "conv_kernel": 3,
     },
+    "convolutions": {
+        "features": {"kind": "logmel", "num_mels": 6},
+        "front_end": "conv2d",
+        "subsampling": 3,
+        "context": "convolution",
+        "dilations": (1, 2),
+    },
 }
 
 
