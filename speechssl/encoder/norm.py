@@ -35,8 +35,10 @@ class ValidGroupNorm(nn.Module):
         device = frames.device
 
         # A full batch needs no mask. An exported graph has no branch on values, so it takes the
-        # general way below: equal but for rounding.
-        if not torch.compiler.is_exporting() and bool((num_valid == length).all()):
+        # general way below: equal but for rounding. So does a single frame, which has no variance
+        # and which torch refuses.
+        is_full = length > 1 and bool((num_valid == length).all())
+        if not torch.compiler.is_exporting() and is_full:
             return F.group_norm(frames, channels, self.weight, self.bias, self.eps)
 
         valid = valid_mask(num_valid, length, device)[:, None]  # (B, 1, T)

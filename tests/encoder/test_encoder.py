@@ -129,9 +129,11 @@ def test_no_gradient_reaches_the_padding(kind: str, masked: bool) -> None:
     hidden = encoder.contextualise(encoder.norm(frames), num_frames, mask if masked else None)
     torch.cat(valid(hidden, num_frames)).square().sum().backward()
     assert inputs.grad is not None
-    for gradient, utterance in zip(inputs.grad, utterances, strict=True):
+    for gradient, utterance, count in zip(inputs.grad, utterances, num_frames, strict=True):
         assert (gradient[len(utterance) :] == 0).all()
-        assert gradient[: len(utterance)].abs().sum() > 0
+        # A single frame is its own mean: normalised over the utterance, it says nothing.
+        if count > 1 or kind != "convolutions":
+            assert gradient[: len(utterance)].abs().sum() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

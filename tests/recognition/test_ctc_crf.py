@@ -1,7 +1,7 @@
 """The sum over all sequences is that of an enumeration, and its gradient that of differences."""
 
 from collections.abc import Sequence
-from itertools import groupby, product
+from itertools import groupby, pairwise, product
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def log_by_enumeration(log_probs: Tensor, bigram: TokenBigram) -> float:
         if not tokens:
             continue
         prior = first[tokens[0]] * last[tokens[-1]]
-        for before, after in zip(tokens[:-1], tokens[1:], strict=True):
+        for before, after in pairwise(tokens):
             prior *= follow[before, after]
         total += prior * np.exp(rows[range(length), path].sum())
     return float(np.log(total))
