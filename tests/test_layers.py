@@ -20,7 +20,7 @@ ROOMS = {
     "pictures": "",
     "audio": "containers features resampling reader silence",
     "text": "english normalise pronunciations possessives tokenizers",
-    "lexicon": "espeak tokenizer",
+    "lexicon": "espeak tokenizer g2p check making",
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
@@ -32,14 +32,14 @@ ROOMS = {
     "scoring": "bootstrap calibration score compare score_files",
     "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
     "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
-    " lm_training lm_tuning pseudo_labels training_set finetune",
+    " lm_training vocabulary lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
     " fairseq convert",
     "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
     " probe_report benchmark bench_prepare bench_training bench_transcription",
-    "cli": "app data interop recognition training analysis main start",
+    "cli": "app data interop lexicon recognition training analysis main start",
 }
 
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # In this order: a package belongs to the first extra that needs it.
-EXTRAS = ("", "demo", "lm", "bench", "convert", "docs", "dev")
+EXTRAS = ("", "espeak", "g2p", "demo", "lm", "bench", "convert", "docs", "dev")
 
 # Licences of packages whose metadata say nothing short.
 UNSAID = {
@@ -31,8 +31,8 @@ PAGE_HEAD = """\
 
 Written by `tools/dependencies.py`; versions are those of `.ci/constraints.txt`. `speechssl` = \
 needed to run it; the others
-are extras, of which `demo`, `lm`, `bench` and `convert` serve users, `docs` and `dev` those who \
-work on it. speechssl itself: Apache-2.0.
+are extras, of which `espeak`, `g2p`, `demo`, `lm`, `bench` and `convert` serve users, `docs` and \
+`dev` those who work on it. speechssl itself: Apache-2.0.
 
 | package | licence | first needed by |
 |---|---|---|

@@ -6,7 +6,7 @@ import traceback
 
 import torch
 
-from speechssl.cli import analysis, data, interop, recognition, training
+from speechssl.cli import analysis, data, interop, lexicon, recognition, training
 from speechssl.cli.app import GLOBAL_OPTIONS, app
 from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import one_line
@@ -14,6 +14,7 @@ from speechssl.runtime.log import one_line
 # In the order in which --help lists them: the order of the pipeline.
 app.command("prepare")(data.prepare_command)
 app.command("manifest")(data.manifest_command)
+app.add_typer(lexicon.lexicon, name="lexicon")
 app.command("pretrain")(training.pretrain_command)
 app.command("finetune")(training.finetune_command)
 app.command("lm")(recognition.lm_command)

@@ -329,6 +329,13 @@ class PhoneTokenizer(Tokenizer):
         self._ids = dict(zip(lexicon.phones, own_ids, strict=True))
         self._has_possessives = is_english_arpabet(set(lexicon.phones))
 
+    def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
+        """Return a word's pronunciations in the lexicon, or those as a possessive; may be none."""
+        found = self.lexicon.words.get(word, ())
+        if not found and self._has_possessives:
+            found = possessive(self.lexicon, word)
+        return found
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of each word's most probable pronunciation.
 
@@ -336,7 +343,7 @@ class PhoneTokenizer(Tokenizer):
         """
         ids: list[int] = []
         for word in text.split():
-            of_word = self._pronunciations(word)
+            of_word = self.pronunciations(word)
             ids += self._ids_of(of_word[0]) if of_word else (UNK_ID,)
 
         return ids
@@ -346,25 +353,19 @@ class PhoneTokenizer(Tokenizer):
         return _one_line(" ".join(phones))
 
     def unknown(self, text: str) -> set[str]:
-        return {word for word in text.split() if not self._pronunciations(word)}
+        return {word for word in text.split() if not self.pronunciations(word)}
 
     def spellings(self, word: str) -> list[Spelling]:
         """Return all pronunciations of a word, the most probable first."""
         return [
             Spelling(self._ids_of(one), math.log(one.probability))
-            for one in self._pronunciations(word)
+            for one in self.pronunciations(word)
         ]
 
     def files(self) -> dict[str, bytes]:
         table = {"kind": "phones", "phones": list(self.lexicon.phones)}
         lexicon = self.lexicon.as_text()
         return {TOKENIZER_FILE: json_line(table).encode(), LEXICON_FILE: lexicon.encode()}
-
-    def _pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
-        found = self.lexicon.words.get(word, ())
-        if not found and self._has_possessives:
-            found = possessive(self.lexicon, word)
-        return found
 
     def _ids_of(self, one: Pronunciation) -> tuple[int, ...]:
         return tuple(self._ids[phone] for phone in one.phones)
