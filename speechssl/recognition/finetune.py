@@ -122,7 +122,7 @@ def finetune(
     train, unspelled = leave_out_unspelled(chosen.dataset, model)
     train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
-    if settings.ctc.criterion == "ctc_crf":
+    if settings.ctc.criterion == "ctc-crf":
         _learn_by_crf(model, train, settings)
 
     begin()
@@ -185,7 +185,7 @@ def _learn_by_crf(model: CtcModel, train: Dataset, settings: FinetuneSettings) -
     num_tokens = model.tokenizer.size
     if num_tokens > MAX_CRF_TOKENS:
         raise ConfigError(
-            f"ctc.criterion=ctc_crf sums over all pairs of {num_tokens} tokens, allowed are "
+            f"ctc.criterion=ctc-crf sums over all pairs of {num_tokens} tokens, allowed are "
             f"{MAX_CRF_TOKENS}: take criterion ctc, or a tokenizer of fewer tokens"
         )
 

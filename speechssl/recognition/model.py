@@ -64,7 +64,7 @@ class CtcConfig(Settings):
     augment: AugmentConfig = Field(
         AugmentConfig(), description="changes of the log-mel rows while training"
     )
-    criterion: Literal["ctc", "ctc_crf"] = Field(
+    criterion: Literal["ctc", "ctc-crf"] = Field(
         "ctc", description="the loss: CTC alone, or CTC first and then CTC-CRF"
     )
     crf_share: float = Field(
