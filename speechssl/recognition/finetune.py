@@ -137,7 +137,10 @@ def finetune(
         about = {"preset": settings.preset, "stage": start.stage, **measured}
         _save_best(model, run / "model", about, measured)
 
-    validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
+    # CTC-CRF trades better words with a lexicon for worse greedy tokens, so these cannot choose
+    # between models; its learning rate has fallen by the end.
+    best_by = None if settings.ctc.criterion == "ctc-crf" else "dev_score"
+    validation = Validation(lambda: _measure(model, dev), best_by, keep_best)
     about = _about(settings, chosen, start, train)
     notes = {SKIPPED: unspelled + too_long, TEXTS: _one_a_line(chosen.texts)}
     fit(
