@@ -30,7 +30,8 @@ ROOMS = {
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",
-    "decoding": "greedy ngram hypothesis align arpa lexicon plain_search flashlight_search beam",
+    "decoding": "greedy ngram hypothesis align arpa lexicon trie ngram_table prefix_tree"
+    " word_model search_kernel lexicon_search plain_search flashlight_search beam",
     "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
     " lm_training vocabulary lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"

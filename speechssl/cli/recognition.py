@@ -16,7 +16,7 @@ from speechssl.cli.app import (
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
 from speechssl.recognition.lm_training import LmCorpus, build_lm, held_out_perplexity
-from speechssl.recognition.lm_tuning import Tuned, tune_lm
+from speechssl.recognition.lm_tuning import Tried, Tuned, tune_lm
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
 from speechssl.tables import text_table
@@ -98,18 +98,36 @@ def tune_lm_command(
     """Find the weights of a language model, and keep it in the model folder.
 
     Afterwards transcribe, evaluate and label use it. The best weights have the lowest sum of word
-    and character error rate. Where greedy decoding has a lower one, nothing is kept.
+    and character error rate. Where greedy decoding has a lower one, nothing is kept. Over words,
+    several widths of the beam are tried too: the widest of at most 1,000 is kept that searches 20
+    seconds of audio in one.
     """
     tune_lm(model, lm, store, split, words, report=_print_tried)
 
 
 def _print_tried(tuned: Tuned) -> None:
-    rows = [("greedy", "", "", f"{tuned.greedy.wer:.1%}", f"{tuned.greedy.cer:.1%}")]
-    for weights, score in tuned.tried:
+    greedy = tuned.greedy
+    rows = [("greedy", "", "", f"{greedy.wer:.1%}", f"{greedy.cer:.1%}")]
+    if greedy.unit == "phone":
+        rows = [("greedy, phones", "", "", f"PER {greedy.wer:.1%}", "")]
+
+    for point in tuned.tried:
+        weights = point.config
         values = (weights.lm_weight, weights.prior_scale, weights.word_score)
         weight, prior_scale, word_score = [f"{value:g}" for value in values]
-        rows.append((weight, prior_scale, word_score, f"{score.wer:.1%}", f"{score.cer:.1%}"))
+        rows.append((weight, prior_scale, word_score, *_rates(point)))
     write_stdout(text_table(("weight", "prior scale", "word score", "WER", "CER"), rows))
+
+    beam_rows = []
+    for point in tuned.beams:
+        kept = "kept" if point is tuned.chosen else ""
+        speed = f"{point.speed:.0f}"
+        beam_rows.append((f"{point.config.beam_size:,}", *_rates(point), speed, kept))
+    write_stdout(text_table(("beam", "WER", "CER", "x real time", ""), beam_rows))
+
+
+def _rates(point: Tried) -> tuple[str, str]:
+    return f"{point.score.wer:.1%}", f"{point.score.cer:.1%}"
 
 
 def label_command(

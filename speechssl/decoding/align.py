@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from speechssl.decoding.greedy import min_ctc_frames
+from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizers import Tokenizer
 
@@ -83,6 +84,24 @@ def align(log_probs: Tensor, tokens: Sequence[int], blank_id: int = 0) -> list[T
     return spans
 
 
+def find_words(
+    log_probs: Tensor, decoded: Decoded, tokenizer: Tokenizer, scaling: Scaling
+) -> list[WordSpan]:
+    """Find where the words of a hypothesis were spoken, in (T, V) log-probabilities."""
+    spans = align(log_probs, decoded.ids, tokenizer.blank_id)
+    if decoded.words is None:
+        return words_of(spans, tokenizer, scaling)
+
+    words: list[WordSpan] = []
+    start = 0
+    for word in decoded.words:
+        end = start + word.num_tokens
+        without_space = [span for span in spans[start:end] if tokenizer.texts[span.token].strip()]
+        words.append(_word(word.text, without_space, scaling))
+        start = end
+    return words
+
+
 def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> list[WordSpan]:
     """Join tokens to words; white space at either end of a token separates words."""
     words: list[WordSpan] = []
@@ -93,7 +112,7 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling)
 
         begins_with_space = text[:1].isspace()
         if begins_with_space and word_spans:
-            words.append(_word(word_spans, tokenizer, scaling))
+            words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
             word_spans = []
 
         is_only_space = not text.strip()
@@ -102,21 +121,22 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling)
 
         ends_with_space = text[-1:].isspace()
         if ends_with_space and word_spans:
-            words.append(_word(word_spans, tokenizer, scaling))
+            words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
             word_spans = []
 
     if word_spans:
-        words.append(_word(word_spans, tokenizer, scaling))
+        words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
     return words
 
 
-def _word(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> WordSpan:
-    """Join the tokens of one word."""
-    text = ""
-    for span in spans:
-        token_text = tokenizer.texts[span.token]
-        text += token_text.strip()
+def _text(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> str:
+    """Join the texts of the tokens of one word."""
+    texts = [tokenizer.texts[span.token].strip() for span in spans]
+    return "".join(texts)
 
+
+def _word(text: str, spans: Sequence[TokenSpan], scaling: Scaling) -> WordSpan:
+    """Give a word the frames of its tokens, and their probability."""
     probability = math.prod(span.probability for span in spans)
     confidence = scaling(probability)
 

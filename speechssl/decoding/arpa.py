@@ -1,10 +1,14 @@
 """ARPA files of n-gram models: writing, reading, and the words in them."""
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, Estimate, NgramModel, Ngrams, Order
 from speechssl.errors import ConfigError
@@ -57,6 +61,18 @@ def read_arpa(path: Path) -> NgramModel:
     return NgramModel(ngrams)
 
 
+def read_ngrams(path: Path) -> "ArpaNgrams":
+    """Read an ARPA file as arrays: for large files, faster and smaller than ``read_arpa``.
+
+    Raises:
+        ConfigError: as ``read_arpa``, but an n-gram that stands there twice is not noticed; or a
+            word of an n-gram is none of the unigrams.
+    """
+    with opened(path) as file:
+        reader = _ArpaReader(path, file)
+        return reader.flat_ngrams()
+
+
 def arpa_words(path: Path) -> list[str]:
     """Read the words of an ARPA file without the marks, in its order; longer n-grams are not read.
 
@@ -84,6 +100,22 @@ def is_binary(path: Path) -> bool:
         raise ConfigError(f"{path} cannot be read as a language model: {error}") from error
 
     return first_bytes == _KENLM
+
+
+class ArpaNgrams(NamedTuple):
+    """The n-grams of a file, in its order.
+
+    Attributes:
+        words: the unigrams; the place of a word is its id.
+        word_ids: for each length k, from 1 on, (N, k) int32.
+        log10_prob: for each length, (N,) float64.
+        log10_backoff: for each length, (N,) float64; 0 where the file has none.
+    """
+
+    words: list[str]
+    word_ids: list[NDArray[np.int32]]
+    log10_prob: list[NDArray[np.float64]]
+    log10_backoff: list[NDArray[np.float64]]
 
 
 @contextmanager
@@ -187,21 +219,39 @@ class _ArpaReader:
     def ngrams(self) -> list[Ngrams]:
         """Read all n-grams, by length, to the end of the file's data."""
         counts = self.header()
-        longest = len(counts)
 
         found: list[Ngrams] = []
         for length, count in enumerate(counts, 1):
             ngrams = self.section(length, count)
             found.append(ngrams)
+            self._end_of_section(length, longest=len(counts))
 
-            # With the title that follows, a section is known to hold no more than it declared.
-            line = self._next()
-            if length < longest:
-                next_length = length + 1
-                self._expect(line, f"\\{next_length}-grams:")
-            else:
-                self._expect(line, "\\end\\")
+        return found
 
+    def flat_ngrams(self) -> ArpaNgrams:
+        """Read all n-grams as arrays, to the end of the file's data."""
+        counts = self.header()
+        found = ArpaNgrams([], [], [], [])
+        id_of: dict[str, int] = {}
+
+        for length, count in enumerate(counts, 1):
+            ids, probs, backoffs = array("i"), array("d"), array("d")
+            for words, (log10_prob, log10_backoff) in self._ngrams(length, count):
+                if length == 1:
+                    id_of.setdefault(words[0], len(id_of))
+                try:
+                    ids.extend([id_of[word] for word in words])
+                except KeyError as error:
+                    raise self._error(f"{error} is none of the unigrams") from None
+                probs.append(log10_prob)
+                backoffs.append(log10_backoff)
+
+            found.word_ids.append(np.array(ids, np.int32).reshape(-1, length))
+            found.log10_prob.append(np.array(probs))
+            found.log10_backoff.append(np.array(backoffs))
+            self._end_of_section(length, longest=len(counts))
+
+        found.words.extend(id_of)
         return found
 
     def header(self) -> list[int]:
@@ -225,15 +275,25 @@ class _ArpaReader:
 
     def section(self, length: int, count: int) -> Ngrams:
         """Read the n-grams of one length, of which ``count`` are declared."""
-        found: Ngrams = {}
-        for _ in range(count):
-            line = self._next()
-            words, weights = self._ngram(line, length)
-            found[words] = weights
-
+        found: Ngrams = dict(self._ngrams(length, count))
         if len(found) < count:
             raise self._error(f"one of the {length}-grams above stands there twice")
         return found
+
+    def _ngrams(self, length: int, count: int) -> Iterator[_NgramLine]:
+        """Read the lines of one length."""
+        for _ in range(count):
+            line = self._next()
+            yield self._ngram(line, length)
+
+    def _end_of_section(self, length: int, longest: int) -> None:
+        """Read the title that follows: a section holds no more than it declared."""
+        line = self._next()
+        if length < longest:
+            next_length = length + 1
+            self._expect(line, f"\\{next_length}-grams:")
+        else:
+            self._expect(line, "\\end\\")
 
     def _declared_count(self, line: str, length: int) -> int:
         """Parse a line of the header, such as ``ngram 2=1034``."""

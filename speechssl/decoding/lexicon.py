@@ -6,10 +6,10 @@ from speechssl.decoding.ngram import SPECIAL
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import SentencePieceTokenizer, Tokenizer
+from speechssl.text.tokenizers import SentencePieceTokenizer, Spelling, Tokenizer
 
-# Spelling of each word in token ids.
-Lexicon = dict[str, tuple[int, ...]]
+# The ways to spell each word in tokens, of which every word has one at least.
+Lexicon = dict[str, list[Spelling]]
 
 # Share of a language model's words that may be unusable. With more, its text was probably
 # normalised otherwise than the recogniser's transcripts.
@@ -17,22 +17,18 @@ MAX_LOST = 0.1
 
 
 def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
-    """Spell each word in token ids, followed by the space where that is a token.
+    """Spell each word in tokens, without the space between words.
 
-    Words with characters that the recogniser does not have, and the special words of language
-    models, are left out.
+    Words that the tokens cannot spell, and the special words of language models, are left out.
     """
-    space = separator(tokenizer)
-
     lexicon: Lexicon = {}
     for word in words:
-        if word in SPECIAL or tokenizer.has_unknown(word):
+        if word in SPECIAL:
             continue
 
-        # A word of white space alone leaves no token.
-        ids = tokenizer.encode(word)
-        if ids and tokenizer.unk_id not in ids:
-            lexicon[word] = (*ids, *space)
+        found = tokenizer.spellings(word)
+        if found:
+            lexicon[word] = found
 
     return lexicon
 
@@ -61,14 +57,23 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
     """Keep the words of a language model that the recogniser can say, and log how many are lost.
 
     Raises:
-        ConfigError: more than ``MAX_LOST`` of the words cannot be said, or differ from how the
-            recogniser's transcripts are normalised.
+        ConfigError: more than ``MAX_LOST`` of the words have characters that the recogniser does
+            not, or differ from how its transcripts are normalised; or none is left.
     """
     lexicon = spellings(tokenizer, words)
 
-    problem = "have characters that the recogniser does not"
     unspelled = [word for word in words if word not in lexicon]
-    _refuse_many(unspelled, words, problem, normaliser)
+    if tokenizer.unknown_kind == "words":
+        # Every text has words that a pronunciation lexicon lacks.
+        problem = "have no pronunciation"
+        if not lexicon:
+            raise ConfigError(
+                f"none of the {len(words)} words of the language model has a pronunciation, "
+                f"{unspelled[0]!r} for one: estimate it from text like the transcripts"
+            )
+    else:
+        problem = "have characters that the recogniser does not"
+        _refuse_many(unspelled, words, problem, normaliser)
 
     not_normalised = [word for word in words if normalise(word, normaliser) != word]
     _refuse_many(not_normalised, words, f"are not as {normaliser} leaves them", normaliser)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from speechssl.data.collate import length_batches, max_batch_length
 from speechssl.data.dataset import Dataset
-from speechssl.decoding.align import WordSpan, align, words_of
+from speechssl.decoding.align import WordSpan, find_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
+from speechssl.decoding.hypothesis import Decoded
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Unit
@@ -29,13 +30,13 @@ class CtcDecoder(NamedTuple):
     """How log-probabilities become words.
 
     Attributes:
-        search: (B, T, V) log-probabilities and (B,) valid outputs -> the token ids of each
-            utterance, without blanks and repeats.
+        search: (B, T, V) log-probabilities and (B,) valid outputs -> what was said in each
+            utterance.
         scaling: what makes the confidences of the words probabilities.
         unit: what the words are.
     """
 
-    search: Callable[[Tensor, Tensor], Sequence[Sequence[int]]]
+    search: Callable[[Tensor, Tensor], Sequence[Decoded]]
     scaling: Scaling
     unit: Unit = "word"
 
@@ -61,8 +62,8 @@ def greedy_decoder(model: CtcModel) -> CtcDecoder:
     """
     blank_id = model.tokenizer.blank_id
 
-    def search(log_probs: Tensor, num_outputs: Tensor) -> Sequence[Sequence[int]]:
-        return greedy(log_probs, num_outputs, blank_id)
+    def search(log_probs: Tensor, num_outputs: Tensor) -> Sequence[Decoded]:
+        return [Decoded(tuple(ids)) for ids in greedy(log_probs, num_outputs, blank_id)]
 
     unit: Unit = "phone" if isinstance(model.tokenizer, PhoneTokenizer) else "word"
     return CtcDecoder(search, model.scaling, unit)
@@ -71,9 +72,9 @@ def greedy_decoder(model: CtcModel) -> CtcDecoder:
 def beam_decoder(beam: BeamSearch) -> CtcDecoder:
     """Take the best hypothesis of a beam search."""
 
-    def search(log_probs: Tensor, num_outputs: Tensor) -> Sequence[Sequence[int]]:
+    def search(log_probs: Tensor, num_outputs: Tensor) -> Sequence[Decoded]:
         hypotheses = beam(log_probs, num_outputs)
-        return [best_first[0].ids for best_first in hypotheses]
+        return [best_first[0].decoded for best_first in hypotheses]
 
     scaling = Scaling(beam.config.confidence_slope, beam.config.confidence_offset)
     return CtcDecoder(search, scaling)
@@ -119,12 +120,11 @@ def recognise(
     found: dict[str, list[WordSpan]] = {}
 
     for batch in batches:
-        hypotheses = decoder.search(batch.log_probs, batch.num_outputs)
+        results = decoder.search(batch.log_probs, batch.num_outputs)
         rows = batch.log_probs.cpu()
         counts = batch.num_outputs.tolist()
 
-        for name, row, count, tokens in zip(batch.ids, rows, counts, hypotheses, strict=True):
-            spans = align(row[:count], tokens, model.tokenizer.blank_id)
-            found[name] = words_of(spans, model.tokenizer, decoder.scaling)
+        for name, row, count, decoded in zip(batch.ids, rows, counts, results, strict=True):
+            found[name] = find_words(row[:count], decoded, model.tokenizer, decoder.scaling)
 
     return found

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from speechssl.config import as_table, build
@@ -11,6 +12,8 @@ from speechssl.decoding.arpa import is_binary
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import spellings
+from speechssl.decoding.ngram_table import NgramTable, from_tensors, read_table
+from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
 from speechssl.text.tokenizers import Tokenizer
@@ -18,11 +21,14 @@ from speechssl.text.tokenizers import Tokenizer
 # The folder inside a model folder, and the name of the prior among its tensors.
 LM_FOLDER = "lm"
 LOG_PRIOR = "log_prior"
+# The words that can be recognised, and those of the language model by id.
+WORDS_FILE = "words.txt"
+LM_WORDS_FILE = "lm_words.txt"
 
 
 def save_lm(
     model: Path,
-    lm: Path,
+    lm: Path | NgramTable,
     words: Sequence[str] | None,
     config: BeamConfig,
     about: Mapping[str, Any],
@@ -30,25 +36,34 @@ def save_lm(
 ) -> None:
     """Put a language model, its words and its weights into a model folder, where ``load_lm`` looks.
 
+    One over words is kept as the arrays of the search, which are read much faster than ARPA.
+
     Args:
         model: the model folder.
-        lm: ARPA file, or a binary file of KenLM.
+        lm: over words, an ARPA file or what was read from it; over tokens, an ARPA file, or a
+            binary file of KenLM.
         words: what can be recognised; None for a language model over tokens.
         config: weights and width of the search.
         about: JSON values to keep, such as where the weights were found.
         log_prior: (V,) natural log of the share that each token has of all outputs.
     """
-    name = "lm.bin" if is_binary(lm) else "lm.arpa"
-    files = {name: lm.read_bytes()}
-    if words is not None:
-        lines = [f"{word}\n" for word in words]
-        files["words.txt"] = "".join(lines).encode()
+    record: dict[str, Any] = {"kind": "lm", "beam": as_table(config), "about": dict(about)}
+    files: dict[str, bytes] = {}
+    tensors: dict[str, Tensor] = {}
 
-    tensors = {}
+    if words is not None:
+        table = read_table(lm) if isinstance(lm, Path) else lm
+        files[WORDS_FILE] = _as_lines(words)
+        files[LM_WORDS_FILE] = _as_lines(table.words)
+        for name, array in table.as_tensors().items():
+            tensors[name] = torch.from_numpy(array)
+    else:
+        assert isinstance(lm, Path), "a language model over tokens is a file"
+        record["file"] = "lm.bin" if is_binary(lm) else "lm.arpa"
+        files[record["file"]] = lm.read_bytes()
+
     if log_prior is not None:
         tensors[LOG_PRIOR] = log_prior
-
-    record = {"kind": "lm", "file": name, "beam": as_table(config), "about": dict(about)}
     save_folder(model / LM_FOLDER, tensors, record, files)
 
 
@@ -65,15 +80,43 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:
 
     tensors, record = load_folder(folder)
     config = build(BeamConfig, record["beam"])
-    path = _lm_file(folder, record)
     prior = tensors.get(LOG_PRIOR)
     _check_prior(folder, prior, config, tokenizer)
 
-    lexicon = None
-    if config.unit == "words":
-        words = (folder / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        lexicon = spellings(tokenizer, words)
-    return BeamSearch(tokenizer, path, lexicon, config, log_prior=prior)
+    if config.unit == "tokens":
+        return BeamSearch(tokenizer, _lm_file(folder, record), config, log_prior=prior)
+
+    # A folder of an older version has the language model as a file.
+    is_file = "file" in record
+    table = read_table(_lm_file(folder, record)) if is_file else _table(folder, tensors)
+    lexicon = spellings(tokenizer, _lines(folder / WORDS_FILE))
+    words = word_model(tokenizer, table, lexicon, config.unknown_words)
+    return BeamSearch(tokenizer, words, config, log_prior=prior)
+
+
+def _table(folder: Path, tensors: Mapping[str, Tensor]) -> NgramTable:
+    """Take the arrays of a language model over words, which anyone may have written."""
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    try:
+        return from_tensors(_lines(folder / LM_WORDS_FILE), arrays)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{folder} holds no language model: {error}; make it again with speechssl tune-lm"
+        ) from error
+
+
+def _as_lines(words: Sequence[str]) -> bytes:
+    lines = [f"{word}\n" for word in words]
+    return "".join(lines).encode()
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the words of a list, of a file whose checksum was verified."""
+    try:
+        # Only a newline ends a line: other marks of line ends could stand within a word.
+        return path.read_bytes().decode().split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a list of words: {error}") from error
 
 
 def _lm_file(folder: Path, record: Mapping[str, Any]) -> Path:

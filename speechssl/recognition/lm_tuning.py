@@ -1,6 +1,7 @@
 """``tune_lm``: the weights of a language model, found on a development set."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -13,16 +14,19 @@ from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.arpa import read_words
 from speechssl.decoding.beam import BeamSearch
-from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.hypothesis import BeamConfig, Decoded
 from speechssl.decoding.lexicon import is_over_tokens, known_words, separator, spellings
+from speechssl.decoding.ngram_table import NgramTable, read_table
+from speechssl.decoding.word_model import WordModel, word_model
 from speechssl.recognition.decoders import (
+    CtcDecoder,
     Emissions,
     beam_decoder,
     emissions,
     greedy_decoder,
     recognise,
 )
-from speechssl.recognition.evaluate import references, score_words
+from speechssl.recognition.evaluate import references, score_phones, score_words
 from speechssl.recognition.language_model import LM_FOLDER, save_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import pick_device
@@ -31,16 +35,34 @@ from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import model_folder
 
-# All of the grid is tried, since the best value of one weight depends on the others.
-GRID = {"lm_weight": (1.0, 2.0, 3.0), "prior_scale": (0.0, 0.3, 0.6), "word_score": (-4.0, 0.0)}
+# All of the grid is tried, since the best value of one weight depends on the others. The best path
+# alone, which the search for words scores, wants other weights than the sum of all paths.
+GRIDS = {
+    "words": {
+        "lm_weight": (2.0, 3.0),
+        "prior_scale": (0.0, 0.2, 0.5),
+        "word_score": (-3.0, -1.0),
+    },
+    "tokens": {
+        "lm_weight": (1.0, 2.0, 3.0),
+        "prior_scale": (0.0, 0.3, 0.6),
+        "word_score": (-4.0, 0.0),
+    },
+}
 # Steps from the best point of the grid, for as long as that gets better.
-STEPS = {"lm_weight": 0.5, "prior_scale": 0.15, "word_score": 1.0}
+STEPS = {"lm_weight": 0.5, "prior_scale": 0.1, "word_score": 1.0}
 # The smallest and largest value that a step may reach.
 BOUNDS = {
     "lm_weight": (0.0, float("inf")),
     "prior_scale": (0.0, 1.0),
     "word_score": (float("-inf"), float("inf")),
 }
+# Over words, the weights are found with the first of these beams, and all are tried with the best
+# weights. The widest of those up to ``MAX_BEAM`` is kept that is fast enough.
+BEAMS = (300, 100, 1000, 3000)
+MAX_BEAM = 1000
+# Seconds of audio searched in a second.
+FAST_ENOUGH = 20.0
 # Points tried, after which no further round of steps begins.
 MAX_TRIED = 50
 # Probability of a token that the recogniser hardly ever says: its prior is no smaller.
@@ -48,10 +70,15 @@ MIN_PRIOR = 1e-4
 
 
 class Tried(NamedTuple):
-    """Weights of a language model, and the errors they made."""
+    """Weights of a language model, and the errors they made.
+
+    Attributes:
+        speed: seconds of audio that the search took in a second, on one core.
+    """
 
     config: BeamConfig
     score: Score
+    speed: float
 
     @property
     def errors(self) -> float:
@@ -67,27 +94,45 @@ class Tuned(NamedTuple):
     """What tuning found.
 
     Attributes:
-        greedy: score of greedy decoding.
+        greedy: score of greedy decoding: in phones where the recogniser's tokens are phones.
         tried: all weights that were tried, the best first.
+        beams: the best weights with beams of several widths, the narrowest first; over tokens, the
+            one beam that was tried.
         log_prior: (V,) natural log of the share that each token has of all outputs.
     """
 
     greedy: Score
     tried: list[Tried]
+    beams: list[Tried]
     log_prior: Tensor
 
     @property
+    def chosen(self) -> Tried:
+        """The best weights with the widest beam that is fast enough, else the narrowest."""
+        fast = [
+            beam
+            for beam in self.beams
+            if beam.speed >= FAST_ENOUGH and beam.config.beam_size <= MAX_BEAM
+        ]
+        return fast[-1] if fast else self.beams[0]
+
+    @property
     def best(self) -> BeamConfig:
-        """The best weights, with the scaling that makes the confidences of words probabilities."""
-        config, score = self.tried[0]
+        """What was chosen, with the scaling that makes the confidences of words probabilities."""
+        config, score, _ = self.chosen
         scaling = score.calibration.scaling if score.calibration else Scaling()
         changes = {f"confidence_{name}": value for name, value in asdict(scaling).items()}
         return config.model_copy(update=changes)
 
     @property
     def is_worth_keeping(self) -> bool:
-        """Whether the best weights make no more errors than greedy decoding."""
-        return self.tried[0].errors <= self.greedy.wer + self.greedy.cer
+        """Whether what was chosen makes no more errors than greedy decoding.
+
+        Without a language model there are no words of phones, so then it always is.
+        """
+        if self.greedy.unit == "phone":
+            return True
+        return self.chosen.errors <= self.greedy.wer + self.greedy.cer
 
 
 def tune_lm(
@@ -120,24 +165,28 @@ def tune_lm(
 
     listed = read_words(lm, words)
     known: list[str] | None = None
-    lexicon: dict[str, tuple[int, ...]] | None = None
+    table: NgramTable | None = None
+    source: Path | WordModel = lm
     config = BeamConfig(unit="tokens")
     if not is_over_tokens(tokenizer, listed):
         known = known_words(tokenizer, recogniser.normaliser, listed)
-        lexicon = spellings(tokenizer, known)
+        table = read_table(lm)
+        source = word_model(tokenizer, table, spellings(tokenizer, known))
         config = BeamConfig(unit="words")
 
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:
-        return BeamSearch(tokenizer, lm, lexicon, weights, log_prior=log_prior)
+        return BeamSearch(tokenizer, source, weights, log_prior=log_prior)
 
     tuned = tune(recogniser, Dataset([Store(store)], [split]), config, search)
     report(tuned)
 
     if tuned.is_worth_keeping:
-        best = tuned.tried[0].score
+        best = tuned.chosen.score
         found_on = {"lm": str(lm), "store": str(store), "split": split}
-        rates = {"wer": best.wer, "greedy_wer": tuned.greedy.wer}
-        save_lm(folder, lm, known, tuned.best, found_on | rates, tuned.log_prior)
+        rates = {"wer": best.wer}
+        if tuned.greedy.unit == best.unit:
+            rates["greedy_wer"] = tuned.greedy.wer
+        save_lm(folder, table or lm, known, tuned.best, found_on | rates, tuned.log_prior)
         log(
             f"{folder / LM_FOLDER} holds the language model over {config.unit} "
             "with the best of these weights"
@@ -155,14 +204,14 @@ def tune(
     config: BeamConfig,
     search: Callable[[BeamConfig, Tensor], BeamSearch],
 ) -> Tuned:
-    """Try all of ``GRID``, then go on from the best point step by step.
+    """Try all of the grid, then go on from the best point step by step; then try other beams.
 
     The best point has the lowest sum of word and character error rate, and of equal ones the
     lowest weight. The recogniser runs once. A language model over pieces that begin words
     themselves has no score for each word.
 
     Args:
-        config: of the search; its weights are replaced.
+        config: of the search; its weights are replaced, and over words its beam.
         search: makes a beam search with these weights and this log-prior.
 
     Raises:
@@ -171,20 +220,28 @@ def tune(
     transcripts = references(model, dataset)
     batches = [_on_cpu(batch) for batch in emissions(model, dataset)]
     log_prior = _log_prior(batches)
+    num_outputs = sum(int(batch.num_outputs.sum()) for batch in batches)
+    audio_s = num_outputs * model.seconds_per_output
 
-    greedy_words = recognise(model, batches, greedy_decoder(model))
-    greedy = score_words(transcripts, greedy_words, model.normaliser)
+    greedy = _greedy_score(model, transcripts, batches)
 
+    grid = GRIDS[config.unit]
     has_word_score = config.unit == "words" or bool(separator(model.tokenizer))
-    names = [name for name in GRID if name != "word_score" or has_word_score]
+    names = [name for name in grid if name != "word_score" or has_word_score]
     tried: list[Tried] = []
+    if config.unit == "words":
+        config = config.model_copy(update={"beam_size": BEAMS[0]})
+
+    def measure(weights: BeamConfig) -> Tried:
+        decoder = _Timed(beam_decoder(search(weights, log_prior)))
+        found = recognise(model, batches, decoder.decoder)
+        score = score_words(transcripts, found, model.normaliser)
+        return Tried(weights, score, audio_s / max(decoder.seconds, 1e-9))
 
     def look(weights: BeamConfig) -> None:
         if any(weights == point.config for point in tried):
             return
-        decoder = beam_decoder(search(weights, log_prior))
-        found = recognise(model, batches, decoder)
-        point = Tried(weights, score_words(transcripts, found, model.normaliser))
+        point = measure(weights)
         tried.append(point)
         log(_line(point, names))
 
@@ -192,7 +249,7 @@ def tune(
         tried.sort(key=lambda point: (point.errors, point.config.lm_weight))
         return tried[0].config
 
-    for values in product(*(GRID[name] for name in names)):
+    for values in product(*(grid[name] for name in names)):
         look(config.model_copy(update=dict(zip(names, values, strict=True))))
 
     start: BeamConfig | None = None
@@ -202,7 +259,41 @@ def tune(
             for value in _neighbours(name, getattr(start, name)):
                 look(start.model_copy(update={name: value}))
 
-    return Tuned(greedy, tried, log_prior)
+    beams = [tried[0]]
+    if config.unit == "words":
+        for beam_size in BEAMS[1:]:
+            point = measure(best().model_copy(update={"beam_size": beam_size}))
+            beams.append(point)
+            log(f"beam {beam_size}: {_rates(point)}, {point.speed:.0f} times real time")
+        beams.sort(key=lambda point: point.config.beam_size)
+
+    return Tuned(greedy, tried, beams, log_prior)
+
+
+def _greedy_score(
+    model: CtcModel, transcripts: Mapping[str, str], batches: Sequence[Emissions]
+) -> Score:
+    """Score greedy decoding."""
+    decoder = greedy_decoder(model)
+    found = recognise(model, batches, decoder)
+    if decoder.unit == "phone":
+        return score_phones(model.tokenizer, transcripts, found, model.normaliser)
+    return score_words(transcripts, found, model.normaliser)
+
+
+class _Timed:
+    """A decoder that adds up the time its search takes."""
+
+    def __init__(self, decoder: CtcDecoder) -> None:
+        self.seconds = 0.0
+        self._search = decoder.search
+        self.decoder = decoder._replace(search=self._timed_search)
+
+    def _timed_search(self, log_probs: Tensor, num_outputs: Tensor) -> Sequence[Decoded]:
+        start = time.perf_counter()
+        found = self._search(log_probs, num_outputs)
+        self.seconds += time.perf_counter() - start
+        return found
 
 
 def _neighbours(name: str, value: float) -> list[float]:
@@ -229,4 +320,8 @@ def _log_prior(batches: Sequence[Emissions]) -> Tensor:
 
 def _line(point: Tried, names: Sequence[str]) -> str:
     weights = [f"{name.replace('_', ' ')} {getattr(point.config, name):g}" for name in names]
-    return f"{', '.join(weights)}: WER {point.score.wer:.1%}, CER {point.score.cer:.1%}"
+    return f"{', '.join(weights)}: {_rates(point)}"
+
+
+def _rates(point: Tried) -> str:
+    return f"WER {point.score.wer:.1%}, CER {point.score.cer:.1%}"

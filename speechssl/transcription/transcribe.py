@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from speechssl.data.collate import collate, length_batches, max_batch_length
-from speechssl.decoding.align import WordSpan, align, words_of
+from speechssl.decoding.align import WordSpan, find_words
 from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
@@ -252,9 +252,8 @@ def _segments(
     """Decode pieces that follow each other without silence; times count from the file's start."""
     log_probs = torch.cat(list(rows))
     num_outputs = torch.tensor([len(log_probs)])
-    (tokens,) = decoder.search(log_probs[None], num_outputs)
-    spans = align(log_probs, tokens, model.tokenizer.blank_id)
-    found = words_of(spans, model.tokenizer, decoder.scaling)
+    (decoded,) = decoder.search(log_probs[None], num_outputs)
+    found = find_words(log_probs, decoded, model.tokenizer, decoder.scaling)
 
     seconds = model.seconds_per_output
     # When each output begins: pieces that touch need not lie a whole number of outputs apart.

@@ -11,8 +11,7 @@ from speechssl.config import as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.arpa import arpa_lines
-from speechssl.decoding.hypothesis import BeamConfig, Hypothesis
-from speechssl.decoding.lexicon import spellings
+from speechssl.decoding.hypothesis import BeamConfig, Decoded, Hypothesis
 from speechssl.decoding.ngram import estimate
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.decoders import beam_decoder, emissions
@@ -48,7 +47,7 @@ def test_the_best_pair_is_found_and_comes_first(
             priors.append(log_prior)
             off = (
                 abs(config.lm_weight - 3.5)
-                + abs(config.prior_scale - 0.6)
+                + 5 * abs(config.prior_scale - 0.6)
                 + abs(config.word_score + 6)
             )
             self.ids = tuple(
@@ -56,7 +55,7 @@ def test_the_best_pair_is_found_and_comes_first(
             )
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
-            return [[Hypothesis("", 0.0, self.ids)] for _ in log_probs]
+            return [[Hypothesis("", 0.0, Decoded(self.ids))] for _ in log_probs]
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     best = found.tried[0].config
@@ -100,7 +99,8 @@ def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) ->
             words = [next(self.left).split() for _ in log_probs]
             said = [w[0] if self.brief else " ".join(x + x[-1] for x in w) for w in words]
             return [
-                [Hypothesis("", 0.0, tuple(recogniser.tokenizer.encode(text)))] for text in said
+                [Hypothesis("", 0.0, Decoded(tuple(recogniser.tokenizer.encode(text))))]
+                for text in said
             ]
 
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) ->
     assert found.best.lm_weight != 2
 
 
-@pytest.mark.parametrize(("unit", "looks"), [("words", 18), ("tokens", 9)])
+@pytest.mark.parametrize(("unit", "looks"), [("words", 12), ("tokens", 9)])
 def test_no_look_is_wasted_on_a_score_that_changes_nothing(
     model: Path, labelled_store: Path, monkeypatch: pytest.MonkeyPatch, unit: str, looks: int
 ) -> None:
@@ -125,13 +125,13 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
             tried.append(config)
 
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
-            return [[Hypothesis("", 0.0, ())] for _ in log_probs]
+            return [[Hypothesis("", 0.0, Decoded(()))] for _ in log_probs]
 
     dataset = Dataset([Store(labelled_store)], ["dev"])
     tune(recogniser, dataset, BeamConfig.model_validate({"unit": unit}), Search)  # type: ignore[arg-type]
     assert len(set(tried[:looks])) == looks
     assert (len({config.word_score for config in tried}) > 1) == (unit == "words")
-    assert {config.lm_weight for config in tried[:looks]} == {1.0, 2.0, 3.0}
+    assert len({config.lm_weight for config in tried[:looks]}) == (2 if unit == "words" else 3)
     assert len({config.prior_scale for config in tried[:looks]}) == 3
 
 
@@ -143,16 +143,15 @@ def test_a_language_model_travels_with_its_model(
     arpa = tmp_path / "given.arpa"
     arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
     words = sorted({word for text in texts for word in text})
-    config = BeamConfig(lm_weight=1.5, word_score=0.5)
+    config = BeamConfig(lm_weight=1.5, word_score=20.0)
     folder = tmp_path / "model"
     assert load_lm(folder, recogniser.tokenizer) is None
     save_lm(folder, arpa, words, config, {})
     moved = folder.rename(tmp_path / "elsewhere")
-    arpa.unlink()
+    arpa.rename(tmp_path / "other.arpa")
     beam = load_lm(moved, recogniser.tokenizer)
     assert beam is not None
     assert beam.config == config
-    assert beam.lexicon == spellings(recogniser.tokenizer, words)
     dataset = Dataset([Store(labelled_store)], ["dev"])
     result = evaluate(recogniser, dataset, decoder=beam_decoder(beam))
     heard = {word for u in result.utterances for word in u.hypothesis.split()}
@@ -161,7 +160,7 @@ def test_a_language_model_travels_with_its_model(
     prior = torch.linspace(-9, 0, recogniser.tokenizer.size)
     save_lm(
         tmp_path / "prior",
-        moved / "lm/lm.arpa",
+        tmp_path / "other.arpa",
         words,
         config.model_copy(update={"prior_scale": 0.5}),
         {},
@@ -175,7 +174,12 @@ def test_a_language_model_travels_with_its_model(
     assert with_prior(rows, torch.tensor([30])) == beam(rows - 0.5 * prior, torch.tensor([30]))
     for wrong in (None, prior[1:]):
         save_lm(
-            tmp_path / "wrong", moved / "lm/lm.arpa", words, BeamConfig(prior_scale=0.5), {}, wrong
+            tmp_path / "wrong",
+            tmp_path / "other.arpa",
+            words,
+            BeamConfig(prior_scale=0.5),
+            {},
+            wrong,
         )
         with pytest.raises(CheckpointError, match="does not hold log_prior of the"):
             load_lm(tmp_path / "wrong", recogniser.tokenizer)

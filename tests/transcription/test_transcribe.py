@@ -21,6 +21,7 @@ from speechssl.data.collate import Batch, collate
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
+from speechssl.decoding.hypothesis import Decoded
 from speechssl.recognition.decoders import (
     BATCH_SECONDS,
     CtcDecoder,
@@ -126,9 +127,9 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
         np.testing.assert_array_equal(piece.array, featurise(heard, config))
     lengths: list[int] = []
 
-    def decode(log_probs: Tensor, frames: Tensor) -> list[list[int]]:
+    def decode(log_probs: Tensor, frames: Tensor) -> list[Decoded]:
         lengths.extend(frames.tolist())
-        return greedy(log_probs, frames)
+        return [Decoded(tuple(ids)) for ids in greedy(log_probs, frames)]
 
     (result,) = transcribe(model, [tmp_path / "x.wav"], decoder=CtcDecoder(decode, Scaling()))
     # Up to a minute is decoded as one; what is left, as the next one.

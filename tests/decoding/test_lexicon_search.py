@@ -1,0 +1,330 @@
+"""The search for words: against all alignments of all texts, and against plain Python."""
+
+import math
+import random
+from collections.abc import Iterator
+from itertools import groupby, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference.lexicon_search import lexicon_search, path_score
+from torch import Tensor
+
+from speechssl.decoding.arpa import arpa_lines, read_arpa
+from speechssl.decoding.beam import BeamSearch
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.decoding.lexicon import Lexicon, spellings
+from speechssl.decoding.ngram import BEGIN, END, NgramModel, estimate
+from speechssl.decoding.ngram_table import NgramTable, read_table
+from speechssl.decoding.word_model import word_model
+from speechssl.errors import ConfigError
+from speechssl.text.tokenizers import CharTokenizer, Spelling, Tokenizer, VocabularyTokenizer
+
+WORDS = "xyzvwq"
+SENTENCES = ["ab a ba", "ba ab ab", "a a ba", "ab ba a b", "b", "aa ba"]
+WIDE = {"beam_size": 20_000, "beam_threshold": 1e4}
+
+
+class Phones(Tokenizer):
+    """Tokens that spell no text: the search must not look at it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.texts = ("<pad>", "⁇", *[f" P{i}" for i in range(2, size)])
+
+    def encode(self, text: str) -> list[int]:
+        raise AssertionError
+
+    decode = files = encode  # type: ignore[assignment]
+
+
+def letters_with_space() -> VocabularyTokenizer:
+    return VocabularyTokenizer(["<pad>", "⁇", "a", "b", " "])
+
+
+def language_model(folder: Path, sentences: list[list[str]], order: int) -> Path:
+    """An estimated model; of order 1, its unigrams."""
+    lines = list(arpa_lines(estimate(sentences, max(order, 2))))
+    if order == 1:
+        text = "".join(lines)
+        start, stop = text.index("\n\\2-grams"), text.index("\n\\end\\")
+        lines = [text[:start].replace(text.splitlines()[2] + "\n", ""), text[stop:]]
+
+    path = folder / "lm.arpa"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def draw_lexicon(rng: random.Random, tokens: list[int], longest: int) -> Lexicon:
+    """Words of several spellings, some of them the beginnings of others, and some homophones."""
+    lexicon: Lexicon = {}
+    for word in WORDS:
+        ways = {
+            tuple(rng.choice(tokens) for _ in range(rng.randint(1, longest)))
+            for _ in range(rng.choice([1, 1, 2, 3]))
+        }
+        lexicon[word] = [Spelling(ids, -rng.random()) for ids in sorted(ways)]
+    lexicon["q"] = [lexicon["x"][0], Spelling((*lexicon["x"][0].ids, tokens[0]), -0.1)]
+    return lexicon
+
+
+def draw_sentences(rng: random.Random) -> list[list[str]]:
+    sentences = [[rng.choice(WORDS) for _ in range(rng.randint(1, 5))] for _ in range(12)]
+    return [*sentences, list(WORDS)]
+
+
+def emissions(frames: int, size: int, seed: int, peak: float = 1.5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (peak * torch.randn(frames, size, generator=generator)).log_softmax(-1)
+
+
+def all_texts(
+    frames: Tensor, lexicon: Lexicon, lm: NgramModel, space: int | None, config: BeamConfig
+) -> dict[str, float]:
+    """Score of the best alignment of every text, by trying all of them."""
+    num_frames, size = frames.shape
+    rows = frames.double().numpy()
+    best_path: dict[tuple[int, ...], float] = {}
+    for path in product([i for i in range(size) if i != 1], repeat=num_frames):
+        tokens = tuple(token for token, _ in groupby(path) if token != 0)
+        score = float(rows[range(num_frames), path].sum())
+        best_path[tokens] = max(score, best_path.get(tokens, -math.inf))
+
+    ways = [(word, ids, log_prob) for word in lexicon for ids, log_prob in lexicon[word]]
+
+    def readings(tokens: tuple[int, ...]) -> Iterator[tuple[list[str], float]]:
+        if not tokens:
+            yield [], 0.0
+        if tokens and tokens[0] == space:
+            yield from readings(tokens[1:])
+        for word, ids, log_prob in ways:
+            rest = tokens[len(ids) :]
+            may_follow = space is None or not rest or rest[0] == space
+            if tokens[: len(ids)] == ids and may_follow:
+                for words, others in readings(rest):
+                    yield [word, *words], log_prob + others
+
+    texts: dict[str, float] = {}
+    for tokens, score in best_path.items():
+        for words, log_prob in readings(tokens):
+            log10 = sum(lm.score(words)) + log_prob / math.log(10)
+            total = score + config.lm_weight * log10 + config.word_score * len(words)
+            text = " ".join(words)
+            texts[text] = max(total, texts.get(text, -math.inf))
+    return texts
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("has_space", [False, True])
+def test_the_best_of_all_alignments_of_all_texts(
+    tmp_path: Path, order: int, has_space: bool
+) -> None:
+    for seed in range(4):
+        rng = random.Random(100 * order + seed)
+        tokenizer = letters_with_space() if has_space else Phones(5)
+        lexicon = draw_lexicon(rng, [2, 3] if has_space else [2, 3, 4], longest=3)
+        path = language_model(tmp_path, draw_sentences(rng), order)
+        config = BeamConfig.model_validate(
+            {"lm_weight": 2 * rng.random(), "word_score": 2 * rng.random() - 1} | WIDE
+        )
+        beam = BeamSearch(tokenizer, word_model(tokenizer, read_table(path), lexicon), config)
+
+        frames = emissions(6, 5, seed)
+        frames[:, 1] = -1e4
+        space = 4 if has_space else None
+        texts = all_texts(frames, lexicon, read_arpa(path), space, config)
+        expected = sorted(texts.items(), key=lambda item: -item[1])
+
+        (found,) = beam(frames[None], torch.tensor([6]), nbest=1)
+        assert (found[0].text, found[0].score) == (
+            expected[0][0],
+            pytest.approx(expected[0][1], abs=1e-4),
+        )
+
+
+def check_against_plain_python(
+    folder: Path, seed: int, frames: Tensor, has_space: bool, config: BeamConfig
+) -> None:
+    rng = random.Random(seed)
+    size = frames.shape[1]
+    tokens = [i for i in range(2, size) if not (has_space and i == 4)]
+    lexicon = draw_lexicon(rng, tokens, longest=4)
+    order = 2 + seed % 3
+    path = language_model(folder, draw_sentences(rng), order)
+    lm = read_arpa(path)
+    tokenizer = letters_with_space() if has_space else Phones(size)
+    beam = BeamSearch(tokenizer, word_model(tokenizer, read_table(path), lexicon), config)
+    ((found,),) = beam(frames[None], torch.tensor([len(frames)]))
+
+    def word_score(word: str | None, context: tuple[str, ...]) -> float:
+        # Where fewer words were said than count, the sentence's beginning is among them.
+        before = (BEGIN, *context) if len(context) < order - 1 else context
+        log10 = lm.log10_prob(word or END, before)
+        return config.lm_weight * log10 + (config.word_score if word else 0.0)
+
+    weight = config.lm_weight / math.log(10)
+    ways = {w: [(ids, weight * log_prob) for ids, log_prob in lexicon[w]] for w in lexicon}
+    rows = frames.double().numpy().copy()
+    rows[:, 1] = -1e4
+    space = 4 if has_space else None
+    words, score = lexicon_search(rows, ways, word_score, order - 1, space)
+
+    assert found.score == pytest.approx(score, abs=1e-3)
+    assert found.text == " ".join(words)
+
+    # The tokens and words of a hypothesis make its score.
+    assert found.decoded.words is not None
+    assert [word.text for word in found.decoded.words] == list(words)
+    assert sum(word.num_tokens for word in found.decoded.words) == len(found.decoded.ids)
+
+
+@pytest.mark.parametrize("has_space", [False, True])
+def test_plain_python_finds_the_same(tmp_path: Path, has_space: bool) -> None:
+    config = BeamConfig.model_validate({"lm_weight": 1.7, "word_score": 0.3} | WIDE)
+    for seed in range(6):
+        frames = emissions(25, 5, seed, peak=2.0)
+        check_against_plain_python(tmp_path, seed, frames, has_space, config)
+
+
+def test_plain_python_finds_the_same_in_speech_like_posteriors(tmp_path: Path) -> None:
+    """Long utterances of 38 phones, mostly blank, with a beam that drops most hypotheses."""
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        said = np.repeat(generator.integers(2, 40, 40), 2)
+        said[generator.random(80) < 0.5] = 0
+        logits = generator.normal(size=(80, 40))
+        logits[np.arange(80), said] += 4
+        frames = torch.from_numpy(logits).float().log_softmax(-1)
+        config = BeamConfig(lm_weight=2.9, word_score=-1.2, beam_size=3000, beam_threshold=100.0)
+        check_against_plain_python(tmp_path, seed, frames, False, config)
+
+
+def test_a_token_said_twice_needs_a_blank_between(tmp_path: Path) -> None:
+    """Within a word, and from one word to the next; and a word's last token may last."""
+    tokenizer = Phones(4)
+    table = read_table(language_model(tmp_path, [["long", "short"], ["short"]], 2))
+    lexicon = {"short": [Spelling((2,), 0.0)], "long": [Spelling((2, 3, 3), 0.0)]}
+    beam = BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.01))
+
+    def heard(path: list[int]) -> str:
+        frames = torch.full((len(path), 4), -20.0)
+        frames[range(len(path)), path] = 0.0
+        return beam(frames[None], torch.tensor([len(path)]))[0][0].text
+
+    assert heard([2, 2, 2]) == "short"
+    assert heard([2, 0, 2]) == "short short"
+    assert heard([2, 3, 0, 3, 3, 3]) == "long"
+    assert heard([2, 3, 0, 3, 2]) == "long short"
+    assert heard([0, 2, 0, 0, 2, 2, 3, 0, 3, 0]) == "short long"
+    assert heard([0, 0]) == ""
+
+
+def test_a_path_of_its_own_tokens_has_its_score(tmp_path: Path) -> None:
+    """Without a language model, the score is that of the best alignment of the tokens."""
+    rng = random.Random(0)
+    tokenizer = Phones(6)
+    table = read_table(language_model(tmp_path, draw_sentences(rng), 2))
+    lexicon = draw_lexicon(rng, [2, 3, 4, 5], longest=4)
+    beam = BeamSearch(
+        tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.0, beam_size=500)
+    )
+    for seed in range(5):
+        frames = emissions(30, 6, seed, peak=3.0)
+        frames[:, 1] = -1e4
+        for found in beam(frames[None], torch.tensor([30]), nbest=5)[0]:
+            own = path_score(frames.numpy(), found.decoded.ids)
+            assert found.score <= own + 1e-3
+        ((best,),) = beam(frames[None], torch.tensor([30]))
+        assert best.score == pytest.approx(path_score(frames.numpy(), best.decoded.ids), abs=1e-3)
+
+
+def test_texts_of_an_nbest_list_differ_and_get_worse(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    tokenizer = Phones(5)
+    table = read_table(language_model(tmp_path, draw_sentences(rng), 3))
+    model = word_model(tokenizer, table, draw_lexicon(rng, [2, 3, 4], longest=3))
+    beam = BeamSearch(tokenizer, model, BeamConfig(lm_weight=1.0, beam_size=500))
+    (found,) = beam(emissions(12, 5, 0)[None], torch.tensor([12]), nbest=8)
+    assert len({hypothesis.text for hypothesis in found}) == len(found) == 8
+    scores = [hypothesis.score for hypothesis in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_long_utterance_forgets_words_that_nobody_needs(tmp_path: Path) -> None:
+    """More words end in the beam than are remembered: the text is that of its repeated parts."""
+    rng = random.Random(2)
+    tokenizer = Phones(8)
+    table = read_table(language_model(tmp_path, draw_sentences(rng), 2))
+    lexicon = {word: [Spelling((2 + i,), 0.0)] for i, word in enumerate(WORDS)}
+    beam = BeamSearch(
+        tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.1, beam_size=400)
+    )
+    said = [rng.choice(WORDS) for _ in range(600)]
+    frames = torch.full((1200, 8), -6.0)
+    for place, word in enumerate(said):
+        frames[2 * place, lexicon[word][0].ids[0]] = 0.0
+        frames[2 * place + 1, 0] = 0.0
+    ((found,),) = beam(frames[None], torch.tensor([1200]))
+    assert found.text.split() == said
+
+
+def letters_search(folder: Path, **changes: float) -> BeamSearch:
+    tokenizer = CharTokenizer.train(SENTENCES)
+    path = language_model(folder, [sentence.split() for sentence in SENTENCES], 3)
+    table = read_table(path)
+    lexicon = spellings(tokenizer, table.words)
+    config = BeamConfig.model_validate({"lm_weight": 1.3, "word_score": 0.7} | WIDE | changes)
+    return BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), config)
+
+
+def test_an_utterance_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    beam = letters_search(tmp_path)
+    frames = torch.stack([emissions(7, beam.tokenizer.size, seed) for seed in range(3)])
+    lengths = torch.tensor([7, 4, 0])
+    together = beam(frames, lengths)
+    alone = [
+        beam(frames[i : i + 1, : int(n)], lengths[i : i + 1])[0] for i, n in enumerate(lengths)
+    ]
+    assert together == alone
+    assert together[2][0].text == ""
+
+
+def test_half_a_word_is_no_word(tmp_path: Path) -> None:
+    """The audio ends, as surely as can be, in the middle of the only word of its kind."""
+    tokenizer = CharTokenizer.train(["abcdefgh a"])
+    table = read_table(language_model(tmp_path, [["a", "abcdefgh"], ["a"]], 2))
+    lexicon = spellings(tokenizer, table.words)
+    beam = BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), BeamConfig())
+    ids = tokenizer.encode("a abcdefg")
+    frames = torch.full((len(ids), tokenizer.size), 1e-20)
+    frames[range(len(ids)), ids] = 1.0
+    assert beam(frames.log()[None], torch.tensor([len(ids)]))[0][0].text == "a"
+
+
+def test_a_name_that_the_model_lacks_is_said_at_the_price_of_unknown(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer.train(["ab ba name"])
+    table = read_table(language_model(tmp_path, [["ab", "ba"], ["ba"]], 2))
+    lexicon = spellings(tokenizer, [*table.words, "name"])
+    ids = [i for letter in tokenizer.encode("ab name") for i in (letter, 0)]
+    frames = torch.full((len(ids), tokenizer.size), -8.0)
+    frames[range(len(ids)), ids] = 0.0
+    lengths = torch.tensor([len(ids)])
+    config = BeamConfig(lm_weight=1.0)
+
+    known_only = BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), config)
+    assert "name" not in known_only(frames[None], lengths)[0][0].text
+
+    with_unknown = word_model(tokenizer, table, lexicon, unknown_words=True)
+    ((found,),) = BeamSearch(tokenizer, with_unknown, config)(frames[None], lengths)
+    assert found.text == "ab name"
+    lm = read_arpa(tmp_path / "lm.arpa")
+    assert found.score == pytest.approx(sum(lm.score(["ab", "name"])), abs=1e-4)
+
+
+def test_a_model_without_a_word_of_the_lexicon_is_refused() -> None:
+    tokenizer = CharTokenizer.train(["ab"])
+    table = NgramTable((BEGIN, END), None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="none of the words that the recogniser can spell"):
+        word_model(tokenizer, table, spellings(tokenizer, ["ab"]))
