@@ -16,6 +16,7 @@ from support.models import SMALL_ENCODER
 from support.places import ROOT
 from support.settings import as_toml
 from support.speech import RATE, make_labelled, sentence, speak
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from speechssl.cli.main import app
@@ -82,7 +83,10 @@ def test_the_commands_it_shows_are_known_with_their_options(page: Path) -> None:
         if verb not in verbs:
             unknown.append(line)
             continue
-        known = {option for given in verbs[verb].params for option in given.opts}
+        command = verbs[verb]
+        if isinstance(command, TyperGroup):
+            command = command.commands[rest.split()[0]]
+        known = {option for given in command.params for option in given.opts}
         options = set(re.findall(r"(?<=\s)--[a-z][\w-]*", rest))
         unknown += [f"{verb} {option}" for option in sorted(options - known - {"--help"})]
 

@@ -102,7 +102,13 @@ def finetune_command(
     minutes: Annotated[
         float | None, typer.Option(help="Labelled minutes to use, a seeded choice; else all.")
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="chars, bpe:N or unigram:N.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="chars, bpe:N, unigram:N, phones:LEXICON or phones:espeak-ng:LANGUAGE."),
+    ] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="ctc, or ctc-crf: CTC first, then CTC-CRF.")
+    ] = None,
     freeze_encoder: Annotated[
         bool, typer.Option("--freeze-encoder", help="Only the head learns.")
     ] = False,
@@ -129,8 +135,13 @@ def finetune_command(
         options["minutes"] = minutes
     if tokenizer is not None:
         options["tokenizer"] = tokenizer
+    ctc: Table = {}
+    if criterion is not None:
+        ctc["criterion"] = criterion
     if freeze_encoder:
-        options["ctc"] = {"frozen": True}
+        ctc["frozen"] = True
+    if ctc:
+        options["ctc"] = ctc
 
     origin = None if init_from == "none" else Path(init_from)
     overrides = merge(options, parse_overrides(set_ or []))

@@ -160,14 +160,16 @@ class Batches:
         ids = []
         texts = []
         arrays = []
+        weights = []
         for position in positions.tolist():
             utterance_id, text = self.dataset.id_text(position)
             array = self._cropped(position, utterance_id, step)
             ids.append(utterance_id)
             texts.append(text)
             arrays.append(array)
+            weights.append(self.dataset.weight(position))
 
-        return collate(ids, arrays, texts, self.dataset.features)
+        return collate(ids, arrays, texts, self.dataset.features, weights)
 
     def _cropped(self, position: int, utterance_id: str, step: int) -> NDArray[np.generic]:
         """Return a chunk's array, or a random window of it where it is longer than ``crop_s``."""

@@ -30,6 +30,8 @@ class Batch:
     texts: tuple[str | None, ...]
     audio_s: float
     """Seconds of audio in all utterances together."""
+    weights: Tensor | None = None
+    """(B,) float32 on the host, how much the text of each utterance counts; None = 1 each."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with its inputs on ``device``.
@@ -48,6 +50,7 @@ def collate(
     arrays: Sequence[NDArray[np.generic]],
     texts: Sequence[str | None],
     config: FeatureConfig,
+    weights: Sequence[float] | None = None,
 ) -> Batch:
     """Pad stored arrays, (S,) int16 or (U, F) float16 each, into one float32 batch."""
     lengths = [len(array) for array in arrays]
@@ -69,6 +72,7 @@ def collate(
         input_lengths=torch.tensor(lengths),
         texts=tuple(texts),
         audio_s=num_samples / config.sample_rate_hz,
+        weights=None if weights is None else torch.tensor(weights, dtype=torch.float32),
     )
 
 

@@ -37,6 +37,7 @@ class Dataset:
         num_samples: (N,) int64, length of each chunk at the stores' sample rate.
         input_lengths: (N,) int64, rows of each chunk's array: samples or frames.
         texts: transcripts instead of the stores' own, by store and position in it.
+        weights: how much the text of a chunk counts, by the same; 1 for all others.
     """
 
     def __init__(self, stores: Sequence[Store], splits: Sequence[str] | None = None) -> None:
@@ -67,6 +68,7 @@ class Dataset:
         self.input_lengths = np.concatenate(input_lengths)
 
         self.texts: dict[tuple[int, int], str] = {}
+        self.weights: dict[tuple[int, int], float] = {}
 
         if not len(self.index_of):
             raise _no_chunk(stores, splits)
@@ -94,15 +96,31 @@ class Dataset:
         part.num_samples = self.num_samples[positions]
         part.input_lengths = self.input_lengths[positions]
         part.texts = self.texts
+        part.weights = self.weights
         return part
 
-    def with_texts(self, texts: Mapping[int, str]) -> "Dataset":
-        """Return the same chunks with other transcripts at some positions."""
+    def with_texts(
+        self, texts: Mapping[int, str], weights: Mapping[int, float] | None = None
+    ) -> "Dataset":
+        """Return the same chunks with other transcripts at some positions.
+
+        Args:
+            texts: the transcripts by position.
+            weights: how much each of them counts, by position; 1 where nothing is said.
+        """
         new_texts = {self._place(position): text for position, text in texts.items()}
+        new_weights = {
+            self._place(position): weight for position, weight in (weights or {}).items()
+        }
 
         changed = self.subset(np.arange(len(self)))
         changed.texts = self.texts | new_texts
+        changed.weights = self.weights | new_weights
         return changed
+
+    def weight(self, position: int) -> float:
+        """Return how much the text of one chunk counts."""
+        return self.weights.get(self._place(position), 1.0)
 
     def record(self, position: int) -> Chunk:
         """Return what its store says of one chunk."""

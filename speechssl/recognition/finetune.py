@@ -122,7 +122,7 @@ def finetune(
     train, unspelled = leave_out_unspelled(chosen.dataset, model)
     train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
-    if settings.ctc.criterion == "ctc_crf":
+    if settings.ctc.criterion == "ctc-crf":
         _learn_by_crf(model, train, settings)
 
     begin()
@@ -137,7 +137,10 @@ def finetune(
         about = {"preset": settings.preset, "stage": start.stage, **measured}
         _save_best(model, run / "model", about, measured)
 
-    validation = Validation(lambda: _measure(model, dev), "dev_score", keep_best)
+    # CTC-CRF trades better words with a lexicon for worse greedy tokens, so these cannot choose
+    # between models; its learning rate has fallen by the end.
+    best_by = None if settings.ctc.criterion == "ctc-crf" else "dev_score"
+    validation = Validation(lambda: _measure(model, dev), best_by, keep_best)
     about = _about(settings, chosen, start, train)
     notes = {SKIPPED: unspelled + too_long, TEXTS: _one_a_line(chosen.texts)}
     fit(
@@ -185,7 +188,7 @@ def _learn_by_crf(model: CtcModel, train: Dataset, settings: FinetuneSettings) -
     num_tokens = model.tokenizer.size
     if num_tokens > MAX_CRF_TOKENS:
         raise ConfigError(
-            f"ctc.criterion=ctc_crf sums over all pairs of {num_tokens} tokens, allowed are "
+            f"ctc.criterion=ctc-crf sums over all pairs of {num_tokens} tokens, allowed are "
             f"{MAX_CRF_TOKENS}: take criterion ctc, or a tokenizer of fewer tokens"
         )
 

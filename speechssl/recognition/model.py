@@ -64,7 +64,7 @@ class CtcConfig(Settings):
     augment: AugmentConfig = Field(
         AugmentConfig(), description="changes of the log-mel rows while training"
     )
-    criterion: Literal["ctc", "ctc_crf"] = Field(
+    criterion: Literal["ctc", "ctc-crf"] = Field(
         "ctc", description="the loss: CTC alone, or CTC first and then CTC-CRF"
     )
     crf_share: float = Field(
@@ -155,9 +155,11 @@ class CtcModel(nn.Module):
             loss = ctc                             at first
             loss = ctc + crf + CTC_BESIDE_CRF ctc  from the update that ``learn_by_crf`` names
 
-        Its weight is the number of target tokens. Every utterance must have outputs enough for
-        its tokens (``min_ctc_frames``), else the loss is infinite; fine-tuning checks that before
-        it starts.
+        Each utterance's part is multiplied by its weight in the batch, where that has weights.
+
+        The weight of the sum is the number of target tokens. Every utterance must have outputs
+        enough for its tokens (``min_ctc_frames``), else the loss is infinite; fine-tuning checks
+        that before it starts.
         """
         targets = [self._target(text) for text in batch.texts]
         if self.training and self.config.augment.active and not self.config.frozen:
@@ -173,19 +175,23 @@ class CtcModel(nn.Module):
             num_outputs,
             target_lengths,
             blank=self.tokenizer.blank_id,
-            reduction="sum",
-        )
+            reduction="none",
+        )  # (B,)
 
-        loss = ctc
+        losses = ctc
         if self._bigram is not None and step >= self._crf_from:
             bigram = self._bigram.to(log_probs.device)
-            crf = log_all_sequences(log_probs, num_outputs, bigram).sum()
-            loss = ctc + crf + CTC_BESIDE_CRF * ctc
+            crf = log_all_sequences(log_probs, num_outputs, bigram)
+            losses = ctc + crf + CTC_BESIDE_CRF * ctc
+
+        if batch.weights is not None:
+            losses = losses * batch.weights.to(losses.device)
+        loss = losses.sum()
 
         weight = int(target_lengths.sum())
         # A mean is made of sums over the update, so the share counts by the weight of its batch.
         blank_share = self._blank_share(log_probs, num_outputs) * weight
-        metrics = {"loss": loss.detach(), "ctc": ctc.detach(), "blank_share": blank_share}
+        metrics = {"loss": loss.detach(), "ctc": ctc.detach().sum(), "blank_share": blank_share}
         return LossOutput(loss, weight, metrics)
 
     def _target(self, text: str | None) -> Tensor:

@@ -50,12 +50,12 @@ class StepBatches(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """How a run measures itself while it trains, and keeps its best model."""
+    """How a run measures itself while it trains, and keeps its best model, or its last one."""
 
     measure: Callable[[], Mapping[str, float]]
 
-    best_by: str
-    """Key of ``measure``'s result; lower is better."""
+    best_by: str | None
+    """Key of ``measure``'s result, lower is better; None keeps the last model"""
 
     keep_best: Callable[[Mapping[str, float]], None]
 
@@ -387,11 +387,13 @@ def _report_bad(
 
 
 def _validate(model: nn.Module, validation: Validation, state: RunState) -> Mapping[str, float]:
-    """Measure the model, and keep it where it is the best so far."""
+    """Measure the model, and keep it where it is the best so far, or where the last is kept."""
     model.eval()
     measured = validation.measure()
 
-    if measured[validation.best_by] < state.best:
+    if validation.best_by is None:
+        validation.keep_best(measured)
+    elif measured[validation.best_by] < state.best:
         state.best = measured[validation.best_by]
         validation.keep_best(measured)
     return measured
