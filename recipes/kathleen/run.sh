@@ -8,13 +8,13 @@
 # CC0, 1620 files, split so that no sentence is on two sides. Pretraining hears the audio of its train split; the systems
 # are trained on transcripts of the chosen minutes alone, the language model on those of the train split. What pretraining
 # gives is the row "pretrained" beside "longer from scratch": one schedule of as many labelled updates as all its rounds.
-# Both are self-trained alike, with the help of a language model of their labelled minutes and of no other text.
+# Both are self-trained alike, with the help of a language model of their labelled minutes and of no other text. With
+# --lexicon LEXICON, such as CMUdict, the last stages train a GMM-HMM on the same minutes; --text FILE gives it a language
+# model of general text too.
 
-. "$(dirname "$0")/../common.sh"
-option seed 0 "of weights, order and the choice of labelled minutes"
-option jobs 2 "processes for preparing audio"
+. "$(dirname "$0")/../speaker.sh"
+option lexicon "" "pronunciations: a lexicon such as CMUdict, or espeak-ng:LANGUAGE"
 option preset tiny "preset of all systems"
-option few_minutes 10 "labelled minutes of the small subset"
 option few_steps 3200 "updates from random weights on the small subset, and of the frozen encoder's head"
 option all_steps 6400 "the same on all labels"
 option rounds 2 "of pretraining, each on units of the recogniser before it"
@@ -45,7 +45,7 @@ systems() {
 }
 
 if stage 1 "prepare the store"; then
-    speechssl prepare "$data/kathleen" "$store" --jobs "$jobs" >&2
+    prepare_store kathleen
 fi
 
 if stage 2 "train on $few_minutes minutes of labels"; then
@@ -98,4 +98,16 @@ if stage 7 "tables"; then
             "frozen random encoder=$home/frozen/test"
         compare_tuned ${self[@]+"${self[@]}"} "${trained[@]}"
     done
+fi
+
+if stage 8 "language models, and a lexicon of their words"; then
+    text_and_lexicon
+fi
+
+if stage 9 "a GMM-HMM of the same minutes"; then
+    peer kathleen
+fi
+
+if stage 10 "tables by language model"; then
+    compare_all
 fi
