@@ -1,5 +1,6 @@
 """The recipes run end to end on small data: every stage, all again, and one by itself."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -14,7 +15,10 @@ from support.places import ROOT
 from support.settings import as_toml
 from support.speech import RATE, make_labelled, sentence, speak
 
+from speechssl.text.pronunciations import read_lexicon
+
 pytestmark = pytest.mark.slow
+SPLITS = ("train", "dev", "test")
 FEW = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
 
 
@@ -92,6 +96,31 @@ def test_kathleen_on_a_small_corpus_of_the_same_shape(tmp_path: Path, preset: Pa
     again = run("kathleen", *options, "--stage", 7)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
+
+
+def test_kerstin_makes_language_models_and_a_lexicon_of_their_words(tmp_path: Path) -> None:
+    make_labelled(tmp_path / "kerstin", {"train": 20, "dev": 2, "test": 2})
+    exp, letters = tmp_path / "exp", tmp_path / "letters.txt"
+    rows = (tmp_path / "kerstin" / "metadata.csv").read_text().splitlines()[1:]
+    texts = {
+        split: [row.split(",")[1] for row in rows if row.endswith(f",{split}")] for split in SPLITS
+    }
+    words = {word for spoken in texts.values() for text in spoken for word in text.split()}
+    letters.write_text("".join(f"{word} {' '.join(word)}\n" for word in sorted(words)))
+
+    options = ("--data", tmp_path, "--exp", exp, "--lexicon", letters, "--few-minutes", 0.2)
+    done = run("kerstin", *options, "--jobs", 1, "--stop-stage", 2)
+    assert done.returncode == 0, done.stderr
+    for path in (exp / "own.arpa", exp / "few.arpa", exp / "lexicon.txt"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
+    few = (exp / "few.txt").read_text().splitlines()
+    assert 0 < len(few) < len(texts["train"])
+    assert set(few) <= set(texts["train"])
+    known = set(read_lexicon(exp / "lexicon.txt").words)
+    assert known == {word for text in texts["train"] for word in text.split()}
+
+    tables = run("kerstin", *options, "--stage", 4)
+    assert tables.stdout.count("no system was measured") == 2
 
 
 def make_digits(folder: Path, per_speaker: int) -> Path:
