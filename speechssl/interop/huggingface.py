@@ -43,6 +43,8 @@ _FIXED = {
 # Class of the tokenizers that can be read, and the name that this class had before.
 _TOKENIZER = "Wav2Vec2CTCTokenizer"
 _OLD_TOKENIZER = "Wav2Vec2Tokenizer"
+# Of models over phones: no token between words, and every token is a word of its text.
+_PHONE_TOKENIZER = "Wav2Vec2PhonemeCTCTokenizer"
 
 # Languages that an error lists.
 _MAX_LANGUAGES = 12
@@ -289,16 +291,20 @@ def _vocabulary(
     settings_file = folder / "tokenizer_config.json"
     settings = read_json(settings_file, dict) if settings_file.exists() else {}
     kind = settings.get("tokenizer_class") or _TOKENIZER
-    if kind not in (_TOKENIZER, _OLD_TOKENIZER):
+    if kind not in (_TOKENIZER, _OLD_TOKENIZER, _PHONE_TOKENIZER):
         raise CheckpointError(
-            f"{folder} has a tokenizer of class {kind}: a {_TOKENIZER} can be imported"
+            f"{folder} has a tokenizer of class {kind}: "
+            f"a {_TOKENIZER} or a {_PHONE_TOKENIZER} can be imported"
         )
 
     options = _language_option(folder, settings, language)
+    if kind == _PHONE_TOKENIZER:
+        options["do_phonemize"] = False  # it would need phonemizer, which decoding does not
+
     with quiet_transformers() as transformers:
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(
-            folder, local_files_only=True, **options
-        )
+        class_name = _PHONE_TOKENIZER if kind == _PHONE_TOKENIZER else _TOKENIZER
+        tokenizer_class = getattr(transformers, class_name)
+        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True, **options)
         names = tokenizer.convert_ids_to_tokens(list(range(num_rows)))
         id_of_token = tokenizer.get_vocab() | tokenizer.encoder
 
@@ -309,7 +315,8 @@ def _vocabulary(
             blank = num_rows
         unknown = id_of_token.get(tokenizer.unk_token, num_rows)
 
-        texts = [_text_of_token(tokenizer, name) for name in names]
+        text_of = _text_of_phone if kind == _PHONE_TOKENIZER else _text_of_token
+        texts = [text_of(tokenizer, name) for name in names]
         rows = range(num_rows)
         blank_row = blank if blank in rows else -1
         unknown_row = unknown if unknown in rows else -1
@@ -349,6 +356,14 @@ def _text_of_token(tokenizer: Any, token: str) -> str:
     if tokenizer.do_lower_case:
         return token.lower()
     return token
+
+
+def _text_of_phone(tokenizer: Any, token: str) -> str:
+    """Put a space before a phone, as it decodes to a word of its own; markers stay."""
+    if token == tokenizer.word_delimiter_token:
+        return " "
+    is_marker = token in tokenizer.all_special_tokens
+    return token if is_marker else f" {token}"
 
 
 def _our_objective(theirs: Any) -> Table:
@@ -446,7 +461,9 @@ def _their_objective(model: Contrastive) -> Table:
 
 
 def _write_tokenizer(transformers: Any, model: CtcModel, folder: Path) -> Table:
-    """Write the vocabulary as a ``Wav2Vec2CTCTokenizer``.
+    """Write the vocabulary as a ``Wav2Vec2CTCTokenizer``; of phones as the one for phonemes.
+
+    A pronunciation lexicon is not part of it: it decodes to phones.
 
     Returns:
         Keyword arguments of ``Wav2Vec2Config`` that have to agree with it.
@@ -463,7 +480,13 @@ def _write_tokenizer(transformers: Any, model: CtcModel, folder: Path) -> Table:
             f"transformers has {SPACE!r} for the space, and this vocabulary has it as a letter"
         )
 
-    tokens = [SPACE if text == " " else text for text in texts]
+    # A phone has a space before it. Transcripts are not turned into phones there, for they would be
+    # those of another program.
+    has_phones = any(text.startswith(" ") and text != " " for text in texts)
+    class_name = _PHONE_TOKENIZER if has_phones else _TOKENIZER
+    options: Table = {"do_phonemize": False} if has_phones else {}
+
+    tokens = [SPACE if text == " " else text.strip() for text in texts]
     if len(set(tokens)) < len(tokens):
         raise ConfigError(
             "transformers' CTC tokenizer takes every token once, and this vocabulary has one twice"
@@ -474,8 +497,13 @@ def _write_tokenizer(transformers: Any, model: CtcModel, folder: Path) -> Table:
         id_of_token = {token: number for number, token in enumerate(tokens)}
         vocabulary.write_text(as_json(id_of_token), encoding="utf-8")
 
-        tokenizer = transformers.Wav2Vec2CTCTokenizer(
-            vocabulary, pad_token=tokens[0], unk_token=tokens[1], bos_token=None, eos_token=None
+        tokenizer = getattr(transformers, class_name)(
+            vocabulary,
+            pad_token=tokens[0],
+            unk_token=tokens[1],
+            bos_token=None,
+            eos_token=None,
+            **options,
         )
         tokenizer.save_pretrained(folder)
 
