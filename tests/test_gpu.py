@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from support.language_models import write_lm
 from support.models import SMALL_ENCODER, random_recogniser
 from support.settings import FEW, PRETRAIN, tuned
 from torch.profiler import ProfilerActivity, profile
@@ -21,9 +22,7 @@ from speechssl.config import as_table, build, merge
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import arpa_lines
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.ngram import estimate
 from speechssl.encoder.kernels import attention, grouped_conv
 from speechssl.encoder.padding import valid_mask
 from speechssl.pretraining.pretrain import pretrain
@@ -211,7 +210,7 @@ def test_labels_a_language_model_and_probes_work_there(
     model, dataset = random_recogniser(), Dataset([Store(labelled_store)], ["dev"])
     texts = [text.split() for text in read_texts([labelled_store], "train")]
     arpa = tmp_path / "lm.arpa"
-    arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
+    write_lm(arpa, texts, 3)
     save_lm(
         tmp_path / "model",
         arpa,

@@ -15,7 +15,7 @@ ROOMS = {
     "errors": "",
     "config": "",
     "storage": "atomic json_text checkpoint",
-    "runtime": "threads device log machine processes seeds distributed",
+    "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",
     "audio": "containers features resampling reader silence",
@@ -32,6 +32,8 @@ ROOMS = {
     "scoring": "bootstrap calibration score compare score_files",
     "decoding": "greedy ngram hypothesis align arpa lexicon trie ngram_table prefix_tree"
     " word_model search_kernel lexicon_search plain_search flashlight_search beam",
+    "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
+    " held_out mixture entropy_pruning",
     "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
     " lm_training vocabulary lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
@@ -40,7 +42,7 @@ ROOMS = {
     " fairseq convert",
     "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
     " probe_report benchmark bench_prepare bench_training bench_transcription",
-    "cli": "app data interop lexicon recognition training analysis main start",
+    "cli": "verbs app data interop lexicon lm recognition training analysis main start",
 }
 
 

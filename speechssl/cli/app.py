@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from speechssl import __version__
+from speechssl.cli.verbs import Verbs
 
 # Exit codes when some inputs failed and the others are done, and when all failed.
 SOME_FAILED = 3
@@ -22,7 +23,11 @@ PROBES_HELP = (
 )
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=HELP,
 )
 
 

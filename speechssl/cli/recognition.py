@@ -1,4 +1,4 @@
-"""The verbs of a recogniser: lm, tune-lm, label, evaluate, compare and transcribe."""
+"""The verbs of a recogniser: tune-lm, label, evaluate, compare and transcribe."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,6 @@ from speechssl.cli.app import (
 )
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
-from speechssl.recognition.lm_training import LmCorpus, build_lm, held_out_perplexity
 from speechssl.recognition.lm_tuning import Tried, Tuned, tune_lm
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
@@ -34,51 +33,6 @@ class DeviceName(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-def lm_command(
-    texts: Annotated[
-        list[Path],
-        typer.Argument(help="Text files, a sentence a line, and stores with transcripts."),
-    ],
-    out: Annotated[Path, typer.Option(help="ARPA file to write.")],
-    order: Annotated[int, typer.Option(help="Length of the longest n-grams, 2 to 6.")] = 4,
-    split: Annotated[str, typer.Option(help="Whose transcripts to take of a store.")] = "train",
-    normaliser: Annotated[
-        str | None,
-        typer.Option(
-            help="What is done to the text; else what the model of --tokens-of does, or basic-1."
-        ),
-    ] = None,
-    tokens_of: Annotated[
-        Path | None,
-        typer.Option(help="Run or model folder: n-grams of its tokens instead of words."),
-    ] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Text or store to measure the perplexity of.")
-    ] = None,
-    held_out_split: Annotated[
-        str, typer.Option(help="Whose transcripts to take of that store.")
-    ] = "dev",
-) -> None:
-    """Estimate an n-gram language model from text (modified Kneser-Ney), as an ARPA file."""
-    corpus = LmCorpus(normaliser, tokens_of)
-    model = build_lm(texts, out, order, corpus, split)
-
-    rows = []
-    for length, ngrams in enumerate(model.orders, start=1):
-        discounts = [f"{discount:.3f}" for discount in ngrams.discounts]
-        rows.append((length, len(ngrams.word), *discounts))
-    header = ("length", "n-grams", "discount of 1", "of 2", "of 3 and more")
-    write_stdout(text_table(header, rows))
-
-    if held_out is not None:
-        found = held_out_perplexity(out, held_out, corpus, held_out_split)
-        write_stdout(
-            f"\nperplexity of {held_out}: {found.excluding_unknown:.1f} without the "
-            f"{found.num_unknown} of {found.num_words} words that the model does not have, "
-            f"{found.including_unknown:.1f} with them\n"
-        )
 
 
 def tune_lm_command(

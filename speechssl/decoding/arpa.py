@@ -1,8 +1,12 @@
-"""ARPA files of n-gram models: writing, reading, and the words in them."""
+"""ARPA files of n-gram models: reading them, and the words in them."""
 
+import bz2
+import gzip
+import lzma
 import math
+import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -10,11 +14,18 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, Estimate, NgramModel, Ngrams, Order
+from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, NgramModel, Ngrams
 from speechssl.errors import ConfigError
 
 # A line of a section: the words of an n-gram, then its log10 probability and backoff weight.
 _NgramLine = tuple[tuple[str, ...], tuple[float, float]]
+
+# How files with these endings are opened as text; others are text themselves.
+_COMPRESSED: dict[str, Callable[..., TextIO]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 
 # The first bytes of KenLM's own binary files.
 _KENLM = b"mmap lm http://kheafield.com/code"
@@ -22,29 +33,6 @@ _KENLM = b"mmap lm http://kheafield.com/code"
 _SHOWN = 80
 # Digits that a count of n-grams may have: as many always fit in 64 bits.
 _MAX_DIGITS = 18
-
-
-def arpa_lines(model: Estimate) -> Iterator[str]:
-    """Write a model as lines of an ARPA file.
-
-    N-grams come by length, then by id; log10 values have 7 digits after the point.
-    """
-    yield "\\data\\\n"
-    for length, order in enumerate(model.orders, 1):
-        num_ngrams = len(order.word)
-        yield f"ngram {length}={num_ngrams}\n"
-
-    # The texts of one length are the beginnings of the next, so only these are kept in memory.
-    longest = len(model.orders)
-    texts: list[str] = []
-    for length, order in enumerate(model.orders, 1):
-        yield f"\n\\{length}-grams:\n"
-
-        texts = _texts(order, model.words, texts)
-        has_backoff = length < longest
-        yield from _ngram_lines(order, texts, has_backoff)
-
-    yield "\n\\end\\\n"
 
 
 def read_arpa(path: Path) -> NgramModel:
@@ -55,7 +43,7 @@ def read_arpa(path: Path) -> NgramModel:
             says. The message names the line.
     """
     with opened(path) as file:
-        reader = _ArpaReader(path, file)
+        reader = ArpaReader(path, file)
         ngrams = reader.ngrams()
 
     return NgramModel(ngrams)
@@ -69,7 +57,7 @@ def read_ngrams(path: Path) -> "ArpaNgrams":
             word of an n-gram is none of the unigrams.
     """
     with opened(path) as file:
-        reader = _ArpaReader(path, file)
+        reader = ArpaReader(path, file)
         return reader.flat_ngrams()
 
 
@@ -80,7 +68,7 @@ def arpa_words(path: Path) -> list[str]:
         ConfigError: as ``read_arpa``.
     """
     with opened(path) as file:
-        reader = _ArpaReader(path, file)
+        reader = ArpaReader(path, file)
         counts = reader.header()
         unigrams = reader.section(1, counts[0])
 
@@ -120,7 +108,7 @@ class ArpaNgrams(NamedTuple):
 
 @contextmanager
 def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
-    """Open a UTF-8 text for reading.
+    """Open a UTF-8 text for reading; one that ends in .gz, .bz2 or .xz is decompressed.
 
     Raises:
         ConfigError: it cannot be read, now or within the ``with`` block.
@@ -129,11 +117,13 @@ def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
 
     try:
         # Only a newline ends a line: other marks of line ends could stand within a word.
-        with path.open(encoding="utf-8", newline="\n") as file:
+        open_text = _COMPRESSED.get(path.suffix.lower(), open)
+        with open_text(path, "rt", encoding="utf-8", newline="\n") as file:
             yield file
     except OSError as error:
-        raise ConfigError(f"{problem}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+        # Errors of decompression have no number.
+        raise ConfigError(f"{problem}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise ConfigError(f"{problem}: {error}") from error
 
 
@@ -149,7 +139,7 @@ def read_words(lm: Path, listed: Path | None) -> list[str]:
             list of its words.
     """
     if listed:
-        words = _listed_words(listed)
+        words = listed_words(listed)
     elif is_binary(lm):
         raise ConfigError(
             f"{lm} is a KenLM binary, which does not tell its words: list them with --words FILE"
@@ -166,35 +156,12 @@ def read_words(lm: Path, listed: Path | None) -> list[str]:
     return list(unique_words)
 
 
-def _texts(order: Order, words: Sequence[str], shorter: Sequence[str]) -> list[str]:
-    """Spell the n-grams of one length, given the texts of those one word shorter."""
-    word_ids = order.word.tolist()
-    last_words = [words[word_id] for word_id in word_ids]
-    if not shorter:
-        return last_words
+def listed_words(path: Path) -> list[str]:
+    """Read a list of one word a line, without the marks.
 
-    texts: list[str] = []
-    contexts = order.context.tolist()
-    for context, last_word in zip(contexts, last_words, strict=True):
-        beginning = shorter[context]
-        texts.append(f"{beginning} {last_word}")
-    return texts
-
-
-def _ngram_lines(order: Order, texts: Sequence[str], has_backoff: bool) -> Iterator[str]:
-    """Write one line for each n-gram; the longest have no backoff weight."""
-    probs = order.log10_prob.tolist()
-    backoffs = order.log10_backoff.tolist()
-
-    for log10_prob, text, log10_backoff in zip(probs, texts, backoffs, strict=True):
-        line = f"{log10_prob:.7f}\t{text}"
-        if has_backoff:
-            line += f"\t{log10_backoff:.7f}"
-        yield line + "\n"
-
-
-def _listed_words(path: Path) -> list[str]:
-    """Read a list of one word a line."""
+    Raises:
+        ConfigError: it cannot be read.
+    """
     words: list[str] = []
     with opened(path, "text") as file:
         for line in file:
@@ -204,7 +171,7 @@ def _listed_words(path: Path) -> list[str]:
     return words
 
 
-class _ArpaReader:
+class ArpaReader:
     """Parser of an ARPA file, line after line.
 
     Attributes:
@@ -224,7 +191,7 @@ class _ArpaReader:
         for length, count in enumerate(counts, 1):
             ngrams = self.section(length, count)
             found.append(ngrams)
-            self._end_of_section(length, longest=len(counts))
+            self.end_section(length, longest=len(counts))
 
         return found
 
@@ -236,7 +203,7 @@ class _ArpaReader:
 
         for length, count in enumerate(counts, 1):
             ids, probs, backoffs = array("i"), array("d"), array("d")
-            for words, (log10_prob, log10_backoff) in self._ngrams(length, count):
+            for words, (log10_prob, log10_backoff) in self.entries(length, count):
                 if length == 1:
                     id_of.setdefault(words[0], len(id_of))
                 try:
@@ -249,7 +216,7 @@ class _ArpaReader:
             found.word_ids.append(np.array(ids, np.int32).reshape(-1, length))
             found.log10_prob.append(np.array(probs))
             found.log10_backoff.append(np.array(backoffs))
-            self._end_of_section(length, longest=len(counts))
+            self.end_section(length, longest=len(counts))
 
         found.words.extend(id_of)
         return found
@@ -275,19 +242,19 @@ class _ArpaReader:
 
     def section(self, length: int, count: int) -> Ngrams:
         """Read the n-grams of one length, of which ``count`` are declared."""
-        found: Ngrams = dict(self._ngrams(length, count))
+        found: Ngrams = dict(self.entries(length, count))
         if len(found) < count:
             raise self._error(f"one of the {length}-grams above stands there twice")
         return found
 
-    def _ngrams(self, length: int, count: int) -> Iterator[_NgramLine]:
-        """Read the lines of one length."""
+    def entries(self, length: int, count: int) -> Iterator[_NgramLine]:
+        """Read the n-grams of one length one after the other."""
         for _ in range(count):
             line = self._next()
             yield self._ngram(line, length)
 
-    def _end_of_section(self, length: int, longest: int) -> None:
-        """Read the title that follows: a section holds no more than it declared."""
+    def end_section(self, length: int, longest: int) -> None:
+        """Read the title that follows: so a section holds no more than it declared."""
         line = self._next()
         if length < longest:
             next_length = length + 1

@@ -1,17 +1,31 @@
 """``build_lm``: from texts and transcripts to an n-gram language model for a recogniser."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from speechssl.data.store import Store, is_store
-from speechssl.decoding.arpa import arpa_lines, opened, read_arpa
+from speechssl.decoding.arpa import opened
 from speechssl.decoding.lexicon import token_name
-from speechssl.decoding.ngram import Estimate, Perplexity, estimate, perplexity
-from speechssl.errors import ConfigError
-from speechssl.recognition.model import load_ctc
+from speechssl.decoding.ngram import Perplexity, perplexity
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.ngrams.arpa_table import is_arpa, read_table
+from speechssl.ngrams.arpa_text import Floats, blocks_of_file, file_model_lines
+from speechssl.ngrams.entropy_pruning import prune_by_entropy
+from speechssl.ngrams.held_out import Sentences, model_for, word_probabilities
+from speechssl.ngrams.kneser_ney import EVERYTHING, Discounts, Selection, estimate
+from speechssl.ngrams.mixture import best_weights, mix
+from speechssl.ngrams.table import NgramTable, blocks_of_table, table_of_files
 from speechssl.runtime.log import log
+from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
 from speechssl.text.normalise import normalise
+from speechssl.text.tokenizers import load_tokenizer
 
 # What is done to a text when neither the user nor a recogniser says.
 NORMALISER = "basic-1"
@@ -35,9 +49,19 @@ class LmCorpus:
         default = NORMALISER
 
         if tokens_of is not None:
-            model = load_ctc(tokens_of)
-            tokenizer = model.tokenizer
-            default = model.normaliser
+            # Only here: this imports torch, which a model of words does without.
+            from speechssl.storage.checkpoint import load_record, model_folder
+
+            # The tokenizer and the normaliser, without the network.
+            folder = model_folder(tokens_of)
+            record = load_record(folder)
+            if record.get("kind") != "ctc":
+                raise CheckpointError(
+                    f"{folder} holds an encoder without a CTC head: "
+                    "fine-tune it first (speechssl finetune)"
+                )
+            tokenizer = load_tokenizer(folder)
+            default = str(record["normaliser"])
 
             def tokens(line: str) -> list[str] | None:
                 if tokenizer.has_unknown(line):
@@ -73,27 +97,162 @@ class LmCorpus:
         log(f"{num_used} sentences of {', '.join(map(str, paths))}")
 
 
-def build_lm(
-    texts: Sequence[Path], out: Path, order: int, corpus: LmCorpus, split: str = "train"
-) -> Estimate:
-    """Estimate n-grams of up to ``order`` (modified Kneser-Ney) and write them as an ARPA file.
+@dataclass(frozen=True)
+class LmPlan:
+    """What language model is made of texts.
+
+    Attributes:
+        order: length of the longest n-grams.
+        selection: which words and n-grams of the texts it holds.
+        others: ARPA files, texts and stores that are mixed in.
+        entropy: n-grams that raise the perplexity by a smaller share are left out; 0 leaves out
+            none.
+        held_out: text or store to measure the perplexity of, and to find weights on.
+        split: whose transcripts to take of stores.
+        held_out_split: the same of ``held_out``.
+    """
+
+    order: int
+    selection: Selection = EVERYTHING
+    others: tuple[Path, ...] = ()
+    entropy: float = 0.0
+    held_out: Path | None = None
+    split: str = "train"
+    held_out_split: str = "dev"
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ConfigError: models are to be mixed without a text to find weights on, or the threshold
+                is not a number of 0 or more.
+        """
+        if self.others and self.held_out is None:
+            raise ConfigError("to mix models, give a text to find their weights on: --held-out")
+        if not 0 <= self.entropy < math.inf:
+            raise ConfigError(f"--prune-entropy is {self.entropy}: give a small number, as 1e-8")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A model that went into another: its name, its weight there, and how well it does alone."""
+
+    name: str
+    weight: float
+    perplexity: Perplexity
+
+
+@dataclass(frozen=True)
+class LmReport:
+    """What became of texts.
+
+    Attributes:
+        discounts: by length, what was subtracted from the counts of the texts.
+        num_ngrams: by length, in the ARPA file.
+        ingredients: models that were mixed; none otherwise.
+        perplexity: of the held-out text; None without one.
+    """
+
+    discounts: tuple[Discounts, ...]
+    num_ngrams: tuple[int, ...]
+    ingredients: tuple[Ingredient, ...]
+    perplexity: Perplexity | None
+
+
+def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -> LmReport:
+    """Estimate n-grams (modified Kneser-Ney), mix and prune as planned, and write an ARPA file.
+
+    Without mixing and pruning by entropy, memory does not grow with the texts: temporary files lie
+    beside ``out``.
 
     Args:
         texts: text files, a sentence a line, and stores with transcripts.
-        split: whose transcripts to take of a store.
 
     Raises:
-        ConfigError: a text cannot be read, or the order is not 2 to 6.
+        ConfigError: a text or an ARPA file cannot be read, the order is not 2 to 6, the plan does
+            not go together, or no word is left.
     """
-    model = estimate(corpus.sentences(texts, split), order)
-    write_atomic(out, arpa_lines(model))
-    log(f"{out} holds n-grams of up to {order} {corpus.unit}")
-    return model
+    started = time.monotonic()
+    plan.check()
+    held_out: list[list[str]] = []
+    if plan.held_out is not None:
+        sentences = corpus.sentences([plan.held_out], plan.held_out_split)
+        held_out = [sentence for sentence in sentences if sentence]
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".speechssl-lm-", dir=out.parent) as folder:
+        model = estimate(
+            corpus.sentences(texts, plan.split), plan.order, Path(folder), plan.selection
+        )
+        discounts = tuple(order.discounts for order in model.orders)
+
+        if plan.others or plan.entropy:
+            table = table_of_files(model)
+            ingredients: tuple[Ingredient, ...] = ()
+            if plan.others:
+                tables = {_joined_names(texts): table}
+                for path in plan.others:
+                    tables[str(path)] = _other_table(path, plan, corpus, out.parent)
+                table, ingredients = _mixed(tables, held_out)
+            if plan.entropy:
+                num_pruned = prune_by_entropy(table, plan.entropy)
+                log(f"{num_pruned} n-grams are left out, which hardly change the perplexity")
+
+            write_atomic(out, table.lines())
+            num_ngrams = [len(order.ids) for order in table.orders]
+            words = table.words
+            orders = map(blocks_of_table, table.orders)
+        else:
+            ingredients = ()
+            write_atomic(out, file_model_lines(model))
+            num_ngrams = [order.rows.num_rows for order in model.orders]
+            words = model.words
+            orders = map(blocks_of_file, model.orders)
+
+        found: Perplexity | None = None
+        if plan.held_out is not None:
+            found = perplexity(model_for(held_out, words, orders), held_out)
+
+    seconds = time.monotonic() - started
+    log(
+        f"{out} holds n-grams of up to {len(num_ngrams)} {corpus.unit}, of {model.num_words} "
+        f"{corpus.unit} of text; {seconds:.1f} s, {peak_memory_mb():.0f} MB of memory at most"
+    )
+    return LmReport(discounts, tuple(num_ngrams), ingredients, found)
 
 
-def held_out_perplexity(lm: Path, text: Path, corpus: LmCorpus, split: str = "dev") -> Perplexity:
-    """Measure the perplexity of an ARPA file on a text or a store that it was not made from."""
-    return perplexity(read_arpa(lm), corpus.sentences([text], split))
+def _joined_names(paths: Iterable[Path]) -> str:
+    return " ".join(map(str, paths))
+
+
+def _other_table(path: Path, plan: LmPlan, corpus: LmCorpus, scratch: Path) -> NgramTable:
+    """Read a model that is to be mixed in, or estimate it of a text."""
+    if path.is_file() and is_arpa(path):
+        return read_table(path)
+
+    with TemporaryDirectory(prefix=".speechssl-lm-", dir=scratch) as folder:
+        sentences = corpus.sentences([path], plan.split)
+        return table_of_files(estimate(sentences, plan.order, Path(folder), plan.selection))
+
+
+def _mixed(
+    tables: Mapping[str, NgramTable], held_out: Sentences
+) -> tuple[NgramTable, tuple[Ingredient, ...]]:
+    """Mix models with the weights that suit a text best."""
+    perplexities: list[Perplexity] = []
+    probabilities: list[Floats] = []
+    for table in tables.values():
+        model = model_for(held_out, table.words, map(blocks_of_table, table.orders))
+        perplexities.append(perplexity(model, held_out))
+        probabilities.append(word_probabilities(model, held_out))
+
+    # A word that no model has tells nothing about them.
+    of_models = np.stack(probabilities)
+    is_known = of_models.any(axis=0)
+    weights = best_weights(of_models[:, is_known])
+
+    ingredients = map(Ingredient, tables, weights.tolist(), perplexities)
+    return mix(list(tables.values()), weights), tuple(ingredients)
 
 
 def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:

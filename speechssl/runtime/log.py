@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -33,9 +32,16 @@ def quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch has no memory left on a device."""
+    # Not imported here: commands that compute without torch start without it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
 def one_line(error: Exception) -> str:
     """Say in one line what went wrong, for an error that a user can cause or cure."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         text = (
             "out of memory: lower batch.micro_seconds or --batch-seconds, "
             f"and give the command again ({error})"

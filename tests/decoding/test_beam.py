@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.language_models import lm_lines
 from torch import Tensor
 
-from speechssl.decoding.arpa import arpa_lines, read_arpa
+from speechssl.decoding.arpa import read_arpa
 from speechssl.decoding.beam import Backend, BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import token_name
-from speechssl.decoding.ngram import estimate
 from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer
 
 SENTENCES = ["ab a ba", "ba ab ab", "a a ba", "ab ba a b", "b", "aa ba"]
@@ -23,7 +23,7 @@ def lm_file(folder: Path) -> Path:
     """A language model over the letters and the space."""
     sentences = [[token_name(character) for character in sentence] for sentence in SENTENCES]
     path = folder / "tokens.arpa"
-    path.write_text("".join(arpa_lines(estimate(sentences, 3))), encoding="utf-8")
+    path.write_text("".join(lm_lines(sentences, 3)), encoding="utf-8")
     return path
 
 
@@ -101,9 +101,7 @@ def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: Backend, frames_
     tokenizer = SentencePieceTokenizer.train(SENTENCES * 5, 8, "bpe")
     config = BeamConfig.model_validate({"lm_weight": 0.5} | WIDE)
     pieces = [[token_name(tokenizer.texts[i]) for i in tokenizer.encode(s)] for s in SENTENCES]
-    (tmp_path / "pieces.arpa").write_text(
-        "".join(arpa_lines(estimate(pieces, 3))), encoding="utf-8"
-    )
+    (tmp_path / "pieces.arpa").write_text("".join(lm_lines(pieces, 3)), encoding="utf-8")
     narrow = config.model_copy(update={"unit": "tokens", "beam_size": 50, "beam_threshold": 30.0})
     beam = BeamSearch(tokenizer, tmp_path / "pieces.arpa", narrow, backend)
     said = tokenizer.encode("ba ab a")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from reference.lexicon_search import lexicon_search, path_score
+from support.language_models import lm_lines
 from torch import Tensor
 
-from speechssl.decoding.arpa import arpa_lines, read_arpa
+from speechssl.decoding.arpa import read_arpa
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import Lexicon, spellings
-from speechssl.decoding.ngram import BEGIN, END, NgramModel, estimate
+from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.decoding.ngram_table import NgramTable, read_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import ConfigError
@@ -46,7 +47,7 @@ def letters_with_space() -> VocabularyTokenizer:
 
 def language_model(folder: Path, sentences: list[list[str]], order: int) -> Path:
     """An estimated model; of order 1, its unigrams."""
-    lines = list(arpa_lines(estimate(sentences, max(order, 2))))
+    lines = list(lm_lines(sentences, max(order, 2)))
     if order == 1:
         text = "".join(lines)
         start, stop = text.index("\n\\2-grams"), text.index("\n\\end\\")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.language_models import lm_lines
 
-from speechssl.decoding.arpa import arpa_lines, read_arpa
-from speechssl.decoding.ngram import BEGIN, END, UNKNOWN, estimate
+from speechssl.decoding.arpa import read_arpa
+from speechssl.decoding.ngram import BEGIN, END, UNKNOWN
 from speechssl.decoding.ngram_table import NgramTable, from_tensors, read_table
 from speechssl.decoding.search_kernel import score_word
 from speechssl.errors import ConfigError
@@ -62,7 +63,7 @@ def test_every_probability_is_that_of_the_model(
 
 def test_arrays_survive_a_file_and_tell_of_damage(tmp_path: Path) -> None:
     path = tmp_path / "lm.arpa"
-    path.write_text("".join(arpa_lines(estimate([list("abcab"), list("bca")], 3))))
+    path.write_text("".join(lm_lines([list("abcab"), list("bca")], 3)))
     table = read_table(path)
     tensors = table.as_tensors()
     again = from_tensors(table.words, tensors)

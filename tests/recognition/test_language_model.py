@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.language_models import lm_lines
 from support.settings import tuned
 from torch import Tensor
 
 from speechssl.config import as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import arpa_lines
 from speechssl.decoding.hypothesis import BeamConfig, Decoded, Hypothesis
-from speechssl.decoding.ngram import estimate
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.decoders import beam_decoder, emissions
 from speechssl.recognition.evaluate import evaluate
@@ -141,7 +140,7 @@ def test_a_language_model_travels_with_its_model(
     recogniser = load_ctc(model_folder(model))
     texts = [text.split() for text in read_texts([labelled_store], "train")]
     arpa = tmp_path / "given.arpa"
-    arpa.write_text("".join(arpa_lines(estimate(texts, 3))), encoding="utf-8")
+    arpa.write_text("".join(lm_lines(texts, 3)), encoding="utf-8")
     words = sorted({word for text in texts for word in text})
     config = BeamConfig(lm_weight=1.5, word_score=20.0)
     folder = tmp_path / "model"

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.language_models import write_lm
 from support.models import random_recogniser
 from support.settings import SETTINGS
 
 from speechssl.config import build
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import arpa_lines
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.ngram import estimate
 from speechssl.errors import SpeechsslError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.language_model import load_lm, save_lm
 from speechssl.recognition.model import load_ctc, save_ctc
-from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.text.tokenizers import CharTokenizer
 
@@ -52,9 +50,7 @@ def make_model(folder: Path, store: Path) -> Callable[[], object]:
 
 def make_language_model(folder: Path, store: Path) -> Callable[[], object]:
     tokenizer = CharTokenizer.train(["abcdef "])
-    write_atomic(
-        folder.parent / "x.arpa", arpa_lines(estimate([["abc", "fed"], ["fed", "abc"]], 2))
-    )
+    write_lm(folder.parent / "x.arpa", [["abc", "fed"], ["fed", "abc"]], 2)
     save_lm(folder, folder.parent / "x.arpa", ["abc", "fed"], BeamConfig(), {})
     return lambda: load_lm(folder, tokenizer)
 

@@ -9,7 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["speechssl.cli.main", "support.children"])
+# main imports a verb when it is called.
+_VERBS = ["data", "lexicon", "training", "lm", "recognition", "analysis", "interop"]
+_CONTEXT.set_forkserver_preload(
+    ["speechssl.cli.main", *(f"speechssl.cli.{name}" for name in _VERBS), "support.children"]
+)
 
 
 def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:

@@ -10,6 +10,7 @@ there too.
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -60,7 +61,10 @@ def listen() -> None:
     """From here on, once everything is imported."""
     import matplotlib.font_manager  # noqa: F401  # asks fc-list for the machine's fonts, once in its life
 
-    import speechssl.cli.main  # noqa: F401
+    from speechssl.cli.verbs import VERBS
+
+    for file, _ in VERBS.values():
+        import_module(f"speechssl.cli.{file}")
 
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import call
+from support.language_models import write_lm
 from support.models import random_recogniser
 from support.places import ROOT
 
 import speechssl
-from speechssl.decoding.arpa import arpa_lines
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.ngram import estimate
 from speechssl.errors import AudioError, CheckpointError
 from speechssl.recognition.language_model import save_lm
 from speechssl.recognition.model import save_ctc
@@ -35,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("recogniser")
     save_ctc(random_recogniser(), root / "model", {})
     arpa = root / "given.arpa"
-    arpa.write_text("".join(arpa_lines(estimate([WORDS, WORDS[::-1]], 2))), encoding="utf-8")
+    write_lm(arpa, [WORDS, WORDS[::-1]], 2)
     save_lm(root / "model", arpa, WORDS, BeamConfig(lm_weight=1.0), {})
     return root / "model"
 

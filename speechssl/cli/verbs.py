@@ -1,0 +1,54 @@
+"""The verbs in pipeline order. Each is imported when it is called: some need no torch."""
+
+from importlib import import_module
+from typing import Any
+
+from typer import Typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+# File of this folder and name in it, in the order in which --help lists the verbs.
+VERBS = {
+    "prepare": ("data", "prepare_command"),
+    "manifest": ("data", "manifest_command"),
+    "lexicon": ("lexicon", "lexicon"),
+    "pretrain": ("training", "pretrain_command"),
+    "finetune": ("training", "finetune_command"),
+    "lm": ("lm", "lm_command"),
+    "tune-lm": ("recognition", "tune_lm_command"),
+    "label": ("recognition", "label_command"),
+    "evaluate": ("recognition", "evaluate_command"),
+    "compare": ("recognition", "compare_command"),
+    "transcribe": ("recognition", "transcribe_command"),
+    "probe": ("analysis", "probe_command"),
+    "import": ("interop", "import_command"),
+    "export": ("interop", "export_command"),
+    "bench": ("analysis", "bench"),
+}
+
+
+class Verbs(TyperGroup):
+    """All verbs of the command line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name the verbs in order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import one verb; None if there is none of this name."""
+        if cmd_name not in VERBS:
+            return None
+
+        file, name = VERBS[cmd_name]
+        module = import_module(f"speechssl.cli.{file}")
+        verb = getattr(module, name)
+
+        # lexicon and bench are applications with verbs of their own.
+        if not isinstance(verb, Typer):
+            alone = Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone.command(cmd_name)(verb)
+            verb = alone
+
+        command = get_command(verb)
+        command.name = cmd_name
+        return command

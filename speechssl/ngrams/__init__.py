@@ -1,0 +1,1 @@
+"""Making n-gram language models: counting, smoothing, mixing, pruning, writing ARPA files."""
