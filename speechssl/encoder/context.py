@@ -19,7 +19,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.kernels import Dropout, attention, gelu_linear, grouped_conv
-from speechssl.encoder.norm import ValidGroupNorm
 from speechssl.encoder.padding import valid_mask
 
 
@@ -144,8 +143,7 @@ class ConvolutionContext(nn.Module):
     positions here.
 
     Source: the time-delay network of Waibel et al. 1989 as residual layers, as in Kriman et al.
-    2020 (QuartzNet, arXiv 1910.10261), without separable convolutions. Differs: each channel is
-    normalised over the frames of its own utterance (Ulyanov et al. 2016, arXiv 1607.08022) in
+    2020 (QuartzNet, arXiv 1910.10261), without separable convolutions. Differs: LayerNorm in
     place of batch norm, whose statistics would depend on batch mates.
     """
 
@@ -156,7 +154,7 @@ class ConvolutionContext(nn.Module):
             layer = ConvolutionLayer(config.width, dilation, config.dropout)
             self.layers.append(layer)
 
-        self.norm = ValidGroupNorm(config.width)
+        self.norm = nn.LayerNorm(config.width)
 
     def forward(
         self,
@@ -170,42 +168,34 @@ class ConvolutionContext(nn.Module):
         Frames that are not ``visible`` are zeros to the layers.
         """
         read = _read_frames(hidden, num_frames, visible)
-        channels = hidden.transpose(1, 2)  # (B, D, T)
 
         for layer in self.layers:
-            channels = layer(channels, num_frames, read)
+            hidden = layer(hidden, read)
 
-        channels = F.relu(self.norm(channels, num_frames))
-        hidden = channels.transpose(1, 2)
-        return _pick(hidden, wanted if visible is None else visible.frames)
+        picked = wanted if visible is None else visible.frames
+        hidden = _pick(hidden, picked)
+        return F.relu(self.norm(hidden))
 
 
 class ConvolutionLayer(nn.Module):
-    """Norm, ReLU and a dilated convolution over three frames, added to its input."""
+    """LayerNorm, ReLU and a dilated convolution over three frames, added to its input."""
 
     def __init__(self, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        self.norm = ValidGroupNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
         self.dropout = Dropout(dropout)
 
-    def forward(self, channels: Tensor, num_frames: Tensor, read: Tensor | None) -> Tensor:
-        """Transform the frames of a batch.
-
-        Args:
-            channels: (B, D, T).
-            num_frames: (B,) int64 on the host, valid frames.
-            read: (B, 1, T) bool, True = a frame that the convolution reads; None = all.
-
-        Returns:
-            (B, D, T).
-        """
-        normed = F.relu(self.norm(channels, num_frames))
+    def forward(self, hidden: Tensor, read: Tensor | None) -> Tensor:
+        """(B, T, D) and (B, T, 1) bool, True = a frame that is read; None = all -> (B, T, D)."""
+        normed = F.relu(self.norm(hidden))
         if read is not None:
             normed = normed * read
 
-        around = self.conv(normed)
-        out: Tensor = channels + self.dropout(around)
+        channels_first = normed.transpose(1, 2)  # (B, D, T)
+        around = self.conv(channels_first)
+        around = around.transpose(1, 2)  # (B, T, D)
+        out: Tensor = hidden + self.dropout(around)
         return out
 
 
@@ -378,7 +368,7 @@ class Adapter(nn.Module):
 
 
 def _read_frames(hidden: Tensor, num_frames: Tensor, visible: Visible | None) -> Tensor | None:
-    """Mark the frames of (B, T, D) that a convolution may read: (B, 1, T) bool; None = all."""
+    """Mark the frames of (B, T, D) that a convolution may read: (B, T, 1) bool; None = all."""
     batch, length, _ = hidden.shape
     if visible is not None:
         count = visible.frames.shape[1]
@@ -386,11 +376,11 @@ def _read_frames(hidden: Tensor, num_frames: Tensor, visible: Visible | None) ->
         read = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
         # A frame may stand behind the valid ones too, as a filler: once valid, it is read.
         read = read.long().scatter_add(1, visible.frames, is_valid.long()) > 0
-        return read[:, None]
+        return read[..., None]
 
     # An exported graph has no branch on values: it always takes the mask.
     if torch.compiler.is_exporting() or bool((num_frames < length).any()):
-        return valid_mask(num_frames, length, hidden.device)[:, None]
+        return valid_mask(num_frames, length, hidden.device)[..., None]
     return None
 
 

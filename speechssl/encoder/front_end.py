@@ -81,9 +81,7 @@ class PlaneFrontEnd(nn.Module):
 
     def __init__(self, channels: int, windows: Sequence[Window]) -> None:
         super().__init__()
-        self.windows = windows
         self.convs = nn.ModuleList()
-        self.norms = nn.ModuleList()
 
         channels_below = 1
         for kernel, stride in windows:
@@ -92,23 +90,15 @@ class PlaneFrontEnd(nn.Module):
                 channels_below, channels, kernel, stride=(stride, 2), padding=(0, kernel // 2)
             )
             self.convs.append(conv)
-            self.norms.append(ValidGroupNorm(channels))
             channels_below = channels
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C F / 4)."""
         planes = normalise_valid(inputs, input_lengths, eps=1e-5)
         planes = planes[:, None]  # (B, 1, U, F)
-        num_valid = input_lengths
 
-        for conv, norm, window in zip(self.convs, self.norms, self.windows, strict=True):
-            planes = conv(planes)  # (B, C, T, bins)
-            num_valid = after_window(num_valid, *window)
-
-            # A channel has one mean and one variance over its plane: bins lie inside of frames.
-            bins = planes.shape[3]
-            channels = norm(planes.flatten(2), num_valid * bins)  # (B, C, T bins)
-            planes = F.relu(channels.unflatten(2, (-1, bins)))
+        for conv in self.convs:
+            planes = F.relu(conv(planes))  # (B, C, T, bins)
 
         frames = planes.transpose(1, 2)  # (B, T, C, bins)
         return frames.flatten(2)
