@@ -38,6 +38,7 @@ ROOMS = {
     " lm_training vocabulary lm_tuning pseudo_labels training_set finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
+    "self_training": "second_recogniser",
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
     " fairseq convert",
     "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"

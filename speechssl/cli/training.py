@@ -18,6 +18,7 @@ from speechssl.recognition.settings import finetune_settings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
+from speechssl.self_training.second_recogniser import finetune_with_unlabelled, first_run
 from speechssl.storage.json_text import as_json
 from speechssl.training.run_folder import start_anew
 
@@ -112,6 +113,16 @@ def finetune_command(
     freeze_encoder: Annotated[
         bool, typer.Option("--freeze-encoder", help="Only the head learns.")
     ] = False,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Stores to listen to with --lm: a second recogniser learns from what is heard. "
+            "May be given again, and be the labelled store."
+        ),
+    ] = None,
+    lm: Annotated[
+        Path | None, typer.Option(help="ARPA file that helps to hear what --unlabelled holds.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="What label wrote: transcripts for chunks of train that have none."),
@@ -126,9 +137,14 @@ def finetune_command(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Train a CTC recogniser on a small transcribed subset."""
+    """Train a CTC recogniser on a small transcribed subset, and on audio without transcripts."""
     if keep is not None and labels is None:
         raise ConfigError("--keep is of the labels: give these as --labels, or leave --keep out")
+
+    if bool(unlabelled) != (lm is not None):
+        raise ConfigError("--unlabelled and --lm belong together: give both, or none")
+    if unlabelled and labels is not None:
+        raise ConfigError("--unlabelled makes labels of its own: leave --labels out")
 
     options: Table = {}
     if minutes is not None:
@@ -151,6 +167,16 @@ def finetune_command(
     def begin() -> None:
         with distributed.fail_on_all_ranks():
             start_anew(run, force, stores, origin, labels)
+
+    if unlabelled and lm is not None:
+
+        def begin_both() -> None:
+            begin()
+            start_anew(first_run(run), force, [*stores, *unlabelled], origin)
+
+        finetune_with_unlabelled(stores, unlabelled, lm, run, settings, origin, begin_both)
+        write_stdout(f"{run / 'model'}\n")
+        return
 
     finetune(stores, run, settings, origin, labels, KEEP if keep is None else keep, begin)
     if distributed.rank() == 0:

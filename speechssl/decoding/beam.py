@@ -63,6 +63,9 @@ class BeamSearch:
         """
         self.tokenizer = tokenizer
         self.config = config
+        self._lm = lm
+        self._backend = backend
+        self._log_prior = log_prior
         self._scaled_prior = 0.0 if log_prior is None else config.prior_scale * log_prior
 
         self._search: Callable[[Tensor, int], list[Hypothesis]]
@@ -74,6 +77,11 @@ class BeamSearch:
             from speechssl.decoding.lexicon_search import LexiconSearch
 
             self._search = LexiconSearch(lm, config)
+
+    def with_lm_weight(self, lm_weight: float) -> "BeamSearch":
+        """Give the same search with another weight of the language model."""
+        config = self.config.model_copy(update={"lm_weight": lm_weight})
+        return BeamSearch(self.tokenizer, self._lm, config, self._backend, self._log_prior)
 
     def __call__(
         self, log_probs: Tensor, num_frames: Tensor, nbest: int = 1

@@ -26,6 +26,9 @@ from speechssl.storage.json_text import json_line
 
 # The share of the labels that is learned from, the most confident ones.
 KEEP = 0.67
+# A label counts for as much as it can be trusted: its stability, but at least this, to this power.
+MIN_STABILITY = 0.05
+TRUST_POWER = 1.5
 # The smallest probability whose logarithm is taken.
 MIN_PROBABILITY = 1e-12
 
@@ -42,6 +45,8 @@ class Label:
         confidence: geometric mean over the letters of the probability that the words are right;
             0 where nothing was heard.
         made_by: digest of the model and the language model that heard it.
+        stability: share of the words that a language model of more weight leaves as they are; 1
+            where it was not tried.
     """
 
     id: str
@@ -49,6 +54,12 @@ class Label:
     text: str
     confidence: float
     made_by: str = ""
+    stability: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """How much the label counts beside a transcript, whose weight is 1."""
+        return float(max(self.stability, MIN_STABILITY) ** TRUST_POWER)
 
 
 def label(
@@ -57,6 +68,7 @@ def label(
     path: Path,
     made_by: str = "",
     decoder: CtcDecoder | None = None,
+    second_decoder: CtcDecoder | None = None,
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[Label]:
@@ -69,6 +81,8 @@ def label(
         made_by: what tells the model and its decoder from others, such as a digest.
         decoder: from log-probabilities to words; None decodes greedily. A language model makes
             words of letters that are half right.
+        second_decoder: another one for the same log-probabilities; its texts tell how stable those
+            of ``decoder`` are. None leaves that open.
         progress: called with the hours done and the hours in all.
 
     Returns:
@@ -98,9 +112,14 @@ def label(
 
     with path.open("ab") as file:
         for batch in emissions(model, rest, batch_seconds):
-            for name, words in recognise(model, [batch], decoder).items():
-                text = " ".join(word.text for word in words)
-                one = Label(name, checksums[name], text, _confidence(words), made_by)
+            heard = recognise(model, [batch], decoder)
+            heard_again = recognise(model, [batch], second_decoder) if second_decoder else heard
+
+            for name, words in heard.items():
+                text = _text(words)
+                stability = _stability(text, _text(heard_again[name]))
+                confidence = _confidence(words)
+                one = Label(name, checksums[name], text, confidence, made_by, stability)
                 file.write(json_line(asdict(one)).encode())
                 labels.append(one)
                 done_h += hours[name]
@@ -110,6 +129,19 @@ def label(
                 progress(done_h, total_h)
 
     return labels
+
+
+def _text(words: Sequence[WordSpan]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def _stability(text: str, other: str) -> float:
+    """Give the share of the words of a text that another one leaves as they are, 0..1."""
+    import jiwer
+
+    if not text:
+        return 1.0
+    return round(max(0.0, 1 - jiwer.wer(text, other)), 4)
 
 
 def _confidence(words: Sequence[WordSpan]) -> float:
@@ -166,7 +198,7 @@ def _parse(path: Path, content: bytes) -> list[Label]:
         try:
             one = Label(**json.loads(line))
             kinds = [type(value) for value in asdict(one).values()]
-            if kinds != [str, int, str, float, str]:
+            if kinds != [str, int, str, float, str, float]:
                 raise TypeError("a value is of another kind")
         except (ValueError, TypeError, RecursionError) as error:
             names = ", ".join(field.name for field in fields(Label))
@@ -215,8 +247,9 @@ def with_labels(
         unused["less sure"] = len(found) - len(best)
 
     texts = {place: found[place].text for place in best}
+    weights = {place: found[place].weight for place in best}
     positions = np.sort(np.array([*transcribed.tolist(), *best], dtype=np.int64))
-    joined = dataset.with_texts(texts).subset(positions)
+    joined = dataset.with_texts(texts, weights).subset(positions)
     return joined, [found[place] for place in best], unused
 
 

@@ -15,7 +15,7 @@ from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.errors import ConfigError
 from speechssl.lexicon.tokenizer import make_tokenizer
 from speechssl.recognition.model import CtcModel
-from speechssl.recognition.pseudo_labels import read_labels, with_labels
+from speechssl.recognition.pseudo_labels import Label, read_labels, with_labels
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.distributed import log_once
 from speechssl.storage.json_text import json_line
@@ -90,9 +90,15 @@ def choose_training_set(
     not_from = f"; not from {left_out}" if left_out else ""
     log_once(f"{len(used)} labels are learned from{not_from}")
 
-    content = json.dumps(sorted((one.id, one.crc32, one.text) for one in used))
+    content = json.dumps(sorted(_identity(one) for one in used))
     digest = hashlib.sha256(content.encode()).hexdigest()
     return TrainingSet(dataset, texts, tokenizer, {"count": len(used), "digest": digest})
+
+
+def _identity(label: Label) -> tuple[str | int | float, ...]:
+    """Give what decides how a label is learned; labels of older files have no stability."""
+    identity = (label.id, label.crc32, label.text)
+    return identity if label.stability == 1 else (*identity, label.stability)
 
 
 def _transcribed_positions(

@@ -33,7 +33,7 @@ from speechssl.storage.checkpoint import (
     step_folder,
 )
 from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
-from speechssl.training.setting_names import with_current_names
+from speechssl.training.setting_names import ADDED, with_current_names
 
 SETTINGS = "settings.json"
 
@@ -151,7 +151,7 @@ def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> No
 
     changes = []
     for name in old | new:
-        value_before = old.get(name)
+        value_before = old.get(name, ADDED.get(name))
         value_now = new.get(name)
         if name not in allowed and value_before != value_now:
             changes.append(f"{name}: {value_before!r} -> {value_now!r}")

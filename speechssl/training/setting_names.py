@@ -1,4 +1,4 @@
-"""Settings that had other names before, which presets, ``--set``, runs and models may still use.
+"""Settings that had other names before, or were not there: for presets, ``--set``, runs, models.
 
 Renamed in version 0.2.0. An old name stays for at least two minor versions (CHANGELOG.md has the
 rule).
@@ -12,6 +12,19 @@ from speechssl.errors import ConfigError
 
 RENAMED_TABLES = {"objective": "contrastive", "units": "hidden_units", "views": "two_views"}
 RENAMED_TASKS = {"units": "hidden_units", "views": "two_views"}
+
+# Settings that came after the first runs, and the values that mean what was done before. A run
+# that was begun without them goes on with these.
+ADDED = {
+    "ctc.augment.shift_rows": 0,
+    "ctc.augment.time_mask_rows": 20,
+    "ctc.augment.time_masks": 0.0,
+    "ctc.crf_share": 0.3,
+    "ctc.criterion": "ctc",
+    "encoder.context": "transformer",
+    "encoder.dilations": [1, 1, 2, 2, 3, 3],
+    "encoder.front_end": "conv1d",
+}
 
 
 def with_current_names(table: Mapping[str, Any]) -> Table:

@@ -35,6 +35,9 @@ from speechssl.transcription.transcript import Failure, Transcript
 
 # Hexadecimal digits of the digest that tells whose labels a file holds.
 DIGEST_DIGITS = 16
+# Weight of the language model, beside its own, in the search that tells how stable a label is.
+# Words that stay rest on what was heard (docs/experiments/061).
+HEAVIER = 1.5
 
 
 class Recogniser:
@@ -154,6 +157,7 @@ class Recogniser:
             Path(out),
             digest[:DIGEST_DIGITS],
             self.decoder,
+            self._heavier_decoder(),
             batch_seconds,
             progress,
         )
@@ -161,6 +165,13 @@ class Recogniser:
         if not any(one.text for one in labels):
             raise ConfigError(f"{self.folder} hears nothing in {store}: train it longer")
         return labels
+
+    def _heavier_decoder(self) -> CtcDecoder | None:
+        """Give a decoder that trusts the language model more; None without a language model."""
+        if self.beam is None:
+            return None
+        heavier = self.beam.with_lm_weight(HEAVIER * self.beam.config.lm_weight)
+        return beam_decoder(heavier)
 
     def made_by(self) -> Table:
         """Give the digests of all that decides its texts: the model, and its language model."""

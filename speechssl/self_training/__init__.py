@@ -1,0 +1,1 @@
+"""A recogniser that learns from its own transcripts of audio without labels."""

@@ -1,0 +1,116 @@
+"""``finetune --unlabelled``: a first recogniser writes down audio, and a second learns from that.
+
+The first learns from the transcripts alone. With the language model it hears what nobody has
+transcribed. The second one learns from both, starting from the first one's encoder, and each label
+counts for as much as it can be trusted (``recognition.pseudo_labels``).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from speechssl.data.store import Store
+from speechssl.errors import ConfigError
+from speechssl.recognition.finetune import finetune
+from speechssl.recognition.language_model import LM_FOLDER
+from speechssl.recognition.lm_tuning import tune_lm
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.recognition.settings import FinetuneSettings
+from speechssl.runtime import distributed
+from speechssl.runtime.log import HoursProgress, log
+from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.transcription.recogniser import load_recogniser
+
+# Learning rate of the second recogniser beside that of the first: its encoder knows much already.
+SECOND_RATE = 0.5
+LABELS = "labels.jsonl"
+
+
+def first_run(run: str | Path) -> Path:
+    """Name the run folder of the first recogniser: beside that of the second."""
+    run = Path(run)
+    return run.with_name(f"{run.name}-first")
+
+
+def finetune_with_unlabelled(
+    stores: Sequence[str | Path],
+    unlabelled: Sequence[str | Path],
+    lm: Path,
+    run: str | Path,
+    settings: FinetuneSettings,
+    init: str | Path | None,
+    begin: Callable[[], None] = lambda: None,
+) -> CtcModel:
+    """Train a recogniser on transcripts and on audio without any; it has its language model then.
+
+    The same call continues wherever it was stopped: each of its steps goes on, or is done already.
+
+    Args:
+        stores: with transcripts; the first one has the split dev that the weights of the language
+            model are found on.
+        unlabelled: stores whose split train is listened to. Those that are also among ``stores``
+            may have transcripts, of which none but those of ``settings.minutes`` are looked at.
+        lm: ARPA file.
+        run: run folder of the second recogniser; the first one's is ``first_run``.
+        settings: of the first recogniser. The second one's differ in the learning rate.
+        init: what the first one's encoder starts from; None for random weights.
+        begin: as ``finetune`` calls it, for the first recogniser.
+
+    Raises:
+        ConfigError, ManifestError, CheckpointError: input that cannot be used.
+        TrainingError: a run is lost.
+    """
+    if distributed.count() > 1:
+        raise ConfigError(
+            "--unlabelled runs in one process: without torchrun, or finetune, tune-lm, label and "
+            "finetune --labels one after another"
+        )
+    _refuse_transcripts(set(map(str, unlabelled)) - set(map(str, stores)))
+    first = first_run(run)
+
+    log(f"first recogniser: {first}")
+    finetune(stores, first, settings, init, begin=begin)
+    _tune_once(first, lm, stores[0])
+
+    labels = first / LABELS
+    recogniser = load_recogniser(first)
+    for store in unlabelled:
+        log(f"{first} listens to {store}")
+        with HoursProgress() as progress:
+            recogniser.label(store, labels, progress=progress)
+
+    log(f"second recogniser: {run}")
+    slower = settings.optim.model_copy(update={"lr": SECOND_RATE * settings.optim.lr})
+    second = settings.model_copy(update={"optim": slower})
+    everything = list(dict.fromkeys([*map(str, stores), *map(str, unlabelled)]))
+    finetune(everything, run, second, first, labels, keep=1.0)
+
+    _tune_once(Path(run), lm, stores[0])
+    return load_ctc(run)
+
+
+def _refuse_transcripts(unlabelled: Collection[str]) -> None:
+    """See that stores which are unlabelled only have no transcripts to be learned from."""
+    for path in sorted(unlabelled):
+        store = Store(path)
+        if any(store.record(int(row)).text for row in store.indices(["train"])):
+            raise ConfigError(
+                f"--unlabelled {path} has transcripts: give it among the labelled stores too, "
+                "with --minutes if only some are to be used"
+            )
+
+
+def _tune_once(run: Path, lm: Path, store: str | Path) -> None:
+    """Give a run its language model, unless it has this one already."""
+    folder = model_folder(run)
+    if (folder / LM_FOLDER).exists():
+        about = load_record(folder / LM_FOLDER)["about"]
+        if about.get("lm") == str(lm):
+            log(f"{folder} has its language model already")
+            return
+
+    tune_lm(run, lm, store)
+    if not (folder / LM_FOLDER).exists():
+        raise ConfigError(
+            f"{lm} does not help {run}: its labels would be no better than greedy decoding's. "
+            "Give a language model of more text, or leave --unlabelled out"
+        )
