@@ -64,8 +64,8 @@ def nearest(frames: Tensor, codes: Tensor) -> Tensor:
 def cepstra(rows: Tensor, num_frames: Tensor, subsampling: int) -> Tensor:
     """Compute the cepstra of each half of a frame and of its neighbours.
 
-    They are the cosine transform of the mel axis without its mean; beyond the ends of an utterance
-    there are zeros.
+    The halves of an odd number of mel frames share the one in the middle. Cepstra are the cosine
+    transform of the mel axis without its mean; beyond the ends of an utterance there are zeros.
 
     Args:
         rows: (B, T, subsampling x F) log-mel.
@@ -77,9 +77,11 @@ def cepstra(rows: Tensor, num_frames: Tensor, subsampling: int) -> Tensor:
     """
     batch, length, width = rows.shape
     num_bins = width // subsampling
-    rows_of_half = subsampling // 2
-    rows_by_half = rows.reshape(batch, length, 2, rows_of_half, num_bins)
-    halves = rows_by_half.mean(3)  # (B, T, 2, F)
+    rows_by_frame = rows.reshape(batch, length, subsampling, num_bins)
+    rows_of_half = math.ceil(subsampling / 2)
+    first_half = rows_by_frame[:, :, :rows_of_half].mean(2)  # (B, T, F)
+    second_half = rows_by_frame[:, :, -rows_of_half:].mean(2)
+    halves = torch.stack([first_half, second_half], dim=2)  # (B, T, 2, F)
 
     transform = _cosine_transform(num_bins)
     own = halves @ transform.T.to(rows.device)  # (B, T, 2, cepstra)

@@ -1,15 +1,35 @@
 """Every pretext task has a name, a table of settings of that name, and is made of them."""
 
+import math
 from typing import get_args
 
 import pytest
-from reference.models import tiny_encoder
+import torch
+from reference.models import batch_of, noise, tiny_encoder
+from reference.tasks import LENGTHS, losses_of_a_short_run
+from torch import Tensor
 
+from speechssl.config import build
+from speechssl.data.collate import Batch
+from speechssl.pretraining.hidden_units import HiddenUnits
 from speechssl.pretraining.masked_prediction import PretextTask
 from speechssl.pretraining.settings import PretrainSettings, TaskName, TaskSettings
 from speechssl.pretraining.tasks import make_task
 
 TASK_NAMES = get_args(TaskName)
+
+
+class Utterances:
+    """What ``HiddenUnits.fit`` asks of a dataset."""
+
+    def __init__(self, utterances: list[Tensor]) -> None:
+        self.utterances = utterances
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def batch(self, positions: list[int]) -> Batch:
+        return batch_of([self.utterances[position] for position in positions])
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
@@ -20,6 +40,26 @@ def test_every_task_has_a_table_of_its_name_and_is_made_from_it(name: TaskName) 
     assert isinstance(task, PretextTask)
     assert task.seed == 3
     assert task.config == getattr(settings, name)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_every_task_learns_with_a_convolutional_encoder(name: TaskName) -> None:
+    """Its frames of 30 ms have three mel rows each, and its layers hide frames by themselves."""
+    table = {"task": name, "contrastive": {"num_negatives": 5, "width": 16}}
+    table |= {"quantizer": {"num_codes": 8, "width": 16}, "hidden_units": {"num_codes": (5, 3)}}
+    task = make_task(tiny_encoder("convolutions"), build(TaskSettings, table), seed=3)
+    if isinstance(task, HiddenUnits):
+        task.fit(Utterances(noise(task.encoder.config, LENGTHS)))  # type: ignore[arg-type]
+
+    before = [parameter.clone() for parameter in task.encoder.parameters()]
+    losses = losses_of_a_short_run(task, task.encoder.config, steps=3)
+
+    assert all(math.isfinite(loss) for loss in losses)
+    moved = [
+        not torch.equal(old, new)
+        for old, new in zip(before, task.encoder.parameters(), strict=True)
+    ]
+    assert sum(moved) >= len(moved) - 1  # all, but for a mask vector that a task does not use
 
 
 def test_no_two_tasks_are_made_alike() -> None:
