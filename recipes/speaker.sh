@@ -1,13 +1,22 @@
-# One speaker, few labels: what the recipes kathleen and kerstin share. Source it in place of common.sh.
+# One speaker, few labels: all stages of the recipes kathleen and kerstin. Source it in place of common.sh.
 #
 #     . "$(dirname "$0")/../speaker.sh"
 #     option lexicon espeak-ng:de "pronunciations: a lexicon, or espeak-ng:LANGUAGE"
 #     parse_options "$@"
-#     if stage 1 "prepare the store"; then prepare_store kathleen; fi
+#     speaker_stages kerstin
 #
-# Each system is trained twice: "few" learns from the transcripts of --few-minutes, "all" from all of the train split's.
-# Each is measured with two language models: "general" knows --text alone, "own" the transcripts of the train split
-# alone. "few" of text_and_lexicon knows the transcripts of the few minutes alone, and is there for self-training.
+# "few" systems learn from the transcripts of --few-minutes, "all" systems from all of the train split's:
+#
+#   few/heard-first   phones, from random weights
+#   few/heard         the same, and then the rest of the audio, without its transcripts
+#   few/longer        phones, with as many labelled updates as few/heard has in both of its trainings
+#   few/pretrained    phones, from an encoder that was pretrained on the audio of the train split
+#   few/letters       letters in place of phones
+#   all/phones        phones, from random weights
+#
+# Language models, 3-grams: "general" knows --text alone, "own" all transcripts of the train split, "few" those of the few
+# minutes. Each system is measured with "general" (without --text: with "own"), and the two of phones from random weights
+# with the transcripts' too. A GMM-HMM has the same minutes and language models.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
@@ -16,25 +25,48 @@ option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
 option few_minutes 10 "labelled minutes of the small subset"
 option text "" "general text, a sentence a line, .xz too; without it there is no general language model"
+option preset minutes "preset of all systems"
+option few_steps 1650 "updates of each training on the small subset"
+option all_steps 3600 "updates on all labels"
+option pretrain_steps 2500 "updates of pretraining"
 option peer_few_senones 100 "tied states of the GMM-HMM of the small subset"
 option peer_all_senones 500 "tied states of the GMM-HMM of all labels"
 option peer_gaussians 8 "densities of each state"
 
-# labels_of few|all: set the array labels to the options of finetune that choose these minutes.
-labels_of() {
-    labels=(--set "train.seed=$seed")
-    if [[ $1 == few ]]; then labels+=(--minutes "$few_minutes"); fi
+# speaker_stages NAME: all of it, for the recordings in the folder NAME of the corpus.
+speaker_stages() {
+    if [[ -z $lexicon ]]; then wrong_usage "--lexicon is needed: a pronunciation lexicon such as CMUdict"; fi
+    whole few_steps all_steps pretrain_steps
+    local phones=phones:$exp/lexicon.txt
+
+    if stage 1 "prepare the store"; then
+        speechssl prepare "$data/$1" "$exp/store" --jobs "$jobs" >&2
+    fi
+    if stage 2 "language models, and a lexicon of their words"; then
+        text_and_lexicon
+    fi
+    if stage 3 "train on $few_minutes minutes of labels"; then
+        train_few
+    fi
+    if stage 4 "train on all labels"; then
+        finetune all phones "$all_steps" none "$phones"
+    fi
+    if stage 5 "find the language models' weights on dev, and measure on test"; then
+        measure_all
+    fi
+    if stage 6 "a GMM-HMM of the same minutes"; then
+        peer "$1"
+    fi
+    if stage 7 "tables"; then
+        compare_all
+    fi
 }
 
-# language_models: set the array lms to the names of the language models that systems are measured with.
-language_models() {
+# lms_of few|all: set the array lms to the language models that these systems are measured with; all have the first one.
+lms_of() {
     lms=(own)
-    if [[ -e $exp/general.arpa ]]; then lms=(general own); fi
-}
-
-# prepare_store NAME: the recordings in the folder NAME of the corpus.
-prepare_store() {
-    speechssl prepare "$data/$1" "$exp/store" --jobs "$jobs" >&2
+    if [[ $1 == few ]]; then lms+=(few); fi
+    if [[ -e $exp/general.arpa ]]; then lms=(general "${lms[@]}"); fi
 }
 
 # text_and_lexicon: the language models, the lexicon of their words, and the digest of each file.
@@ -50,43 +82,77 @@ text_and_lexicon() {
     python "$tools/chosen_texts.py" "$exp/store" --minutes "$few_minutes" --seed "$seed" >"$exp/few.txt"
     speechssl lm "$exp/few.txt" --order 3 --out "$exp/few.arpa" >&2
 
-    sha256sum "$exp"/*.arpa
+    speechssl lexicon make "${texts[@]}" --split train --from "$lexicon" --out "$exp/lexicon.txt" >&2
 
-    if [[ -n $lexicon ]]; then
-        speechssl lexicon make "${texts[@]}" --split train --from "$lexicon" --out "$exp/lexicon.txt" >&2
-        sha256sum "$exp/lexicon.txt"
-    else
-        log "no --lexicon: no system of phones"
-    fi
+    sha256sum "$exp"/*.arpa "$exp/lexicon.txt"
 }
 
-# Our own systems' stages belong here: functions that train NAME of few and all into $exp/NAME/few and $exp/NAME/all,
-# and measure them on test into $exp/NAME/few/general and so on, as peer does below.
+# finetune few|all NAME STEPS INIT TOKENIZER [OPTION...]: train the system NAME.
+finetune() {
+    local minutes=()
+    if [[ $1 == few ]]; then minutes=(--minutes "$few_minutes"); fi
+    speechssl finetune "$exp/store" --preset "$preset" ${minutes[@]+"${minutes[@]}"} --set "train.seed=$seed" \
+        --run "$exp/$1/$2" --set "train.steps=$3" --init-from "$4" --tokenizer "$5" "${@:6}" >&2
+}
+
+# train_few: all systems of the few minutes.
+train_few() {
+    local lm=$exp/general.arpa
+    # "own" knows the transcripts of the audio that is to be heard.
+    if [[ ! -e $lm ]]; then lm=$exp/few.arpa; fi
+
+    finetune few heard "$few_steps" none "$phones" --unlabelled "$exp/store" --lm "$lm"
+    finetune few longer "$((2 * few_steps))" none "$phones"
+    speechssl pretrain "$exp/store" --split train --preset "$preset" --run "$exp/encoder" \
+        --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
+    finetune few pretrained "$few_steps" "$exp/encoder" "$phones"
+    finetune few letters "$few_steps" none chars
+}
+
+# measure SYSTEM LM...: on test, with each of these language models in a copy of the model folder.
+measure() {
+    local run=$exp/$1 lm
+    for lm in "${@:2}"; do
+        rm -rf "$run/with-$lm" "$run/$lm"
+        cp -r "$run/model" "$run/with-$lm"
+        rm -rf "$run/with-$lm/lm"  # the one that helped to hear the audio
+        speechssl tune-lm "$run/with-$lm" "$exp/$lm.arpa" "$exp/store" >&2
+        speechssl evaluate "$run/with-$lm" "$exp/store" --split test --out "$run/$lm" >&2
+    done
+}
+
+# measure_all: every system that was trained.
+measure_all() {
+    local system
+    lms_of few
+    if [[ -e $exp/few/heard-first ]]; then measure few/heard-first "${lms[@]}"; fi
+    for system in heard longer pretrained letters; do
+        if [[ -e $exp/few/$system ]]; then measure "few/$system" "${lms[0]}"; fi
+    done
+    lms_of all
+    if [[ -e $exp/all/phones ]]; then measure all/phones "${lms[@]}"; fi
+}
 
 # peer NAME: a GMM-HMM of the same minutes, lexicon and language models, for the recordings in the folder NAME.
 peer() {
     local audio=$data/$1 amount lm minutes senones
-    if [[ ! -e $exp/lexicon.txt ]]; then
-        log "no GMM-HMM without a lexicon"
-        return
-    fi
     if ! python "$tools/sphinx_peer.py" check; then
         log "no GMM-HMM here"
         return
     fi
 
-    language_models
     for amount in few all; do
         minutes=() senones=$peer_all_senones
         if [[ $amount == few ]]; then minutes=(--minutes "$few_minutes") senones=$peer_few_senones; fi
-        if [[ ! -e $exp/peer/$amount/peer.json ]]; then
-            rm -rf "$exp/peer/$amount"
-            python "$tools/sphinx_peer.py" train "$exp/store" "$exp/peer/$amount" --audio "$audio" \
+        if [[ ! -e $exp/$amount/peer/peer.json ]]; then
+            rm -rf "$exp/$amount/peer"
+            python "$tools/sphinx_peer.py" train "$exp/store" "$exp/$amount/peer" --audio "$audio" \
                 --lexicon "$exp/lexicon.txt" ${minutes[@]+"${minutes[@]}"} --seed "$seed" \
                 --senones "$senones" --gaussians "$peer_gaussians" >&2
         fi
+        lms_of "$amount"
         for lm in "${lms[@]}"; do
-            python "$tools/sphinx_peer.py" evaluate "$exp/peer/$amount" "$exp/store" "$exp/peer/$amount/$lm" \
+            python "$tools/sphinx_peer.py" evaluate "$exp/$amount/peer" "$exp/store" "$exp/$amount/peer/$lm" \
                 --audio "$audio" --lm "$exp/$lm.arpa" >&2
         done
     done
@@ -94,17 +160,21 @@ peer() {
 
 # compare_all: for each amount of labels and each language model a table of the systems that were measured so.
 compare_all() {
-    local amount lm system rows
-    language_models
+    local amount title lm system measured rows
     for amount in few all; do
+        title="all labels"
+        if [[ $amount == few ]]; then title="$few_minutes minutes of labels"; fi
+        lms_of "$amount"
         for lm in "${lms[@]}"; do
             rows=()
-            for system in "$exp"/*/"$amount/$lm"; do
-                if [[ -e $system/score.json ]]; then
-                    rows+=("$(basename "$(dirname "$(dirname "$system")")")=$system")
-                fi
+            for system in "phones=heard-first" "phones and unlabelled audio=heard" "phones, as many updates=longer" \
+                "phones, pretrained=pretrained" "letters=letters" "phones=phones" "GMM-HMM=peer"; do
+                measured=$exp/$amount/${system#*=}/$lm
+                # What evaluate says of the language model stands beside greedy decoding.
+                if [[ -e $measured/lm ]]; then measured=$measured/lm; fi
+                if [[ -e $measured/score.json ]]; then rows+=("${system%%=*}=$measured"); fi
             done
-            echo "$amount labels, language model $lm:"
+            echo "$title, language model $lm:"
             if ((${#rows[@]})); then speechssl compare "${rows[@]}"; else echo "no system was measured"; fi
         done
     done

@@ -4,24 +4,11 @@
 #     bash recipes/kerstin/run.sh --data FOLDER --text FILE [--exp exp/kerstin] [--stage N --stop-stage M]
 #
 # FOLDER holds kerstin/ with metadata.csv (file_name, transcription, speaker, split): rhasspy's recordings of one speaker,
-# CC0, 1374 files, split so that no sentence is on two sides. FILE has general text, a sentence a line.
+# CC0, 1374 files, split so that no sentence is on two sides. --text takes a file of general text, a sentence a line. The
+# lexicon comes from espeak-ng (the extra espeak). ../speaker.sh says what is trained and measured.
 
 . "$(dirname "$0")/../speaker.sh"
 option lexicon espeak-ng:de "pronunciations: a lexicon, or espeak-ng:LANGUAGE"
 parse_options "$@"
 
-if stage 1 "prepare the store"; then
-    prepare_store kerstin
-fi
-
-if stage 2 "language models, and a lexicon of their words"; then
-    text_and_lexicon
-fi
-
-if stage 3 "a GMM-HMM of the same minutes"; then
-    peer kerstin
-fi
-
-if stage 4 "tables"; then
-    compare_all
-fi
+speaker_stages kerstin

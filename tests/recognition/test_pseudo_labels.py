@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.settings import tuned
 from support.speech import make_labelled
 
 from speechssl.audio.features import FeatureConfig
+from speechssl.data.batches import BatchConfig, Batches
 from speechssl.data.dataset import Dataset, choose_minutes
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
@@ -271,3 +273,40 @@ def test_what_is_no_label_is_refused(tmp_path: Path, line: str) -> None:
         read_labels(tmp_path / "labels.jsonl")
     with pytest.raises(ManifestError, match="cannot be read as labels"):
         read_labels(tmp_path / "missing")
+
+
+# --- trust ----------------------------------------------------------------------------------------
+
+
+def test_a_label_counts_for_as_much_as_it_is_stable() -> None:
+    weights = [Label("a", 1, "b", 0.5, stability=stability).weight for stability in (1, 0.64, 0)]
+    assert weights == pytest.approx([1, 0.64 * 0.8, 0.05 * math.sqrt(0.05)])
+
+
+def test_the_weight_of_a_label_scales_the_loss_of_its_utterance_alone(
+    heard: CtcModel, labelled_store: Path
+) -> None:
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    keys = dict(dataset.key(position) for position in range(4))
+    given = [Label(name, keys[name], "abba", 0.5, stability=0.64) for name in list(keys)[2:]]
+    joined, _, _ = with_labels(dataset, np.arange(2), given, bool, 1.0)
+    assert len(joined) == 4
+
+    (batch,) = Batches(joined, BatchConfig(seconds=100), seed=0).micro_batches(0)
+    assert batch.weights is not None
+    trusted = dict(zip(batch.ids, batch.weights.tolist(), strict=True))
+    assert trusted == pytest.approx(dict(zip(keys, (1, 1, 0.512, 0.512), strict=True)))
+
+    with torch.no_grad():
+        together = heard(batch, 0).loss.item()
+        apart = {name: heard(joined.batch([at]), 0).loss.item() for at, name in enumerate(keys)}
+    assert together == pytest.approx(sum(trusted[name] * apart[name] for name in keys), rel=1e-4)
+    assert together != pytest.approx(sum(apart.values()), rel=1e-2)
+
+
+def test_a_label_of_an_older_file_counts_as_a_transcript(tmp_path: Path) -> None:
+    old = {"id": "a", "crc32": 1, "text": "b", "confidence": 0.5, "made_by": "me"}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(old) + "\n")
+    (one,) = read_labels(tmp_path / "labels.jsonl")
+    assert one == Label(**old, stability=1.0)  # type: ignore[arg-type]
+    assert one.weight == 1

@@ -1,12 +1,14 @@
 """Old names of settings: presets, ``--set``, saved models and runs that use them still work."""
 
 import json
+import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import one_line
-from support.settings import PRETRAIN, as_toml
+from support.settings import PRETRAIN, as_toml, tuned
 
 from speechssl.config import Table, as_table, build, merge, parse_overrides
 from speechssl.errors import ConfigError
@@ -16,7 +18,8 @@ from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.checkpoint import load_folder, save_folder
-from speechssl.training.setting_names import with_current_names
+from speechssl.training.run_folder import SETTINGS, claim
+from speechssl.training.setting_names import ADDED, with_current_names
 
 OLD_TABLES = {"contrastive": "objective", "hidden_units": "units", "two_views": "views"}
 OLD_TASKS = {"hidden_units": "units", "two_views": "views"}
@@ -231,3 +234,30 @@ def test_a_run_that_began_under_the_old_names_is_continued(
     narrower = merge(as_table(settings_of("two_views")), {"two_views": {"width": 12}})
     with pytest.raises(ConfigError, match=r"two_views\.width: 128 -> 12"):
         pretrain([labelled_store], run, build(PretrainSettings, narrower))
+
+
+# --- settings that came later ---------------------------------------------------------------------
+
+
+def test_a_run_from_before_a_setting_was_added_goes_on_with_what_was_done_then(
+    tmp_path: Path,
+) -> None:
+    settings = as_table(tuned())
+    for name, value in ADDED.items():
+        table, setting = name.rsplit(".", 1)
+        before = json.loads(json.dumps(settings))
+        place = before
+        for key in table.split("."):
+            place = place[key]
+        assert place.pop(setting) == value
+
+        run = tmp_path / name
+        run.mkdir()
+        (run / SETTINGS).write_text(json.dumps(before))
+        with ExitStack() as held:
+            claim(run, settings, (), held)
+
+        place[setting] = "another"
+        change = f"{name}: {value!r} -> 'another'"
+        with ExitStack() as held, pytest.raises(ConfigError, match=re.escape(change)):
+            claim(run, before, (), held)

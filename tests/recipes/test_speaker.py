@@ -1,0 +1,163 @@
+"""Which commands the recipes kathleen and kerstin give, with commands that only write them down."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.places import ROOT
+
+# Writes down its arguments, and makes the files that the recipes look for.
+SPEECHSSL = """#!/usr/bin/env bash
+set -eu
+printf '%q ' "$@" >>"$CALLS"
+echo >>"$CALLS"
+options=("$@")
+for ((i = 0; i < $#; i++)); do
+    case ${options[i]} in
+        --out) out=${options[i + 1]} ;;
+        --run) run=${options[i + 1]} ;;
+        --unlabelled) second=yes ;;
+    esac
+done
+case $1 in
+    lm | lexicon) mkdir -p "$(dirname "$out")" && echo "${options[*]}" >"$out" ;;
+    finetune)
+        mkdir -p "$run/model"
+        if [[ ${second-} ]]; then mkdir -p "$run-first/model/lm"; fi ;;
+    tune-lm) if [[ -e $2/lm ]]; then exit 3; else mkdir "$2/lm"; fi ;;
+    evaluate) mkdir -p "$out/lm" && touch "$out/score.json" "$out/lm/score.json" ;;
+    compare) printf '%s\\n' "${@:2}" ;;
+esac
+"""
+# The tools: the chosen texts, and a GMM-HMM that writes its evaluation.
+PYTHON = """#!/usr/bin/env bash
+set -eu
+printf '%q ' "$(basename "$1")" "${@:2}" >>"$CALLS"
+echo >>"$CALLS"
+case "$(basename "$1") ${2-}" in
+    "sphinx_peer.py train") mkdir -p "$4" && touch "$4/peer.json" ;;
+    "sphinx_peer.py evaluate") mkdir -p "$5" && touch "$5/score.json" ;;
+esac
+"""
+
+
+def run(
+    folder: Path, recipe: str, *options: object
+) -> tuple["subprocess.CompletedProcess[str]", list[list[str]]]:
+    """The recipe, and the commands that it gave."""
+    commands = folder / "bin"
+    commands.mkdir(exist_ok=True)
+    for name, script in (("speechssl", SPEECHSSL), ("python", PYTHON)):
+        (commands / name).write_text(script)
+        (commands / name).chmod(0o755)
+    calls = folder / "calls"
+    calls.write_text("")
+
+    done = subprocess.run(
+        ["bash", ROOT / "recipes" / recipe / "run.sh", "--exp", "exp", *map(str, options)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "CALLS": str(calls)},
+        check=False,
+    )
+    return done, [shlex.split(line) for line in calls.read_text().splitlines()]
+
+
+def option(call: list[str], name: str) -> str:
+    return call[call.index(name) + 1]
+
+
+def settings_of(call: list[str]) -> dict[str, str]:
+    """What --set says in a command."""
+    given = [call[at + 1] for at, part in enumerate(call) if part == "--set"]
+    return dict(part.split("=", 1) for part in given)
+
+
+@pytest.mark.parametrize("recipe", ["kathleen", "kerstin"])
+def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> None:
+    options = ("--lexicon", "words.dict", "--text", "books.txt.xz", "--few-steps", 100)
+    done, calls = run(tmp_path, recipe, *options, "--seed", 3, "--few-minutes", 10)
+    assert done.returncode == 0, done.stderr
+
+    trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
+    assert list(trained) == [
+        "exp/few/heard",
+        "exp/few/longer",
+        "exp/few/pretrained",
+        "exp/few/letters",
+        "exp/all/phones",
+    ]
+    for run_folder, call in trained.items():
+        is_few = run_folder.startswith("exp/few")
+        assert ("--minutes" in call) == is_few
+        assert settings_of(call)["train.seed"] == "3"
+        assert option(call, "--preset") == "minutes"
+        letters = run_folder == "exp/few/letters"
+        assert option(call, "--tokenizer") == "chars" if letters else "phones:exp/lexicon.txt"
+        pretrained = run_folder == "exp/few/pretrained"
+        assert option(call, "--init-from") == ("exp/encoder" if pretrained else "none")
+    steps = {name: settings_of(call)["train.steps"] for name, call in trained.items()}
+    assert steps["exp/few/heard"] == "100"
+    assert steps["exp/few/longer"] == "200"
+    assert option(trained["exp/few/heard"], "--lm") == "exp/general.arpa"
+
+    # tune-lm failed where a copy of the model still had the language model that helped to hear.
+    measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
+    assert measured == {
+        *(f"exp/few/heard-first/{lm}" for lm in ("general", "own", "few")),
+        *(f"exp/few/{name}/general" for name in ("heard", "longer", "pretrained", "letters")),
+        *(f"exp/all/phones/{lm}" for lm in ("general", "own")),
+    }
+    of_peer = {call[4] for call in calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
+    assert of_peer == {
+        *(f"exp/few/peer/{lm}" for lm in ("general", "own", "few")),
+        *(f"exp/all/peer/{lm}" for lm in ("general", "own")),
+    }
+
+    tables = done.stdout.split("10 minutes of labels, language model general:\n")[1]
+    assert tables.splitlines()[:6] == [
+        "phones=exp/few/heard-first/general/lm",
+        "phones and unlabelled audio=exp/few/heard/general/lm",
+        "phones, as many updates=exp/few/longer/general/lm",
+        "phones, pretrained=exp/few/pretrained/general/lm",
+        "letters=exp/few/letters/general/lm",
+        "GMM-HMM=exp/few/peer/general",
+    ]
+    assert tables.splitlines()[-3:] == [
+        "all labels, language model own:",
+        "phones=exp/all/phones/own/lm",
+        "GMM-HMM=exp/all/peer/own",
+    ]
+
+
+def test_without_general_text_the_labelled_minutes_help_to_hear(tmp_path: Path) -> None:
+    """The transcripts of the train split are what is to be heard: they must not help."""
+    done, calls = run(tmp_path, "kerstin")
+    assert done.returncode == 0, done.stderr
+    (heard,) = [call for call in calls if "--unlabelled" in call]
+    assert option(heard, "--lm") == "exp/few.arpa"
+    (made,) = [call for call in calls if call[0] == "lexicon"]
+    assert option(made, "--from") == "espeak-ng:de"
+    measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
+    assert "exp/few/longer/own" in measured
+    assert not any(path.endswith("/general") for path in measured)
+
+
+def test_kathleen_needs_a_lexicon(tmp_path: Path) -> None:
+    done, calls = run(tmp_path, "kathleen")
+    assert done.returncode == 2
+    assert "--lexicon is needed" in done.stderr
+    assert calls == []
+
+
+@pytest.mark.parametrize("name", ["few-steps", "all-steps", "pretrain-steps"])
+def test_updates_are_whole_numbers(tmp_path: Path, name: str) -> None:
+    done, calls = run(tmp_path, "kerstin", f"--{name}", "a[$(touch found)]")
+    assert done.returncode == 2
+    assert f"option '--{name}' takes a whole number above 0" in done.stderr
+    assert calls == []
+    assert not (tmp_path / "found").exists()

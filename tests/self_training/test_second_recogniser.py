@@ -1,0 +1,203 @@
+"""finetune --unlabelled: it goes on wherever it was stopped, and says what it cannot use."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.commands import one_line
+from support.language_models import write_lm
+from support.settings import FEW, tuned
+from support.short_runs import learned
+from support.speech import make_labelled
+
+from speechssl.data.dataset import Dataset
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
+from speechssl.errors import ConfigError
+from speechssl.recognition import lm_tuning
+from speechssl.recognition.pseudo_labels import read_labels
+from speechssl.recognition.settings import FinetuneSettings
+from speechssl.self_training import second_recogniser
+from speechssl.self_training.second_recogniser import (
+    LABELS,
+    SECOND_RATE,
+    finetune_with_unlabelled,
+    first_run,
+)
+from speechssl.storage.json_text import read_json_lines
+from speechssl.transcription.recogniser import load_recogniser
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def killed(*arguments: object, **options: object) -> None:
+    raise KilledError
+
+
+def transcripts(store: Path, split: str) -> list[list[str]]:
+    dataset = Dataset([Store(store)], [split])
+    return [(dataset.id_text(position)[1] or "").split() for position in range(len(dataset))]
+
+
+@pytest.fixture(scope="module")
+def radio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without any transcript."""
+    folder = tmp_path_factory.mktemp("radio")
+    (make_labelled(folder / "audio", {"train": 4}, seed=7) / "metadata.csv").unlink()
+    prepare(folder / "audio", folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def lm(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the toy language, dev's words among them: it is to help."""
+    path = tmp_path_factory.mktemp("lm") / "toy.arpa"
+    texts = transcripts(labelled_store, "train") + transcripts(labelled_store, "dev")
+    write_lm(path, texts, order=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
+    """Of a recogniser of phones, each a letter: its language model is always kept."""
+    texts = transcripts(labelled_store, "train") + transcripts(labelled_store, "dev")
+    words = sorted({word for text in texts for word in text})
+    lexicon = tmp_path_factory.mktemp("lexicon") / "letters.txt"
+    lexicon.write_text("".join(f"{word} {' '.join(word.upper())}\n" for word in words))
+    few = FEW | {"steps": 40, "validate_every": 40, "save_every": 40}
+    return tuned(minutes=0.5, tokenizer=f"phones:{lexicon}", train=few)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_tuning() -> Iterator[None]:
+    """One point of the grid and one beam: which weights are best matters to no test here."""
+    with pytest.MonkeyPatch.context() as patch:
+        one = {"lm_weight": (2.0,), "prior_scale": (0.2,), "word_score": (0.0,)}
+        patch.setitem(lm_tuning.GRIDS, "words", one)
+        patch.setattr(lm_tuning, "MAX_TRIED", 1)
+        patch.setattr(lm_tuning, "BEAMS", (50,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    labelled_store: Path,
+    radio: Path,
+    lm: Path,
+    settings: FinetuneSettings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A second recogniser, made without a stop, of the labelled store's rest and of the radio."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    finetune_with_unlabelled([labelled_store], [labelled_store, radio], lm, run, settings, None)
+    return run
+
+
+def test_both_stores_are_listened_to_and_learned_from(
+    undisturbed: Path, labelled_store: Path, radio: Path, settings: FinetuneSettings
+) -> None:
+    first = first_run(undisturbed)
+    stores = [Dataset([Store(path)], ["train"]) for path in (labelled_store, radio)]
+    keys = {dataset.key(position) for dataset in stores for position in range(len(dataset))}
+    labels = read_labels(first / LABELS)
+    assert {(one.id, one.crc32) for one in labels} == keys
+    assert len({one.made_by for one in labels}) == 1
+
+    # Only the chosen minutes have transcripts, in both.
+    assert (undisturbed / "texts.txt").read_text() == (first / "texts.txt").read_text()
+    rates = [row["lr"] for row in read_json_lines(undisturbed / "metrics.jsonl")]
+    first_rates = [row["lr"] for row in read_json_lines(first / "metrics.jsonl")]
+    assert rates == pytest.approx([SECOND_RATE * rate for rate in first_rates])
+    assert load_recogniser(undisturbed, device="cpu").beam is not None
+
+
+def test_the_same_call_again_trains_nothing(
+    undisturbed: Path,
+    labelled_store: Path,
+    radio: Path,
+    lm: Path,
+    settings: FinetuneSettings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = first_run(undisturbed)
+    before = learned(first), learned(undisturbed), (first / LABELS).read_bytes()
+
+    monkeypatch.setattr(second_recogniser, "tune_lm", killed)
+    capsys.readouterr()
+    finetune_with_unlabelled(
+        [labelled_store], [labelled_store, radio], lm, undisturbed, settings, None
+    )
+
+    said = capsys.readouterr().err
+    assert said.count("updates of") == said.count("are done already") == 2
+    assert said.count("has its language model already") == 2
+    assert (learned(first), learned(undisturbed), (first / LABELS).read_bytes()) == before
+
+
+def test_a_call_that_was_killed_between_its_steps_goes_on(
+    undisturbed: Path,
+    labelled_store: Path,
+    radio: Path,
+    lm: Path,
+    settings: FinetuneSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    call = [labelled_store], [labelled_store, radio], lm, run, settings, None
+
+    # Before each step: the last one is the second tuning, the first one's being done by then.
+    for step in ("finetune", "tune_lm", "load_recogniser", "tune_lm"):
+        with monkeypatch.context() as patch:
+            patch.setattr(second_recogniser, step, killed)
+            with pytest.raises(KilledError):
+                finetune_with_unlabelled(*call)
+    finetune_with_unlabelled(*call)
+
+    for one, other in ((run, undisturbed), (first_run(run), first_run(undisturbed))):
+        assert learned_without_places(one) == learned_without_places(other)
+        assert (one / "model/lm").is_dir()
+
+
+def learned_without_places(run: Path) -> object:
+    """What a run learned; the folder of its first recogniser has another name in each test."""
+    numbers, tensors, _ = learned(run)  # type: ignore[misc]
+    return numbers, tensors
+
+
+def test_transcripts_of_an_unlabelled_store_are_refused(
+    labelled_store: Path, lm: Path, settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    """They would be learned from, although nobody gave them to be."""
+    other = tmp_path / "other"
+    shutil.copytree(labelled_store, other)
+    with pytest.raises(ConfigError) as refused:
+        finetune_with_unlabelled([labelled_store], [other], lm, tmp_path / "run", settings, None)
+    assert f"--unlabelled {other} has transcripts" in str(refused.value)
+    assert "give it among the labelled stores too, with --minutes" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+    assert not first_run(tmp_path / "run").exists()
+
+
+def test_options_that_belong_together_are_one_line(
+    labelled_store: Path,
+    lm: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def error(*options: object) -> str:
+        basis = ("finetune", labelled_store, "--init-from", "none", "--run", tmp_path / "run")
+        return one_line(monkeypatch, capsys, *basis, *options)
+
+    unlabelled = ("--unlabelled", labelled_store)
+    together = "--unlabelled and --lm belong together: give both, or none"
+    assert together in error(*unlabelled)
+    assert together in error("--lm", lm)
+    labels = error(*unlabelled, "--lm", lm, "--labels", tmp_path / "labels.jsonl")
+    assert "--unlabelled makes labels of its own: leave --labels out" in labels
+    assert not (tmp_path / "run").exists()
