@@ -36,7 +36,7 @@ from speechssl.transcription.transcript import Failure, Transcript
 # Hexadecimal digits of the digest that tells whose labels a file holds.
 DIGEST_DIGITS = 16
 # Weight of the language model, beside its own, in the search that tells how stable a label is.
-# Words that stay rest on what was heard (docs/experiments/061).
+# Words that stay rest on what was heard (docs/experiments/062).
 HEAVIER = 1.5
 
 
