@@ -1,6 +1,7 @@
 """Search for the words that a recogniser and a language model over words find most probable."""
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechssl.decoding.hypothesis import BeamConfig, Decoded, Hypothesis, SpokenWord
@@ -44,8 +45,10 @@ class LexiconSearch:
 
         Only hypotheses that are in the beam after the last frame can be among them.
         """
+        frames = np.ascontiguousarray(log_probs.numpy(), np.float32)
         results = search(
-            np.ascontiguousarray(log_probs.numpy(), np.float32),
+            frames,
+            self._entries(frames),
             self._model.blank_id,
             self._model.tree.arrays,
             self._model.table.arrays,
@@ -61,6 +64,14 @@ class LexiconSearch:
             if len(found) == nbest:
                 break
         return list(found.values())
+
+    def _entries(self, frames: NDArray[np.float32]) -> NDArray[np.int32]:
+        """(T, C) the first nodes of words in each frame, those that add most to a score first."""
+        tree = self._model.tree.arrays
+        nodes = np.arange(tree.first_child[0], tree.first_child[1], dtype=np.int32)
+        ahead = self._weights.lm * tree.ahead[nodes].astype(np.float64)
+        added = frames[:, tree.token[nodes]] + ahead
+        return nodes[np.argsort(-added, axis=1)]
 
     def _hypothesis(self, results: Results, place: int) -> Hypothesis:
         """Follow the words of a hypothesis from the last one back."""
