@@ -204,7 +204,7 @@ def test_who_was_only_killed_from_outside_is_not_suspected_for_long(
     out = tmp_path / "s"
     (tmp_path / "slow.py").write_text(
         DEADLY.replace(
-            "deadly(path, *args, **kwargs):", "deadly(path, *args, **kwargs):\n    time.sleep(0.3)"
+            "deadly(path, *args, **kwargs):", "deadly(path, *args, **kwargs):\n    time.sleep(600)"
         )
     )
     command = [
