@@ -58,9 +58,8 @@ BOUNDS = {
     "word_score": (float("-inf"), float("inf")),
 }
 # Over words, the weights are found with the first of these beams, and all are tried with the best
-# weights. The widest of those up to ``MAX_BEAM`` is kept that is fast enough.
+# weights. The widest that is fast enough is kept.
 BEAMS = (300, 100, 1000, 3000)
-MAX_BEAM = 1000
 # Seconds of audio searched in a second.
 FAST_ENOUGH = 20.0
 # Points tried, after which no further round of steps begins.
@@ -109,11 +108,7 @@ class Tuned(NamedTuple):
     @property
     def chosen(self) -> Tried:
         """The best weights with the widest beam that is fast enough, else the narrowest."""
-        fast = [
-            beam
-            for beam in self.beams
-            if beam.speed >= FAST_ENOUGH and beam.config.beam_size <= MAX_BEAM
-        ]
+        fast = [beam for beam in self.beams if beam.speed >= FAST_ENOUGH]
         return fast[-1] if fast else self.beams[0]
 
     @property

@@ -156,7 +156,7 @@ def test_errors_are_one_line(
     def error(*arguments: object) -> str:
         return one_line(monkeypatch, capsys, "bench", *arguments)
 
-    assert "give base, large, small, tiny" in error("pretrain", "--preset", "huge")
+    assert "give base, large, minutes, small, tiny" in error("pretrain", "--preset", "huge")
     assert "did you mean 'optim.lr'" in error("finetune", "--set", "optim.lrr=1")
     assert "train.steps is not for a benchmark" in error("pretrain", "--set", "train.steps=5")
     assert "--seconds is nan: give 5 to 86400" in error("pretrain", "--seconds", "nan")

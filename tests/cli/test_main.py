@@ -26,7 +26,7 @@ def test_errors_are_one_line(
     assert "instead of --set preset" in error(
         "pretrain", labelled_store, "--run", tmp_path, "--set", "preset=large"
     )
-    assert "give base, large, small, tiny" in error(
+    assert "give base, large, minutes, small, tiny" in error(
         "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
     )
     assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
