@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support.commands import call
 from support.speech import RATE, make_labelled
 
@@ -37,6 +38,7 @@ def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
     }
 
 
+@pytest.mark.slow
 def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> None:
     folder = make_labelled(tmp_path / "corpus", {"train": 3, "dev": 1, "test": 1})
     result = call("prepare", folder, tmp_path / "store")

@@ -241,6 +241,7 @@ def test_a_language_model_that_does_not_fit_is_an_error(
     assert not (model / "model/lm").exists()
 
 
+@pytest.mark.slow
 def test_transcribe_prints_text_and_writes_a_mirrored_tree(
     model: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
