@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from speechssl.audio.reader import Samples, Span
@@ -14,7 +13,6 @@ from speechssl.errors import ConfigError
 SILENCE_PEAK = 1e-3
 # The level of speech varies by more, dB (standard deviation). Measured: see ``is_steady``.
 STEADY_DB = 1.5
-_LOWEST_POWER = 1e-10  # a frame of zeros has no logarithm
 MARGIN_S = 0.1  # kept around speech
 PAUSE_S = 0.5  # shorter pauses stay inside a chunk
 WINDOW_S = 300.0  # of a long recording that is looked at together
@@ -101,12 +99,15 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
     if peak < SILENCE_PEAK:
         return []
 
+    from librosa.effects import split  # a second of import time that only this function needs
+
     window = max(2, sample_rate_hz // 40)
     hop = max(1, sample_rate_hz // 100)
+    found = split(samples, top_db=top_db, frame_length=window, hop_length=hop)
 
     margin = round(MARGIN_S * sample_rate_hz)
     intervals: list[Span] = []
-    for loud_from, loud_until in _loud_spans(samples, window, hop, top_db):
+    for loud_from, loud_until in found.tolist():
         start = max(0, loud_from - margin)
         end = min(len(samples), loud_until + margin)
 
@@ -124,25 +125,13 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
     return intervals
 
 
-def _loud_spans(samples: Samples, window: int, hop: int, top_db: float) -> list[Span]:
-    """Find the spans that are less than ``top_db`` below the loudest frame.
+def load_splitter() -> None:
+    """Load what finds silence, so that no limit of processor time for a file counts it.
 
-    Frame t is the ``window`` samples around sample ``t * hop``; zeros lie beyond the recording.
-
-    Source: ``librosa.effects.split``, which gives the same. It takes seconds to load, and half a
-    minute where numba may keep nothing of what it compiles for it.
+    Where numba has no cache yet, and where it can never write one, librosa compiles for 30 s.
     """
-    padded = np.pad(samples, window // 2)
-    frames = sliding_window_view(padded, window)[::hop]
-    level = np.sqrt(np.mean(np.square(frames), axis=1))
-    level_db = 10 * np.log10(np.maximum(level**2, _LOWEST_POWER))
-    is_loud = level_db - level_db.max() > -top_db
-
-    # A span begins where a loud frame follows a quiet one, and ends where a quiet one follows.
-    with_quiet_ends = np.concatenate(([False], is_loud, [False]))
-    edges = np.flatnonzero(np.diff(with_quiet_ends)) * hop
-    edges = np.minimum(edges, len(samples))
-    return [(start, end) for start, end in edges.reshape(-1, 2).tolist()]
+    loud = np.ones(1000, np.float32)
+    speech_intervals(loud, 16_000)
 
 
 def is_steady(samples: Samples, sample_rate_hz: int) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.audio.reader import stream_mono
+from speechssl.audio.silence import load_splitter
 from speechssl.corpus.manifest import Record
 from speechssl.data.account import Account
 from speechssl.data.cutter import Cutter, union
@@ -161,6 +162,7 @@ def join_parts(task: ShardJob, pieces: Sequence[ShardPart]) -> None:
 
 def make_alone(task: ShardJob) -> None:
     """Do all that is done with the files of ``task``, only to see whether a process survives it."""
+    load_splitter()
     limit_cpu(cpu_limit_s(task.config.max_duration_s))
 
     # Written into the folder of parts: it is deleted in the end, with all that a kill leaves there.
@@ -189,6 +191,10 @@ def _read_files(
     """
     account = Account()
     total_hours = 0.0
+
+    # Before the first limit is set, so that no file is charged for the time that libraries take.
+    if task.limited:
+        load_splitter()
 
     with reading(note) as about_to_read:
         for audio, records in _by_file(task):

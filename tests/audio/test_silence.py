@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-import librosa
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from support.audio_bytes import noise
 from support.speech import RATE
 
-from speechssl.audio.silence import MARGIN_S, speech_intervals, split_at_silence
+from speechssl.audio.silence import speech_intervals, split_at_silence
 from speechssl.errors import ConfigError
 
 
@@ -90,29 +89,6 @@ def test_chunks_are_ordered_disjoint_and_within_bounds(
     assert all(
         2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks
     )  # never more silence than speech
-
-
-@given(
-    st.lists(levels, min_size=1, max_size=8),
-    st.sampled_from([8000, 11025, 16000]),
-    st.sampled_from([20.0, 35.0]),
-)
-@settings(max_examples=40, deadline=None)
-def test_what_is_loud_is_what_librosa_finds(
-    pattern: list[tuple[float, float]], rate: int, top_db: float
-) -> None:
-    samples = np.append(speech_like(pattern), np.full(9, 0.01, np.float32))
-    loud = librosa.effects.split(
-        samples, top_db=top_db, frame_length=rate // 40, hop_length=rate // 100
-    )
-    # Intervals that touch shared the pause between them.
-    with_margin = loud + np.array([-1, 1]) * round(MARGIN_S * rate)
-    expected = with_margin.clip(0, len(samples))
-    overlaps = np.flatnonzero(expected[1:, 0] < expected[:-1, 1])
-    middles = (expected[overlaps + 1, 0] + expected[overlaps, 1]) // 2
-    expected[overlaps + 1, 0] = middles
-    expected[overlaps, 1] = middles
-    assert speech_intervals(samples, rate, top_db) == [(a, b) for a, b in expected.tolist()]
 
 
 def test_chunk_bounds_are_checked() -> None:

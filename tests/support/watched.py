@@ -37,7 +37,7 @@ NEVER = (
 
 
 def is_own_pickle() -> bool:
-    """Whether numba unpickles what it compiled, or multiprocessing what came through our pipe."""
+    """Whether numba unpickles code for librosa, or multiprocessing what came through our pipe."""
     frame = sys._getframe(2)  # of what unpickles
     if str(frame.f_globals.get("__name__")).startswith("multiprocessing."):
         return True
