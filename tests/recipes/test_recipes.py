@@ -16,6 +16,7 @@ from support.places import ROOT
 from support.settings import as_toml
 from support.speech import RATE, make_labelled, sentence, speak
 
+from speechssl.storage.checkpoint import load_record
 from speechssl.text.pronunciations import read_lexicon
 
 pytestmark = pytest.mark.slow
@@ -135,7 +136,7 @@ def test_kathleen_measures_all_systems_with_each_language_model(
     }
     assert updates["heard-first"] + updates["heard"] == updates["longer"] == 80
     # What the audio says is not known to the language model that helps to hear it.
-    about = json.loads((few / "heard-first/model/lm/record.json").read_text())["about"]
+    about = load_record(few / "heard-first/model/lm")["about"]
     assert Path(about["lm"]).name == "general.arpa"
 
 
