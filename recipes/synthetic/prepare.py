@@ -5,6 +5,7 @@
     OUT/unlabelled/<speaker>/<n>.flac   several sentences with pauses, no text
     OUT/labelled/<speaker>/<n>.flac     one sentence each
     OUT/labelled/metadata.csv           file_name,transcription,speaker,split (train, dev or test)
+    OUT/text.txt                        sentences of the same grammar, none of dev's or test's
     OUT/finished.json                   settings and counts; written when all the rest is there
 
 It exists to try the whole pipeline in minutes without a download. Synthetic voices are far more
@@ -395,6 +396,7 @@ class Settings:
     labelled_minutes: float
     dev_minutes: float
     test_minutes: float
+    sentences: int
 
 
 @dataclass(frozen=True)
@@ -576,6 +578,7 @@ def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
             recordings += done
 
     write_metadata(partial / "labelled" / "metadata.csv", recordings)
+    write_text(partial / "text.txt", sentences(settings.seed, settings.sentences, purpose="text"))
     finished = wanted | {"parts": table(recordings)}
     (partial / "finished.json").write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
 
@@ -597,6 +600,11 @@ def write_metadata(path: Path, recordings: list[Recording]) -> None:
             writer.writerow(
                 [recording.file_name, recording.text, recording.speaker, recording.part]
             )
+
+
+def write_text(path: Path, texts: list[str]) -> None:
+    """Write text for a language model, a sentence a line."""
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
 
 def table(recordings: list[Recording]) -> dict[str, dict[str, float]]:
@@ -654,6 +662,10 @@ def parse() -> argparse.Namespace:
         parser.add_argument(
             f"--{part}-minutes", type=duration, default=minutes, metavar="M", help=help_text
         )
+
+    parser.add_argument(
+        "--sentences", type=int, default=20_000, metavar="N", help="of text.txt (default 20000)"
+    )
 
     jobs_help = "speakers made at the same time (default 2)"
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help=jobs_help)

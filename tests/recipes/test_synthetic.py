@@ -24,6 +24,8 @@ TINY = [
     "0.05",
     "--test-minutes",
     "0.1",
+    "--sentences",
+    "50",
 ]
 
 needs_espeak = pytest.mark.skipif(
@@ -100,6 +102,13 @@ def test_no_sentence_has_two_parts_whatever_the_seeds(recipe: ModuleType) -> Non
     assert not kept["dev"] & kept["test"]
 
 
+def test_the_general_text_has_no_sentence_of_dev_or_test(recipe: ModuleType) -> None:
+    text = recipe.sentences(0, 2000, purpose="text")
+    assert len(set(text)) == 2000
+    assert {recipe.part_of(sentence) for sentence in text} == {"train"}
+    assert set(text) - set(recipe.sentences(0, 2000))
+
+
 def test_a_grammar_that_has_run_out_says_so(
     recipe: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +166,7 @@ def test_voices_of_dev_and_test_are_heard_nowhere_else(recipe: ModuleType) -> No
 def test_the_labelled_training_voices_are_a_few_of_the_unlabelled(
     recipe: ModuleType, tmp_path: Path
 ) -> None:
-    jobs = recipe.plan(recipe.Settings(0, 90, 15, 3, 5), tmp_path)
+    jobs = recipe.plan(recipe.Settings(0, 90, 15, 3, 5, 0), tmp_path)
     who = {
         part: {job.speaker for job in jobs if job.part == part}
         for part in ("unlabelled", "train", "dev", "test")
@@ -190,6 +199,12 @@ def test_metadata_lists_each_labelled_file_once(recipe: ModuleType, corpus: Path
     unlabelled = {path.name for path in (corpus / "unlabelled").iterdir()}
     assert speakers["train"] <= unlabelled
     assert not (speakers["dev"] | speakers["test"]) & unlabelled
+
+
+@needs_espeak
+def test_the_text_is_there_a_sentence_a_line(recipe: ModuleType, corpus: Path) -> None:
+    text = (corpus / "text.txt").read_text(encoding="utf-8").splitlines()
+    assert text == recipe.sentences(0, 50, purpose="text")
 
 
 @needs_espeak
