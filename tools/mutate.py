@@ -105,6 +105,7 @@ KERNELS = "speechssl/encoder/kernels.py"
 PADDING = "speechssl/encoder/padding.py"
 ENCODER = "speechssl/encoder/encoder.py"
 MASKED = "speechssl/pretraining/masked_prediction.py"
+NORM = "speechssl/encoder/norm.py"
 OPTIM = "speechssl/training/optim.py"
 PRETRAINING = "speechssl/pretraining/contrastive.py"
 QUANTIZER = "speechssl/pretraining/quantizer.py"
@@ -141,7 +142,7 @@ MUTANTS = (
     Mutant(
         "1d",
         "GroupNorm over padded frames",
-        FRONT_END,
+        NORM,
         "windows[:count].double()",
         "windows.double()",
     ),

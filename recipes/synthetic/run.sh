@@ -32,7 +32,7 @@ first_and_second() {
 
 pretrained() {
     OMP_NUM_THREADS=1 speechssl pretrain "$exp/unlabelled" --preset minutes --run "$exp/encoder" \
-        --set batch.seconds=30 --set "train.seed=$seed" --set "train.steps=$pretrain_steps"
+        --set task=hidden_units --set batch.seconds=30 --set "train.seed=$seed" --set "train.steps=$pretrain_steps"
     OMP_NUM_THREADS=1 speechssl finetune "${tuned[@]}" --init-from "$exp/encoder" --run "$exp/pretrained"
     OMP_NUM_THREADS=1 speechssl tune-lm "$exp/pretrained" "$exp/text.arpa" "$exp/labelled"
 }

@@ -85,7 +85,7 @@ class Watch:
     def may_write(self, path: str, into: Sequence[str]) -> bool:
         """The folders that are asked for, caches, and what becomes a file in the folder itself.
 
-        The folder itself is allowed because mkdir names it.
+        Large counts lie for a while in a folder beside that file. The folder itself is allowed because mkdir names it.
         """
         root = os.path.realpath(self.folder)
         top = path.removeprefix(root + "/").partition("/")[0]
@@ -93,7 +93,7 @@ class Watch:
             path in (root, "/dev/null")
             or (path.startswith(root + "/") and (top in ("caches", *into)))
             or (
-                os.path.dirname(path) == root
+                path.startswith(root + "/")
                 and top.startswith(".speechssl-")
                 and any("." in name for name in into)
             )
