@@ -85,7 +85,8 @@ class Watch:
     def may_write(self, path: str, into: Sequence[str]) -> bool:
         """The folders that are asked for, caches, and what becomes a file in the folder itself.
 
-        Large counts lie for a while in a folder beside that file. The folder itself is allowed because mkdir names it.
+        Large counts lie for a while in a folder beside that file. The folder itself is allowed
+        because mkdir names it.
         """
         root = os.path.realpath(self.folder)
         top = path.removeprefix(root + "/").partition("/")[0]
