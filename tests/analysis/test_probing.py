@@ -112,6 +112,7 @@ def test_labels_without_a_relation_to_the_sound_stay_at_chance(
     assert all(r.error > 0.3 for r in results)
 
 
+@pytest.mark.slow
 def test_characters_are_read_better_than_by_chance_and_the_same_twice(labelled_store: Path) -> None:
     """Alone, as ``watch`` does it, the mix learns what it learns beside the layers."""
     results = [

@@ -81,6 +81,7 @@ def _shifted(values: torch.Tensor, size: float) -> torch.Tensor:
     return values
 
 
+@pytest.mark.slow
 def test_one_changed_weight_is_seen_in_every_kind_of_model(tmp_path: Path) -> None:
     for kind in ("Wav2Vec2Model", "Wav2Vec2ForPreTraining", "Wav2Vec2ForCTC"):
         folder = tmp_path / kind
@@ -218,6 +219,7 @@ def test_the_folder_says_where_it_comes_from_and_no_path(tmp_path: Path) -> None
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -> None:
     save_transformers(tmp_path / "theirs")
     result = call("import", tmp_path / "theirs", tmp_path / "ours")

@@ -113,6 +113,7 @@ def run_main(tree: Path, monkeypatch: pytest.MonkeyPatch, *mutants: Any) -> int:
     return mutate.main([])
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_zero_only_when_all_are_caught(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
