@@ -74,7 +74,7 @@ def test_a_process_killed_in_the_middle_of_a_message_has_ended() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 2)])
+@pytest.mark.parametrize(("processes", "count"), [(2, 7), (20, 4)])
 def test_processes_give_what_one_gives(
     model: Path, files: list[Path], processes: int, count: int
 ) -> None:
