@@ -371,12 +371,12 @@ def _read_frames(hidden: Tensor, num_frames: Tensor, visible: Visible | None) ->
     """Mark the frames of (B, T, D) that a convolution may read: (B, T, 1) bool; None = all."""
     batch, length, _ = hidden.shape
     if visible is not None:
-        count = visible.frames.shape[1]
-        is_valid = valid_mask(visible.num_frames, count, hidden.device)  # (B, K)
-        read = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
-        # A frame may stand behind the valid ones too, as a filler: once valid, it is read.
-        read = read.long().scatter_add(1, visible.frames, is_valid.long()) > 0
-        return read[..., None]
+        num_slots = visible.frames.shape[1]
+        is_valid = valid_mask(visible.num_frames, num_slots, hidden.device)  # (B, K)
+        # A frame may also stand behind the valid ones, as a filler: it is read if it is valid once.
+        times_valid = torch.zeros(batch, length, dtype=torch.int64, device=hidden.device)
+        times_valid.scatter_add_(1, visible.frames, is_valid.long())
+        return (times_valid > 0)[..., None]
 
     # An exported graph has no branch on values: it always takes the mask.
     if torch.compiler.is_exporting() or bool((num_frames < length).any()):

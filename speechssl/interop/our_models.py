@@ -19,13 +19,19 @@ def check_portable(model: Model) -> None:
     """Refuse what no other library has.
 
     Raises:
-        ConfigError: a log-mel front end, convolutions in the layers, or several outputs a frame.
+        ConfigError: a log-mel front end, a context of convolutions or with some in its layers, or
+            several outputs a frame.
     """
     config = encoder_of(model).config
     if config.features.kind != "waveform":
         raise ConfigError(
             f"{config.features.kind} front ends exist in no other library; "
             "recognisers: export --to onnx"
+        )
+
+    if config.context != "transformer":
+        raise ConfigError(
+            f"context {config.context} exists in no other library; recognisers: export --to onnx"
         )
 
     several_outputs = isinstance(model, CtcModel) and model.config.tokens_per_frame > 1

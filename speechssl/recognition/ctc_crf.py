@@ -212,11 +212,11 @@ class _LogAllSequences(Function):
 
             now = states[place]
             of_tokens = now.in_token * rest.in_token
-            of_blanks = (now.after_token * rest.after_token).sum(-1) + (now.before * rest.before)[
-                :, 0
-            ]
+            of_blanks_after = (now.after_token * rest.after_token).sum(-1)
+            of_blanks_before = (now.before * rest.before)[:, 0]
+
             share = of_tokens.clone()
-            share[:, 0] = share[:, 0] + of_blanks
+            share[:, 0] += of_blanks_after + of_blanks_before
             share = share / share.sum(-1, keepdim=True)
             shares[:, place] = torch.where(place <= last_places, share, 0.0)
 

@@ -1,5 +1,6 @@
 """The language model in a recogniser's model folder: kept there by ``tune-lm``, used from there."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from speechssl.decoding.lexicon import spellings
 from speechssl.decoding.ngram_table import NgramTable, from_tensors, read_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
-from speechssl.storage.checkpoint import load_folder, save_folder, stored_folder
+from speechssl.storage.checkpoint import load_folder, load_record, save_folder, stored_folder
 from speechssl.text.tokenizers import Tokenizer
 
 # The folder inside a model folder, and the name of the prior among its tensors.
@@ -65,6 +66,22 @@ def save_lm(
     if log_prior is not None:
         tensors[LOG_PRIOR] = log_prior
     save_folder(model / LM_FOLDER, tensors, record, files)
+
+
+def lm_digest(lm: Path) -> dict[str, str]:
+    """Give what tells the file of a language model from others, for ``about`` of ``save_lm``."""
+    with lm.open("rb") as file:
+        return {"lm_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def holds_lm(model: Path, lm: Path) -> bool:
+    """Whether a model folder holds the language model of this file, whatever it is called."""
+    folder = stored_folder(model / LM_FOLDER)
+    if not folder.exists():
+        return False
+
+    about: dict[str, Any] = load_record(folder)["about"]
+    return lm_digest(lm).items() <= about.items()
 
 
 def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:

@@ -27,7 +27,7 @@ from speechssl.recognition.decoders import (
     recognise,
 )
 from speechssl.recognition.evaluate import references, score_phones, score_words
-from speechssl.recognition.language_model import LM_FOLDER, save_lm
+from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
@@ -177,7 +177,7 @@ def tune_lm(
 
     if tuned.is_worth_keeping:
         best = tuned.chosen.score
-        found_on = {"lm": str(lm), "store": str(store), "split": split}
+        found_on = {"lm": str(lm), "store": str(store), "split": split} | lm_digest(lm)
         rates = {"wer": best.wer}
         if tuned.greedy.unit == best.unit:
             rates["greedy_wer"] = tuned.greedy.wer

@@ -11,13 +11,13 @@ from pathlib import Path
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import LM_FOLDER
+from speechssl.recognition.language_model import holds_lm
 from speechssl.recognition.lm_tuning import tune_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed
 from speechssl.runtime.log import HoursProgress, log
-from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.storage.checkpoint import model_folder
 from speechssl.transcription.recogniser import load_recogniser
 
 # Learning rate of the second recogniser beside that of the first: its encoder knows much already.
@@ -102,14 +102,13 @@ def _refuse_transcripts(unlabelled: Collection[str]) -> None:
 def _tune_once(run: Path, lm: Path, store: str | Path) -> None:
     """Give a run its language model, unless it has this one already."""
     folder = model_folder(run)
-    if (folder / LM_FOLDER).exists():
-        about = load_record(folder / LM_FOLDER)["about"]
-        if about.get("lm") == str(lm):
-            log(f"{folder} has its language model already")
-            return
+    if holds_lm(folder, lm):
+        log(f"{folder} has its language model already")
+        return
 
     tune_lm(run, lm, store)
-    if not (folder / LM_FOLDER).exists():
+    # Where it does not help, tune-lm keeps none, or leaves another one where it was.
+    if not holds_lm(folder, lm):
         raise ConfigError(
             f"{lm} does not help {run}: its labels would be no better than greedy decoding's. "
             "Give a language model of more text, or leave --unlabelled out"

@@ -419,6 +419,15 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
                 ConfigError, match="conv_kernel and tokens_per_frame exist in no other library"
             ):
                 export_model(tmp_path / own, tmp_path / "out", to)
+    convolutions = tiny_encoder("base", context="convolution")
+    save_ctc(
+        CtcModel(convolutions, CharTokenizer(" ab"), "basic-1", CtcConfig()),
+        tmp_path / "convolutions",
+        {},
+    )
+    for to in ("hf", "torchaudio"):
+        with pytest.raises(ConfigError, match="context convolution exists in no other library"):
+            export_model(tmp_path / "convolutions", tmp_path / "out", to)
     with pytest.raises(ConfigError, match="--tokenizer chars"):
         export_model(tmp_path / "pieces", tmp_path / "out", "hf")
     twice = VocabularyTokenizer(["<pad>", "<unk>", "a", "a"])

@@ -42,6 +42,7 @@ KINDS = {
     "large": WAVEFORM | {"adapter_width": 4},
     "logmel-2": LOGMEL,
     "logmel-4": LOGMEL,
+    "convolutions": LOGMEL,
 }
 
 
@@ -54,7 +55,7 @@ class Exported(NamedTuple):
 
 def make(kind: str, tokenizer: Tokenizer | None = None, seed: int = 0) -> CtcModel:
     encoder = tiny_encoder(kind, seed, **KINDS[kind])
-    config = CtcConfig(tokens_per_frame=2 if kind.startswith("logmel") else 1)
+    config = CtcConfig(tokens_per_frame=1 if KINDS[kind]["features"]["kind"] == "waveform" else 2)
     model = CtcModel(encoder, tokenizer or CharTokenizer(" abcdefgh"), "basic-1", config)
     with torch.no_grad():
         model.head.weight.normal_(std=0.3)

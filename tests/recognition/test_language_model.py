@@ -16,7 +16,7 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.decoders import beam_decoder, emissions
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
-from speechssl.recognition.language_model import load_lm, save_lm
+from speechssl.recognition.language_model import holds_lm, lm_digest, load_lm, save_lm
 from speechssl.recognition.lm_training import read_texts
 from speechssl.recognition.lm_tuning import tune
 from speechssl.recognition.model import load_ctc
@@ -204,3 +204,20 @@ def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) 
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"b\.txt cannot be read as text"):
         list(read_texts([tmp_path / "b.txt"], "train"))
+
+
+def test_a_model_folder_holds_a_language_model_by_its_content(tmp_path: Path) -> None:
+    """Not by its path: a file may be made anew under its old name."""
+    given = tmp_path / "words.arpa"
+    given.write_text("".join(lm_lines([["a", "b"], ["b", "a"]], 2)))
+    moved = tmp_path / "moved.arpa"
+    moved.write_bytes(given.read_bytes())
+    model = tmp_path / "model"
+    assert not holds_lm(model, given)
+
+    save_lm(model, given, None, BeamConfig(unit="tokens"), lm_digest(given))
+    assert holds_lm(model, given)
+    assert holds_lm(model, moved)
+
+    given.write_text("".join(lm_lines([["a", "b"], ["b", "b"]], 2)))
+    assert not holds_lm(model, given)
