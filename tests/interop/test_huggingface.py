@@ -444,6 +444,7 @@ def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "bar",
         "conv",
+        "convolutions",
         "logmel",
         "pieces",
         "several",
