@@ -19,7 +19,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("speechssl", "tests", "docs", "recipes", "README.md", "pyproject.toml")
+COPIED = ("speechssl", "tests", "tools", "docs", "recipes", "README.md", "pyproject.toml")
 # Tests that take half a minute and look for none of these mistakes.
 SLOW = "sigkill or sigterm or learns_a_toy_language"
 # Processes at a time; each needs about 1 GB.

@@ -1,6 +1,8 @@
 """The tool that plants mistakes: mutants fit the code, and only a failed test catches one."""
 
 import ast
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,21 @@ def test_a_mutant_fits_the_code(mutant: Any) -> None:
     assert before.count(mutant.old) == 1
     assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
     assert (ROOT / mutant.test_file).is_file()
+
+
+@pytest.mark.slow
+def test_a_copy_holds_what_its_tests_import(tmp_path: Path) -> None:
+    tree = mutate.copy_tree(ROOT, tmp_path / "tree")
+    test_files = sorted({mutant.test_file for mutant in mutate.MUTANTS})
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", *test_files],
+        cwd=tree,
+        env=mutate._environment(tree),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert collected.returncode == 0, collected.stdout
 
 
 @pytest.fixture
