@@ -19,6 +19,22 @@ def test_the_folded_group_norm_is_torchs(length: int) -> None:
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
+def test_the_folded_group_norm_reads_valid_windows_only() -> None:
+    torch.manual_seed(1)
+    conv = torch.nn.Conv1d(1, 8, 10, 5, bias=False)
+    norm = ValidGroupNorm(8)
+    short, long = torch.randn(300), torch.randn(800)
+    padded = torch.stack([torch.nn.functional.pad(short, (0, 500)), long])
+
+    weights, biases = norm.folded(padded, conv, torch.tensor([59, 159]))
+
+    for row, samples in enumerate((short, long)):
+        num_windows = torch.tensor([(len(samples) - 10) // 5 + 1])
+        own_weights, own_biases = norm.folded(samples[None], conv, num_windows)
+        torch.testing.assert_close(weights[row], own_weights[0])
+        torch.testing.assert_close(biases[row], own_biases[0])
+
+
 def test_group_norm_of_full_batches_is_torchs_and_of_padded_ones_the_same() -> None:
     torch.manual_seed(0)
     frames, norm = 5 + 3 * torch.randn(3, 4, 50), ValidGroupNorm(4)
