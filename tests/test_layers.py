@@ -24,7 +24,7 @@ ROOMS = {
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
-    "encoder": "padding config kernels masking augment norm context front_end encoder",
+    "encoder": "padding config kernels masking augment norm mel_norm context front_end encoder",
     "training": "health settings metrics journal optim loss setting_names presets run_folder loop"
     " lineage",
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"

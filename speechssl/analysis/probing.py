@@ -151,6 +151,8 @@ def _random_twin(encoder: Encoder, seed: int) -> Encoder:
         torch.manual_seed(derive_seed(seed, "random encoder"))
         twin = Encoder(encoder.config)
 
+    # What is usual in the corpus is measured, not learned.
+    twin.front_end.load_state_dict(dict(encoder.front_end.named_buffers()), strict=False)
     return twin.to(any_parameter.device)
 
 

@@ -1,4 +1,4 @@
-"""Random changes of log-mel rows: another tempo, a stretch along the mel axis, masked bins.
+"""Random changes of log-mel rows: another tempo, a stretch along the mel axis, masks, a shift.
 
 Shapes: B utterances, U rows (mel frames) before and U' after a change of the tempo, F mel bins. A
 place is where on an axis a value of the output is read from the input: a number between two rows or
@@ -61,8 +61,8 @@ def augment(
 
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch
     as VTLP (Jaitly and Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the
-    bin, which the front end makes 0; the shift as the frame offsets of Kaldi's chain models (Povey
-    et al. 2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI").
+    bin in the utterance; the shift as the frame offsets of Kaldi's chain models (Povey et al.
+    2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI").
     """
     batch, num_rows, num_bins = inputs.shape
     counts = input_lengths.tolist()
@@ -94,7 +94,8 @@ def augment(
     if config.mel_masks:
         hidden_bins = torch.stack([change.hidden_bins for change in changes])  # (B, F)
         hidden_bins = hidden_bins.to(changed.device, non_blocking=True)
-        changed = changed.masked_fill(hidden_bins[:, None], 0.0)
+        mean = _bin_means(changed, lengths)
+        changed = torch.where(hidden_bins[:, None], mean, changed)
 
     if config.time_masks:
         changed = _hide_rows(changed, lengths, [change.hidden_spans for change in changes])
@@ -171,7 +172,7 @@ def _draw_changes(
 
 
 def _hide_rows(rows: Tensor, lengths: Tensor, spans: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
-    """Put the mean of the utterance's bins into the spans of (B, U, F), which normalising makes 0.
+    """Put the mean of the utterance's bins into the spans of (B, U, F).
 
     Args:
         lengths: (B,) valid rows.
@@ -183,10 +184,14 @@ def _hide_rows(rows: Tensor, lengths: Tensor, spans: Sequence[Sequence[tuple[int
         for start, stop in own_spans:
             hidden[row, start:stop] = True
 
+    return torch.where(hidden.to(rows.device), _bin_means(rows, lengths), rows)
+
+
+def _bin_means(rows: Tensor, lengths: Tensor) -> Tensor:
+    """(B, U, F) rows, of which (B,) are valid -> (B, 1, F): the mean of each bin."""
     valid_rows = zero_padding(rows, lengths)
     counts = lengths.to(rows.device)[:, None, None]
-    mean = valid_rows.sum(1, keepdim=True) / counts
-    return torch.where(hidden.to(rows.device), mean, rows)
+    return valid_rows.sum(1, keepdim=True) / counts
 
 
 def _shift(rows: Tensor, lengths: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:

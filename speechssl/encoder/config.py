@@ -48,6 +48,15 @@ class EncoderConfig(Settings):
     front_end: Literal["conv1d", "conv2d"] = Field(
         "conv1d", description="convolutions over time, or over time and mel bins (logmel)"
     )
+    mel_norm: Literal["utterance", "corpus"] = Field(
+        "utterance",
+        description="where the mean and variance of each mel bin are from: each utterance, or the "
+        "training data, after the level of each utterance is taken away (logmel)",
+    )
+    batch_norm: bool = Field(
+        False,
+        description="batch norm in place of LayerNorm (front_end conv2d and context convolution)",
+    )
     subsampling: Literal[2, 3, 4] = Field(
         2, description="mel frames per encoder frame (logmel); 3 with conv2d only"
     )
@@ -87,6 +96,9 @@ class EncoderConfig(Settings):
         is_transformer = self.context == "transformer"
         if is_transformer and (self.width % self.num_heads or self.width % self.pos_groups):
             raise ValueError(f"width {self.width} must be divisible by num_heads and pos_groups")
+
+        if self.batch_norm and (self.front_end, self.context) != ("conv2d", "convolution"):
+            raise ValueError("batch_norm needs front_end conv2d and context convolution")
 
         if self.subsampling == 3 and self.front_end == "conv1d":
             raise ValueError("subsampling 3 needs front_end conv2d: conv1d halves the rate")

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.kernels import Dropout, attention, gelu_linear, grouped_conv
+from speechssl.encoder.norm import ValidBatchNorm
 from speechssl.encoder.padding import valid_mask
 
 
@@ -143,18 +144,18 @@ class ConvolutionContext(nn.Module):
     positions here.
 
     Source: the time-delay network of Waibel et al. 1989 as residual layers, as in Kriman et al.
-    2020 (QuartzNet, arXiv 1910.10261), without separable convolutions. Differs: LayerNorm in
-    place of batch norm, whose statistics would depend on batch mates.
+    2020 (QuartzNet, arXiv 1910.10261), without separable convolutions. Differs: without
+    ``batch_norm`` LayerNorm stands in its place.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for dilation in config.dilations:
-            layer = ConvolutionLayer(config.width, dilation, config.dropout)
+            layer = ConvolutionLayer(config, dilation)
             self.layers.append(layer)
 
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = _make_norm(config)
 
     def forward(
         self,
@@ -172,31 +173,48 @@ class ConvolutionContext(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, read)
 
+        # Before frames are left out: a batch norm has the statistics of all that were read.
+        normed = _normed(self.norm, hidden, read)
         picked = wanted if visible is None else visible.frames
-        hidden = _pick(hidden, picked)
-        return F.relu(self.norm(hidden))
+        return F.relu(_pick(normed, picked))
 
 
 class ConvolutionLayer(nn.Module):
-    """LayerNorm, ReLU and a dilated convolution over three frames, added to its input."""
+    """A norm, ReLU and a dilated convolution over three frames, added to its input."""
 
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+    def __init__(self, config: EncoderConfig, dilation: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = _make_norm(config)
+        width = config.width
         self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, read: Tensor | None) -> Tensor:
         """(B, T, D) and (B, T, 1) bool, True = a frame that is read; None = all -> (B, T, D)."""
-        normed = F.relu(self.norm(hidden))
+        activated = F.relu(_normed(self.norm, hidden, read))
         if read is not None:
-            normed = normed * read
+            activated = activated * read
 
-        channels_first = normed.transpose(1, 2)  # (B, D, T)
+        channels_first = activated.transpose(1, 2)  # (B, D, T)
         around = self.conv(channels_first)
         around = around.transpose(1, 2)  # (B, T, D)
         out: Tensor = hidden + self.dropout(around)
         return out
+
+
+def _make_norm(config: EncoderConfig) -> nn.Module:
+    """Make a norm of (B, T, D) for convolutions."""
+    return ValidBatchNorm(config.width) if config.batch_norm else nn.LayerNorm(config.width)
+
+
+def _normed(norm: nn.Module, hidden: Tensor, read: Tensor | None) -> Tensor:
+    """Apply a norm to (B, T, D), of whose frames those of ``read`` (B, T, 1) count; None = all."""
+    if isinstance(norm, ValidBatchNorm):
+        valid = None if read is None else read[..., 0]
+        return norm.forward(hidden, valid)
+
+    normed: Tensor = norm(hidden)
+    return normed
 
 
 class TransformerLayer(nn.Module):

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from speechssl.config import build
+from speechssl.data.dataset import Dataset
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.context import ContextNetwork, ConvolutionContext, Visible
 from speechssl.encoder.front_end import LogMelFrontEnd, PlaneFrontEnd, WaveformFrontEnd
 from speechssl.encoder.kernels import Dropout
+from speechssl.encoder.mel_norm import CorpusMelNorm, UtteranceMelNorm, learn_mel_norm
 from speechssl.encoder.padding import after_window, normalise_valid, zero_padding
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder
@@ -48,7 +50,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.front_end = _make_front_end(config)
-        self.norm = nn.LayerNorm(config.front_width)
+        # Frames behind a batch norm keep how loud they are beside each other.
+        self.norm = nn.Identity() if config.batch_norm else nn.LayerNorm(config.front_width)
         self.projection = nn.Linear(config.front_width, config.width)
         self.dropout = Dropout(config.dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
@@ -58,6 +61,15 @@ class Encoder(nn.Module):
         for module in self.context.modules():
             if isinstance(module, nn.Linear):
                 _init_linear(module)
+
+    def learn_corpus(self, dataset: Dataset) -> None:
+        """Take from the training data what the front end has to know of it before the first update.
+
+        Args:
+            dataset: what an encoder with random weights will be trained on.
+        """
+        if isinstance(self.front_end, (LogMelFrontEnd, PlaneFrontEnd)):
+            learn_mel_norm(self.front_end.mel_norm, dataset)
 
     def num_frames(self, input_lengths: Tensor) -> Tensor:
         """(B,) valid samples or mel frames -> (B,) valid encoder frames, for any front end."""
@@ -207,12 +219,20 @@ def _make_front_end(config: EncoderConfig) -> nn.Module:
     """Make the front end that reads ``config.features``."""
     features = config.features
     if features.kind == "logmel":
+        mel_norm = _make_mel_norm(config)
         if config.front_end == "conv2d":
-            return PlaneFrontEnd(config.channels, config.frame_windows)
-        return LogMelFrontEnd(features.num_mels, config.channels, config.frame_windows)
+            return PlaneFrontEnd(mel_norm, config.channels, config.frame_windows, config.batch_norm)
+        return LogMelFrontEnd(mel_norm, features.num_mels, config.channels, config.frame_windows)
 
     grouped = config.conv_norm == "group"
     return WaveformFrontEnd(config.conv_layers, grouped, config.conv_bias, config.normalise_input)
+
+
+def _make_mel_norm(config: EncoderConfig) -> nn.Module:
+    """Make what normalises the log-mel rows."""
+    if config.mel_norm == "corpus":
+        return CorpusMelNorm(config.features.num_mels)
+    return UtteranceMelNorm()
 
 
 def _make_context(config: EncoderConfig) -> ContextNetwork | ConvolutionContext:

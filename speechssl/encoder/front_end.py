@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from speechssl.encoder.kernels import on_cpu
-from speechssl.encoder.norm import ValidGroupNorm
-from speechssl.encoder.padding import after_window, normalise_valid
+from speechssl.encoder.norm import ValidBatchNorm, ValidGroupNorm
+from speechssl.encoder.padding import after_window, normalise_valid, valid_mask
 
 Window = tuple[int, int]
 
@@ -41,12 +41,17 @@ BLOCK_VALUES = 1 << 20
 class LogMelFrontEnd(nn.Module):
     """(B, U, F) log-mel -> (B, T, C) frames: normalisation, then stride-2 convolutions.
 
-    Rows are normalised per utterance and bin over the valid ones. Each convolution is one matrix
-    product over windows of 3 frames-last rows: no layout copies.
+    Each convolution is one matrix product over windows of 3 frames-last rows: no layout copies.
+
+    Args:
+        mel_norm: (B, U, F) rows and (B,) valid rows -> normalised rows.
     """
 
-    def __init__(self, num_mels: int, channels: int, windows: Sequence[Window]) -> None:
+    def __init__(
+        self, mel_norm: nn.Module, num_mels: int, channels: int, windows: Sequence[Window]
+    ) -> None:
         super().__init__()
+        self.mel_norm = mel_norm
         self.windows = windows
         self.convs = nn.ModuleList()
 
@@ -58,7 +63,7 @@ class LogMelFrontEnd(nn.Module):
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C)."""
-        frames = normalise_valid(inputs, input_lengths, eps=1e-5)
+        frames: Tensor = self.mel_norm(inputs, input_lengths)
 
         layers = zip(self.convs, self.windows, strict=True)
         for conv, (kernel, stride) in layers:
@@ -73,14 +78,26 @@ class LogMelFrontEnd(nn.Module):
 class PlaneFrontEnd(nn.Module):
     """(B, U, F) log-mel -> (B, T, C F / 4) frames: 2-D convolutions over time and mel bins.
 
-    Rows are normalised per utterance and bin over the valid ones. The same patterns are looked for
-    at every pitch, so a few minutes of speech teach more than one weight for each bin would.
+    The same patterns are looked for at every pitch, so a few minutes of speech teach more than one
+    weight for each bin would.
 
     Shapes: C channels, each a plane of time and mel.
+
+    Args:
+        mel_norm: (B, U, F) rows and (B,) valid rows -> normalised rows.
+        batch_norm: whether each convolution has a batch norm before its ReLU.
     """
 
-    def __init__(self, channels: int, windows: Sequence[Window]) -> None:
+    def __init__(
+        self,
+        mel_norm: nn.Module,
+        channels: int,
+        windows: Sequence[Window],
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
+        self.mel_norm = mel_norm
+        self.windows = windows
         self.convs = nn.ModuleList()
 
         channels_below = 1
@@ -92,16 +109,32 @@ class PlaneFrontEnd(nn.Module):
             self.convs.append(conv)
             channels_below = channels
 
+        self.norms = nn.ModuleList()
+        if batch_norm:
+            self.norms.extend(ValidBatchNorm(channels) for _ in windows)
+
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) rows and (B,) valid rows -> (B, T, C F / 4)."""
-        planes = normalise_valid(inputs, input_lengths, eps=1e-5)
-        planes = planes[:, None]  # (B, 1, U, F)
+        normalised: Tensor = self.mel_norm(inputs, input_lengths)
+        planes = normalised[:, None]  # (B, 1, U, F)
+        num_valid = input_lengths
 
-        for conv in self.convs:
-            planes = F.relu(conv(planes))  # (B, C, T, bins)
+        for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
+            planes = conv(planes)  # (B, C, T, bins)
+            num_valid = after_window(num_valid, *window)
+            if self.norms:
+                planes = self._normed(index, planes, num_valid)
+            planes = F.relu(planes)
 
         frames = planes.transpose(1, 2)  # (B, T, C, bins)
         return frames.flatten(2)
+
+    def _normed(self, index: int, planes: Tensor, num_valid: Tensor) -> Tensor:
+        """Apply the batch norm behind convolution ``index`` to (B, C, T, bins)."""
+        frames = planes.transpose(1, 2)  # (B, T, C, bins)
+        valid = valid_mask(num_valid, frames.shape[1], frames.device)
+        normed: Tensor = self.norms[index](frames, valid)
+        return normed.transpose(1, 2)
 
 
 class WaveformFrontEnd(nn.Module):

@@ -1,4 +1,4 @@
-"""A norm whose statistics are those of an utterance by itself, whatever it is padded with.
+"""Norms whose statistics are those of valid frames, whatever utterances are padded with.
 
 Shapes:
     B  utterances of the batch, S  audio samples of the padded batch
@@ -11,6 +11,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechssl.encoder.padding import valid_mask
+
+
+class ValidBatchNorm(nn.BatchNorm1d):
+    """Batch norm whose statistics come from the valid frames of an update.
+
+    Outside of training they are the running ones, so that no utterance depends on another.
+
+    LayerNorm takes from each frame how loud it is beside its neighbours, which tells a recogniser
+    of few labels much (docs/experiments/063).
+
+    Source: Ioffe and Szegedy 2015 (arXiv 1502.03167). Differs: padding has no part in it.
+    """
+
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Normalise each channel.
+
+        Args:
+            frames: (B, T, C), or (B, T, C, F) with F values in each channel of a frame.
+            valid: (B, T) bool, True = valid; None = all are.
+
+        Returns:
+            The shape of ``frames``, float32; in training padded frames are zero.
+        """
+        frames = frames.float()
+
+        if not self.training or valid is None:
+            rows = frames.flatten(0, 1)  # (B T, C) or (B T, C, F)
+            normed: Tensor = super().forward(rows)
+            return normed.view(frames.shape)
+
+        rows = frames[valid]  # (all valid frames, C), or with F behind
+        normed = super().forward(rows)
+        return torch.zeros_like(frames).index_put((valid,), normed)
 
 
 class ValidGroupNorm(nn.Module):

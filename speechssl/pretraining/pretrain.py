@@ -26,7 +26,7 @@ from speechssl.storage.json_text import read_json_lines
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 from speechssl.training.setting_names import with_current_names
-from speechssl.training.settings import TrainConfig
+from speechssl.training.settings import TrainConfig, check_whole_updates
 
 # Measurements in a row without a better one before it is said.
 STALE = 3
@@ -72,6 +72,7 @@ def pretrain(
     device = pick_device(settings.train.device)
     # Before work that may take one of the processes longer.
     distributed.start(device)
+    check_whole_updates(settings.encoder, settings.batch)
 
     whole_dataset = Dataset([Store(path) for path in stores], splits)
     check_features(whole_dataset, settings.encoder.features, ", or choose another --preset")
@@ -79,6 +80,8 @@ def pretrain(
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
     encoder = Encoder(settings.encoder)
     dataset = _with_frames(whole_dataset, encoder, settings.batch.crop_s)
+    if init is None:
+        encoder.learn_corpus(dataset)
 
     stage = stage_after(init)
     train = with_stage_seed(settings.train, stage)

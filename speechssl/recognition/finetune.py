@@ -40,6 +40,7 @@ from speechssl.storage.json_text import read_json_lines
 from speechssl.text.tokenizers import LEXICON_FILE, Tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
+from speechssl.training.settings import check_whole_updates
 
 # A run may go on when the model that it starts from lies elsewhere: the checksums of that model are
 # among the settings too, and they count.
@@ -104,6 +105,7 @@ def finetune(
 
     if isinstance(init, Encoder):
         settings = settings.model_copy(update={"encoder": init.config})
+    check_whole_updates(settings.encoder, settings.batch)
     if settings.batch.crop_s is not None:
         raise ConfigError(
             "batch.crop_s would cut words off that the transcript holds: pretraining alone takes it"
@@ -122,6 +124,8 @@ def finetune(
     train, unspelled = leave_out_unspelled(chosen.dataset, model)
     train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
+    if init is None:
+        model.encoder.learn_corpus(train)
     if settings.ctc.criterion == "ctc-crf":
         _learn_by_crf(model, train, settings)
 

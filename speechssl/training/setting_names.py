@@ -21,9 +21,11 @@ ADDED = {
     "ctc.augment.time_masks": 0.0,
     "ctc.crf_share": 0.3,
     "ctc.criterion": "ctc",
+    "encoder.batch_norm": False,
     "encoder.context": "transformer",
     "encoder.dilations": [1, 1, 2, 2, 3, 3],
     "encoder.front_end": "conv1d",
+    "encoder.mel_norm": "utterance",
 }
 
 

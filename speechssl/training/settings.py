@@ -3,6 +3,10 @@
 from pydantic import Field
 
 from speechssl.config import Settings
+from speechssl.data.batches import BatchConfig
+from speechssl.encoder.config import EncoderConfig
+from speechssl.errors import ConfigError
+from speechssl.runtime import distributed
 from speechssl.runtime.device import Device, Precision
 from speechssl.training.health import HealthConfig
 
@@ -22,3 +26,22 @@ class TrainConfig(Settings):
     device: Device = Field("auto")
     precision: Precision = Field("float32", description="bfloat16: autocast of the matrix products")
     health: HealthConfig = Field(HealthConfig())
+
+
+def check_whole_updates(encoder: EncoderConfig, batch: BatchConfig) -> None:
+    """See that an encoder with a batch norm gets each update as one batch.
+
+    Raises:
+        ConfigError: updates are divided among batches or processes.
+    """
+    if not encoder.batch_norm:
+        return
+
+    remedy = "the batch norm of this encoder takes its statistics from whole updates"
+    if batch.micro_seconds is not None:
+        raise ConfigError(f"batch.micro_seconds divides updates, and {remedy}: leave it out")
+    if distributed.count() > 1:
+        raise ConfigError(
+            f"torchrun divides updates among {distributed.count()} processes, and {remedy}: "
+            "use one process, or encoder.batch_norm=false"
+        )

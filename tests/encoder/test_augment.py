@@ -65,11 +65,16 @@ def test_a_stretch_moves_every_bin_by_one_factor() -> None:
     )
 
 
-def test_masked_bins_are_zero_in_whole_bands_no_wider_than_allowed() -> None:
+def test_masked_bins_have_their_mean_in_whole_bands_no_wider_than_allowed() -> None:
     config = AugmentConfig(mel_masks=1, mel_mask_bins=5)
-    inputs = torch.ones(300, 7, 20)
-    found, _ = augment(inputs, torch.full((300,), 7), [1] * 300, config, rngs(*range(300)))
-    hidden = found == 0
+    # Every bin is -1, 0 or 1 off its mean, and the padding is anything.
+    rows = torch.tensor([-1.0, 1.0, 0.0, -1.0, 1.0, 0.0, 99.0])
+    bins = torch.arange(20.0)
+    inputs = (rows[:, None] + bins).expand(300, -1, -1).clone()
+    found, _ = augment(inputs, torch.full((300,), 6), [1] * 300, config, rngs(*range(300)))
+    found = found[:, :2]
+    hidden = found == bins
+    assert torch.equal(found[~hidden], inputs[:, :2][~hidden])
     assert bool((hidden == hidden[:, :1]).all())  # in all rows alike
     widths = hidden[:, 0].sum(1)
     assert set(widths.tolist()) == set(range(6))
@@ -81,7 +86,7 @@ def test_masked_bins_are_zero_in_whole_bands_no_wider_than_allowed() -> None:
         .sum(1)
     )
     assert set(edges.tolist()) == {0, 2}  # one band
-    assert bool(inputs.all())  # the caller's rows stay
+    assert float(inputs[:, -1].min()) == 99  # the caller's rows stay
 
 
 def test_an_utterance_is_changed_alike_whatever_stands_beside_and_behind_it() -> None:
@@ -93,4 +98,32 @@ def test_an_utterance_is_changed_alike_whatever_stands_beside_and_behind_it() ->
     inputs[0] = 1.0
     beside, counts = augment(inputs, torch.tensor([50, 30]), [1, 1], config, rngs(9, 5))
     assert int(counts[1]) == int(count[0])
-    assert torch.equal(beside[1, : int(count[0])], alone[0])
+    # But for rounding: a mean is a sum in another order.
+    torch.testing.assert_close(beside[1, : int(count[0])], alone[0], atol=1e-6, rtol=0)
+
+
+def test_hidden_spans_have_the_means_of_their_bins() -> None:
+    config = AugmentConfig(time_masks=3, time_mask_rows=9)
+    rows = 5 + torch.randn(1, 100, 4, generator=torch.Generator().manual_seed(0))
+
+    found, lengths = augment(rows, torch.tensor([100]), [1], config, rngs(1))
+
+    changed = (found != rows).all(-1)[0]
+    assert lengths.tolist() == [100]
+    assert 0 < int(changed.sum()) <= 3 * 9
+    means = rows.mean(1).expand(int(changed.sum()), -1)
+    torch.testing.assert_close(found[0, changed], means)
+
+
+def test_a_shift_cuts_rows_off_the_beginning_and_leaves_what_is_needed() -> None:
+    config = AugmentConfig(shift_rows=2)
+    inputs = ramp(20).expand(40, -1, -1)
+    needed = [18, 19] * 20
+
+    found, lengths = augment(inputs, torch.full((40,), 20), needed, config, rngs(*range(40)))
+
+    assert set(lengths[0::2].tolist()) == {18, 19, 20}
+    assert set(lengths[1::2].tolist()) == {19, 20}
+    for rows, count in zip(found, lengths.tolist(), strict=True):
+        assert torch.equal(rows[:count], inputs[0, 20 - count :])
+        assert not rows[count:].any()

@@ -1,9 +1,9 @@
-"""The group norm of valid frames against torch's."""
+"""Norms of valid frames against torch's."""
 
 import pytest
 import torch
 
-from speechssl.encoder.norm import ValidGroupNorm
+from speechssl.encoder.norm import ValidBatchNorm, ValidGroupNorm
 
 
 @pytest.mark.parametrize("length", [160, 16_000])
@@ -73,3 +73,36 @@ def test_a_single_frame_is_its_own_mean() -> None:
     found = norm(torch.randn(1, 4, 1), torch.tensor([1]))
 
     torch.testing.assert_close(found[0, :, 0], norm.bias)
+
+
+@pytest.mark.parametrize("inner", [(), (5,)])
+def test_a_batch_norm_learns_from_valid_frames_only(inner: tuple[int, ...]) -> None:
+    """With torch's, which sees the frames of all utterances one after another."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([7, 3, 1])
+    frames = 5 + 3 * torch.randn(3, 7, 4, *inner)
+    valid = torch.arange(7) < lengths[:, None]
+    frames[~valid] = 1e4
+    ours, theirs = ValidBatchNorm(4), torch.nn.BatchNorm1d(4)
+    for norm in (ours, theirs):
+        torch.nn.init.constant_(norm.weight, 1.5)
+        torch.nn.init.constant_(norm.bias, -0.5)
+
+    found = ours(frames, valid)
+    expected = theirs(torch.cat([own[:count] for own, count in zip(frames, lengths, strict=True)]))
+
+    torch.testing.assert_close(found[valid], expected)
+    assert not found[~valid].any()
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+
+    # Afterwards no frame depends on another.
+    ours.eval()
+    together, alone = ours(frames, valid), ours(frames[1:2, :3])
+    torch.testing.assert_close(together[1, :3], alone[0])
+
+
+def test_a_batch_norm_computes_in_float32_under_mixed_precision() -> None:
+    norm = ValidBatchNorm(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert norm(torch.randn(2, 5, 4).bfloat16()).dtype == torch.float32

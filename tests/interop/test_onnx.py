@@ -43,6 +43,7 @@ KINDS = {
     "logmel-2": LOGMEL,
     "logmel-4": LOGMEL,
     "convolutions": LOGMEL,
+    "batch-norm": LOGMEL,
 }
 
 

@@ -42,12 +42,13 @@ def test_every_task_has_a_table_of_its_name_and_is_made_from_it(name: TaskName) 
     assert task.config == getattr(settings, name)
 
 
+@pytest.mark.parametrize("kind", ["convolutions", "batch-norm"])
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_every_task_learns_with_a_convolutional_encoder(name: TaskName) -> None:
+def test_every_task_learns_with_a_convolutional_encoder(name: TaskName, kind: str) -> None:
     """Its frames of 30 ms have three mel rows each, and its layers hide frames by themselves."""
     table = {"task": name, "contrastive": {"num_negatives": 5, "width": 16}}
     table |= {"quantizer": {"num_codes": 8, "width": 16}, "hidden_units": {"num_codes": (5, 3)}}
-    task = make_task(tiny_encoder("convolutions"), build(TaskSettings, table), seed=3)
+    task = make_task(tiny_encoder(kind), build(TaskSettings, table), seed=3)
     if isinstance(task, HiddenUnits):
         task.fit(Utterances(noise(task.encoder.config, LENGTHS)))  # type: ignore[arg-type]
 

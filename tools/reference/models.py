@@ -52,6 +52,7 @@ KINDS = {
         "dilations": (1, 2),
     },
 }
+KINDS["batch-norm"] = KINDS["convolutions"] | {"mel_norm": "corpus", "batch_norm": True}
 
 
 def tiny_config(kind: str, **changes: object) -> EncoderConfig:
@@ -60,7 +61,7 @@ def tiny_config(kind: str, **changes: object) -> EncoderConfig:
 
 
 def tiny_encoder(kind: str, seed: int = 0, **changes: object) -> Encoder:
-    """Make an encoder with all weights random, those of the norms too.
+    """Make an encoder with all weights and statistics random, those of the norms too.
 
     So no two weights can be confused.
     """
@@ -69,6 +70,9 @@ def tiny_encoder(kind: str, seed: int = 0, **changes: object) -> Encoder:
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+        for buffer in encoder.buffers():
+            if buffer.is_floating_point():
+                buffer.add_(0.2 * torch.rand_like(buffer))
     return encoder.eval()
 
 

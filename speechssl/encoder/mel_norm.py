@@ -1,0 +1,105 @@
+"""How log-mel rows are normalised before the first convolution.
+
+Shapes:
+    B  utterances of the batch
+    U  mel frames of the padded batch, F mel bins
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from speechssl.data.collate import Batch
+from speechssl.data.dataset import Dataset
+from speechssl.encoder.padding import normalise_valid, valid_mask
+
+# Added to each variance.
+EPS = 1e-5
+# Audio that the statistics of a corpus are made of at most, seconds. More changes no digit that
+# counts.
+MAX_CORPUS_S = 3600.0
+
+
+class UtteranceMelNorm(nn.Module):
+    """Zero mean and unit variance for each bin of each utterance."""
+
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """(B, U, F) log-mel and (B,) valid rows -> (B, U, F); padded rows are zero."""
+        return normalise_valid(inputs, input_lengths, eps=EPS)
+
+
+class CorpusMelNorm(nn.Module):
+    """Take the level of each utterance away, then what is usual for each bin in the corpus.
+
+        level     = mean of an utterance's log-mel over its rows and bins
+        x'(u, f)  = (x(u, f) - level - mean(f)) / sqrt(variance(f) + EPS)
+
+    The mean and variance of a bin over three seconds of speech depend on which sounds are in them.
+    Those of a corpus do not, and one number for each utterance still takes away how loud it was
+    recorded. The statistics are buffers, so a model keeps them.
+
+    Source: mean and variance normalisation of a speaker, as Kaldi's recipes do it. Differs: the
+    level is the utterance's own, so no other recording of its speaker is needed.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, num_mels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_mels))
+        self.register_buffer("variance", torch.ones(num_mels))
+
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """(B, U, F) log-mel and (B,) valid rows -> (B, U, F); padded rows are zero."""
+        levelled = self._levelled(inputs, input_lengths)
+        inverse_std = (self.variance + EPS).rsqrt()
+        normalised = (levelled - self.mean) * inverse_std
+
+        valid = valid_mask(input_lengths, inputs.shape[1], inputs.device)
+        return normalised * valid[..., None]
+
+    @torch.no_grad()
+    def learn(self, batches: Iterable[Batch]) -> None:
+        """Take the mean and variance of each bin from these utterances."""
+        count = 0
+        total = torch.zeros(len(self.mean), dtype=torch.float64)
+        total_of_squares = torch.zeros_like(total)
+
+        for batch in batches:
+            valid = valid_mask(batch.input_lengths, batch.inputs.shape[1])
+            levelled = self._levelled(batch.inputs, batch.input_lengths)
+            rows = levelled[valid].double()  # (all valid rows, F)
+            count += len(rows)
+            total += rows.sum(0)
+            total_of_squares += rows.square().sum(0)
+
+        mean = total / count
+        self.mean.copy_(mean)
+        self.variance.copy_(total_of_squares / count - mean.square())
+
+    def _levelled(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """Take from each utterance the mean over its valid rows and all bins."""
+        device = inputs.device
+        valid = valid_mask(input_lengths, inputs.shape[1], device)
+        count = input_lengths.to(device, non_blocking=True)
+        count = count.clamp_min(1)
+
+        of_rows = inputs.mean(2) * valid  # (B, U)
+        level = of_rows.sum(1) / count
+        return inputs - level[:, None, None]
+
+
+def learn_mel_norm(norm: nn.Module, dataset: Dataset) -> None:
+    """Give a norm the statistics of a corpus, if it is one that has any.
+
+    Args:
+        norm: of an encoder with random weights.
+        dataset: what it will be trained on; of much audio, utterances spread evenly over it.
+    """
+    if not isinstance(norm, CorpusMelNorm):
+        return
+
+    step = max(1, round(dataset.seconds / MAX_CORPUS_S))
+    norm.learn(dataset.batch([position]) for position in range(0, len(dataset), step))

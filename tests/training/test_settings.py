@@ -1,0 +1,27 @@
+"""Settings that a run refuses together."""
+
+import pytest
+from reference.models import tiny_config
+
+from speechssl.data.batches import BatchConfig
+from speechssl.errors import ConfigError
+from speechssl.runtime import distributed
+from speechssl.training.settings import check_whole_updates
+
+DIVIDED = BatchConfig(micro_seconds=5.0)
+
+
+def test_a_batch_norm_wants_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_config("batch-norm")
+    check_whole_updates(encoder, BatchConfig())
+    with pytest.raises(ConfigError, match=r"batch\.micro_seconds divides updates"):
+        check_whole_updates(encoder, DIVIDED)
+
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="among 2 processes"):
+        check_whole_updates(encoder, BatchConfig())
+
+
+def test_other_encoders_may_divide_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    check_whole_updates(tiny_config("convolutions"), DIVIDED)
