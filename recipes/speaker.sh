@@ -14,9 +14,10 @@
 #   few/letters       letters in place of phones
 #   all/phones        phones, from random weights
 #
-# Language models, 3-grams: "general" knows --text alone, "own" all transcripts of the train split, "few" those of the few
-# minutes. Each system is measured with "general" (without --text: with "own"), and the two of phones from random weights
-# with the transcripts' too. A GMM-HMM has the same minutes and language models.
+# Language models: "general", a 4-gram, knows --text alone; "own", a 3-gram, all transcripts of the train split; "few" those
+# of the few minutes. Words of theirs that the lexicon lacks get guessed pronunciations. Each system is measured with
+# "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. A GMM-HMM
+# has the same minutes and language models.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
@@ -73,7 +74,7 @@ lms_of() {
 text_and_lexicon() {
     local texts=("$exp/store")
     if [[ -n $text ]]; then
-        speechssl lm "$text" --order 3 --min-count 2 --out "$exp/general.arpa" >&2
+        speechssl lm "$text" --order 4 --out "$exp/general.arpa" >&2
         texts+=("$exp/general.arpa")
     else
         log "no --text: no general language model"
@@ -82,7 +83,12 @@ text_and_lexicon() {
     python "$tools/chosen_texts.py" "$exp/store" --minutes "$few_minutes" --seed "$seed" >"$exp/few.txt"
     speechssl lm "$exp/few.txt" --order 3 --out "$exp/few.arpa" >&2
 
-    speechssl lexicon make "${texts[@]}" --split train --from "$lexicon" --out "$exp/lexicon.txt" >&2
+    local out=(--split train --out "$exp/lexicon.txt")
+    if [[ $lexicon == espeak-ng:* ]]; then
+        speechssl lexicon make "${texts[@]}" --from "$lexicon" "${out[@]}" >&2
+    else
+        speechssl lexicon extend "$lexicon" "${texts[@]}" --most 2 "${out[@]}" >&2
+    fi
 
     sha256sum "$exp"/*.arpa "$exp/lexicon.txt"
 }

@@ -82,8 +82,7 @@ def make_speaker(folder: Path) -> dict[str, list[str]]:
 
     others = [sentence(np.random.default_rng(seed)) for seed in range(50)]
     general = [*texts["dev"], *texts["test"], *others]
-    # Twice: the recipe leaves out words that the texts have once.
-    (folder / "general.txt").write_text("\n".join([*general, *general]) + "\n")
+    (folder / "general.txt").write_text("\n".join(general) + "\n")
     words = {
         word for spoken in (*texts.values(), others) for text in spoken for word in text.split()
     }

@@ -83,6 +83,9 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     done, calls = run(tmp_path, recipe, *options, "--seed", 3, "--few-minutes", 10)
     assert done.returncode == 0, done.stderr
 
+    (extended,) = [call for call in calls if call[0] == "lexicon"]
+    assert extended[:3] == ["lexicon", "extend", "words.dict"]
+
     trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
     assert list(trained) == [
         "exp/few/heard",
