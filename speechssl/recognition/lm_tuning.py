@@ -39,7 +39,7 @@ from speechssl.storage.checkpoint import model_folder
 # alone, which the search for words scores, wants other weights than the sum of all paths.
 GRIDS = {
     "words": {
-        "lm_weight": (2.0, 3.0),
+        "lm_weight": (2.0, 3.0, 4.0),
         "prior_scale": (0.0, 0.2, 0.5),
         "word_score": (-3.0, -1.0),
     },
