@@ -17,7 +17,7 @@
 # Language models: "general", a 4-gram, knows --text alone; "own", a 3-gram, all transcripts of the train split; "few" those
 # of the few minutes. Words of theirs that the lexicon lacks get guessed pronunciations. Each system is measured with
 # "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. A GMM-HMM
-# has the same minutes and language models.
+# has the same minutes and language models, but of "general" a 3-gram: pocketsphinx uses no longer n-grams.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
@@ -75,6 +75,7 @@ text_and_lexicon() {
     local texts=("$exp/store")
     if [[ -n $text ]]; then
         speechssl lm "$text" --order 4 --out "$exp/general.arpa" >&2
+        speechssl lm "$text" --order 3 --out "$exp/general-3.arpa" >&2
         texts+=("$exp/general.arpa")
     else
         log "no --text: no general language model"
@@ -141,7 +142,7 @@ measure_all() {
 
 # peer NAME: a GMM-HMM of the same minutes, lexicon and language models, for the recordings in the folder NAME.
 peer() {
-    local audio=$data/$1 amount lm minutes senones
+    local audio=$data/$1 amount lm arpa minutes senones
     if ! python "$tools/sphinx_peer.py" check; then
         log "no GMM-HMM here"
         return
@@ -158,8 +159,10 @@ peer() {
         fi
         lms_of "$amount"
         for lm in "${lms[@]}"; do
+            arpa=$exp/$lm.arpa
+            if [[ $lm == general ]]; then arpa=$exp/general-3.arpa; fi
             python "$tools/sphinx_peer.py" evaluate "$exp/$amount/peer" "$exp/store" "$exp/$amount/peer/$lm" \
-                --audio "$audio" --lm "$exp/$lm.arpa" >&2
+                --audio "$audio" --lm "$arpa" >&2
         done
     done
 }

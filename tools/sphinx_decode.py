@@ -22,7 +22,7 @@ from sphinx_train import (
 from speechssl.audio.features import INT16_SCALE
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import arpa_words
+from speechssl.decoding.arpa import ArpaReader, arpa_words, opened
 from speechssl.errors import ConfigError
 from speechssl.recognition.training_set import text_of
 from speechssl.scoring.score import Score, score
@@ -42,6 +42,8 @@ INSERTION_FACTOR = 10.0
 # Weights of pocketsphinx's second and third pass, as multiples of the first: those of its defaults.
 SECOND_PASS = 8.5 / 6.5
 THIRD_PASS = 9.5 / 6.5
+# Words of the longest n-grams that it decodes with.
+LONGEST = 3
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,25 @@ def evaluate(model: Path, store: Path, out: Path, audio: Path, lm: Path, split: 
     )
 
 
+def check_order(lm: Path) -> None:
+    """See that pocketsphinx uses all n-grams of an ARPA file.
+
+    It reads longer ones than three words and decodes with the 3-grams alone. In a Kneser-Ney model
+    these are made for backing off, and worse than a 3-gram model's
+    (findings/pocketsphinx_four_grams.sh).
+
+    Raises:
+        ConfigError: there are longer n-grams.
+    """
+    with opened(lm) as file:
+        order = len(ArpaReader(lm, file).header())
+    if order > LONGEST:
+        raise ConfigError(
+            f"{lm} has n-grams of {order} words, and pocketsphinx decodes with {LONGEST} at most: "
+            f"give it a model of --order {LONGEST}"
+        )
+
+
 def spoken_words(model: Path, lm: Path) -> dict[str, list[Phones]]:
     """Find the words of a language model that a model can recognise, with their pronunciations.
 
@@ -136,6 +157,7 @@ def spoken_words(model: Path, lm: Path) -> dict[str, list[Phones]]:
     lexicon = parse_own((model / LEXICON).read_text(encoding="utf-8"))
     tokenizer = PhoneTokenizer(lexicon)
 
+    check_order(lm)
     listed = arpa_words(lm)
     spoken: dict[str, list[Phones]] = {}
     for word in listed:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sphinx_train
-from sphinx_decode import Weights, find_weights
+from sphinx_decode import Weights, check_order, find_weights
 from sphinx_train import PeerSettings, call, choose, configuration, dictionary, leave_out_unspelled
 from support.places import ROOT
 from support.scripts import load_script
@@ -138,6 +138,14 @@ def test_what_is_not_installed_is_said_in_one_line(
     assert tool.main(["check"]) == 1
     error = capsys.readouterr().err
     assert error == "error: sphinxtrain is not installed: apt-get install sphinxtrain\n"
+
+
+def test_n_grams_that_pocketsphinx_would_not_use_are_refused(tmp_path: Path) -> None:
+    lm = tmp_path / "four.arpa"
+    counts = "".join(f"ngram {order}=1\n" for order in range(1, 5))
+    lm.write_text(f"\\data\\\n{counts}\n\\1-grams:\n-1\t<s>\t0\n")
+    with pytest.raises(ConfigError, match=r"n-grams of 4 words, and pocketsphinx decodes with 3"):
+        check_order(lm)
 
 
 @pytest.mark.slow
