@@ -152,7 +152,12 @@ def _random_twin(encoder: Encoder, seed: int) -> Encoder:
         twin = Encoder(encoder.config)
 
     # What is usual in the corpus is measured, not learned.
-    twin.front_end.load_state_dict(dict(encoder.front_end.named_buffers()), strict=False)
+    measured = {
+        name: tensor
+        for name, tensor in encoder.state_dict().items()
+        if name.startswith("front_end.mel_norm.")
+    }
+    twin.load_state_dict(measured, strict=False)
     return twin.to(any_parameter.device)
 
 

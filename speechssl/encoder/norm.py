@@ -38,12 +38,27 @@ class ValidBatchNorm(nn.BatchNorm1d):
 
         if not self.training or valid is None:
             rows = frames.flatten(0, 1)  # (B T, C) or (B T, C, F)
-            normed: Tensor = super().forward(rows)
-            return normed.view(frames.shape)
+            return self._of_rows(rows).view(frames.shape)
 
         rows = frames[valid]  # (all valid frames, C), or with F behind
-        normed = super().forward(rows)
+        normed = self._of_rows(rows)
         return torch.zeros_like(frames).index_put((valid,), normed)
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """Normalise the channels of (N, C) or (N, C, F)."""
+        # A single value has no variance, and torch refuses it: the running statistics stand in.
+        values_a_channel = rows[:, 0].numel()
+        learns = self.training and values_a_channel > 1
+        return F.batch_norm(
+            rows,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=learns,
+            momentum=self.momentum or 0.0,
+            eps=self.eps,
+        )
 
 
 class ValidGroupNorm(nn.Module):

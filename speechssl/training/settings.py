@@ -37,11 +37,11 @@ def check_whole_updates(encoder: EncoderConfig, batch: BatchConfig) -> None:
     if not encoder.batch_norm:
         return
 
-    remedy = "the batch norm of this encoder takes its statistics from whole updates"
+    why = "the batch norm of this encoder takes its statistics from whole updates"
     if batch.micro_seconds is not None:
-        raise ConfigError(f"batch.micro_seconds divides updates, and {remedy}: leave it out")
+        raise ConfigError(f"batch.micro_seconds divides updates, and {why}: leave it out")
     if distributed.count() > 1:
         raise ConfigError(
-            f"torchrun divides updates among {distributed.count()} processes, and {remedy}: "
+            f"torchrun divides updates among {distributed.count()} processes, and {why}: "
             "use one process, or encoder.batch_norm=false"
         )

@@ -106,3 +106,14 @@ def test_a_batch_norm_computes_in_float32_under_mixed_precision() -> None:
     norm = ValidBatchNorm(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert norm(torch.randn(2, 5, 4).bfloat16()).dtype == torch.float32
+
+
+def test_a_single_frame_has_the_running_statistics_in_a_batch_norm() -> None:
+    norm = ValidBatchNorm(4)
+    frames = torch.randn(1, 2, 4)
+
+    found = norm(frames, torch.tensor([[True, False]]))
+
+    assert norm.training
+    torch.testing.assert_close(found[0, 0], frames[0, 0], atol=1e-4, rtol=1e-4)
+    assert not norm.running_mean.any()
