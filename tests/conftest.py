@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import torch
 from support.speech import make_labelled
+from support.warm import warm_command
 
 from speechssl.data.prepare import prepare
 
@@ -89,6 +90,13 @@ def labelled_store(labelled_folder: Path, tmp_path_factory: pytest.TempPathFacto
     store = tmp_path_factory.mktemp("stores") / "labelled"
     prepare(labelled_folder, store)
     return store
+
+
+@pytest.fixture(scope="session")
+def speechssl_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A program that does what the command does, and starts at once."""
+    with warm_command(tmp_path_factory.mktemp("bin")) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

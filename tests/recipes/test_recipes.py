@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,22 @@ SPLITS = ("train", "dev", "test")
 FEW = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
 
 
-def run(recipe: str, *options: object) -> "subprocess.CompletedProcess[str]":
-    """The recipe with this interpreter's commands first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["bash", str(ROOT / "recipes" / recipe / "run.sh"), *map(str, options)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
-    )
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(speechssl_command: Path) -> Run:
+    """Run a recipe, with commands that start fast and this interpreter first on the path."""
+    first = (speechssl_command.parent, Path(sys.executable).parent)
+    path = os.pathsep.join([*map(str, first), os.environ["PATH"]])
+
+    def run_recipe(recipe: str, *options: object) -> "subprocess.CompletedProcess[str]":
+        command = ["bash", str(ROOT / "recipes" / recipe / "run.sh"), *map(str, options)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+        )
+
+    return run_recipe
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def make_librispeech(root: Path) -> Path:
     return root
 
 
-def test_librispeech(tmp_path: Path, preset: Path) -> None:
+def test_librispeech(tmp_path: Path, preset: Path, run: Run) -> None:
     data = make_librispeech(tmp_path / "LibriSpeech")
     options = ("--data", data, "--exp", tmp_path / "exp", "--preset", preset, "--jobs", 1)
     done = run("librispeech", *options)
@@ -99,7 +109,7 @@ def speaker_options(folder: Path, recipe: str) -> tuple[object, ...]:
 
 
 def test_kathleen_measures_all_systems_with_each_language_model(
-    tmp_path: Path, preset: Path
+    tmp_path: Path, preset: Path, run: Run
 ) -> None:
     make_speaker(tmp_path)
     steps = ("--few-steps", 40, "--all-steps", 40, "--pretrain-steps", 3)
@@ -139,7 +149,9 @@ def test_kathleen_measures_all_systems_with_each_language_model(
     assert Path(about["lm"]).name == "general.arpa"
 
 
-def test_kerstin_makes_language_models_and_a_lexicon_of_their_words(tmp_path: Path) -> None:
+def test_kerstin_makes_language_models_and_a_lexicon_of_their_words(
+    tmp_path: Path, run: Run
+) -> None:
     texts = make_speaker(tmp_path)
     options = speaker_options(tmp_path, "kerstin")
     exp = tmp_path / "exp"
@@ -176,7 +188,7 @@ def make_digits(folder: Path, per_speaker: int) -> Path:
 
 
 def test_digits_joins_every_recording_once_and_trains_four_systems(
-    tmp_path: Path, preset: Path
+    tmp_path: Path, preset: Path, run: Run
 ) -> None:
     make_digits(tmp_path / "speech" / "digits", 60)
     options = (
@@ -221,7 +233,9 @@ def test_digits_joins_every_recording_once_and_trains_four_systems(
 
 
 @pytest.mark.parametrize("wrong", ["di0.wav,a,,test", "di0.wav,a,di,train"])
-def test_digits_takes_no_recording_whose_side_is_unclear(tmp_path: Path, wrong: str) -> None:
+def test_digits_takes_no_recording_whose_side_is_unclear(
+    tmp_path: Path, wrong: str, run: Run
+) -> None:
     """One without a speaker was left out silently; a speaker of two splits went to the first."""
     table = make_digits(tmp_path / "speech" / "digits", 6) / "metadata.csv"
     table.write_text(table.read_text().replace("di0.wav,a,di,test", wrong))

@@ -4,10 +4,11 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from support.models import SMALL_ENCODER
 from support.places import ROOT
 from support.settings import SETTINGS, as_toml
 from support.speech import RATE, make_labelled
+from support.warm import warm_command
 
 from speechssl.storage.checkpoint import checkpoints, load_record, save_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 WATCHED = ROOT / "tests" / "support" / "watched.py"
+# What numba compiled, beside the source: each machine does it once, which takes half a minute.
+COMPILED = re.compile(r"/__pycache__(/[^/]+\.nb[ic](\.tmp\.\w+)?)?$")
 HOSTILE = [
     "$(touch owned)",
     "; touch owned",
@@ -42,10 +46,16 @@ HOSTILE = [
 
 
 class Watch:
-    """Runs verbs in one folder, and looks at what they did."""
+    """Runs verbs in one folder, and looks at what they did.
 
-    def __init__(self, folder: Path, script: Path = WATCHED) -> None:
-        self.folder, self.script, self.num_verbs = folder, script, 0
+    Args:
+        command: what stands before the arguments.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[object]) -> None:
+        self.folder = folder
+        self.command = command
+        self.num_verbs = 0
 
     def __call__(self, *arguments: object, into: Sequence[str] = (), code: int = 0) -> str:
         """Run a verb that does nothing wrong and writes only there; returns its standard error."""
@@ -59,20 +69,13 @@ class Watch:
     ) -> tuple[list[list[str]], str]:
         """What it did that no verb may do, and its standard error."""
         log = self.folder / "audit.jsonl"
-        command = [sys.executable, str(self.script), *map(str, arguments)]
-        caches = {
-            name: str(self.folder / "caches")
-            for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")
-        }
-        sources = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        caches |= {"WATCHED_LOG": str(log), "PYTHONPATH": sources}
-        caches |= {
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "caches/inductor"),
-        }
-        (self.folder / "caches").mkdir(exist_ok=True)
+        command = [str(part) for part in (*self.command, *arguments)]
         done = subprocess.run(
-            command, cwd=self.folder, env=os.environ | caches, capture_output=True, check=False
+            command,
+            cwd=self.folder,
+            env=os.environ | environment(self.folder),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == code, (arguments, done.stderr.decode())
         events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -89,21 +92,35 @@ class Watch:
         because mkdir names it.
         """
         root = os.path.realpath(self.folder)
+        if path in (root, "/dev/null") or COMPILED.search(path):
+            return True
+
+        if not path.startswith(root + "/"):
+            return False
+
         top = path.removeprefix(root + "/").partition("/")[0]
-        return (
-            path in (root, "/dev/null")
-            or (path.startswith(root + "/") and (top in ("caches", *into)))
-            or (
-                path.startswith(root + "/")
-                and top.startswith(".speechssl-")
-                and any("." in name for name in into)
-            )
-        )
+        makes_a_file = any("." in name for name in into)
+        return top in ("caches", *into) or (top.startswith(".speechssl-") and makes_a_file)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of the verbs that are watched in ``folder``."""
+    caches = folder / "caches"
+    caches.mkdir(exist_ok=True)
+    names = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TMPDIR")
+    return {name: str(caches) for name in names} | {
+        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "WATCHED_LOG": str(folder / "audit.jsonl"),
+    }
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Watch:
-    return Watch(tmp_path)
+def watch(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    programs = tmp_path_factory.mktemp("bin")
+    with warm_command(programs, WATCHED, environment(tmp_path)) as command:
+        yield Watch(tmp_path, [command])
 
 
 BAD = """
@@ -132,7 +149,8 @@ elif __name__ == "__mp_main__":
 def test_the_watch_sees_what_it_must_in_spawned_processes_too(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "bad.py").write_text(BAD)
-    wrong, _ = Watch(tmp_path / "run", tmp_path / "bad.py").wrong()
+    command = [sys.executable, tmp_path / "bad.py"]
+    wrong, _ = Watch(tmp_path / "run", command).wrong()
     written = [
         [os.path.basename(e[1]) for e in wrong if e[0] == "write" and who in e[1]]
         for who in ("parent", "child")

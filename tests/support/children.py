@@ -8,12 +8,10 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from support.warm import needed_modules
+
 _CONTEXT = get_context("forkserver")
-# main imports a verb when it is called.
-_VERBS = ["data", "lexicon", "training", "lm", "recognition", "analysis", "interop"]
-_CONTEXT.set_forkserver_preload(
-    ["speechssl.cli.main", *(f"speechssl.cli.{name}" for name in _VERBS), "support.children"]
-)
+_CONTEXT.set_forkserver_preload([*needed_modules(), "support.children"])
 
 
 def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:

@@ -1,17 +1,17 @@
 """The command under an audit hook: what it unpickles, starts, writes, and whom it talks to.
 
-    WATCHED_LOG=LOG python watched.py [ARGUMENT...]
+    WATCHED_LOG=LOG python watched.py SOCKET
 
-LOG gets a JSON line for each event that matters. Everything is imported before the hook
-listens. Processes that the command spawns run this file again under another name, and it listens
-there too.
+It runs the command lines that come through the socket (``support.warm``). LOG gets a JSON line for
+each event that matters. Everything is imported before the hook listens. Processes that the command
+spawns run this file again under another name, and it listens there too.
 """
 
 import json
 import os
 import sys
-from importlib import import_module
-from pathlib import Path
+
+from support import warm
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
@@ -49,23 +49,27 @@ def is_own_pickle() -> bool:
 
 
 def main() -> None:
-    """Listen, and run the command."""
+    """Import everything, and for each client listen and run the command."""
+    import_all()
+    warm.serve(sys.argv[1], run)
+
+
+def run() -> None:
     from speechssl.cli.main import main as run_command
 
-    sys.argv = ["speechssl", *sys.argv[1:]]
     listen()
     run_command()
 
 
-def listen() -> None:
-    """From here on, once everything is imported."""
+def import_all() -> None:
     import matplotlib.font_manager  # noqa: F401  # asks fc-list for the machine's fonts, once in its life
 
-    from speechssl.cli.verbs import VERBS
+    warm.import_all_verbs()
 
-    for file, _ in VERBS.values():
-        import_module(f"speechssl.cli.{file}")
 
+def listen() -> None:
+    """From here on, once everything is imported."""
+    import_all()
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(event: str, *about: object) -> None:
@@ -98,7 +102,6 @@ def listen() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     main()
 elif __name__ == "__mp_main__":
     listen()
