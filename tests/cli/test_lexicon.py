@@ -75,6 +75,11 @@ def test_make_refuses_what_it_cannot_do(
     assert "unknown folding 'all'" in refused(texts, "--from", lexicon, "--folding", "all")
     assert "no lexicon" in refused(texts, "--from", tmp_path / "missing.dict")
 
+    others = tmp_path / "others.txt"
+    others.write_text("katze hund\n", encoding="utf-8")
+    monkeypatch.setattr("speechssl.lexicon.making.read_lexicon", lambda *_: quietly(lexicon, ""))
+    assert "has none of the words: check the language" in refused(others, "--from", lexicon)
+
 
 def test_check_says_what_is_missing_and_what_looks_wrong(lexicon: Path, texts: Path) -> None:
     done = call("lexicon", "check", lexicon, texts)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.speech import make_labelled
 
 from speechssl.audio.features import FeatureConfig
 from speechssl.data.collate import collate, utterance_key
 from speechssl.data.dataset import Dataset, choose_minutes
+from speechssl.data.prepare import prepare
+from speechssl.data.settings import PrepareConfig
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 
@@ -35,3 +38,20 @@ def test_minutes_choose_a_seeded_subset(labelled_store: Path) -> None:
 def test_a_missing_split_is_named(labelled_store: Path) -> None:
     with pytest.raises(ConfigError, match="holdout"):
         Dataset([Store(labelled_store)], ["holdout"])
+
+
+def test_stores_of_different_features_are_refused(tmp_path: Path) -> None:
+    """Both stores are named, with what they hold."""
+    make_labelled(tmp_path / "in", {"train": 1})
+    features = {"mel": FeatureConfig(), "fine": FeatureConfig(hop_ms=5.0)}
+    stores = []
+    for name, config in features.items():
+        prepare(tmp_path / "in", tmp_path / name, PrepareConfig(features=config))
+        stores.append(Store(tmp_path / name))
+
+    with pytest.raises(ConfigError) as refused:
+        Dataset(stores, ["train"])
+    said = str(refused.value)
+    assert "stores hold different features, prepare them alike" in said
+    assert f"{tmp_path / 'mel'}: " in said
+    assert "hop_ms=5.0" in said

@@ -4,6 +4,8 @@ import json
 import pickle
 import time
 import tracemalloc
+import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.stores import RNG, build, chunk, waveforms
 
-from speechssl.data.store import INDEX, Store, is_store
+from speechssl.data.store import INDEX, Store, is_store, meta_checksum
 from speechssl.data.store_writer import ShardWriter, TableWriter
 from speechssl.errors import ManifestError
 
@@ -118,6 +120,54 @@ def test_a_damaged_chunk_is_named(folder: Path) -> None:
         store.array(1)
     with pytest.raises(ManifestError, match=r"shard-00000\.bin"):
         store.verify()
+
+
+def sign(folder: Path, *names: str) -> None:
+    """Make the checksums of these files right, whatever they hold."""
+    meta = json.loads((folder / "store.json").read_text())
+    for name in names:
+        data = (folder / name).read_bytes()
+        meta["files"][name] |= {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+    del meta["checksum"]
+    meta["checksum"] = meta_checksum(meta)
+    (folder / "store.json").write_text(json.dumps(meta))
+
+
+def test_an_index_that_is_no_index_is_named(folder: Path) -> None:
+    """With the right checksum: something else wrote it."""
+    good = (folder / "index.npy").read_bytes()
+    for damaged, problem in (
+        (b"\0" * 8 + good[8:], "index.npy"),
+        (good.replace(b"(5,)", b"5,  "), "index.npy"),
+        (good.replace(b"(5,)", b"()  "), "holds 0 axes"),
+    ):
+        (folder / "index.npy").write_bytes(damaged)
+        sign(folder, "index.npy")
+        with pytest.raises(ManifestError, match=f"{folder}.*{problem}"):
+            Store(folder)
+
+
+def test_a_record_that_is_no_record_is_named(folder: Path) -> None:
+    """With the right checksums."""
+    lines = (folder / "chunks.jsonl").read_bytes()
+    index = np.load(folder / "index.npy")
+    start, size = int(index[0]["record_offset"]), int(index[0]["record_bytes"])
+    other = b'{"id": 7}'.ljust(size)
+    (folder / "chunks.jsonl").write_bytes(lines[:start] + other + lines[start + size :])
+    index[0]["record_crc32"] = zlib.crc32(other)
+    np.save(folder / "index.npy", index)
+    sign(folder, "index.npy", "chunks.jsonl")
+
+    store = Store(folder)
+    with pytest.raises(ManifestError, match="the record of chunk 0 is malformed"):
+        store.record(0)
+
+    # A chunk without a name is named by its position.
+    shard = bytearray((folder / "shard-00000.bin").read_bytes())
+    shard[0] ^= 1
+    (folder / "shard-00000.bin").write_bytes(shard)
+    with pytest.raises(ManifestError, match="chunk 0 fails its checksum"):
+        store.array(0)
 
 
 @pytest.mark.parametrize(

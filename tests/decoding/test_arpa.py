@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from support.language_models import write_lm
 
-from speechssl.decoding.arpa import read_arpa
+from speechssl.decoding.arpa import read_arpa, read_words
 from speechssl.errors import ConfigError
 from speechssl.recognition.lm_training import read_texts
 
@@ -63,3 +64,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     for name in ("lm.arpa", "missing.arpa"):
         with pytest.raises(ConfigError, match="cannot be read as an ARPA file"):
             read_arpa(tmp_path / name)
+
+
+def test_words_are_those_of_the_file_or_of_a_list(tmp_path: Path) -> None:
+    write_lm(tmp_path / "x.arpa", [["one", "two"], ["two"]], order=2)
+    assert sorted(read_words(tmp_path / "x.arpa", None)) == ["one", "two"]
+
+    (tmp_path / "words.txt").write_text("two\n\n <s>\nthree \ntwo\n")
+    assert read_words(tmp_path / "x.arpa", tmp_path / "words.txt") == ["two", "three"]
+
+    (tmp_path / "none.txt").write_text("<unk>\n")
+    with pytest.raises(ConfigError, match=r"none\.txt holds no word: give the words"):
+        read_words(tmp_path / "x.arpa", tmp_path / "none.txt")

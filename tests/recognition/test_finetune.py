@@ -17,6 +17,7 @@ from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
+from speechssl.recognition import finetune as finetuning
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel
@@ -209,6 +210,29 @@ def test_every_stage_draws_anew(
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2]
     learned, on = (read_json_lines(run / "metrics.jsonl") for run in runs[:2])
     assert [row["masked_share"] for row in learned] != [row["masked_share"] for row in on]
+
+
+def test_the_last_updates_learn_by_ctc_crf(labelled_store: Path, tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {}
+    for criterion in ("ctc", "ctc-crf"):
+        ctc = {"criterion": criterion, "crf_share": 0.5, "train_front_end": True}
+        settings = tuned(ctc=ctc, train=FEW | {"log_every": 1})
+        finetune([labelled_store], tmp_path / criterion, settings, init=None)
+        rows = read_json_lines(tmp_path / criterion / "metrics.jsonl")
+        losses[criterion] = [row["loss"] for row in rows]
+
+    assert losses["ctc-crf"][:3] == losses["ctc"][:3]
+    # The sum over all sequences of tokens is at least the part of the right one.
+    for with_crf, alone in zip(losses["ctc-crf"][3:], losses["ctc"][3:], strict=True):
+        assert with_crf < alone
+
+
+def test_ctc_crf_refuses_more_tokens_than_it_can_sum_over(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "MAX_CRF_TOKENS", 5)
+    with pytest.raises(ConfigError, match="all pairs of 9 tokens, allowed are 5: take criterion"):
+        finetune([labelled_store], tmp_path, tuned(ctc={"criterion": "ctc-crf"}), init=None)
 
 
 def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import one_line
+from support.commands import call, one_line
 from support.language_models import write_lm
 from support.settings import FEW, tuned
 from support.short_runs import learned
 from support.speech import make_labelled
 
+from speechssl.cli import training
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
@@ -201,3 +202,32 @@ def test_options_that_belong_together_are_one_line(
     labels = error(*unlabelled, "--lm", lm, "--labels", tmp_path / "labels.jsonl")
     assert "--unlabelled makes labels of its own: leave --labels out" in labels
     assert not (tmp_path / "run").exists()
+
+
+def test_options_become_settings_and_stores(
+    labelled_store: Path, radio: Path, lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the command hands over, without the training."""
+    calls = []
+    monkeypatch.setattr(training, "finetune_with_unlabelled", lambda *given: calls.append(given))
+    stores = ("--unlabelled", labelled_store, "--unlabelled", radio, "--lm", lm)
+    options = ("--minutes", 2, "--tokenizer", "bpe:50", "--criterion", "ctc-crf")
+    start = ("--init-from", "none", "--freeze-encoder", "--set", "train.device=cpu", "--force")
+    run = tmp_path / "run"
+    done = call("finetune", labelled_store, "--run", run, *stores, *options, *start)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{run / 'model'}\n"
+
+    ((labelled, unlabelled, given_lm, given_run, settings, init, begin),) = calls
+    assert (labelled, unlabelled) == ([labelled_store], [labelled_store, radio])
+    assert (given_lm, given_run, init) == (lm, run, None)
+    assert (settings.minutes, settings.tokenizer) == (2, "bpe:50")
+    assert (settings.ctc.criterion, settings.ctc.frozen) == ("ctc-crf", True)
+
+    # With --force both runs are started anew.
+    for folder in (first_run(run), run):
+        folder.mkdir()
+        (folder / "settings.json").write_text("{}")
+    begin()
+    assert not run.exists()
+    assert not first_run(run).exists()
