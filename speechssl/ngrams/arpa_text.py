@@ -113,7 +113,7 @@ def _format(
     starts: NDArray[np.int64],
     has_backoff: bool,
     out: Bytes,
-) -> int:  # pragma: no cover
+) -> int:
     """Write one line for each n-gram; the number of bytes is returned."""
     place = 0
     for row in range(len(ids)):
@@ -139,7 +139,7 @@ def _format(
 
 
 @njit(cache=True)
-def _format_number(value: float, out: Bytes, place: int) -> int:  # pragma: no cover
+def _format_number(value: float, out: Bytes, place: int) -> int:
     """Write a number of absolute value below 10 ** 11 with 7 digits after the point."""
     units = np.int64(round(abs(value) * 1e7))
     if value < 0 and units > 0:

@@ -112,7 +112,7 @@ def _numbered(
 
 
 @njit(cache=True)
-def windows(text: Rows, length: int) -> Rows:  # pragma: no cover
+def windows(text: Rows, length: int) -> Rows:
     """Make a row of each word of a text and those before it, with a count of 1.
 
     What would stand before the beginning of a sentence is ``<s>`` again.
@@ -158,7 +158,7 @@ def _shorter_ngrams(longest: RowSorter, order: int, folder: Path) -> tuple[RowSo
 
 
 @njit(cache=True)
-def _beginnings(rows: Rows, before: Rows, length: int) -> Rows:  # pragma: no cover
+def _beginnings(rows: Rows, before: Rows, length: int) -> Rows:
     """Count n-grams of ``length`` words among rows of longer ones in suffix order.
 
     The n-gram at the end of one call can be that at the beginning of the next; the two rows are to

@@ -282,7 +282,7 @@ def _share_out(
     shares: Float32s,
     contexts: Rows,
     backoffs: Float32s,
-) -> int:  # pragma: no cover
+) -> int:
     """Share out the probability of each context among n-grams and shorter context.
 
         p(w | h) = (a(h w) - d(a(h w))) / a(h) + b(h) p(w | h without its first word)

@@ -55,7 +55,7 @@ def _match(
     position: int,
     columns: np.ndarray[tuple[int], np.dtype[np.int64]],
     found: Float32s,
-) -> tuple[int, int]:  # pragma: no cover
+) -> tuple[int, int]:
     """Go on through rows and a block until one of them ends; the places reached are returned."""
     while row < len(rows) and position < len(block):
         side = compare(rows, row, block, position, columns)

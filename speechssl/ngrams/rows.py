@@ -38,7 +38,7 @@ def floats(rows: Rows, column: int) -> Float32s:
 
 
 @njit(cache=True)
-def sort_rows(rows: Rows, scratch: Rows, columns: Columns) -> Rows:  # pragma: no cover
+def sort_rows(rows: Rows, scratch: Rows, columns: Columns) -> Rows:
     """Sort rows by columns (radix sort, stable).
 
     Args:
@@ -80,7 +80,7 @@ def sort_rows(rows: Rows, scratch: Rows, columns: Columns) -> Rows:  # pragma: n
 
 
 @njit(cache=True)
-def add_up(rows: Rows, length: int) -> int:  # pragma: no cover
+def add_up(rows: Rows, length: int) -> int:
     """Make one row of neighbours with the same first ``length`` columns; the others are summed.
 
     Returns:
@@ -110,7 +110,7 @@ def add_up(rows: Rows, length: int) -> int:  # pragma: no cover
 
 
 @njit(cache=True)
-def compare(a: Rows, i: int, b: Rows, j: int, columns: Columns) -> int:  # pragma: no cover
+def compare(a: Rows, i: int, b: Rows, j: int, columns: Columns) -> int:
     """Give -1, 0 or 1 where row i of ``a`` comes before, with or after row j of ``b``."""
     for column in columns:
         if a[i, column] < b[j, column]:
@@ -121,7 +121,7 @@ def compare(a: Rows, i: int, b: Rows, j: int, columns: Columns) -> int:  # pragm
 
 
 @njit(cache=True)
-def num_up_to(rows: Rows, limit: Rows, columns: Columns) -> int:  # pragma: no cover
+def num_up_to(rows: Rows, limit: Rows, columns: Columns) -> int:
     """Count sorted rows that do not come after ``limit``, which is (1, C)."""
     low, high = 0, len(rows)
     while low < high:

@@ -214,7 +214,7 @@ def _order(block: Block, shorter: TableOrder | None) -> TableOrder:
 
 
 @njit(cache=True)
-def _search(rows: Rows, wanted: Rows, columns: Ints, places: Ints) -> None:  # pragma: no cover
+def _search(rows: Rows, wanted: Rows, columns: Ints, places: Ints) -> None:
     """Find each wanted row by halving."""
     for i in range(len(wanted)):
         low, high = 0, len(rows)
