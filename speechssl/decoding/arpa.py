@@ -209,7 +209,7 @@ class ArpaReader:
                 try:
                     ids.extend([id_of[word] for word in words])
                 except KeyError as error:
-                    raise self._error(f"{error} is none of the unigrams") from None
+                    raise self._error(f"the word {error} is not among the 1-grams") from None
                 probs.append(log10_prob)
                 backoffs.append(log10_backoff)
 

@@ -43,7 +43,7 @@ class NgramArrays(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NgramTable:
+class SearchTable:
     """An n-gram model for search.
 
     Attributes:
@@ -63,8 +63,8 @@ class NgramTable:
         return {_PREFIX + name: array for name, array in self.arrays._asdict().items()}
 
 
-def from_tensors(words: Sequence[str], tensors: Mapping[str, NDArray[Any]]) -> NgramTable:
-    """Take a table from a file that has the arrays of ``NgramTable.as_tensors`` and others.
+def from_tensors(words: Sequence[str], tensors: Mapping[str, NDArray[Any]]) -> SearchTable:
+    """Take a table from a file that has the arrays of ``SearchTable.as_tensors`` and others.
 
     Compiled code trusts the arrays, so all that could lead it out of them is checked.
 
@@ -79,7 +79,7 @@ def from_tensors(words: Sequence[str], tensors: Mapping[str, NDArray[Any]]) -> N
     _check(arrays, len(words))
     if not {BEGIN, END} <= set(words):
         raise ValueError(f"its words lack {BEGIN} or {END}")
-    return NgramTable(tuple(words), arrays)
+    return SearchTable(tuple(words), arrays)
 
 
 def _check(arrays: NgramArrays, num_words: int) -> None:
@@ -109,7 +109,7 @@ def _check(arrays: NgramArrays, num_words: int) -> None:
         raise ValueError("a probability is above 1 or no number")
 
 
-def read_table(path: Path) -> NgramTable:
+def read_search_table(path: Path) -> SearchTable:
     """Read an ARPA file.
 
     Raises:
@@ -142,7 +142,7 @@ def read_table(path: Path) -> NgramTable:
 
     log10_prob = np.concatenate(found.log10_prob)
     log10_backoff = np.concatenate(found.log10_backoff)
-    return NgramTable(words, ngram_arrays(trie, ends, log10_prob, log10_backoff))
+    return SearchTable(words, ngram_arrays(trie, ends, log10_prob, log10_backoff))
 
 
 def ngram_arrays(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from speechssl.decoding.lexicon import Lexicon
 from speechssl.decoding.ngram import UNKNOWN
-from speechssl.decoding.ngram_table import NgramTable
+from speechssl.decoding.ngram_table import SearchTable
 from speechssl.decoding.trie import PADDING, Ints, Trie, build_trie
 from speechssl.errors import ConfigError
 
@@ -58,7 +58,7 @@ class PrefixTree:
 
 
 def prefix_tree(
-    lexicon: Lexicon, table: NgramTable, separator: tuple[int, ...], unknown_words: bool
+    lexicon: Lexicon, table: SearchTable, separator: tuple[int, ...], unknown_words: bool
 ) -> PrefixTree:
     """Arrange the spellings of all words of a lexicon as a tree.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from speechssl.decoding.lexicon import Lexicon, separator
-from speechssl.decoding.ngram_table import NgramTable
+from speechssl.decoding.ngram_table import SearchTable
 from speechssl.decoding.prefix_tree import PrefixTree, prefix_tree
 from speechssl.text.tokenizers import Tokenizer
 
@@ -16,14 +16,14 @@ class WordModel:
         separator: the token between words, if there is one.
     """
 
-    table: NgramTable
+    table: SearchTable
     tree: PrefixTree
     separator: tuple[int, ...]
     blank_id: int
 
 
 def word_model(
-    tokenizer: Tokenizer, table: NgramTable, lexicon: Lexicon, unknown_words: bool = False
+    tokenizer: Tokenizer, table: SearchTable, lexicon: Lexicon, unknown_words: bool = False
 ) -> WordModel:
     """Prepare a language model for search.
 

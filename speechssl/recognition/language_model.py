@@ -13,7 +13,7 @@ from speechssl.decoding.arpa import is_binary
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import spellings
-from speechssl.decoding.ngram_table import NgramTable, from_tensors, read_table
+from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_search_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_record, save_folder, stored_folder
@@ -29,7 +29,7 @@ LM_WORDS_FILE = "lm_words.txt"
 
 def save_lm(
     model: Path,
-    lm: Path | NgramTable,
+    lm: Path | SearchTable,
     words: Sequence[str] | None,
     config: BeamConfig,
     about: Mapping[str, Any],
@@ -53,7 +53,7 @@ def save_lm(
     tensors: dict[str, Tensor] = {}
 
     if words is not None:
-        table = read_table(lm) if isinstance(lm, Path) else lm
+        table = read_search_table(lm) if isinstance(lm, Path) else lm
         files[WORDS_FILE] = _as_lines(words)
         files[LM_WORDS_FILE] = _as_lines(table.words)
         for name, array in table.as_tensors().items():
@@ -105,13 +105,13 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:
 
     # A folder of an older version has the language model as a file.
     is_file = "file" in record
-    table = read_table(_lm_file(folder, record)) if is_file else _table(folder, tensors)
+    table = read_search_table(_lm_file(folder, record)) if is_file else _table(folder, tensors)
     lexicon = spellings(tokenizer, _lines(folder / WORDS_FILE))
     words = word_model(tokenizer, table, lexicon, config.unknown_words)
     return BeamSearch(tokenizer, words, config, log_prior=prior)
 
 
-def _table(folder: Path, tensors: Mapping[str, Tensor]) -> NgramTable:
+def _table(folder: Path, tensors: Mapping[str, Tensor]) -> SearchTable:
     """Take the arrays of a language model over words, which anyone may have written."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:

@@ -16,7 +16,7 @@ from speechssl.decoding.arpa import read_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig, Decoded
 from speechssl.decoding.lexicon import is_over_tokens, known_words, separator, spellings
-from speechssl.decoding.ngram_table import NgramTable, read_table
+from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import WordModel, word_model
 from speechssl.recognition.decoders import (
     CtcDecoder,
@@ -160,12 +160,12 @@ def tune_lm(
 
     listed = read_words(lm, words)
     known: list[str] | None = None
-    table: NgramTable | None = None
+    table: SearchTable | None = None
     source: Path | WordModel = lm
     config = BeamConfig(unit="tokens")
     if not is_over_tokens(tokenizer, listed):
         known = known_words(tokenizer, recogniser.normaliser, listed)
-        table = read_table(lm)
+        table = read_search_table(lm)
         source = word_model(tokenizer, table, spellings(tokenizer, known))
         config = BeamConfig(unit="words")
 

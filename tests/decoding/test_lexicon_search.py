@@ -18,7 +18,7 @@ from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import Lexicon, spellings
 from speechssl.decoding.ngram import BEGIN, END, NgramModel
-from speechssl.decoding.ngram_table import NgramTable, read_table
+from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizers import CharTokenizer, Spelling, Tokenizer, VocabularyTokenizer
@@ -130,7 +130,8 @@ def test_the_best_of_all_alignments_of_all_texts(
         config = BeamConfig.model_validate(
             {"lm_weight": 2 * rng.random(), "word_score": 2 * rng.random() - 1} | WIDE
         )
-        beam = BeamSearch(tokenizer, word_model(tokenizer, read_table(path), lexicon), config)
+        ngrams = read_search_table(path)
+        beam = BeamSearch(tokenizer, word_model(tokenizer, ngrams, lexicon), config)
 
         frames = emissions(6, 5, seed)
         frames[:, 1] = -1e4
@@ -156,7 +157,7 @@ def check_against_plain_python(
     path = language_model(folder, draw_sentences(rng), order)
     lm = read_arpa(path)
     tokenizer = letters_with_space() if has_space else Phones(size)
-    beam = BeamSearch(tokenizer, word_model(tokenizer, read_table(path), lexicon), config)
+    beam = BeamSearch(tokenizer, word_model(tokenizer, read_search_table(path), lexicon), config)
     ((found,),) = beam(frames[None], torch.tensor([len(frames)]))
 
     def word_score(word: str | None, context: tuple[str, ...]) -> float:
@@ -205,7 +206,7 @@ def test_plain_python_finds_the_same_in_speech_like_posteriors(tmp_path: Path) -
 def test_a_token_said_twice_needs_a_blank_between(tmp_path: Path) -> None:
     """Within a word, and from one word to the next; and a word's last token may last."""
     tokenizer = Phones(4)
-    table = read_table(language_model(tmp_path, [["long", "short"], ["short"]], 2))
+    table = read_search_table(language_model(tmp_path, [["long", "short"], ["short"]], 2))
     lexicon = {"short": [Spelling((2,), 0.0)], "long": [Spelling((2, 3, 3), 0.0)]}
     beam = BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.01))
 
@@ -226,7 +227,7 @@ def test_a_path_of_its_own_tokens_has_its_score(tmp_path: Path) -> None:
     """Without a language model, the score is that of the best alignment of the tokens."""
     rng = random.Random(0)
     tokenizer = Phones(6)
-    table = read_table(language_model(tmp_path, draw_sentences(rng), 2))
+    table = read_search_table(language_model(tmp_path, draw_sentences(rng), 2))
     lexicon = draw_lexicon(rng, [2, 3, 4, 5], longest=4)
     beam = BeamSearch(
         tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.0, beam_size=500)
@@ -244,7 +245,7 @@ def test_a_path_of_its_own_tokens_has_its_score(tmp_path: Path) -> None:
 def test_texts_of_an_nbest_list_differ_and_get_worse(tmp_path: Path) -> None:
     rng = random.Random(1)
     tokenizer = Phones(5)
-    table = read_table(language_model(tmp_path, draw_sentences(rng), 3))
+    table = read_search_table(language_model(tmp_path, draw_sentences(rng), 3))
     model = word_model(tokenizer, table, draw_lexicon(rng, [2, 3, 4], longest=3))
     beam = BeamSearch(tokenizer, model, BeamConfig(lm_weight=1.0, beam_size=500))
     (found,) = beam(emissions(12, 5, 0)[None], torch.tensor([12]), nbest=8)
@@ -257,7 +258,7 @@ def test_a_long_utterance_forgets_words_that_nobody_needs(tmp_path: Path) -> Non
     """More words end in the beam than are remembered: the text is that of its repeated parts."""
     rng = random.Random(2)
     tokenizer = Phones(8)
-    table = read_table(language_model(tmp_path, draw_sentences(rng), 2))
+    table = read_search_table(language_model(tmp_path, draw_sentences(rng), 2))
     lexicon = {word: [Spelling((2 + i,), 0.0)] for i, word in enumerate(WORDS)}
     beam = BeamSearch(
         tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.1, beam_size=400)
@@ -274,7 +275,7 @@ def test_a_long_utterance_forgets_words_that_nobody_needs(tmp_path: Path) -> Non
 def letters_search(folder: Path, **changes: float) -> BeamSearch:
     tokenizer = CharTokenizer.train(SENTENCES)
     path = language_model(folder, [sentence.split() for sentence in SENTENCES], 3)
-    table = read_table(path)
+    table = read_search_table(path)
     lexicon = spellings(tokenizer, table.words)
     config = BeamConfig.model_validate({"lm_weight": 1.3, "word_score": 0.7} | WIDE | changes)
     return BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), config)
@@ -295,7 +296,7 @@ def test_an_utterance_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 def test_half_a_word_is_no_word(tmp_path: Path) -> None:
     """The audio ends, as surely as can be, in the middle of the only word of its kind."""
     tokenizer = CharTokenizer.train(["abcdefgh a"])
-    table = read_table(language_model(tmp_path, [["a", "abcdefgh"], ["a"]], 2))
+    table = read_search_table(language_model(tmp_path, [["a", "abcdefgh"], ["a"]], 2))
     lexicon = spellings(tokenizer, table.words)
     beam = BeamSearch(tokenizer, word_model(tokenizer, table, lexicon), BeamConfig())
     ids = tokenizer.encode("a abcdefg")
@@ -306,7 +307,7 @@ def test_half_a_word_is_no_word(tmp_path: Path) -> None:
 
 def test_a_name_that_the_model_lacks_is_said_at_the_price_of_unknown(tmp_path: Path) -> None:
     tokenizer = CharTokenizer.train(["ab ba name"])
-    table = read_table(language_model(tmp_path, [["ab", "ba"], ["ba"]], 2))
+    table = read_search_table(language_model(tmp_path, [["ab", "ba"], ["ba"]], 2))
     lexicon = spellings(tokenizer, [*table.words, "name"])
     ids = [i for letter in tokenizer.encode("ab name") for i in (letter, 0)]
     frames = torch.full((len(ids), tokenizer.size), -8.0)
@@ -326,6 +327,6 @@ def test_a_name_that_the_model_lacks_is_said_at_the_price_of_unknown(tmp_path: P
 
 def test_a_model_without_a_word_of_the_lexicon_is_refused() -> None:
     tokenizer = CharTokenizer.train(["ab"])
-    table = NgramTable((BEGIN, END), None)  # type: ignore[arg-type]
+    table = SearchTable((BEGIN, END), None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="none of the words that the recogniser can spell"):
         word_model(tokenizer, table, spellings(tokenizer, ["ab"]))

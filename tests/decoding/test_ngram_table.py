@@ -11,7 +11,7 @@ from support.language_models import lm_lines
 
 from speechssl.decoding.arpa import read_arpa
 from speechssl.decoding.ngram import BEGIN, END, UNKNOWN
-from speechssl.decoding.ngram_table import NgramTable, from_tensors, read_table
+from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_search_table
 from speechssl.decoding.search_kernel import score_word
 from speechssl.errors import ConfigError
 
@@ -36,7 +36,7 @@ def random_arpa(rng: random.Random, path: Path, order: int, has_unknown: bool) -
     return path
 
 
-def scores(table: NgramTable, words: list[str]) -> list[float]:
+def scores(table: SearchTable, words: list[str]) -> list[float]:
     """log10 probability of each word of a sentence, and of its end."""
     ids = table.ids()
     _, context = score_word(table.arrays, 0, ids[BEGIN])
@@ -55,7 +55,7 @@ def test_every_probability_is_that_of_the_model(
 ) -> None:
     rng = random.Random(order)
     path = random_arpa(rng, tmp_path / "lm.arpa", order, has_unknown)
-    model, table = read_arpa(path), read_table(path)
+    model, table = read_arpa(path), read_search_table(path)
     for _ in range(40):
         sentence = [rng.choice([*WORDS, "other"]) for _ in range(8)]
         assert scores(table, sentence) == pytest.approx(model.score(sentence), abs=1e-5)
@@ -64,7 +64,7 @@ def test_every_probability_is_that_of_the_model(
 def test_arrays_survive_a_file_and_tell_of_damage(tmp_path: Path) -> None:
     path = tmp_path / "lm.arpa"
     path.write_text("".join(lm_lines([list("abcab"), list("bca")], 3)))
-    table = read_table(path)
+    table = read_search_table(path)
     tensors = table.as_tensors()
     again = from_tensors(table.words, tensors)
     assert again.words == table.words
@@ -102,7 +102,7 @@ def test_arrays_survive_a_file_and_tell_of_damage(tmp_path: Path) -> None:
         ("ngram 1=4\n\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\ta\n-1\ta\n\\end\\\n", "twice"),
         (
             "ngram 1=2\nngram 2=1\n\\1-grams:\n-1\t<s>\n-1\t</s>\n\\2-grams:\n-1\t<s> b\n\\end\\\n",
-            "'b' is none of the unigrams",
+            "the word 'b' is not among the 1-grams",
         ),
     ],
 )
@@ -110,11 +110,11 @@ def test_a_file_that_cannot_be_searched_is_refused(tmp_path: Path, text: str, wh
     path = tmp_path / "lm.arpa"
     path.write_text("\\data\\\n" + text)
     with pytest.raises(ConfigError, match=why):
-        read_table(path)
+        read_search_table(path)
 
 
 def test_a_kenlm_binary_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lm.bin"
     path.write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
     with pytest.raises(ConfigError, match="give the ARPA file that it was made from"):
-        read_table(path)
+        read_search_table(path)
