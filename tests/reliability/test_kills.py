@@ -12,6 +12,9 @@ from support.short_runs import SAVE_EVERY, learned, num_logged, write_preset
 
 from speechssl.storage.checkpoint import checkpoints, load_folder
 
+# How much more time a start gets than the killed one before.
+PATIENCE = 1.5
+
 
 def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
     """What the user types, each time the same."""
@@ -42,12 +45,15 @@ def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) 
     lost: list[int] = []
     while kills < wanted:
         run, log = tmp_path / f"run{runs}", tmp_path / f"run{runs}.log"
+        longest = took
         while True:
             fault = draws.randrange(30) if draws.random() < 0.4 else None
             child = children.start(command(verb, labelled_store, preset, run), log, fault)
-            child.join(None if fault is not None else draws.uniform(0, took))
+            child.join(None if fault is not None else draws.uniform(0, longest))
             child.kill()
             child.join()
+            # More each time: a machine that became busy would never let it finish.
+            longest *= PATIENCE
             if child.exitcode == 0:
                 break
             assert child.exitcode == -9, log.read_text()
