@@ -35,7 +35,7 @@ from speechssl.pretraining.contrastive import Contrastive, Draws
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.storage.json_text import read_json_lines
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.training.loop import fit
 from speechssl.training.loss import LossOutput
 from speechssl.training.optim import OptimConfig

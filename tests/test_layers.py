@@ -19,7 +19,8 @@ ROOMS = {
     "tables": "",
     "pictures": "",
     "audio": "containers features resampling reader silence",
-    "text": "english normalise pronunciations possessives tokenizers",
+    "text": "english normalise pronunciations possessives tokenizer character_tokenizer"
+    " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "manifest export splits paths metadata_csv toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"

@@ -55,7 +55,7 @@ from speechssl.runtime.seeds import generator
 from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import as_json
 from speechssl.tables import text_table
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.training.loop import fit
 from speechssl.training.presets import resolve_settings
 from speechssl.transcription.pieces import find_audio

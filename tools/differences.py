@@ -39,7 +39,7 @@ from speechssl.pretraining.contrastive import Contrastive, ContrastiveConfig
 from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.tables import text_table
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 STEP = 1000

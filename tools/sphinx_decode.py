@@ -29,8 +29,8 @@ from speechssl.scoring.score import Score, score
 from speechssl.scoring.score_files import write_score
 from speechssl.storage.atomic import write_atomic
 from speechssl.text.normalise import normalise
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import parse_own
-from speechssl.text.tokenizers import PhoneTokenizer
 
 NORMALISER = "basic-1"
 

@@ -22,7 +22,7 @@ from speechssl.recognition.settings import finetune_settings
 from speechssl.recognition.training_set import TrainingSet, choose_training_set
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
-from speechssl.text.tokenizers import PhoneTokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 
 # Where Debian puts sphinxtrain's scripts, and the programs that they call.
 SCRIPTS = "/usr/lib/*/sphinxtrain"

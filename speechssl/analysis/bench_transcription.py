@@ -21,7 +21,7 @@ from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.log import log
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import model_folder
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.training.presets import resolve_settings
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcribe import transcribe

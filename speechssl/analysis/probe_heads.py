@@ -17,7 +17,8 @@ from speechssl.decoding.greedy import greedy, min_ctc_frames
 from speechssl.encoder.encoder import Encoder
 from speechssl.runtime.seeds import generator
 from speechssl.scoring.score import score
-from speechssl.text.tokenizers import CharTokenizer, train_tokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.tokenizers import train_tokenizer
 
 # Added to standard deviations, which are 0 where a channel never changes.
 _STD_EPS = 1e-5

@@ -15,13 +15,13 @@ from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.tables import text_table
 from speechssl.text.normalise import normalise
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import (
     DEFAULT_FOLDING,
     DEFAULT_NORMALISER,
     Pronunciations,
     read_lexicon,
 )
-from speechssl.text.tokenizers import PhoneTokenizer
 
 # Rows of a table of examples.
 NUM_SHOWN = 20

@@ -11,7 +11,7 @@ from torch import Tensor
 from speechssl.decoding.greedy import min_ctc_frames
 from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 
 class TokenSpan(NamedTuple):

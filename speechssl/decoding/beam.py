@@ -15,7 +15,7 @@ from speechssl.decoding.lexicon import separator
 from speechssl.decoding.plain_search import PlainSearch
 from speechssl.decoding.word_model import WordModel
 from speechssl.runtime.log import log
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 Backend = Literal["flashlight", "plain"]
 

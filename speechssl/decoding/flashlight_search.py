@@ -12,7 +12,7 @@ from speechssl.decoding.lexicon import separator, token_name
 from speechssl.decoding.ngram import UNKNOWN
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import quiet_stderr
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 
 class FlashlightSearch:

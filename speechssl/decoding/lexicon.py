@@ -6,7 +6,8 @@ from speechssl.decoding.ngram import SPECIAL
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import SentencePieceTokenizer, Spelling, Tokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from speechssl.text.tokenizer import Spelling, Tokenizer
 
 # The ways to spell each word in tokens, of which every word has one at least.
 Lexicon = dict[str, list[Spelling]]

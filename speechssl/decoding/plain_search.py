@@ -18,7 +18,7 @@ from speechssl.decoding.hypothesis import BeamConfig, Found
 from speechssl.decoding.lexicon import separator, token_name
 from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.errors import ConfigError
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 # Log-probabilities of some tokens, by id.
 _Scores = dict[int, float]

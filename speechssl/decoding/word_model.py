@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from speechssl.decoding.lexicon import Lexicon, separator
 from speechssl.decoding.ngram_table import SearchTable
 from speechssl.decoding.prefix_tree import PrefixTree, prefix_tree
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from speechssl.storage.checkpoint import (
     model_folder,
     save_folder,
 )
-from speechssl.text.tokenizers import VocabularyTokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.training.setting_names import with_current_names
 
 ExportFormat = Literal["hf", "torchaudio", "onnx"]

@@ -25,7 +25,7 @@ from speechssl.interop.weight_names import from_dialect, to_dialect
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.json_text import as_json
-from speechssl.text.tokenizers import SentencePieceTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 
 # The space in an exported vocabulary: transformers 5 forgets any other sign for it when it reads
 # the tokenizer back.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import Pronunciation, Pronunciations
-from speechssl.text.tokenizers import PhoneTokenizer
 
 # A pronunciation has an odd length if it has this many times more, or fewer, phones a letter than
 # half of the lexicon has.

@@ -7,8 +7,8 @@ from speechssl.errors import ConfigError
 from speechssl.lexicon.espeak import PREFIX, espeak_lexicon
 from speechssl.lexicon.g2p import guess, model_beside
 from speechssl.runtime.log import log
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import Pronunciation, Pronunciations, read_lexicon
-from speechssl.text.tokenizers import PhoneTokenizer
 
 G2P = "g2p"
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from speechssl.lexicon.espeak import PREFIX, espeak_lexicon
 from speechssl.runtime.distributed import log_once
-from speechssl.text.tokenizers import PHONES, PhoneTokenizer, Tokenizer, train_tokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.tokenizers import PHONES, train_tokenizer
 
 
 def make_tokenizer(

@@ -19,7 +19,7 @@ from speechssl.decoding.hypothesis import Decoded
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Unit
-from speechssl.text.tokenizers import PhoneTokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 
 # Audio that is recognised at once, seconds. Larger batches leave a CPU's caches, smaller ones do
 # not fill its cores.

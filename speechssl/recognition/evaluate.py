@@ -16,7 +16,7 @@ from speechssl.recognition.decoders import (
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

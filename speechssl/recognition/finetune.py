@@ -37,7 +37,8 @@ from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_json_lines
-from speechssl.text.tokenizers import LEXICON_FILE, Tokenizer
+from speechssl.text.phone_tokenizer import LEXICON_FILE
+from speechssl.text.tokenizer import Tokenizer
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 from speechssl.training.settings import check_whole_updates

@@ -17,7 +17,7 @@ from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_searc
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_record, save_folder, stored_folder
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 # The folder inside a model folder, and the name of the prior among its tensors.
 LM_FOLDER = "lm"

@@ -32,7 +32,8 @@ from speechssl.runtime.seeds import generator
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import Tokenizer, load_tokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.tokenizers import load_tokenizer
 from speechssl.training.loss import LossOutput
 
 # Weight of CTC's own loss beside CTC-CRF's. The latter alone is free to shift all probabilities

@@ -20,7 +20,7 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.distributed import log_once
 from speechssl.storage.json_text import json_line
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import Tokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 # Files in the run folder: the utterances that are left out, and the transcripts that are learned
 # from, a line each, for a language model that knows no others.

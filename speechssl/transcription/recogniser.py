@@ -29,7 +29,8 @@ from speechssl.runtime.log import log
 from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
 from speechssl.storage.json_text import as_json
-from speechssl.text.tokenizers import UNK_TEXT, PhoneTokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
+from speechssl.text.tokenizer import UNK_TEXT
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Failure, Transcript
 

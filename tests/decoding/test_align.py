@@ -13,12 +13,10 @@ from torchaudio.functional import merge_tokens
 from speechssl.decoding.align import TokenSpan, align, words_of
 from speechssl.decoding.greedy import greedy
 from speechssl.scoring.calibration import Scaling
-from speechssl.text.tokenizers import (
-    CharTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    VocabularyTokenizer,
-)
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
 TEXTS = ["ab a ba", "b aab", "a"]
 

@@ -13,7 +13,8 @@ from speechssl.decoding.arpa import read_arpa
 from speechssl.decoding.beam import Backend, BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.decoding.lexicon import token_name
-from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 
 SENTENCES = ["ab a ba", "ba ab ab", "a a ba", "ab ba a b", "b", "aa ba"]
 WIDE = {"beam_size": 5000, "beam_threshold": 1e3, "beam_tokens": 50}

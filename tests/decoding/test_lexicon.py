@@ -2,7 +2,8 @@
 
 from speechssl.decoding.lexicon import is_over_tokens, spellings
 from speechssl.decoding.ngram import BEGIN, END
-from speechssl.text.tokenizers import CharTokenizer, Spelling
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.tokenizer import Spelling
 
 
 def test_words_that_cannot_be_spelled_are_left_out() -> None:

@@ -21,7 +21,9 @@ from speechssl.decoding.ngram import BEGIN, END, NgramModel
 from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import ConfigError
-from speechssl.text.tokenizers import CharTokenizer, Spelling, Tokenizer, VocabularyTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.tokenizer import Spelling, Tokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
 WORDS = "xyzvwq"
 SENTENCES = ["ab a ba", "ba ab ab", "a a ba", "ab ba a b", "b", "aa ba"]

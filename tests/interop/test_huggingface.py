@@ -24,7 +24,9 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.convert import export_model, import_model
 from speechssl.interop.huggingface import encoder_config, read_huggingface, their_settings
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
-from speechssl.text.tokenizers import CharTokenizer, SentencePieceTokenizer, VocabularyTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.transcription.transcribe import transcribe
 
 KINDS = {

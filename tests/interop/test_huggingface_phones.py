@@ -9,8 +9,8 @@ from transformers import Wav2Vec2PhonemeCTCTokenizer
 
 from speechssl.interop.convert import export_model, import_model
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import Pronunciation, Pronunciations
-from speechssl.text.tokenizers import PhoneTokenizer
 
 # Eight, as the reference model's head has.
 PHONES = {"<s>": 0, "</s>": 1, "tʃ": 2, "aɪ": 3, "t": 4, "ə": 5, "<unk>": 6, "<pad>": 7}

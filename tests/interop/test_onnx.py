@@ -26,13 +26,10 @@ from speechssl.interop.onnx import (
     output_difference,
 )
 from speechssl.recognition.model import CtcConfig, CtcModel
-from speechssl.text.tokenizers import (
-    CharTokenizer,
-    Tokenizer,
-    VocabularyTokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.tokenizers import load_tokenizer, train_tokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
 # Low rates: frames are few, and rounding to int16 and float16 matters as much.
 WAVEFORM = {"features": {"kind": "waveform", "sample_rate_hz": 2000}}

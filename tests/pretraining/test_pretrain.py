@@ -22,7 +22,7 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.storage.checkpoint import load_folder
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 
 
 def test_a_store_of_other_features_is_refused(labelled_folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import RECORD, load_record, save_folder
-from speechssl.text.tokenizers import CharTokenizer, Tokenizer, train_tokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training.optim import OptimConfig, make_optimizer
 
 LENGTHS = {

@@ -19,7 +19,7 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.language_model import load_lm, save_lm
 from speechssl.recognition.model import load_ctc, save_ctc
 from speechssl.storage.checkpoint import checkpoints, load_folder
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 
 
 def use_store(folder: Path) -> None:

@@ -4,7 +4,7 @@ import torch
 from reference.models import tiny_encoder
 
 from speechssl.recognition.model import CtcConfig, CtcModel
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 
 
 def recogniser(kind: str, **changes: object) -> CtcModel:

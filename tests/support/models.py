@@ -6,7 +6,7 @@ from speechssl.config import build
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import Encoder
 from speechssl.recognition.model import CtcConfig, CtcModel
-from speechssl.text.tokenizers import CharTokenizer
+from speechssl.text.character_tokenizer import CharTokenizer
 
 SMALL_ENCODER = {
     "features": {"kind": "logmel"},

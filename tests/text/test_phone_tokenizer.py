@@ -8,14 +8,11 @@ import pytest
 from speechssl.decoding.align import TokenSpan, words_of
 from speechssl.errors import CheckpointError
 from speechssl.scoring.calibration import Scaling
+from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.possessives import is_english_arpabet
-from speechssl.text.tokenizers import (
-    CharTokenizer,
-    PhoneTokenizer,
-    Spelling,
-    load_tokenizer,
-    train_tokenizer,
-)
+from speechssl.text.tokenizer import Spelling
+from speechssl.text.tokenizers import load_tokenizer, train_tokenizer
 
 LEXICON = """\
 the 1.0 DH AH0

@@ -8,15 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.text.normalise import normalise
-from speechssl.text.tokenizers import (
-    CharTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    VocabularyTokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.tokenizers import load_tokenizer, train_tokenizer
+from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
 TEXTS = [
     "the cat sat on the mat",

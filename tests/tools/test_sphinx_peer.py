@@ -18,7 +18,7 @@ from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.scoring.compare import read_system
-from speechssl.text.tokenizers import PhoneTokenizer
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 
 tool = load_script(ROOT / "tools" / "sphinx_peer.py")
 
