@@ -18,6 +18,7 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.storage.checkpoint import model_folder
+from speechssl.training.run_folder import SETTINGS
 from speechssl.transcription.recogniser import load_recogniser
 
 # Learning rate of the second recogniser beside that of the first: its encoder knows much already.
@@ -65,10 +66,15 @@ def finetune_with_unlabelled(
             "finetune --labels one after another"
         )
     _refuse_transcripts(set(map(str, unlabelled)) - set(map(str, stores)))
+    run = Path(run)
     first = first_run(run)
 
+    def begin_first() -> None:
+        begin()
+        _refuse_other_run(run, first)
+
     log(f"first recogniser: {first}")
-    finetune(stores, first, settings, init, begin=begin)
+    finetune(stores, first, settings, init, begin=begin_first)
     _tune_once(first, lm, stores[0])
 
     labels = first / LABELS
@@ -84,8 +90,17 @@ def finetune_with_unlabelled(
     everything = list(dict.fromkeys([*map(str, stores), *map(str, unlabelled)]))
     finetune(everything, run, second, first, labels, keep=1.0)
 
-    _tune_once(Path(run), lm, stores[0])
+    _tune_once(run, lm, stores[0])
     return load_ctc(run)
+
+
+def _refuse_other_run(run: Path, first: Path) -> None:
+    """See that the second run's folder holds no run of its own, before hours go into the first."""
+    if (run / SETTINGS).exists() and not (first / SETTINGS).exists():
+        raise ConfigError(
+            f"{run} holds a run that --unlabelled did not begin ({first} is not there): give "
+            "another --run, or --force to delete it"
+        )
 
 
 def _refuse_transcripts(unlabelled: Collection[str]) -> None:

@@ -184,6 +184,19 @@ def test_transcripts_of_an_unlabelled_store_are_refused(
     assert not first_run(tmp_path / "run").exists()
 
 
+def test_the_folder_of_another_run_is_refused_before_anything_is_trained(
+    labelled_store: Path, lm: Path, settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    """A plain fine-tuning used the same name: else the last of the steps would find that out."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "settings.json").write_text("{}")
+    call = ([labelled_store], [labelled_store], lm, run, settings, None)
+    with pytest.raises(ConfigError, match="holds a run that --unlabelled did not begin"):
+        finetune_with_unlabelled(*call)
+    assert not first_run(run).exists()
+
+
 def test_options_that_belong_together_are_one_line(
     labelled_store: Path,
     lm: Path,
