@@ -53,8 +53,8 @@ def tune_lm_command(
 
     Afterwards transcribe, evaluate and label use it. The best weights have the lowest sum of word
     and character error rate. Where greedy decoding has a lower one, nothing is kept. Over words,
-    several widths of the beam are tried too: the widest of at most 1,000 is kept that searches 20
-    seconds of audio in one.
+    several widths of the beam are tried too: the widest is kept that is 20 times faster than real
+    time.
     """
     tune_lm(model, lm, store, split, words, report=_print_tried)
 
