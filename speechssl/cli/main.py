@@ -17,6 +17,9 @@ def main() -> None:
         if leaving.code == 128 + signal.SIGINT:
             advice = "give the command again, without --force"
             print(f"speechssl: interrupted: {advice}", file=sys.stderr)
+        if not leaving.code:
+            # All is done and saved. A signal while Python leaves could only make it look undone.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     except (SpeechsslError, OSError, RuntimeError) as error:
         # Of torch's errors, which are RuntimeErrors, a user can cure this one only.

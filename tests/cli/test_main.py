@@ -1,5 +1,7 @@
 """The command as a whole: exit codes, one-line errors, nothing overwritten."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,20 @@ def test_wrong_usage_and_version() -> None:
     assert all(
         verb in help_text for verb in ("prepare", "pretrain", "finetune", "evaluate", "transcribe")
     )
+
+
+LATE_SIGNAL = """
+import atexit, os, signal, sys
+from speechssl.cli.main import main
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.argv = ["speechssl", "--version"]
+main()
+"""
+
+
+def test_a_signal_after_the_work_does_not_make_it_look_undone() -> None:
+    """While Python leaves, which takes a second where torch is loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_SIGNAL], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{__version__}\n"), done.stderr
