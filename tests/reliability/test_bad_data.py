@@ -20,8 +20,6 @@ from speechssl.audio.reader import write_wav
 from speechssl.data.store import Store
 
 KEPT = 24
-# How much more time a start gets than the killed one before.
-PATIENCE = 1.5
 
 
 @pytest.fixture
@@ -75,8 +73,7 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
             child.join(draws.uniform(0, longest))
             child.kill()
             child.join()
-            # More each time: a machine that became busy would never let it finish.
-            longest *= PATIENCE
+            longest *= children.PATIENCE
             if child.exitcode == 0:
                 break
             assert child.exitcode == -9, (tmp_path / "log").read_text()

@@ -12,9 +12,6 @@ from support.short_runs import SAVE_EVERY, learned, num_logged, write_preset
 
 from speechssl.storage.checkpoint import checkpoints, load_folder
 
-# How much more time a start gets than the killed one before.
-PATIENCE = 1.5
-
 
 def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:
     """What the user types, each time the same."""
@@ -52,8 +49,7 @@ def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) 
             child.join(None if fault is not None else draws.uniform(0, longest))
             child.kill()
             child.join()
-            # More each time: a machine that became busy would never let it finish.
-            longest *= PATIENCE
+            longest *= children.PATIENCE
             if child.exitcode == 0:
                 break
             assert child.exitcode == -9, log.read_text()

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from support.warm import needed_modules
 
+# How much more time a start gets than the killed one before: a machine that becomes busy would
+# else never let it finish.
+PATIENCE = 1.5
+
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([*needed_modules(), "support.children"])
 
