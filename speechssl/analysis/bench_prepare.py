@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -24,6 +23,7 @@ from speechssl.corpus.layouts import scan
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.errors import ConfigError
 from speechssl.runtime.device import peak_memory_gb
+from speechssl.runtime.processes import worker_context
 
 # Length of a synthetic recording, seconds.
 _RECORDING_S = 60.0
@@ -116,7 +116,7 @@ def _decode_all(files: Sequence[Path], jobs: int) -> None:
         return
 
     files_per_task = math.ceil(len(files) / (_TASKS_PER_JOB * jobs))
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, worker_context()) as pool:
         # The list waits for all of them, and raises what one has raised.
         list(pool.map(_decode, files, chunksize=files_per_task))
 

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -17,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,12 @@ from speechssl.data.shards import (
 from speechssl.data.store import Store, is_store, shard_name
 from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, limit_memory
+from speechssl.runtime.processes import (
+    deaf_to_interrupts,
+    end_with_parent,
+    limit_memory,
+    worker_context,
+)
 from speechssl.storage.atomic import write_atomic
 from speechssl.tables import text_table
 
@@ -311,7 +315,7 @@ def _make_in_processes(tasks: Sequence[ShardJob], jobs: int, tick: Callable[[flo
     num_pieces = sum(map(len, pieces))
     num_processes = min(jobs, num_pieces)
     already_running = set(active_children())
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), _start_worker) as pool:
+    with ProcessPoolExecutor(num_processes, worker_context(), _start_worker) as pool:
         try:
             # The processes start here, deaf to interrupts: an interrupt ends this process, which
             # ends them.
@@ -365,9 +369,9 @@ def _collect(
 
 
 def _start_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     limit_memory(MEMORY_BYTES)
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _assemble(

@@ -9,10 +9,8 @@ is the file left out: the first process may have been killed from outside.
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from pathlib import Path
 
 from speechssl.errors import AudioError, SpeechsslError
@@ -22,6 +20,7 @@ from speechssl.runtime.processes import (
     end_with_parent,
     limit_memory,
     memory_limit,
+    worker_context,
 )
 from speechssl.storage.atomic import write_atomic
 
@@ -139,7 +138,7 @@ def find_crashing(
 
 def _run_alone(work: Callable[[], object], audio: str) -> signal.Signals | None:
     """Do the work in a process of its own, and return the signal that ended it."""
-    process = get_context("spawn").Process(target=_run_limited, args=(work,), daemon=True)
+    process = worker_context().Process(target=_run_limited, args=(work,), daemon=True)
     try:
         with deaf_to_interrupts():
             process.start()
@@ -163,7 +162,7 @@ def _run_alone(work: Callable[[], object], audio: str) -> signal.Signals | None:
 
 
 def _run_limited(work: Callable[[], object]) -> None:
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     limit_memory(MEMORY_BYTES)
 
     # An exception does not end a worker process, so it is no reason to leave the file out.

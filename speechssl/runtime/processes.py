@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.context import SpawnContext
 
 
 def limit_memory(most_bytes: int) -> None:
@@ -53,13 +54,21 @@ def _first_limit(kind: int) -> int:
     return resource.getrlimit(kind)[0]
 
 
+def worker_context() -> SpawnContext:
+    """Return how worker processes start: as new programs, which import what they need.
+
+    A copy of this process would be faster, but could hold a lock whose thread was not copied.
+    """
+    return get_context("spawn")
+
+
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Start processes inside that SIGINT does not reach.
 
     A terminal sends SIGINT (Ctrl-C) to all processes. This one receives it after the block.
     """
-    # multiprocessing's own helper process: to start it later would let the signal through again.
+    # A helper process of multiprocessing: to start it later would let the signal through again.
     resource_tracker.ensure_running()
 
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -70,10 +79,14 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it ends. It blocks: give it a thread of its own.
+    """Have this worker process end when the one that started it ends.
 
     A killed parent must not leave workers that write into a folder which the next run works on.
     """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,11 +1,9 @@
 """Many files, one model folder: transcribed in this process, or dealt to several."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.runtime.device import Device
 from speechssl.runtime.log import HoursProgress, one_line
-from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent
+from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, worker_context
 from speechssl.transcription.recogniser import load_recogniser
 from speechssl.transcription.transcript import Failure, Transcript
 
@@ -128,7 +126,7 @@ class _Worker:
 
     number: int
     files: Sequence[Path]
-    process: SpawnProcess
+    process: BaseProcess
     num_missing: int
 
     def death(self) -> SpeechsslError:
@@ -186,8 +184,8 @@ def _by_workers(
             worker.process.join()
 
 
-def _start(job: Job, share: Sequence[Path], threads: int) -> tuple[Connection, SpawnProcess]:
-    context = get_context("spawn")
+def _start(job: Job, share: Sequence[Path], threads: int) -> tuple[Connection, BaseProcess]:
+    context = worker_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, job, share, threads), daemon=True)
 
@@ -212,7 +210,7 @@ def _received(pipe: Any) -> Message | None:
 
 def _work(pipe: Connection, job: Job, share: Sequence[Path], threads: int) -> None:
     """Transcribe a share of the files; send results, and between them how many seconds are done."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
 
     try:
