@@ -11,8 +11,9 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from support import children
 from support.speech import make_labelled
-from support.warm import warm_command
+from support.warm import start_workers_by, warm_command
 
 from speechssl.data.prepare import prepare
 
@@ -24,6 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
 # A busy machine takes longer over an example, which says nothing about the code.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
+start_workers_by(children.CONTEXT)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ from support.speech import RATE, speak
 from speechssl.analysis import probe_examples, probe_report, probing
 from speechssl.analysis.probe_examples import PROBE_TARGETS, Examples, choose_examples
 from speechssl.analysis.probe_frames import log_mel_frames
+from speechssl.analysis.probe_heads import character_errors
 from speechssl.analysis.probing import MIX, Probed, probe, watch
 from speechssl.audio.reader import write_wav
 from speechssl.config import build
@@ -115,13 +116,16 @@ def test_labels_without_a_relation_to_the_sound_stay_at_chance(
 @pytest.mark.slow
 def test_characters_are_read_better_than_by_chance_and_the_same_twice(labelled_store: Path) -> None:
     """Alone, as ``watch`` does it, the mix learns what it learns beside the layers."""
-    results = [
-        r for r in probe(small_encoder(), {"characters": labelled_store}) if r.system == "model"
-    ]
-    assert [r.layer for r in results] == [*"012", MIX]
-    assert all(0 < r.error < 0.8 for r in results), results
+    encoder = small_encoder()
+    examples = choose_examples("characters", Dataset([Store(labelled_store)]), encoder, 10.0, 0)
+    read_frames = probing._layers_of(encoder)
+    errors, chance = character_errors(examples, encoder, read_frames, 0, only_mix=False)
+    *layers, mix = errors
+    assert len(layers) == 3
+    assert chance == 1
+    assert all(0 < error < 0.8 for error in errors), errors
     (alone,) = probe(small_encoder(), {"characters": labelled_store}, only_mix=True)
-    assert (alone.layer, alone.error) == (MIX, pytest.approx(results[-1].error, abs=0.03))
+    assert (alone.layer, alone.error) == (MIX, pytest.approx(mix, abs=0.03))
     assert probe(small_encoder(), {"characters": labelled_store}, only_mix=True) == [alone]
 
 

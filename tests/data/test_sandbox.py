@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import children
 from support.folders import files_of
 from support.places import ROOT
 from support.recordings import SMALL
@@ -59,21 +60,15 @@ def test_a_file_that_kills_its_decoder_is_a_reject_and_stops_nothing(
     corpus, names = Path(shutil.copytree(corpus, tmp_path / "in")), ("cutting.wav", "deadly.wav")
     for name in names:
         shutil.copy(next(corpus.rglob("*.wav")), corpus / name)
-    (tmp_path / "deadly.py").write_text(DEADLY)
+    script, log = tmp_path / "deadly.py", tmp_path / "log"
+    script.write_text(DEADLY)
     out, starts = tmp_path / "s", 0
-    command = [
-        sys.executable,
-        str(tmp_path / "deadly.py"),
-        str(corpus),
-        str(out),
-        SMALL.model_dump_json(),
-        str(jobs),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    arguments = [corpus, out, SMALL.model_dump_json(), jobs]
     while not (out / "store.json").exists():
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        child = children.start_script(script, arguments, log, {})
+        child.join()
         starts += 1
-        assert done.returncode in (0, -signal.SIGSEGV), done.stderr
+        assert child.exitcode in (0, -signal.SIGSEGV), log.read_text()
     assert starts == (3 if jobs == 0 else 1)
     rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
     assert [(r["audio"], r["reason"]) for r in rejects] == [

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.models import tiny_encoder
 from safetensors.torch import load_file, save_file
+from support import children
 from support.commands import call
 from support.models import SMALL_ENCODER
 from support.places import ROOT
@@ -253,16 +254,42 @@ def launch(
     folder: Path,
     store: Path,
     *jobs: Callable[[Path, Path], None],
-    expected: int = 0,
     variables: Mapping[str, object] | None = None,
 ) -> Path:
-    """``number`` processes of this file as torchrun starts them; all end as expected."""
+    """``number`` copies of a process run this file, with torchrun's variables; all end with 0."""
+    processes = []
+    for rank, environment in enumerate(environments(number, variables or {})):
+        arguments = arguments_for(folder, store, jobs)
+        log = folder / f"log-{rank}"
+        processes.append(children.start_script(Path(__file__), arguments, log, environment))
+
+    try:
+        for rank, process in enumerate(processes):
+            process.join(timeout=600)
+            assert process.exitcode == 0, (folder / f"log-{rank}").read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return folder
+
+
+def arguments_for(
+    folder: Path, store: Path, jobs: Sequence[Callable[[Path, Path], None]]
+) -> list[str]:
+    """The command line of this file; each job has its folder."""
+    names = [job.__name__ for job in jobs]
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return [str(folder), str(store), *names]
+
+
+def environments(number: int, variables: Mapping[str, object]) -> list[dict[str, str]]:
+    """What torchrun tells each of its processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = [job.__name__ for job in jobs]
-    for name in names:
-        (folder / name).mkdir(parents=True)
+
     # As pytest has it: what the tests share and the references, and the package beside them.
     sources = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
     common = {
@@ -272,23 +299,9 @@ def launch(
         "MASTER_PORT": port,
         "OMP_NUM_THREADS": 1,
     }
-    common |= variables or {}
-    processes = []
-    for rank in range(number):
-        environment = os.environ | {
-            k: str(v) for k, v in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()
-        }
-        command = [sys.executable, __file__, str(folder), str(store), *names]
-        with Path(folder, f"stderr-{rank}").open("w") as errors:
-            processes.append(subprocess.Popen(command, stderr=errors, env=environment))
-    try:
-        for rank, process in enumerate(processes):
-            assert process.wait(timeout=600) == expected, Path(folder, f"stderr-{rank}").read_text()
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    return folder
+    common |= variables
+    ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(number)]
+    return [{name: str(value) for name, value in own.items()} for own in ranks]
 
 
 @pytest.fixture(scope="module")
@@ -523,7 +536,11 @@ def test_processes_meet_before_work_that_takes_one_of_them_longer(
 def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path: Path) -> None:
     """Without taking leave of each other they abort at random: about every second one did."""
     for attempt in range(3):
-        launch(2, tmp_path / str(attempt), labelled_store, leave, expected=143)
+        folder = tmp_path / str(attempt)
+        command = [sys.executable, __file__, *arguments_for(folder, labelled_store, [leave])]
+        # Real programs: a copy of a process leaves in another way.
+        processes = [subprocess.Popen(command, env=os.environ | own) for own in environments(2, {})]
+        assert [process.wait(timeout=600) for process in processes] == [143, 143]
 
 
 @pytest.mark.slow

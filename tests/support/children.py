@@ -1,21 +1,22 @@
-"""The command in processes that start fast: forked from one that has everything imported."""
+"""Commands and scripts in processes that start fast: copies of one that has all imported."""
 
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from support.warm import needed_modules
+from support.warm import needed_modules, start_workers_by
 
 # How much more time a start gets than the killed one before: a machine that becomes busy would
 # else never let it finish.
 PATIENCE = 1.5
 
-_CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload([*needed_modules(), "support.children"])
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload([*needed_modules(), "support.children"])
 
 
 def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> BaseProcess:
@@ -24,21 +25,49 @@ def start(arguments: Sequence[object], log: Path, fault: int | None = None) -> B
     Args:
         fault: it kills itself before this file operation of its saves, counted from 0.
     """
-    child = _CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), fault))
+    child = CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), fault))
     child.start()
     return child
 
 
-def _run(arguments: list[str], log: str, fault: int | None) -> None:
-    from speechssl.cli.main import main
+def start_script(
+    script: Path, arguments: Sequence[object], log: Path, environment: Mapping[str, object]
+) -> BaseProcess:
+    """``python SCRIPT ARGUMENTS``, its output in ``log``.
+
+    Args:
+        environment: what it finds there beside what this process has.
+    """
+    variables = {name: str(value) for name, value in environment.items()}
+    texts = [str(a) for a in arguments]
+    child = CONTEXT.Process(target=_run_script, args=(str(script), texts, str(log), variables))
+    child.start()
+    return child
+
+
+def _run_script(script: str, arguments: list[str], log: str, variables: Mapping[str, str]) -> None:
+    _begin(log)
+    os.environ.update(variables)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+def _begin(log: str) -> None:
+    """Write to the log from here on, and work with one thread."""
+    import torch
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for own in (1, 2):
         os.dup2(handle, own)
     sys.stdout, sys.stderr = (os.fdopen(own, "w", closefd=False) for own in (1, 2))
-    import torch
-
     torch.set_num_threads(1)
+    start_workers_by(get_context("fork"))
+
+
+def _run(arguments: list[str], log: str, fault: int | None) -> None:
+    from speechssl.cli.main import main
+
+    _begin(log)
     if fault is not None:
         plant(fault)
     sys.argv = ["speechssl", *arguments]
