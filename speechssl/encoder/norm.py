@@ -3,6 +3,7 @@
 Shapes:
     B  utterances of the batch, S  audio samples of the padded batch
     C  channels, K  kernel of a convolution
+    F  values of a channel in a frame
     T  frames of the padded batch, N  valid windows of one utterance
 """
 
@@ -28,7 +29,7 @@ class ValidBatchNorm(nn.BatchNorm1d):
         """Normalise each channel.
 
         Args:
-            frames: (B, T, C), or (B, T, C, F) with F values in each channel of a frame.
+            frames: (B, T, C), or (B, T, F, C) with F values of each channel in a frame.
             valid: (B, T) bool, True = valid; None = all are.
 
         Returns:
@@ -37,20 +38,22 @@ class ValidBatchNorm(nn.BatchNorm1d):
         frames = frames.float()
 
         if not self.training or valid is None:
-            rows = frames.flatten(0, 1)  # (B T, C) or (B T, C, F)
-            return self._of_rows(rows).view(frames.shape)
+            return self._of_values(frames)
 
-        rows = frames[valid]  # (all valid frames, C), or with F behind
-        normed = self._of_rows(rows)
-        return torch.zeros_like(frames).index_put((valid,), normed)
+        all_frames = frames.flatten(0, 1)  # (B T, C) or (B T, F, C)
+        (places,) = valid.flatten().nonzero(as_tuple=True)
+        valid_frames = all_frames.index_select(0, places)
+        normed = self._of_values(valid_frames)
+        # Whole frames are picked and put back, which a mask of their values would make slow.
+        return torch.zeros_like(all_frames).index_copy(0, places, normed).view(frames.shape)
 
-    def _of_rows(self, rows: Tensor) -> Tensor:
-        """Normalise the channels of (N, C) or (N, C, F)."""
+    def _of_values(self, frames: Tensor) -> Tensor:
+        """Normalise the channels of (..., C)."""
+        values = frames.flatten(0, -2)  # (N, C)
         # A single value has no variance, and torch refuses it: the running statistics stand in.
-        values_a_channel = rows[:, 0].numel()
-        learns = self.training and values_a_channel > 1
-        return F.batch_norm(
-            rows,
+        learns = self.training and len(values) > 1
+        normed = F.batch_norm(
+            values,
             self.running_mean,
             self.running_var,
             self.weight,
@@ -59,6 +62,7 @@ class ValidBatchNorm(nn.BatchNorm1d):
             momentum=self.momentum or 0.0,
             eps=self.eps,
         )
+        return normed.view(frames.shape)
 
 
 class ValidGroupNorm(nn.Module):

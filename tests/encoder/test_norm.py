@@ -80,7 +80,7 @@ def test_a_batch_norm_learns_from_valid_frames_only(inner: tuple[int, ...]) -> N
     """With torch's, which sees the frames of all utterances one after another."""
     torch.manual_seed(0)
     lengths = torch.tensor([7, 3, 1])
-    frames = 5 + 3 * torch.randn(3, 7, 4, *inner)
+    frames = 5 + 3 * torch.randn(3, 7, *inner, 4)
     valid = torch.arange(7) < lengths[:, None]
     frames[~valid] = 1e4
     ours, theirs = ValidBatchNorm(4), torch.nn.BatchNorm1d(4)
@@ -89,7 +89,8 @@ def test_a_batch_norm_learns_from_valid_frames_only(inner: tuple[int, ...]) -> N
         torch.nn.init.constant_(norm.bias, -0.5)
 
     found = ours(frames, valid)
-    expected = theirs(torch.cat([own[:count] for own, count in zip(frames, lengths, strict=True)]))
+    together = torch.cat([own[:count] for own, count in zip(frames, lengths, strict=True)])
+    expected = theirs(together.movedim(-1, 1)).movedim(1, -1)
 
     torch.testing.assert_close(found[valid], expected)
     assert not found[~valid].any()
