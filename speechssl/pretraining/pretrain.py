@@ -206,10 +206,9 @@ def _with_frames(dataset: Dataset, encoder: Encoder, crop_s: float | None) -> Da
 
 def _log_size(task: PretextTask, dataset: Dataset, batches: Batches, train: TrainConfig) -> None:
     """Say how much is trained on how much."""
-    epochs = train.steps / batches.steps_per_epoch
     log_once(
         f"pretraining {millions(task)} on {len(dataset)} chunks, {dataset.seconds / 3600:.2f} h; "
-        f"{batches.steps_per_epoch} updates an epoch, {epochs:.1f} epochs"
+        f"{batches.summary(train.steps)}"
     )
 
 

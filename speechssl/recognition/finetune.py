@@ -135,7 +135,8 @@ def finetune(
     batches = Batches(train, settings.batch, train_settings.seed)
     log_once(
         f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
-        f"{chosen.tokenizer.size} tokens; dev {len(dev)} utterances"
+        f"{chosen.tokenizer.size} tokens; dev {len(dev)} utterances; "
+        f"{batches.summary(train_settings.steps)}"
     )
 
     def keep_best(measured: Mapping[str, float]) -> None:

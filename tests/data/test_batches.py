@@ -48,6 +48,15 @@ def test_every_chunk_comes_once_an_epoch_and_batches_are_bounded(
         assert len(positions) == 1 or padded <= limit + 1e-3
 
 
+def test_the_summary_tells_how_full_the_updates_are() -> None:
+    """In a bucket of one length after another, the longest decides how many go together."""
+    batches = planned([1.5, 1.5, 1.5, 1.5, 7.0, 7.0], BatchConfig(seconds=10, num_buckets=1))
+    steps = [batches.positions(step) for step in range(batches.steps_per_epoch)]
+    assert len(steps) == 6
+    summary = batches.summary(steps=12)
+    assert summary == "3.3 s of audio an update, 6 updates an epoch, 2.0 epochs"
+
+
 def test_order_depends_on_seed_and_step_alone() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 200).tolist()
     first, second = (
