@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import children
 from support.commands import call, one_line
 from support.settings import PRETRAIN
 from support.speech import make_labelled
@@ -285,13 +286,11 @@ def test_transcribe_prints_text_and_writes_a_mirrored_tree(
 
 @pytest.mark.slow
 def test_standard_input_is_a_file_like_any_other(
-    model: Path, labelled_folder: Path, tmp_path: Path
+    model: Path, labelled_folder: Path, tmp_path: Path, speechssl_command: Path
 ) -> None:
     wave = labelled_folder / "test000.wav"
     command = [
-        sys.executable,
-        "-m",
-        "speechssl.cli",
+        speechssl_command,
         "transcribe",
         model,
         "-",
@@ -381,18 +380,13 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
         "txt,json,srt",
         "--output-dir",
     ]
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
     for renames in (1, 5, 4):
-        options = [
-            sys.executable,
-            "-c",
-            KILLED,
-            str(renames),
-            *map(str, command),
-            str(tmp_path / "killed"),
-        ]
-        assert (
-            subprocess.run(options, capture_output=True, check=False).returncode == -signal.SIGKILL
-        )
+        arguments = [renames, *command, tmp_path / "killed"]
+        child = children.start_script(script, arguments, tmp_path / "log", {})
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
     assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
     assert call(*command, tmp_path / "killed").exit_code == 0
     assert call(*command, tmp_path / "whole").exit_code == 0

@@ -1,6 +1,8 @@
 """English written out: numbers as another library has them, cases read by hand, a fixed point."""
 
-import inflect
+from functools import cache
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 from speechssl.text.english import HESITATIONS, WORDS, cardinal, ordinal, year
 from speechssl.text.normalise import normalise
 
-THEIRS = inflect.engine()
+if TYPE_CHECKING:
+    import inflect
+
+
+@cache
+def theirs() -> "inflect.engine":
+    """Another library's numbers; it takes four seconds to import."""
+    import inflect
+
+    return inflect.engine()
 
 
 def english(text: str) -> str:
@@ -21,13 +32,13 @@ def plain(words: str) -> str:
 
 @given(st.integers(0, 10**15 - 1))
 def test_cardinals_are_those_of_inflect(number: int) -> None:
-    assert cardinal(number) == plain(str(THEIRS.number_to_words(number, andword="")))
+    assert cardinal(number) == plain(str(theirs().number_to_words(number, andword="")))
 
 
 @given(st.integers(1, 10**6))
 def test_ordinals_are_those_of_inflect(number: int) -> None:
-    theirs = THEIRS.number_to_words(str(THEIRS.ordinal(number)), andword="")
-    assert ordinal(cardinal(number)) == plain(str(theirs))
+    their_words = theirs().number_to_words(str(theirs().ordinal(number)), andword="")
+    assert ordinal(cardinal(number)) == plain(str(their_words))
 
 
 @pytest.mark.parametrize(

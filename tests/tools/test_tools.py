@@ -394,7 +394,7 @@ def test_transcription_is_timed_on_both_sides_and_our_memory_alone(
     audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tmp_path / "made.json"
-    arguments = "--hours 0.002 --repeats 1 --threads 1 --memory 0.05 0.1 --json"
+    arguments = "--hours 0.002 --repeats 1 --threads 1 --memory 0.05 --json"
     bench_peers.main(["transcribe", str(audio), *arguments.split(), str(made)])
     table = json.loads(made.read_text())
     assert table["about"]["difference"] < 1e-4
