@@ -50,11 +50,13 @@ class Watch:
 
     Args:
         command: what stands before the arguments.
+        caches: a folder for what libraries keep.
     """
 
-    def __init__(self, folder: Path, command: Sequence[object]) -> None:
+    def __init__(self, folder: Path, command: Sequence[object], caches: Path) -> None:
         self.folder = folder
         self.command = command
+        self.caches = caches
         self.num_verbs = 0
 
     def __call__(self, *arguments: object, into: Sequence[str] = (), code: int = 0) -> str:
@@ -73,7 +75,7 @@ class Watch:
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=os.environ | environment(self.folder),
+            env=os.environ | environment(self.folder, self.caches),
             capture_output=True,
             check=False,
         )
@@ -92,7 +94,8 @@ class Watch:
         because mkdir names it.
         """
         root = os.path.realpath(self.folder)
-        if path in (root, "/dev/null") or COMPILED.search(path):
+        caches = os.path.realpath(self.caches)
+        if path in (root, "/dev/null") or COMPILED.search(path) or path.startswith(caches):
             return True
 
         if not path.startswith(root + "/"):
@@ -100,13 +103,11 @@ class Watch:
 
         top = path.removeprefix(root + "/").partition("/")[0]
         makes_a_file = any("." in name for name in into)
-        return top in ("caches", *into) or (top.startswith(".speechssl-") and makes_a_file)
+        return top in into or (top.startswith(".speechssl-") and makes_a_file)
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, caches: Path) -> dict[str, str]:
     """Of the verbs that are watched in ``folder``."""
-    caches = folder / "caches"
-    caches.mkdir(exist_ok=True)
     names = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TMPDIR")
     return {name: str(caches) for name in names} | {
         "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
@@ -116,11 +117,19 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def watch(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+@pytest.fixture(scope="module")
+def watched_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A program that runs verbs under the audit hook, and its folder of caches."""
     programs = tmp_path_factory.mktemp("bin")
-    with warm_command(programs, WATCHED, environment(tmp_path)) as command:
-        yield Watch(tmp_path, [command])
+    caches = tmp_path_factory.mktemp("caches")
+    with warm_command(programs, WATCHED, environment(programs, caches)) as command:
+        yield command, caches
+
+
+@pytest.fixture
+def watch(tmp_path: Path, watched_command: tuple[Path, Path]) -> Watch:
+    command, caches = watched_command
+    return Watch(tmp_path, [command], caches)
 
 
 BAD = """
@@ -150,7 +159,8 @@ def test_the_watch_sees_what_it_must_in_spawned_processes_too(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "bad.py").write_text(BAD)
     command = [sys.executable, tmp_path / "bad.py"]
-    wrong, _ = Watch(tmp_path / "run", command).wrong()
+    (tmp_path / "caches").mkdir()
+    wrong, _ = Watch(tmp_path / "run", command, tmp_path / "caches").wrong()
     written = [
         [os.path.basename(e[1]) for e in wrong if e[0] == "write" and who in e[1]]
         for who in ("parent", "child")
