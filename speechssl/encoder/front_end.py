@@ -141,7 +141,11 @@ class PlaneFrontEnd(nn.Module):
 def _conv_channels_last(conv: nn.Conv2d, planes: Tensor) -> Tensor:
     """Convolve (B, C, T, bins) with the channels of a place beside each other in memory.
 
-    On a CPU this takes half the time, and a norm of the channels then reads memory in order.
+    On a CPU this takes half the time, and a norm of the channels then reads memory in order. The
+    weight decides about it where there is a single channel below.
+
+    Returns:
+        (B, C', T', bins').
     """
     weight = conv.weight.contiguous(memory_format=torch.channels_last)
     planes = planes.contiguous(memory_format=torch.channels_last)

@@ -95,7 +95,10 @@ class Watch:
         """
         root = os.path.realpath(self.folder)
         caches = os.path.realpath(self.caches)
-        if path in (root, "/dev/null") or COMPILED.search(path) or path.startswith(caches):
+        if path in (root, caches, "/dev/null") or COMPILED.search(path):
+            return True
+
+        if path.startswith(caches + "/"):
             return True
 
         if not path.startswith(root + "/"):
