@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.folders import files_of
 from support.places import ROOT
+from support.programs import running
 from support.recordings import SMALL, WAVEFORM, adds_up, damage, replace_config, talk
 from support.speech import RATE
 
@@ -126,28 +127,24 @@ if __name__ == "__main__":
 """
 
 
-def start(corpus: Path, out: Path, jobs: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", RUN, str(corpus), str(out), SMALL.model_dump_json(), str(jobs)]
-    return subprocess.Popen(command, start_new_session=True, cwd=ROOT)
-
-
 @pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     expected = prepare(corpus, tmp_path / "never killed", SMALL)
     out = tmp_path / "s"
-    run = start(corpus, out, 2)
-    while run.poll() is None and not (out / "parts" / "00001.json").exists():
-        time.sleep(0.002)
-    run.kill()  # the parent only: its workers must follow
-    run.wait()
-    for _ in range(100):
-        try:
-            os.killpg(run.pid, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("workers outlive their parent")
+    command = [sys.executable, "-c", RUN, corpus, out, SMALL.model_dump_json(), 2]
+    with running(command, cwd=ROOT) as run:
+        while run.poll() is None and not (out / "parts" / "00001.json").exists():
+            time.sleep(0.002)
+        run.kill()  # the parent only: its workers must follow
+        run.wait()
+        for _ in range(100):
+            try:
+                os.killpg(run.pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("workers outlive their parent")
     assert not (out / "store.json").exists(), "the kill came too late to test anything"
     made = {
         path: path.stat().st_mtime_ns
@@ -179,15 +176,13 @@ def test_an_interrupt_of_all_processes_is_one_line(
         "--jobs",
         "2",
     ]
-    root = ROOT
-    run = subprocess.Popen(
-        command, start_new_session=True, cwd=root, stderr=subprocess.PIPE, text=True
-    )
-    while run.poll() is None and not (tmp_path / "s/parts").exists():  # then the processes start
-        time.sleep(0.01)
-    time.sleep(wait_s)
-    os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    with running(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        started = tmp_path / "s/parts"
+        while run.poll() is None and not started.exists():  # then the processes start
+            time.sleep(0.01)
+        time.sleep(wait_s)
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (
         130,
         "speechssl: interrupted: give the command again, without --force\n",

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import children
 from support.folders import files_of
 from support.places import ROOT
+from support.programs import running
 from support.recordings import SMALL
 
 from speechssl.data import sandbox
@@ -211,11 +213,9 @@ def test_who_was_only_killed_from_outside_is_not_suspected_for_long(
         SMALL.model_dump_json(),
         "1",
     ]
-    run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    while run.poll() is None and not list(out.rglob("*.reading")):
-        time.sleep(0.001)
-    run.kill()
-    run.wait()
+    with running(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) as run:
+        while run.poll() is None and not list(out.rglob("*.reading")):
+            time.sleep(0.001)
     assert list(out.rglob("*.reading"))
     assert prepare(corpus, out, SMALL) == expected
     assert files_of(out) == files_of(tmp_path / "whole")
@@ -235,12 +235,17 @@ def test_an_interrupt_does_not_wait_for_a_long_file(corpus: Path, tmp_path: Path
         "1",
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen(
-        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    while run.poll() is None and not any(
-        b"endless" in path.read_bytes() for path in out.rglob("*.reading")
-    ):
-        time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(timeout=60) == -signal.SIGINT
+    with running(command, env=environment, stderr=subprocess.DEVNULL) as run:
+        while run.poll() is None and "endless" not in being_read(out):
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(timeout=60) == -signal.SIGINT
+
+
+def being_read(store: Path) -> str:
+    """What the files say that name a recording while it is decoded; each may vanish at any time."""
+    texts = []
+    for path in store.rglob("*.reading"):
+        with suppress(FileNotFoundError):
+            texts.append(path.read_text())
+    return "\n".join(texts)

@@ -6,16 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.programs import running
 from support.short_runs import STEPS, learned, num_logged, write_preset
 
 from speechssl.storage.json_text import read_json_lines
 
 
-def start(count: int, store: Path, preset: Path, run: Path) -> "subprocess.Popen[bytes]":
+@contextmanager
+def launched(
+    count: int, store: Path, preset: Path, run: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
     """``count`` ranks, which torchrun starts again when one is lost."""
     launcher = [
         sys.executable,
@@ -39,9 +45,9 @@ def start(count: int, store: Path, preset: Path, run: Path) -> "subprocess.Popen
     command = [*launcher, "--nproc-per-node", count, "--no-python", "--", *ours]
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with Path(f"{run}.log").open("ab") as log:
-        return subprocess.Popen(
-            list(map(str, command)), stdout=log, stderr=log, env=os.environ | threads
-        )
+        environment = os.environ | threads
+        with running(command, stdout=log, stderr=log, env=environment) as launcher:
+            yield launcher
 
 
 def children_of(process: int) -> list[int]:
@@ -67,26 +73,25 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
     if not campaign.full:
         pytest.skip("minutes of restarts: in the full campaign")
     preset = write_preset(tmp_path)
-    assert start(count, labelled_store, preset, tmp_path / "whole").wait() == 0, (
-        tmp_path / "whole.log"
-    ).read_text()
+    with launched(count, labelled_store, preset, tmp_path / "whole") as launcher:
+        assert launcher.wait() == 0, (tmp_path / "whole.log").read_text()
     draws, kills, runs = random.Random(count), 0, 0
     while kills < TRIES:
         run = tmp_path / f"run{runs}"
-        launcher = start(count, labelled_store, preset, run)
         before = 0
-        while launcher.poll() is None:
-            time.sleep(0.01)
-            # A start that continues cuts the metrics back first: only rows beyond them count.
-            if num_logged(run) > before and kills < TRIES:
-                time.sleep(draws.uniform(0, 0.5))
-                ranks = children_of(launcher.pid)
-                if len(ranks) == count and launcher.poll() is None:
-                    os.kill(draws.choice(ranks), signal.SIGKILL)
-                    kills += 1
-                    while set(children_of(launcher.pid)) & set(ranks):
-                        time.sleep(0.01)
-                    before = num_logged(run)
+        with launched(count, labelled_store, preset, run) as launcher:
+            while launcher.poll() is None:
+                time.sleep(0.01)
+                # A start that continues cuts the metrics back first: only rows beyond them count.
+                if num_logged(run) > before and kills < TRIES:
+                    time.sleep(draws.uniform(0, 0.5))
+                    ranks = children_of(launcher.pid)
+                    if len(ranks) == count and launcher.poll() is None:
+                        os.kill(draws.choice(ranks), signal.SIGKILL)
+                        kills += 1
+                        while set(children_of(launcher.pid)) & set(ranks):
+                            time.sleep(0.01)
+                        before = num_logged(run)
         assert launcher.returncode == 0, Path(f"{run}.log").read_text()
         assert learned(run) == learned(tmp_path / "whole")
         assert [row["step"] for row in read_json_lines(run / "metrics.jsonl")] == list(

@@ -4,10 +4,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from support import children
 from support.commands import call
 from support.models import SMALL_ENCODER
 from support.places import ROOT
+from support.programs import running
 from torch import Tensor, nn
 
 from speechssl.config import build
@@ -539,8 +540,12 @@ def test_processes_leave_with_their_own_exit_code(labelled_store: Path, tmp_path
         folder = tmp_path / str(attempt)
         command = [sys.executable, __file__, *arguments_for(folder, labelled_store, [leave])]
         # Real programs: a copy of a process leaves in another way.
-        processes = [subprocess.Popen(command, env=os.environ | own) for own in environments(2, {})]
-        assert [process.wait(timeout=600) for process in processes] == [143, 143]
+        with ExitStack() as stack:
+            ranks = [
+                stack.enter_context(running(command, env=os.environ | own))
+                for own in environments(2, {})
+            ]
+            assert [rank.wait(timeout=600) for rank in ranks] == [143, 143]
 
 
 @pytest.mark.slow

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from support.models import SMALL_ENCODER
+from support.programs import running
 from support.settings import SETTINGS, as_toml
 from support.speech import make_labelled
 from support.toy import Toy, ToyBatches, run_toy
@@ -53,7 +56,8 @@ def undisturbed(labelled_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     return run
 
 
-def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
+@contextmanager
+def training(store: Path, run: Path) -> Iterator["subprocess.Popen[str]"]:
     """The same run as ``undisturbed``, as a user would start it."""
     preset = run.parent / f"{run.name}.toml"
     pretrain_table = {k: v for k, v in SETTINGS.items() if k != "encoder"}
@@ -75,9 +79,9 @@ def start(store: Path, run: Path, *more: str) -> "subprocess.Popen[str]":
     threads = {
         name: str(torch.get_num_threads()) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     }
-    return subprocess.Popen(
-        [*command, *more], stderr=subprocess.PIPE, text=True, env=os.environ | threads
-    )
+    environment = os.environ | threads
+    with running(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        yield process
 
 
 def wait_for(run: Path, step: int, process: "subprocess.Popen[str]") -> None:
@@ -94,13 +98,10 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(
 ) -> None:
     run = tmp_path / "killed"
     for step in (5, 10):
-        process = start(labelled_store, run)
-        wait_for(run, step, process)
-        with pytest.raises(ConfigError, match="another process trains in"):
-            pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.communicate()
+        with training(labelled_store, run) as process:  # it is killed when the block ends
+            wait_for(run, step, process)
+            with pytest.raises(ConfigError, match="another process trains in"):
+                pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
     assert not (run / "model").exists()
     pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
     printed = capsys.readouterr().err
@@ -116,10 +117,10 @@ def test_a_signal_saves_and_exits_with_its_code(
     sent: signal.Signals, labelled_store: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "stopped"
-    process = start(labelled_store, run)
-    wait_for(run, 5, process)
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=600)
+    with training(labelled_store, run) as process:
+        wait_for(run, 5, process)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 128 + sent, errors
     assert f"{sent.name}: saved" in errors
     saved = int(checkpoints(run)[0].name[5:])
