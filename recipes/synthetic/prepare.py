@@ -27,7 +27,7 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -260,10 +260,10 @@ def speakers(seed: int) -> dict[str, list[Speaker]]:
     return parts
 
 
-def make_speaker(seed: int, variant: str) -> Speaker:
+def make_speaker(seed: int, variant: str, accents: Sequence[str] = ACCENTS) -> Speaker:
     """Draw an accent, a rate and a pitch for a variant."""
     draws = stream(seed, "speaker", variant)
-    accent = draws.choice(ACCENTS)
+    accent = draws.choice(accents)
     rate = draws.randint(140, 205)
     pitch = draws.randint(30, 70)
     melody = draws.randint(30, 70)
@@ -551,14 +551,36 @@ def perform_alone(job: Job) -> list[Recording]:
 def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
     """Make the corpus unless it is there; return what ``finished.json`` holds.
 
+    Raises:
+        ValueError: ``out`` holds something that this recipe has not made.
+    """
+
+    def fill(folder: Path) -> list[Recording]:
+        recordings = speak(plan(settings, folder), num_jobs)
+        text = sentences(settings.seed, settings.sentences, purpose="text")
+        write_text(folder / "text.txt", text)
+        return recordings
+
+    return make_once(out, asdict(settings), fill)
+
+
+def make_once(
+    out: Path, settings: dict[str, Any], fill: Callable[[Path], list[Recording]]
+) -> dict[str, Any]:
+    """Make a corpus unless it is there; return what ``finished.json`` holds.
+
     A corpus of this recipe with other settings is replaced, when the new one is complete.
+
+    Args:
+        settings: everything that the bytes depend on.
+        fill: writes the recordings into a folder.
 
     Raises:
         ValueError: ``out`` holds something that this recipe has not made.
     """
     out = out.resolve()
     marker = out / "finished.json"
-    wanted = {"settings": asdict(settings), "espeakng_loader": version("espeakng_loader")}
+    wanted = {"settings": settings, "espeakng_loader": version("espeakng_loader")}
 
     if marker.is_file():
         finished: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
@@ -572,13 +594,8 @@ def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
 
-    recordings: list[Recording] = []
-    with ThreadPoolExecutor(num_jobs) as threads:
-        for done in threads.map(perform_alone, plan(settings, partial)):
-            recordings += done
-
+    recordings = fill(partial)
     write_metadata(partial / "labelled" / "metadata.csv", recordings)
-    write_text(partial / "text.txt", sentences(settings.seed, settings.sentences, purpose="text"))
     finished = wanted | {"parts": table(recordings)}
     (partial / "finished.json").write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
 
@@ -586,6 +603,15 @@ def make(out: Path, settings: Settings, num_jobs: int) -> dict[str, Any]:
         shutil.rmtree(out)
     partial.rename(out)
     return finished
+
+
+def speak(jobs: Iterable[Job], num_jobs: int) -> list[Recording]:
+    """Let every speaker record, ``num_jobs`` at the same time."""
+    recordings: list[Recording] = []
+    with ThreadPoolExecutor(num_jobs) as threads:
+        for done in threads.map(perform_alone, jobs):
+            recordings += done
+    return recordings
 
 
 def write_metadata(path: Path, recordings: list[Recording]) -> None:
@@ -604,6 +630,7 @@ def write_metadata(path: Path, recordings: list[Recording]) -> None:
 
 def write_text(path: Path, texts: list[str]) -> None:
     """Write text for a language model, a sentence a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
 
@@ -622,6 +649,13 @@ def table(recordings: list[Recording]) -> dict[str, dict[str, float]]:
             "hours": round(num_samples / SAMPLE_RATE_HZ / 3600, 4),
         }
     return rows
+
+
+def print_parts(finished: dict[str, Any]) -> None:
+    """Print speakers, recordings and hours of each part."""
+    print(f"{'part':<12}{'speakers':>9}{'recordings':>12}{'hours':>9}")
+    for part, row in finished["parts"].items():
+        print(f"{part:<12}{row['speakers']:>9}{row['recordings']:>12}{row['hours']:>9.3f}")
 
 
 def duration(text: str) -> float:
@@ -645,9 +679,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"prepare.py: {error}")
 
-    print(f"{'part':<12}{'speakers':>9}{'recordings':>12}{'hours':>9}")
-    for part, row in finished["parts"].items():
-        print(f"{part:<12}{row['speakers']:>9}{row['recordings']:>12}{row['hours']:>9.3f}")
+    print_parts(finished)
 
 
 def parse() -> argparse.Namespace:
