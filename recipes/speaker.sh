@@ -2,6 +2,7 @@
 #
 #     . "$(dirname "$0")/../speaker.sh"
 #     option lexicon espeak-ng:de "pronunciations: a lexicon, or espeak-ng:LANGUAGE"
+#     option voices de "of espeak-ng, which read --text"
 #     parse_options "$@"
 #     speaker_stages kerstin
 #
@@ -12,6 +13,8 @@
 #   few/longer        phones, with as many labelled updates as few/heard has in both of its trainings
 #   few/pretrained    phones, from an encoder that was pretrained on the audio of the train split
 #   few/letters       letters in place of phones
+#   few/made          phones, from an encoder that learned from espeak-ng's voices, which read --text: no other system has
+#                     anything of these
 #   all/phones        phones, from random weights
 #
 # Language models: "general", a 4-gram, knows --text alone; "own", a 3-gram, all transcripts of the train split; "few" those
@@ -21,6 +24,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
+synthetic=$(dirname "${BASH_SOURCE[0]}")/synthetic
 
 option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
@@ -30,6 +34,8 @@ option preset minutes "preset of all systems"
 option few_steps 1650 "updates of each training on the small subset"
 option all_steps 3600 "updates on all labels"
 option pretrain_steps 2500 "updates of pretraining"
+option made_minutes 150 "minutes that espeak-ng's voices read"
+option made_steps 1500 "updates on what they read"
 option peer_few_senones 100 "tied states of the GMM-HMM of the small subset"
 option peer_all_senones 500 "tied states of the GMM-HMM of all labels"
 option peer_gaussians 8 "densities of each state"
@@ -37,7 +43,7 @@ option peer_gaussians 8 "densities of each state"
 # speaker_stages NAME: all of it, for the recordings in the folder NAME of the corpus.
 speaker_stages() {
     if [[ -z $lexicon ]]; then wrong_usage "--lexicon is needed: a pronunciation lexicon such as CMUdict"; fi
-    whole few_steps all_steps pretrain_steps
+    whole few_steps all_steps pretrain_steps made_steps
     local phones=phones:$exp/lexicon.txt
 
     if stage 1 "prepare the store"; then
@@ -114,6 +120,27 @@ train_few() {
         --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
     finetune few pretrained "$few_steps" "$exp/encoder" "$phones"
     finetune few letters "$few_steps" none chars
+    if [[ -z $text ]]; then
+        log "no --text: nothing that made voices could read"
+    elif ! python -c "import espeakng_loader"; then
+        log "no made voices here: pip install 'speechssl[espeak]'"
+    else
+        train_made
+    fi
+}
+
+# train_made: the system that starts from made voices.
+train_made() {
+    local names
+    read -ra names <<<"$voices"
+    if [[ ! -e $exp/voices-store/store.json ]]; then
+        python "$synthetic/read_text.py" "$text" "$exp/voices" --voices "${names[@]}" \
+            --minutes "$made_minutes" --seed "$seed" --jobs "$jobs" >&2
+        speechssl prepare "$exp/voices/labelled" "$exp/voices-store" --jobs "$jobs" >&2
+    fi
+    speechssl finetune "$exp/voices-store" --preset "$preset" --run "$exp/voices-model" --init-from none \
+        --tokenizer "$phones" --criterion ctc --set "train.seed=$seed" --set "train.steps=$made_steps" >&2
+    finetune few made "$few_steps" "$exp/voices-model" "$phones"
 }
 
 # measure SYSTEM LM...: on test, with each of these language models in a copy of the model folder.
@@ -133,7 +160,7 @@ measure_all() {
     local system
     lms_of few
     if [[ -e $exp/few/heard-first ]]; then measure few/heard-first "${lms[@]}"; fi
-    for system in heard longer pretrained letters; do
+    for system in heard longer pretrained letters made; do
         if [[ -e $exp/few/$system ]]; then measure "few/$system" "${lms[0]}"; fi
     done
     lms_of all
@@ -177,7 +204,8 @@ compare_all() {
         for lm in "${lms[@]}"; do
             rows=()
             for system in "phones=heard-first" "phones and unlabelled audio=heard" "phones, as many updates=longer" \
-                "phones, pretrained=pretrained" "letters=letters" "phones=phones" "GMM-HMM=peer"; do
+                "phones, pretrained=pretrained" "letters=letters" "phones, from made voices=made" \
+                "phones=phones" "GMM-HMM=peer"; do
                 measured=$exp/$amount/${system#*=}/$lm
                 # What evaluate says of the language model stands beside greedy decoding.
                 if [[ -e $measured/lm ]]; then measured=$measured/lm; fi

@@ -9,6 +9,7 @@
 
 . "$(dirname "$0")/../speaker.sh"
 option lexicon "" "pronunciations: a lexicon such as CMUdict, or espeak-ng:LANGUAGE"
+option voices "en-us en en-gb-x-rp en-us-nyc" "of espeak-ng, which read --text"
 parse_options "$@"
 
 speaker_stages kathleen

@@ -9,6 +9,7 @@
 
 . "$(dirname "$0")/../speaker.sh"
 option lexicon espeak-ng:de "pronunciations: a lexicon, or espeak-ng:LANGUAGE"
+option voices de "of espeak-ng, which read --text"
 parse_options "$@"
 
 speaker_stages kerstin

@@ -44,8 +44,8 @@ WORDS = range(4, 15)
 READABLE = re.compile(r"(?:[^\W\d_]|['\u2019,.;:!? -])+")
 # Of so many variants one is dev.
 EACH_DEV = 20
-# Shorter than any sentence of so many words.
-SHORTEST_S = 0.5
+# Shorter than any sentence of so many words, with the silence around it.
+SHORTEST_S = 1.0
 
 
 def sentences(text: Path, seed: int) -> list[str]:

@@ -112,9 +112,10 @@ def test_kathleen_measures_all_systems_with_each_language_model(
     tmp_path: Path, preset: Path, run: Run
 ) -> None:
     make_speaker(tmp_path)
-    steps = ("--few-steps", 40, "--all-steps", 40, "--pretrain-steps", 3)
+    steps = ("--few-steps", 40, "--all-steps", 40, "--pretrain-steps", 3, "--made-steps", 3)
     texts = ("--text", tmp_path / "general.txt")
     options = (*speaker_options(tmp_path, "kathleen"), *steps, *texts, "--preset", preset)
+    options += ("--made-minutes", 0.7)
 
     done = run("kathleen", *options, "--stop-stage", 5)
     assert done.returncode == 0, done.stderr
@@ -134,6 +135,7 @@ def test_kathleen_measures_all_systems_with_each_language_model(
         "phones, as many updates",
         "phones, pretrained",
         "letters",
+        "phones, from made voices",
     ]
     assert rows.count("phones") == 5
 

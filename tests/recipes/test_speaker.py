@@ -34,9 +34,9 @@ esac
 # The tools: the chosen texts, and a GMM-HMM that writes its evaluation.
 PYTHON = """#!/usr/bin/env bash
 set -eu
-printf '%q ' "$(basename "$1")" "${@:2}" >>"$CALLS"
+printf '%q ' "$(basename -- "$1")" "${@:2}" >>"$CALLS"
 echo >>"$CALLS"
-case "$(basename "$1") ${2-}" in
+case "$(basename -- "$1") ${2-}" in
     "sphinx_peer.py train") mkdir -p "$4" && touch "$4/peer.json" ;;
     "sphinx_peer.py evaluate") mkdir -p "$5" && touch "$5/score.json" ;;
 esac
@@ -92,8 +92,11 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
         "exp/few/longer",
         "exp/few/pretrained",
         "exp/few/letters",
+        "exp/voices-model",
+        "exp/few/made",
         "exp/all/phones",
     ]
+    starts = {"exp/few/pretrained": "exp/encoder", "exp/few/made": "exp/voices-model"}
     for run_folder, call in trained.items():
         is_few = run_folder.startswith("exp/few")
         assert ("--minutes" in call) == is_few
@@ -101,18 +104,27 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
         assert option(call, "--preset") == "minutes"
         letters = run_folder == "exp/few/letters"
         assert option(call, "--tokenizer") == "chars" if letters else "phones:exp/lexicon.txt"
-        pretrained = run_folder == "exp/few/pretrained"
-        assert option(call, "--init-from") == ("exp/encoder" if pretrained else "none")
+        assert option(call, "--init-from") == starts.get(run_folder, "none")
     steps = {name: settings_of(call)["train.steps"] for name, call in trained.items()}
     assert steps["exp/few/heard"] == "100"
     assert steps["exp/few/longer"] == "200"
     assert option(trained["exp/few/heard"], "--lm") == "exp/general.arpa"
 
+    # Made voices have a store of their own, and one system.
+    (read,) = [call for call in calls if call[0] == "read_text.py"]
+    assert read[1] == "books.txt.xz"
+    of_made = [call[2] for call in calls if call[:2] == ["finetune", "exp/voices-store"]]
+    assert of_made == ["--preset"]
+    assert not any("voices" in part for part in trained["exp/few/heard"])
+
     # tune-lm failed where a copy of the model still had the language model that helped to hear.
     measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
     assert measured == {
         *(f"exp/few/heard-first/{lm}" for lm in ("general", "own", "few")),
-        *(f"exp/few/{name}/general" for name in ("heard", "longer", "pretrained", "letters")),
+        *(
+            f"exp/few/{name}/general"
+            for name in ("heard", "longer", "pretrained", "letters", "made")
+        ),
         *(f"exp/all/phones/{lm}" for lm in ("general", "own")),
     }
     of_peer = {call[4] for call in calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
@@ -126,12 +138,13 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     assert arpas == {"general-3", "own", "few"}
 
     tables = done.stdout.split("10 minutes of labels, language model general:\n")[1]
-    assert tables.splitlines()[:6] == [
+    assert tables.splitlines()[:7] == [
         "phones=exp/few/heard-first/general/lm",
         "phones and unlabelled audio=exp/few/heard/general/lm",
         "phones, as many updates=exp/few/longer/general/lm",
         "phones, pretrained=exp/few/pretrained/general/lm",
         "letters=exp/few/letters/general/lm",
+        "phones, from made voices=exp/few/made/general/lm",
         "GMM-HMM=exp/few/peer/general",
     ]
     assert tables.splitlines()[-3:] == [
