@@ -44,8 +44,11 @@ class ValidBatchNorm(nn.BatchNorm1d):
         (places,) = valid.flatten().nonzero(as_tuple=True)
         valid_frames = all_frames.index_select(0, places)
         normed = self._of_values(valid_frames)
+
         # Whole frames are picked and put back, which a mask of their values would make slow.
-        return torch.zeros_like(all_frames).index_copy(0, places, normed).view(frames.shape)
+        padded = torch.zeros_like(all_frames)
+        padded.index_copy_(0, places, normed)
+        return padded.view(frames.shape)
 
     def _of_values(self, frames: Tensor) -> Tensor:
         """Normalise the channels of (..., C)."""
