@@ -122,7 +122,7 @@ train_few() {
     finetune few letters "$few_steps" none chars
     if [[ -z $text ]]; then
         log "no --text: nothing that made voices could read"
-    elif ! python -c "import espeakng_loader"; then
+    elif ! python -c "import espeakng_loader" 2>/dev/null; then
         log "no made voices here: pip install 'speechssl[espeak]'"
     else
         train_made
@@ -133,11 +133,9 @@ train_few() {
 train_made() {
     local names
     read -ra names <<<"$voices"
-    if [[ ! -e $exp/voices-store/store.json ]]; then
-        python "$synthetic/read_text.py" "$text" "$exp/voices" --voices "${names[@]}" \
-            --minutes "$made_minutes" --seed "$seed" --jobs "$jobs" >&2
-        speechssl prepare "$exp/voices/labelled" "$exp/voices-store" --jobs "$jobs" >&2
-    fi
+    python "$synthetic/read_text.py" "$text" "$exp/voices" --voices "${names[@]}" \
+        --minutes "$made_minutes" --seed "$seed" --jobs "$jobs" >&2
+    speechssl prepare "$exp/voices/labelled" "$exp/voices-store" --jobs "$jobs" >&2
     speechssl finetune "$exp/voices-store" --preset "$preset" --run "$exp/voices-model" --init-from none \
         --tokenizer "$phones" --criterion ctc --set "train.seed=$seed" --set "train.steps=$made_steps" >&2
     finetune few made "$few_steps" "$exp/voices-model" "$phones"

@@ -40,8 +40,10 @@ from prepare import voices as variants
 
 # Shorter lines are often headings, longer ones are read without a breath.
 WORDS = range(4, 15)
-# Letters of any alphabet, apostrophes, hyphens and the marks that a voice pauses at.
-READABLE = re.compile(r"(?:[^\W\d_]|['\u2019,.;:!? -])+")
+# A letter of any alphabet, and around it more of them, apostrophes, hyphens and marks that a voice
+# pauses at. A word without a letter would be silence.
+MARKS = r"['\u2019,.;:!?-]*"
+READABLE_WORD = re.compile(rf"{MARKS}(?:[^\W\d_]{MARKS})+")
 # Of so many variants one is dev.
 EACH_DEV = 20
 # Shorter than any sentence of so many words, with the silence around it.
@@ -54,9 +56,14 @@ def sentences(text: Path, seed: int) -> list[str]:
     with opener(text, "rt", encoding="utf-8") as file:
         lines = dict.fromkeys(line.strip() for line in file)
 
-    readable = [line for line in lines if READABLE.fullmatch(line) and len(line.split()) in WORDS]
+    readable = [line for line in lines if is_readable(line.split())]
     stream(seed, "lines").shuffle(readable)
     return readable
+
+
+def is_readable(words: Sequence[str]) -> bool:
+    """Whether a voice can read these words as one sentence."""
+    return len(words) in WORDS and all(READABLE_WORD.fullmatch(word) for word in words)
 
 
 def plan(
@@ -95,6 +102,10 @@ def make(
     text: Path, out: Path, names: Sequence[str], minutes: float, seed: int, num_jobs: int
 ) -> dict[str, Any]:
     """Make the corpus unless it is there; return what ``finished.json`` holds.
+
+    Args:
+        names: of espeak-ng's voices.
+        num_jobs: speakers at the same time.
 
     Raises:
         ValueError: the text is too short, or ``out`` holds something that this recipe has not made.

@@ -23,7 +23,13 @@ PLACES = ["Wald", "Garten", "Hof", "Park", "Haus", "Stall", "Dorf", "Feld", "Moo
 READ = [
     f"Der {animal} lief schnell, aber nicht zum {place}." for animal in ANIMALS for place in PLACES
 ]
-NOT_READ = ["Kapitel 12 beginnt hier und jetzt.", "Zu kurz.", "wort " * 15, "Preis: 3 $ je Stück"]
+NOT_READ = [
+    "Kapitel 12 beginnt hier und jetzt.",
+    "Zu kurz.",
+    "wort " * 15,
+    "Preis: 3 $ je Stück",
+    "- - - - . .",
+]
 
 
 def read_text(text: Path, out: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
