@@ -21,10 +21,11 @@ WAV2VEC2_CONVS: tuple[ConvLayerSpec, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *
 
 # Kernel and stride in mel frames of each 1-D convolution of the log-mel front end.
 LOG_MEL_WINDOW = (3, 2)
-# The same of the first of its two 2-D convolutions, and the kernel of the second. Each of the two
-# halves the mel axis.
+# The same of the first of its two 2-D convolutions, and the kernel of the second.
 PLANE_WINDOW = (5, 1)
 PLANE_KERNEL = 3
+# Stride of the second one along the mel axis.
+PLANE_MEL_STRIDE = 2
 
 
 class EncoderConfig(Settings):
@@ -59,6 +60,9 @@ class EncoderConfig(Settings):
     )
     subsampling: Literal[2, 3, 4] = Field(
         2, description="mel frames per encoder frame (logmel); 3 with conv2d only"
+    )
+    mel_stride: Literal[2, 4] = Field(
+        2, description="stride of the first convolution along the mel axis (conv2d)"
     )
     channels: int = Field(256, gt=0, description="of each convolution of the log-mel front end")
     width: int = Field(768, gt=0, description="width of the context network")
@@ -121,8 +125,10 @@ class EncoderConfig(Settings):
             return last_channels
 
         if self.front_end == "conv2d":
-            # Two convolutions with stride 2 along the mel axis, rounded up.
-            return self.channels * -(-self.features.num_mels // 4)
+            num_bins = self.features.num_mels
+            for stride in self.mel_strides:
+                num_bins = math.ceil(num_bins / stride)
+            return self.channels * num_bins
 
         return self.channels
 
@@ -157,6 +163,11 @@ class EncoderConfig(Settings):
         # Each convolution halves the rate.
         num_convs = 1 if self.subsampling == 2 else 2
         return (LOG_MEL_WINDOW,) * num_convs
+
+    @property
+    def mel_strides(self) -> tuple[int, ...]:
+        """Stride of each 2-D convolution along the mel axis, in order."""
+        return (self.mel_stride, PLANE_MEL_STRIDE)
 
     def min_input_length(self, num_frames: int) -> int:
         """Samples or mel frames of the shortest input with ``num_frames`` (at least one) frames."""

@@ -221,7 +221,13 @@ def _make_front_end(config: EncoderConfig) -> nn.Module:
     if features.kind == "logmel":
         mel_norm = _make_mel_norm(config)
         if config.front_end == "conv2d":
-            return PlaneFrontEnd(mel_norm, config.channels, config.frame_windows, config.batch_norm)
+            return PlaneFrontEnd(
+                mel_norm,
+                config.channels,
+                config.frame_windows,
+                config.mel_strides,
+                config.batch_norm,
+            )
         return LogMelFrontEnd(mel_norm, features.num_mels, config.channels, config.frame_windows)
 
     grouped = config.conv_norm == "group"

@@ -76,15 +76,17 @@ class LogMelFrontEnd(nn.Module):
 
 
 class PlaneFrontEnd(nn.Module):
-    """(B, U, F) log-mel -> (B, T, C F / 4) frames: 2-D convolutions over time and mel bins.
+    """(B, U, F) log-mel -> (B, T, C F') frames: 2-D convolutions over time and mel bins.
 
     The same patterns are looked for at every pitch, so a few minutes of speech teach more than one
     weight for each bin would.
 
-    Shapes: C channels, each a plane of time and mel.
+    Shapes: C channels, each a plane of time and mel; F' mel bins that the strides leave.
 
     Args:
         mel_norm: (B, U, F) rows and (B,) valid rows -> normalised rows.
+        windows: kernel of each convolution along both axes, and its stride over time.
+        mel_strides: its stride along the mel axis.
         batch_norm: whether each convolution has a batch norm before its ReLU.
     """
 
@@ -93,6 +95,7 @@ class PlaneFrontEnd(nn.Module):
         mel_norm: nn.Module,
         channels: int,
         windows: Sequence[Window],
+        mel_strides: Sequence[int],
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -101,11 +104,11 @@ class PlaneFrontEnd(nn.Module):
         self.convs = nn.ModuleList()
 
         channels_below = 1
-        for kernel, stride in windows:
-            # Along the mel axis each convolution halves the bins, and sees zeros beyond its ends.
-            conv = nn.Conv2d(
-                channels_below, channels, kernel, stride=(stride, 2), padding=(0, kernel // 2)
-            )
+        for (kernel, stride), mel_stride in zip(windows, mel_strides, strict=True):
+            # A convolution sees zeros beyond the ends of the mel axis.
+            padding = (0, kernel // 2)
+            strides = (stride, mel_stride)
+            conv = nn.Conv2d(channels_below, channels, kernel, stride=strides, padding=padding)
             self.convs.append(conv)
             channels_below = channels
 
@@ -114,7 +117,7 @@ class PlaneFrontEnd(nn.Module):
             self.norms.extend(ValidBatchNorm(channels) for _ in windows)
 
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
-        """(B, U, F) rows and (B,) valid rows -> (B, T, C F / 4)."""
+        """(B, U, F) rows and (B,) valid rows -> (B, T, C F')."""
         normalised: Tensor = self.mel_norm(inputs, input_lengths)
         planes = normalised[:, None]  # (B, 1, U, F)
         num_valid = input_lengths

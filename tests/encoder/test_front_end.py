@@ -1,13 +1,17 @@
-"""The blockwise front end against the plain one."""
+"""The blockwise front end against the plain one, and the planes against numpy's windows."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor, nn
 
+from speechssl.config import build
 from speechssl.encoder import front_end
-from speechssl.encoder.front_end import WaveformFrontEnd
+from speechssl.encoder.config import EncoderConfig
+from speechssl.encoder.front_end import PlaneFrontEnd, WaveformFrontEnd
 
 PUBLISHED = [(6, 10, 5), (6, 3, 2), (6, 3, 2), (4, 2, 2)]
 ODD = [(7, 3, 3), (6, 5, 1), (5, 1, 1), (8, 4, 3), (6, 2, 3)]
@@ -135,3 +139,51 @@ def test_no_utterance_has_a_gradient_of_the_whole_batch(grouped: bool) -> None:
 def test_too_few_samples_for_a_frame_are_refused() -> None:
     with pytest.raises(RuntimeError):
         make(PUBLISHED, True)(torch.randn(1, 20), torch.tensor([20]))
+
+
+class Unchanged(nn.Module):
+    """In place of what normalises the rows."""
+
+    def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        return inputs
+
+
+@pytest.mark.parametrize("mel_stride", [2, 4])
+@pytest.mark.parametrize("num_mels", [80, 39])
+def test_the_planes_are_convolutions_over_time_and_mel(mel_stride: int, num_mels: int) -> None:
+    config = build(
+        EncoderConfig,
+        {
+            "features": {"kind": "logmel", "num_mels": num_mels},
+            "front_end": "conv2d",
+            "subsampling": 3,
+            "channels": 2,
+            "mel_stride": mel_stride,
+            "width": 8,
+            "num_heads": 2,
+            "pos_groups": 2,
+        },
+    )
+    torch.manual_seed(0)
+    module = PlaneFrontEnd(Unchanged(), 2, config.frame_windows, config.mel_strides).double()
+    rows = torch.randn(2, 20, num_mels, dtype=torch.float64)
+    lengths = torch.tensor([20, 20])
+
+    found = module(rows, lengths)
+
+    planes = rows.detach().numpy()[:, None]
+    for conv, (kernel, stride), own_mel_stride in zip(
+        module.convs, config.frame_windows, config.mel_strides, strict=True
+    ):
+        half = kernel // 2
+        padded = np.pad(planes, ((0, 0), (0, 0), (0, 0), (half, half)))
+        weight = conv.weight.detach().numpy()
+        bias = conv.bias.detach().numpy()
+        windows = sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
+        windows = windows[:, :, ::stride, ::own_mel_stride]
+        planes = np.einsum("bctfkl,dckl->bdtf", windows, weight) + bias[:, None, None]
+        planes = planes.clip(0)
+
+    assert found.shape[2] == config.front_width
+    expected = planes.transpose(0, 2, 1, 3).reshape(2, found.shape[1], -1)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
