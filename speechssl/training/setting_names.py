@@ -26,6 +26,7 @@ ADDED = {
     "encoder.dilations": [1, 1, 2, 2, 3, 3],
     "encoder.front_end": "conv1d",
     "encoder.mel_norm": "utterance",
+    "encoder.mel_stride": 2,
 }
 
 
