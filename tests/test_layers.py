@@ -36,7 +36,7 @@ ROOMS = {
     "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
     " held_out mixture entropy_pruning",
     "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
-    " lm_training vocabulary lm_tuning pseudo_labels training_set finetune",
+    " lm_training vocabulary lm_tuning pseudo_labels training_set budget finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
     "self_training": "second_recogniser",

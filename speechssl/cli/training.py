@@ -1,5 +1,6 @@
 """The verbs that train: pretrain and finetune."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from speechssl.config import Table, as_table, merge, parse_overrides
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.settings import pretrain_settings
+from speechssl.recognition.budget import PRESET as BUDGET_PRESET
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.pseudo_labels import KEEP
 from speechssl.recognition.settings import finetune_settings
@@ -131,6 +133,13 @@ def finetune_command(
         float | None,
         typer.Option(help=f"Share of the labels to learn from, the most confident; else {KEEP}."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time that training may take on this machine, such as 90s, 15m or 1.5h; it "
+            "chooses the preset and the number of updates."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Default: what the encoder was pretrained with.")
     ] = None,
@@ -161,6 +170,13 @@ def finetune_command(
 
     origin = None if init_from == "none" else Path(init_from)
     overrides = merge(options, parse_overrides(set_ or []))
+    budget_s = None
+    if budget is not None:
+        budget_s = _seconds(budget)
+        if "steps" in overrides.get("train", {}):
+            raise ConfigError("--budget chooses train.steps: leave one of the two out")
+        if origin is None:
+            preset = preset or BUDGET_PRESET
     settings = finetune_settings(origin, preset, overrides)
     distributed.start(pick_device(settings.train.device))
 
@@ -174,10 +190,26 @@ def finetune_command(
             begin()
             start_anew(first_run(run), force, [*stores, *unlabelled], origin)
 
-        finetune_with_unlabelled(stores, unlabelled, lm, run, settings, origin, begin_both)
+        finetune_with_unlabelled(
+            stores, unlabelled, lm, run, settings, origin, begin_both, budget_s
+        )
         write_stdout(f"{run / 'model'}\n")
         return
 
-    finetune(stores, run, settings, origin, labels, KEEP if keep is None else keep, begin)
+    share = KEEP if keep is None else keep
+    finetune(stores, run, settings, origin, labels, share, begin, budget_s)
     if distributed.rank() == 0:
         write_stdout(f"{run / 'model'}\n")
+
+
+def _seconds(budget: str) -> float:
+    """Read a time with its unit."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = budget[:-1], budget[-1:]
+    try:
+        seconds = float(number) * units[unit]
+    except (ValueError, KeyError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--budget {budget}: give a time with its unit, such as 90s, 15m or 1.5h")
+    return seconds

@@ -87,17 +87,21 @@ class Batches:
         self._chunks = np.zeros(0, np.int64)
         self._batch_order = np.zeros(0, np.int64)
 
-    def summary(self, steps: int) -> str:
-        """Say how much audio an update has on average, and how many epochs ``steps`` updates are.
+    @property
+    def mean_seconds(self) -> float:
+        """Seconds of audio in an update on average.
 
         An update has less than it may have: its utterances have like lengths, and there are few.
         """
-        seconds = self.lengths.sum() / self.dataset.features.sample_rate_hz
-        mean_seconds = seconds / self.steps_per_epoch
+        seconds = float(self.lengths.sum()) / self.dataset.features.sample_rate_hz
+        return seconds / self.steps_per_epoch
+
+    def summary(self, steps: int) -> str:
+        """Say how much audio an update has, and how many epochs ``steps`` updates are."""
         epochs = steps / self.steps_per_epoch
         return (
-            f"{mean_seconds:.1f} s of audio an update, {self.steps_per_epoch} updates an epoch, "
-            f"{epochs:.1f} epochs"
+            f"{self.mean_seconds:.1f} s of audio an update, "
+            f"{self.steps_per_epoch} updates an epoch, {epochs:.1f} epochs"
         )
 
     def positions(self, step: int) -> Positions:

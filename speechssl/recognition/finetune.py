@@ -15,7 +15,8 @@ from speechssl.data.dataset import Dataset, check_features
 from speechssl.data.store import Store
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
-from speechssl.recognition.ctc_crf import token_bigram
+from speechssl.recognition.budget import check_one_process, planned_steps
+from speechssl.recognition.ctc_crf import TokenBigram, token_bigram
 from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
@@ -75,6 +76,7 @@ def finetune(
     labels: str | Path | None = None,
     keep: float = KEEP,
     begin: Callable[[], None] = lambda: None,
+    budget_s: float | None = None,
 ) -> CtcModel:
     """Train a CTC recogniser on the train splits of ``stores``, and keep the best by WER on dev.
 
@@ -91,6 +93,8 @@ def finetune(
             is not among ``settings.minutes``, are learned from with these.
         keep: share of the usable labels, the most confident.
         begin: called once all input is known to be usable, before anything is written.
+        budget_s: seconds that the training should take on this machine, in place of
+            ``settings.train.steps``; see ``recognition.budget``.
 
     Returns:
         the best model, as it stands in ``run/model``.
@@ -102,6 +106,8 @@ def finetune(
     """
     # Processes meet before work that may take one of them longer than the others.
     distributed.start(pick_device(settings.train.device))
+    if budget_s is not None:
+        check_one_process()
     run = Path(run)
 
     if isinstance(init, Encoder):
@@ -127,12 +133,25 @@ def finetune(
     warn_about_dev(dev, model)
     if init is None:
         model.encoder.learn_corpus(train)
+    bigram = None
     if settings.ctc.criterion == "ctc-crf":
-        _learn_by_crf(model, train, settings)
+        bigram = _bigram_of(model, train)
+    batches = Batches(train, settings.batch, train_settings.seed)
 
     begin()
+    if budget_s is not None:
+
+        def validate(trained: CtcModel) -> object:
+            return _measure(trained, dev)
+
+        steps = planned_steps(model, bigram, batches, validate, settings, run, budget_s)
+        settings = _with_steps(settings, steps)
+        train_settings = train_settings.model_copy(update={"steps": steps})
+    if bigram is not None:
+        num_ctc_steps = round((1 - settings.ctc.crf_share) * train_settings.steps)
+        model.learn_by_crf(bigram, num_ctc_steps)
+
     run.mkdir(parents=True, exist_ok=True)
-    batches = Batches(train, settings.batch, train_settings.seed)
     log_once(
         f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{chosen.tokenizer.size} tokens; dev {len(dev)} utterances; "
@@ -185,8 +204,8 @@ def _new_model(
     return CtcModel(encoder, chosen.tokenizer, settings.normaliser, settings.ctc, seed)
 
 
-def _learn_by_crf(model: CtcModel, train: Dataset, settings: FinetuneSettings) -> None:
-    """Let the last updates of a run learn by CTC-CRF.
+def _bigram_of(model: CtcModel, train: Dataset) -> TokenBigram:
+    """Count the tokens that follow one another in the transcripts, for CTC-CRF.
 
     Raises:
         ConfigError: the vocabulary is too large for its sum over all pairs of tokens.
@@ -199,10 +218,12 @@ def _learn_by_crf(model: CtcModel, train: Dataset, settings: FinetuneSettings) -
         )
 
     sequences = [model.encode_text(text_of(train, position)) for position in range(len(train))]
-    bigram = token_bigram(sequences, num_tokens)
-    num_steps = settings.train.steps
-    num_ctc_steps = round((1 - settings.ctc.crf_share) * num_steps)
-    model.learn_by_crf(bigram, num_ctc_steps)
+    return token_bigram(sequences, num_tokens)
+
+
+def _with_steps(settings: FinetuneSettings, steps: int) -> FinetuneSettings:
+    train = settings.train.model_copy(update={"steps": steps})
+    return settings.model_copy(update={"train": train})
 
 
 def _about(settings: FinetuneSettings, chosen: TrainingSet, start: Start, train: Dataset) -> Table:

@@ -40,6 +40,7 @@ def finetune_with_unlabelled(
     settings: FinetuneSettings,
     init: str | Path | None,
     begin: Callable[[], None] = lambda: None,
+    budget_s: float | None = None,
 ) -> CtcModel:
     """Train a recogniser on transcripts and on audio without any; it has its language model then.
 
@@ -55,6 +56,7 @@ def finetune_with_unlabelled(
         settings: of the first recogniser. The second one's differ in the learning rate.
         init: what the first one's encoder starts from; None for random weights.
         begin: as ``finetune`` calls it, for the first recogniser.
+        budget_s: seconds of both trainings together; see ``finetune``.
 
     Raises:
         ConfigError, ManifestError, CheckpointError: input that cannot be used.
@@ -74,7 +76,8 @@ def finetune_with_unlabelled(
         _refuse_other_run(run, first)
 
     log(f"first recogniser: {first}")
-    finetune(stores, first, settings, init, begin=begin_first)
+    half_s = None if budget_s is None else budget_s / 2
+    finetune(stores, first, settings, init, begin=begin_first, budget_s=half_s)
     _tune_once(first, lm, stores[0])
 
     labels = first / LABELS
@@ -88,7 +91,7 @@ def finetune_with_unlabelled(
     slower = settings.optim.model_copy(update={"lr": SECOND_RATE * settings.optim.lr})
     second = settings.model_copy(update={"optim": slower})
     everything = list(dict.fromkeys([*map(str, stores), *map(str, unlabelled)]))
-    finetune(everything, run, second, first, labels, keep=1.0)
+    finetune(everything, run, second, first, labels, keep=1.0, budget_s=half_s)
 
     _tune_once(run, lm, stores[0])
     return load_ctc(run)

@@ -69,3 +69,22 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     made = call("pretrain", labelled_store, *run, *probes, *few)
     assert made.exit_code == 0, made.output
     assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]
+
+
+@pytest.mark.parametrize("budget", ["", "15", "m", "-2m", "0s", "infh", "nanm", "15 minutes", "1d"])
+def test_a_budget_is_a_time_with_its_unit(
+    budget: str, labelled_store: Path, tmp_path: Path
+) -> None:
+    start = ("finetune", labelled_store, "--run", tmp_path / "run", "--init-from", "none")
+    refused = call(*start, "--budget", budget)
+    wanted = f"--budget {budget}: give a time with its unit, such as 90s, 15m or 1.5h"
+    assert str(refused.exception) == wanted
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_and_a_number_of_updates_are_refused_together(
+    labelled_store: Path, tmp_path: Path
+) -> None:
+    start = ("finetune", labelled_store, "--run", tmp_path / "run", "--init-from", "none")
+    refused = call(*start, "--budget", "1m", "--set", "train.steps=5")
+    assert "--budget chooses train.steps: leave one of the two out" in str(refused.exception)

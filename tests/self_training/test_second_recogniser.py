@@ -226,15 +226,18 @@ def test_options_become_settings_and_stores(
     stores = ("--unlabelled", labelled_store, "--unlabelled", radio, "--lm", lm)
     options = ("--minutes", 2, "--tokenizer", "bpe:50", "--criterion", "ctc-crf")
     start = ("--init-from", "none", "--freeze-encoder", "--set", "train.device=cpu", "--force")
+    start += ("--budget", "2m")
     run = tmp_path / "run"
     done = call("finetune", labelled_store, "--run", run, *stores, *options, *start)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{run / 'model'}\n"
 
-    ((labelled, unlabelled, given_lm, given_run, settings, init, begin),) = calls
+    ((labelled, unlabelled, given_lm, given_run, settings, init, begin, budget_s),) = calls
     assert (labelled, unlabelled) == ([labelled_store], [labelled_store, radio])
     assert (given_lm, given_run, init) == (lm, run, None)
     assert (settings.minutes, settings.tokenizer) == (2, "bpe:50")
+    # A budget without a preset: the one for labels alone.
+    assert (settings.preset, budget_s) == ("minutes", 120)
     assert (settings.ctc.criterion, settings.ctc.frozen) == ("ctc-crf", True)
 
     # With --force both runs are started anew.
