@@ -19,8 +19,10 @@
 #
 # Language models: "general", a 4-gram, knows --text alone; "own", a 3-gram, all transcripts of the train split; "few" those
 # of the few minutes. Words of theirs that the lexicon lacks get guessed pronunciations. Each system is measured with
-# "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. A GMM-HMM
-# has the same minutes and language models, but of "general" a 3-gram: pocketsphinx uses no longer n-grams.
+# "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. With these
+# they are measured once more where any word of a --lexicon that is a file may be said, at the price of an unknown word
+# ("open-own", "open-few"). A GMM-HMM has the same minutes and language models, but of "general" a 3-gram: pocketsphinx
+# uses no longer n-grams.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
@@ -95,6 +97,9 @@ text_and_lexicon() {
         speechssl lexicon make "${texts[@]}" --from "$lexicon" "${out[@]}" >&2
     else
         speechssl lexicon extend "$lexicon" "${texts[@]}" --most 2 "${out[@]}" >&2
+        # Without the words of --text: these are for language models that do not know it.
+        speechssl lexicon extend "$lexicon" "$exp/store" --most 2 --split train --out "$exp/lexicon-own.txt" >&2
+        grep -v "^;;;" "$exp/lexicon-own.txt" | cut -f 1 | uniq >"$exp/words.txt"
     fi
 
     sha256sum "$exp"/*.arpa "$exp/lexicon.txt"
@@ -143,12 +148,14 @@ train_made() {
 
 # measure SYSTEM LM...: on test, with each of these language models in a copy of the model folder.
 measure() {
-    local run=$exp/$1 lm
+    local run=$exp/$1 lm words
     for lm in "${@:2}"; do
+        words=()
+        if [[ $lm == open-* ]]; then words=(--unknown-words --words "$exp/words.txt"); fi
         rm -rf "$run/with-$lm" "$run/$lm"
         cp -r "$run/model" "$run/with-$lm"
         rm -rf "$run/with-$lm/lm"  # the one that helped to hear the audio
-        speechssl tune-lm "$run/with-$lm" "$exp/$lm.arpa" "$exp/store" >&2
+        speechssl tune-lm "$run/with-$lm" "$exp/${lm#open-}.arpa" "$exp/store" ${words[@]+"${words[@]}"} >&2
         speechssl evaluate "$run/with-$lm" "$exp/store" --split test --out "$run/$lm" >&2
     done
 }
@@ -157,12 +164,18 @@ measure() {
 measure_all() {
     local system
     lms_of few
-    if [[ -e $exp/few/heard-first ]]; then measure few/heard-first "${lms[@]}"; fi
+    if [[ -e $exp/few/heard-first ]]; then
+        measure few/heard-first "${lms[@]}"
+        if [[ -e $exp/words.txt ]]; then measure few/heard-first open-own open-few; fi
+    fi
     for system in heard longer pretrained letters made; do
         if [[ -e $exp/few/$system ]]; then measure "few/$system" "${lms[0]}"; fi
     done
     lms_of all
-    if [[ -e $exp/all/phones ]]; then measure all/phones "${lms[@]}"; fi
+    if [[ -e $exp/all/phones ]]; then
+        measure all/phones "${lms[@]}"
+        if [[ -e $exp/words.txt ]]; then measure all/phones open-own; fi
+    fi
 }
 
 # peer NAME: a GMM-HMM of the same minutes, lexicon and language models, for the recordings in the folder NAME.
@@ -201,10 +214,11 @@ compare_all() {
         lms_of "$amount"
         for lm in "${lms[@]}"; do
             rows=()
-            for system in "phones=heard-first" "phones and unlabelled audio=heard" "phones, as many updates=longer" \
-                "phones, pretrained=pretrained" "letters=letters" "phones, from made voices=made" \
-                "phones=phones" "GMM-HMM=peer"; do
-                measured=$exp/$amount/${system#*=}/$lm
+            for system in "phones=heard-first/$lm" "phones, any word of the lexicon=heard-first/open-$lm" \
+                "phones and unlabelled audio=heard/$lm" "phones, as many updates=longer/$lm" \
+                "phones, pretrained=pretrained/$lm" "letters=letters/$lm" "phones, from made voices=made/$lm" \
+                "phones=phones/$lm" "phones, any word of the lexicon=phones/open-$lm" "GMM-HMM=peer/$lm"; do
+                measured=$exp/$amount/${system#*=}
                 # What evaluate says of the language model stands beside greedy decoding.
                 if [[ -e $measured/lm ]]; then measured=$measured/lm; fi
                 if [[ -e $measured/score.json ]]; then rows+=("${system%%=*}=$measured"); fi

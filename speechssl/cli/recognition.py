@@ -48,6 +48,14 @@ def tune_lm_command(
         Path | None,
         typer.Option(help="Words to recognise, one a line; else those of the ARPA file."),
     ] = None,
+    unknown_words: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-words",
+            help="Recognise words that the language model lacks too, at the price of <unk>: "
+            "those of --words, else of the recogniser's lexicon.",
+        ),
+    ] = False,
 ) -> None:
     """Find the weights of a language model, and keep it in the model folder.
 
@@ -56,7 +64,7 @@ def tune_lm_command(
     several widths of the beam are tried too: the widest is kept that is 20 times faster than real
     time.
     """
-    tune_lm(model, lm, store, split, words, report=_print_tried)
+    tune_lm(model, lm, store, split, words, unknown_words, report=_print_tried)
 
 
 def _print_tried(tuned: Tuned) -> None:

@@ -16,8 +16,10 @@ from speechssl.decoding.arpa import read_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig, Decoded
 from speechssl.decoding.lexicon import is_over_tokens, known_words, separator, spellings
+from speechssl.decoding.ngram import UNKNOWN
 from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import WordModel, word_model
+from speechssl.errors import ConfigError
 from speechssl.recognition.decoders import (
     CtcDecoder,
     Emissions,
@@ -34,6 +36,8 @@ from speechssl.runtime.log import log
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import model_folder
+from speechssl.text.phone_tokenizer import PhoneTokenizer
+from speechssl.text.tokenizer import Tokenizer
 
 # All of the grid is tried, since the best value of one weight depends on the others. The best path
 # alone, which the search for words scores, wants other weights than the sum of all paths.
@@ -136,6 +140,7 @@ def tune_lm(
     store: str | Path,
     split: str = "dev",
     words: Path | None = None,
+    unknown_words: bool = False,
     report: Callable[[Tuned], None] = lambda tuned: None,
 ) -> Tuned:
     """Find the weights of a language model, and keep it in the model folder if it helps.
@@ -148,6 +153,8 @@ def tune_lm(
         store: prepared store with transcripts.
         split: the split to tune on, never the one to measure on.
         words: file of the words to recognise, one a line; None takes those of the ARPA file.
+        unknown_words: whether words that the language model lacks can be recognised too, at the
+            price of its ``<unk>``: those of ``words``, else of the recogniser's lexicon.
         report: called with what was found before anything is saved, so that a full disk does not
             lose it.
 
@@ -164,10 +171,19 @@ def tune_lm(
     source: Path | WordModel = lm
     config = BeamConfig(unit="tokens")
     if not is_over_tokens(tokenizer, listed):
+        if unknown_words and words is None:
+            listed = _with_lexicon(listed, tokenizer)
         known = known_words(tokenizer, recogniser.normaliser, listed)
         table = read_search_table(lm)
-        source = word_model(tokenizer, table, spellings(tokenizer, known))
-        config = BeamConfig(unit="words")
+        if unknown_words:
+            _check_unknown(table, lm)
+        source = word_model(tokenizer, table, spellings(tokenizer, known), unknown_words)
+        config = BeamConfig(unit="words", unknown_words=unknown_words)
+    elif unknown_words:
+        raise ConfigError(
+            f"{lm} is over the recogniser's tokens, of which any word can be made: leave "
+            "--unknown-words out"
+        )
 
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:
         return BeamSearch(tokenizer, source, weights, log_prior=log_prior)
@@ -191,6 +207,28 @@ def tune_lm(
         log(f"no weight makes the language model as good as greedy decoding: it is not kept{stays}")
 
     return tuned
+
+
+def _with_lexicon(words: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Add the words of the recogniser's lexicon.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not isinstance(tokenizer, PhoneTokenizer):
+        raise ConfigError(
+            "--unknown-words without --words, and this recogniser has no lexicon to take words "
+            "from: list them in a file for --words"
+        )
+    return list(dict.fromkeys([*words, *tokenizer.lexicon.words]))
+
+
+def _check_unknown(table: SearchTable, lm: Path) -> None:
+    if UNKNOWN not in table.ids():
+        raise ConfigError(
+            f"{lm} has no {UNKNOWN}, whose price unknown words would have: estimate it with "
+            "speechssl lm, or leave --unknown-words out"
+        )
 
 
 def tune(

@@ -83,8 +83,11 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     done, calls = run(tmp_path, recipe, *options, "--seed", 3, "--few-minutes", 10)
     assert done.returncode == 0, done.stderr
 
-    (extended,) = [call for call in calls if call[0] == "lexicon"]
-    assert extended[:3] == ["lexicon", "extend", "words.dict"]
+    extended, own = [call for call in calls if call[0] == "lexicon"]
+    assert extended[:5] == ["lexicon", "extend", "words.dict", "exp/store", "exp/general.arpa"]
+    # Words that only the general text has would be a hint about it.
+    assert own[:4] == ["lexicon", "extend", "words.dict", "exp/store"]
+    assert not any(part.endswith(".arpa") for part in own)
 
     trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
     assert list(trained) == [
@@ -126,7 +129,15 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
             for name in ("heard", "longer", "pretrained", "letters", "made")
         ),
         *(f"exp/all/phones/{lm}" for lm in ("general", "own")),
+        *(f"exp/few/heard-first/open-{lm}" for lm in ("own", "few")),
+        "exp/all/phones/open-own",
     }
+    for call in calls:
+        if call[0] == "tune-lm":
+            is_open = Path(call[1]).name.startswith("with-open-")
+            assert ("--unknown-words" in call) == is_open
+            assert not is_open or option(call, "--words") == "exp/words.txt"
+            assert f"with-open-{Path(call[2]).stem}" == Path(call[1]).name or not is_open
     of_peer = {call[4] for call in calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
     assert of_peer == {
         *(f"exp/few/peer/{lm}" for lm in ("general", "own", "few")),
@@ -147,9 +158,10 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
         "phones, from made voices=exp/few/made/general/lm",
         "GMM-HMM=exp/few/peer/general",
     ]
-    assert tables.splitlines()[-3:] == [
+    assert tables.splitlines()[-4:] == [
         "all labels, language model own:",
         "phones=exp/all/phones/own/lm",
+        "phones, any word of the lexicon=exp/all/phones/open-own/lm",
         "GMM-HMM=exp/all/peer/own",
     ]
 

@@ -1,16 +1,24 @@
 """Fine-tuning with a pronunciation lexicon: what is learned, measured and left out."""
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from support.language_models import lm_lines
 from support.settings import FEW, tuned
+from torch import Tensor
 
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.recognition.evaluation_files import write_evaluation
 from speechssl.recognition.finetune import finetune
+from speechssl.recognition.language_model import load_lm
+from speechssl.recognition.lm_tuning import tune_lm
+from speechssl.recognition.model import load_ctc
 from speechssl.storage.json_text import read_json_lines
 from speechssl.text.normalise import normalise
 from speechssl.transcription.recogniser import load_recogniser
@@ -133,3 +141,68 @@ def test_espeak_ng_pronounces_all_transcripts(labelled_store: Path, tmp_path: Pa
         for text in transcripts(labelled_store, split).values():
             assert not model.tokenizer.has_unknown(text)
     assert "origin: espeak-ng" in (tmp_path / "run/model/lexicon.txt").read_text()
+
+
+def ideal(ids: list[int], num_tokens: int) -> Tensor:
+    """(T, V) log-probabilities of these tokens, with a blank behind each."""
+    with_blanks = [token for one in ids for token in (one, 0)]
+    frames = torch.full((len(with_blanks), num_tokens), -12.0)
+    frames[range(len(with_blanks)), with_blanks] = 0.0
+    return frames
+
+
+def test_words_of_the_lexicon_that_the_language_model_lacks_can_be_said(
+    run: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    lexicon = load_ctc(run / "model").tokenizer.lexicon  # type: ignore[attr-defined]
+    spellings = [spelling.phones for found in lexicon.words.values() for spelling in found]
+    texts = [text.split() for text in transcripts(labelled_store, "train").values()]
+    said = Counter(word for text in texts for word in text if word in lexicon.words)
+    lacking = next(
+        word
+        for word, _ in said.most_common()
+        if spellings.count(lexicon.words[word][0].phones) == 1
+    )
+    arpa = tmp_path / "without.arpa"
+    arpa.write_text("".join(lm_lines([[w for w in t if w != lacking] for t in texts], 2)))
+
+    heard = {}
+    for unknown_words in (False, True):
+        folder = tmp_path / str(unknown_words)
+        shutil.copytree(run / "model", folder)
+        tune_lm(folder, arpa, labelled_store, unknown_words=unknown_words)
+        tokenizer = load_ctc(folder).tokenizer
+        beam = load_lm(folder, tokenizer)
+        assert beam is not None
+        assert beam.config.unknown_words == unknown_words
+        frames = ideal(tokenizer.encode(lacking), tokenizer.size)
+        ((found,),) = beam(frames[None], torch.tensor([len(frames)]))
+        heard[unknown_words] = found.text
+
+    assert heard[True] == lacking
+    assert heard[False] != lacking
+
+
+def test_unknown_words_need_a_list_and_a_price(
+    run: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    texts = [text.split() for text in transcripts(labelled_store, "train").values()]
+    priced = lm_lines(texts, 2)
+    arpa = tmp_path / "lm.arpa"
+
+    # Under another name, so that the counts of the file stay right.
+    arpa.write_text("".join(priced).replace("<unk>", "another"))
+    with pytest.raises(ConfigError, match=r"has no <unk>, whose price unknown words would have"):
+        tune_lm(run / "model", arpa, labelled_store, unknown_words=True)
+
+    letters = tmp_path / "letters"
+    finetune([labelled_store], letters, tuned(train=FEW | {"steps": 1}), init=None)
+    arpa.write_text("".join(priced))
+    with pytest.raises(ConfigError, match="this recogniser has no lexicon to take words from"):
+        tune_lm(letters / "model", arpa, labelled_store, unknown_words=True)
+
+    tokens = load_ctc(letters / "model").tokenizer.texts
+    over_tokens = [[token.replace(" ", "|") for token in tokens if token.strip() or token == " "]]
+    arpa.write_text("".join(lm_lines(over_tokens, 2)))
+    with pytest.raises(ConfigError, match="of which any word can be made: leave --unknown-words"):
+        tune_lm(letters / "model", arpa, labelled_store, unknown_words=True)
