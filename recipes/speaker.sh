@@ -19,10 +19,10 @@
 #
 # Language models: "general", a 4-gram, knows --text alone; "own", a 3-gram, all transcripts of the train split; "few" those
 # of the few minutes. Words of theirs that the lexicon lacks get guessed pronunciations. Each system is measured with
-# "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. With these
-# they are measured once more where any word of a --lexicon that is a file may be said, at the price of an unknown word
-# ("open-own", "open-few"). A GMM-HMM has the same minutes and language models, but of "general" a 3-gram: pocketsphinx
-# uses no longer n-grams.
+# "general" (without --text: with "own"), and the two of phones from random weights with the transcripts' too. "open-general",
+# "open-own" and "open-few" are the same language models, but words that they lack may be said too, at the price of an unknown
+# word: those of --words, and of --lexicon where it is a file. A GMM-HMM has the same minutes and language models, but of
+# "general" a 3-gram: pocketsphinx uses no longer n-grams.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tools=$(dirname "${BASH_SOURCE[0]}")/../tools
@@ -32,6 +32,7 @@ option seed 0 "of weights, order and the choice of labelled minutes"
 option jobs 2 "processes for preparing audio"
 option few_minutes 10 "labelled minutes of the small subset"
 option text "" "general text, a sentence a line, .xz too; without it there is no general language model"
+option words "" "a file of words that may be recognised besides those of the texts, one a line"
 option preset minutes "preset of all systems"
 option few_steps 1650 "updates of each training on the small subset"
 option all_steps 3600 "updates on all labels"
@@ -71,16 +72,20 @@ speaker_stages() {
     fi
 }
 
-# lms_of few|all: set the array lms to the language models that these systems are measured with; all have the first one.
+# lms_of few|all: set the array lms to the language models that these systems are measured with, all with the first one, and
+# the array open to those for which there are words that they lack.
 lms_of() {
     lms=(own)
     if [[ $1 == few ]]; then lms+=(few); fi
     if [[ -e $exp/general.arpa ]]; then lms=(general "${lms[@]}"); fi
+    open=()
+    if [[ -e $exp/words.txt ]]; then open=("${lms[@]/#/open-}"); fi
 }
 
 # text_and_lexicon: the language models, the lexicon of their words, and the digest of each file.
 text_and_lexicon() {
-    local texts=("$exp/store")
+    local texts=("$exp/store") more=()
+    if [[ -n $words ]]; then more=("$words"); fi
     if [[ -n $text ]]; then
         speechssl lm "$text" --order 4 --out "$exp/general.arpa" >&2
         speechssl lm "$text" --order 3 --out "$exp/general-3.arpa" >&2
@@ -92,17 +97,24 @@ text_and_lexicon() {
     python "$tools/chosen_texts.py" "$exp/store" --minutes "$few_minutes" --seed "$seed" >"$exp/few.txt"
     speechssl lm "$exp/few.txt" --order 3 --out "$exp/few.arpa" >&2
 
-    local out=(--split train --out "$exp/lexicon.txt")
-    if [[ $lexicon == espeak-ng:* ]]; then
-        speechssl lexicon make "${texts[@]}" --from "$lexicon" "${out[@]}" >&2
-    else
-        speechssl lexicon extend "$lexicon" "${texts[@]}" --most 2 "${out[@]}" >&2
-        # Without the words of --text: these are for language models that do not know it.
-        speechssl lexicon extend "$lexicon" "$exp/store" --most 2 --split train --out "$exp/lexicon-own.txt" >&2
+    lexicon_of lexicon.txt "${texts[@]}" ${more[@]+"${more[@]}"}
+    if [[ -n $words || $lexicon != espeak-ng:* ]]; then
+        # Without the words of --text, for the language models that do not know it.
+        lexicon_of lexicon-own.txt "$exp/store" ${more[@]+"${more[@]}"}
         grep -v "^;;;" "$exp/lexicon-own.txt" | cut -f 1 | uniq >"$exp/words.txt"
     fi
 
     sha256sum "$exp"/*.arpa "$exp/lexicon.txt"
+}
+
+# lexicon_of NAME TEXT...: how the words of these are said.
+lexicon_of() {
+    local out=(--split train --out "$exp/$1")
+    if [[ $lexicon == espeak-ng:* ]]; then
+        speechssl lexicon make "${@:2}" --from "$lexicon" "${out[@]}" >&2
+    else
+        speechssl lexicon extend "$lexicon" "${@:2}" --most 2 "${out[@]}" >&2
+    fi
 }
 
 # finetune few|all NAME STEPS INIT TOKENIZER [OPTION...]: train the system NAME.
@@ -148,14 +160,16 @@ train_made() {
 
 # measure SYSTEM LM...: on test, with each of these language models in a copy of the model folder.
 measure() {
-    local run=$exp/$1 lm words
+    local run=$exp/$1 lm unknown
     for lm in "${@:2}"; do
-        words=()
-        if [[ $lm == open-* ]]; then words=(--unknown-words --words "$exp/words.txt"); fi
+        unknown=()
+        if [[ $lm == open-* ]]; then unknown=(--unknown-words); fi
+        # The recogniser's lexicon has the words of --text too.
+        if [[ $lm == open-own || $lm == open-few ]]; then unknown+=(--words "$exp/words.txt"); fi
         rm -rf "$run/with-$lm" "$run/$lm"
         cp -r "$run/model" "$run/with-$lm"
         rm -rf "$run/with-$lm/lm"  # the one that helped to hear the audio
-        speechssl tune-lm "$run/with-$lm" "$exp/${lm#open-}.arpa" "$exp/store" ${words[@]+"${words[@]}"} >&2
+        speechssl tune-lm "$run/with-$lm" "$exp/${lm#open-}.arpa" "$exp/store" ${unknown[@]+"${unknown[@]}"} >&2
         speechssl evaluate "$run/with-$lm" "$exp/store" --split test --out "$run/$lm" >&2
     done
 }
@@ -164,18 +178,13 @@ measure() {
 measure_all() {
     local system
     lms_of few
-    if [[ -e $exp/few/heard-first ]]; then
-        measure few/heard-first "${lms[@]}"
-        if [[ -e $exp/words.txt ]]; then measure few/heard-first open-own open-few; fi
-    fi
-    for system in heard longer pretrained letters made; do
+    if [[ -e $exp/few/heard-first ]]; then measure few/heard-first "${lms[@]}" ${open[@]+"${open[@]}"}; fi
+    if [[ -e $exp/few/heard ]]; then measure few/heard "${lms[0]}" ${open[0]+"${open[0]}"}; fi
+    for system in longer pretrained letters made; do
         if [[ -e $exp/few/$system ]]; then measure "few/$system" "${lms[0]}"; fi
     done
     lms_of all
-    if [[ -e $exp/all/phones ]]; then
-        measure all/phones "${lms[@]}"
-        if [[ -e $exp/words.txt ]]; then measure all/phones open-own; fi
-    fi
+    if [[ -e $exp/all/phones ]]; then measure all/phones "${lms[@]}" ${open[@]+"${open[@]}"}; fi
 }
 
 # peer NAME: a GMM-HMM of the same minutes, lexicon and language models, for the recordings in the folder NAME.
@@ -214,10 +223,11 @@ compare_all() {
         lms_of "$amount"
         for lm in "${lms[@]}"; do
             rows=()
-            for system in "phones=heard-first/$lm" "phones, any word of the lexicon=heard-first/open-$lm" \
-                "phones and unlabelled audio=heard/$lm" "phones, as many updates=longer/$lm" \
+            for system in "phones=heard-first/$lm" "phones, other words too=heard-first/open-$lm" \
+                "phones and unlabelled audio=heard/$lm" "the same, other words too=heard/open-$lm" \
+                "phones, as many updates=longer/$lm" \
                 "phones, pretrained=pretrained/$lm" "letters=letters/$lm" "phones, from made voices=made/$lm" \
-                "phones=phones/$lm" "phones, any word of the lexicon=phones/open-$lm" "GMM-HMM=peer/$lm"; do
+                "phones=phones/$lm" "phones, other words too=phones/open-$lm" "GMM-HMM=peer/$lm"; do
                 measured=$exp/$amount/${system#*=}
                 # What evaluate says of the language model stands beside greedy decoding.
                 if [[ -e $measured/lm ]]; then measured=$measured/lm; fi

@@ -86,8 +86,7 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     extended, own = [call for call in calls if call[0] == "lexicon"]
     assert extended[:5] == ["lexicon", "extend", "words.dict", "exp/store", "exp/general.arpa"]
     # Words that only the general text has would be a hint about it.
-    assert own[:4] == ["lexicon", "extend", "words.dict", "exp/store"]
-    assert not any(part.endswith(".arpa") for part in own)
+    assert own[:5] == ["lexicon", "extend", "words.dict", "exp/store", "--most"]
 
     trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
     assert list(trained) == [
@@ -129,15 +128,18 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
             for name in ("heard", "longer", "pretrained", "letters", "made")
         ),
         *(f"exp/all/phones/{lm}" for lm in ("general", "own")),
-        *(f"exp/few/heard-first/open-{lm}" for lm in ("own", "few")),
-        "exp/all/phones/open-own",
+        *(f"exp/few/heard-first/open-{lm}" for lm in ("general", "own", "few")),
+        "exp/few/heard/open-general",
+        *(f"exp/all/phones/open-{lm}" for lm in ("general", "own")),
     }
     for call in calls:
         if call[0] == "tune-lm":
             is_open = Path(call[1]).name.startswith("with-open-")
+            lm = Path(call[1]).name.removeprefix("with-").removeprefix("open-")
+            assert call[2] == f"exp/{lm}.arpa"
             assert ("--unknown-words" in call) == is_open
-            assert not is_open or option(call, "--words") == "exp/words.txt"
-            assert f"with-open-{Path(call[2]).stem}" == Path(call[1]).name or not is_open
+            assert ("--words" in call) == (is_open and lm != "general")
+            assert "--words" not in call or option(call, "--words") == "exp/words.txt"
     of_peer = {call[4] for call in calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
     assert of_peer == {
         *(f"exp/few/peer/{lm}" for lm in ("general", "own", "few")),
@@ -149,9 +151,11 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     assert arpas == {"general-3", "own", "few"}
 
     tables = done.stdout.split("10 minutes of labels, language model general:\n")[1]
-    assert tables.splitlines()[:7] == [
+    assert tables.splitlines()[:9] == [
         "phones=exp/few/heard-first/general/lm",
+        "phones, other words too=exp/few/heard-first/open-general/lm",
         "phones and unlabelled audio=exp/few/heard/general/lm",
+        "the same, other words too=exp/few/heard/open-general/lm",
         "phones, as many updates=exp/few/longer/general/lm",
         "phones, pretrained=exp/few/pretrained/general/lm",
         "letters=exp/few/letters/general/lm",
@@ -161,7 +165,7 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
     assert tables.splitlines()[-4:] == [
         "all labels, language model own:",
         "phones=exp/all/phones/own/lm",
-        "phones, any word of the lexicon=exp/all/phones/open-own/lm",
+        "phones, other words too=exp/all/phones/open-own/lm",
         "GMM-HMM=exp/all/peer/own",
     ]
 
@@ -176,7 +180,19 @@ def test_without_general_text_the_labelled_minutes_help_to_hear(tmp_path: Path) 
     assert option(made, "--from") == "espeak-ng:de"
     measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
     assert "exp/few/longer/own" in measured
+    # espeak-ng says any word, so it names none.
+    assert not any("/open-" in path for path in measured)
     assert not any(path.endswith("/general") for path in measured)
+
+
+def test_more_words_are_said_with_every_language_model(tmp_path: Path) -> None:
+    done, calls = run(tmp_path, "kerstin", "--words", "duden.txt", "--text", "books.txt")
+    assert done.returncode == 0, done.stderr
+    made = [call for call in calls if call[0] == "lexicon"]
+    sources = [call[2 : call.index("--from")] for call in made]
+    assert sources == [["exp/store", "exp/general.arpa", "duden.txt"], ["exp/store", "duden.txt"]]
+    measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
+    assert {"exp/all/phones/open-general", "exp/few/heard-first/open-own"} <= measured
 
 
 def test_kathleen_needs_a_lexicon(tmp_path: Path) -> None:
