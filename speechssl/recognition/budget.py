@@ -1,11 +1,10 @@
-"""``finetune --budget``: as many updates as a time allows, and no more than are known to teach.
+"""``finetune --budget``: as many updates as a time allows.
 
 The learning rate falls to zero with the last update, so their number is chosen before the first.
 A few real updates tell what one takes on this machine.
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,6 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-
-import numpy as np
 
 from speechssl.data.batches import Batches
 from speechssl.errors import ConfigError
@@ -26,17 +23,12 @@ from speechssl.runtime.distributed import log_once
 from speechssl.storage.json_text import read_json_lines
 from speechssl.training.journal import METRICS
 from speechssl.training.loop import fit
-from speechssl.training.run_folder import SETTINGS
+from speechssl.training.run_folder import SETTINGS, settings_of_run
 
 # Updates that are timed with each criterion, after one that is not: it allocates.
 TIMED_UPDATES = 5
 # The preset for labels alone, from random weights.
 PRESET = "minutes"
-# Minutes of labels, and updates of that preset after which more taught nothing more
-# (docs/experiments/072).
-USEFUL_UPDATES = {4: 1500, 16: 3000, 64: 6000}
-# Fewer updates of it than this leave most phones unlearned.
-FEW_UPDATES = 800
 
 
 class Pace(NamedTuple):
@@ -97,28 +89,20 @@ def planned_steps(
         return begun
 
     pace = _measure(model, bigram, batches, validate, settings)
-    affordable = pace.affordable(budget_s, settings.train.validate_every)
-    useful = _useful_steps(settings, batches)
-    steps = min(affordable, useful or affordable)
-
-    expected_s = pace.update * steps
+    steps = pace.affordable(budget_s, settings.train.validate_every)
     log_once(
-        f"budget {budget_s / 60:.1f} min: an update takes {pace.update:.2f} s here, so there is "
-        f"time for {affordable}; planned are {steps}, about {expected_s / 60:.1f} min"
+        f"budget {budget_s / 60:.1f} min: an update takes {pace.update:.2f} s here and a "
+        f"measurement on dev {pace.validation:.1f} s, so there is time for {steps} updates"
     )
-    if steps < affordable:
-        log_once(f"more than {steps} updates on so few labels taught nothing more in our trials")
-    elif settings.preset == PRESET and steps < FEW_UPDATES:
-        log_once(f"fewer than {FEW_UPDATES} updates leave most words wrong: give a longer --budget")
     return steps
 
 
 def _steps_of(run: Path) -> int | None:
-    """Give the number of updates of a run that was begun; None = none was."""
-    path = run / SETTINGS
-    if not path.exists():
+    """Give the number of updates of a run that was begun; None = none was, or of another kind."""
+    if not (run / SETTINGS).exists():
         return None
-    return int(json.loads(path.read_text(encoding="utf-8"))["train"]["steps"])
+    train = settings_of_run(run).get("train", {})
+    return train.get("steps") if isinstance(train, dict) else None
 
 
 def _measure(
@@ -159,21 +143,3 @@ def _measure(
 def _seconds_per_second(rows: Sequence[dict[str, float]]) -> float:
     """Seconds that updates took for a second of audio."""
     return mean(row["time_s"] for row in rows) / mean(row["audio_s"] for row in rows)
-
-
-def _useful_steps(settings: FinetuneSettings, batches: Batches) -> int | None:
-    """Give the number of updates after which more teach nothing; None = not known.
-
-    Between the amounts of labels that were tried it follows their logarithms. Beyond the largest
-    an epoch stays as useful as it is there.
-    """
-    if settings.preset != PRESET:
-        return None
-
-    minutes = batches.mean_seconds * batches.steps_per_epoch / 60
-    tried = list(USEFUL_UPDATES)
-    if minutes > tried[-1]:
-        return round(USEFUL_UPDATES[tried[-1]] * minutes / tried[-1])
-
-    steps = np.interp(math.log(minutes), np.log(tried), list(USEFUL_UPDATES.values()))
-    return round(float(steps))

@@ -138,15 +138,7 @@ def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> No
     Raises:
         ConfigError: the file is damaged, or settings differ that are not ``allowed`` to.
     """
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): give another --run, or use --force"
-        ) from error
-
-    # A run of an earlier version may have other names for the same settings.
-    old = _flat(with_current_names(before))
+    old = _flat(settings_of_run(path.parent))
     new = _flat(settings)
 
     changes = []
@@ -162,6 +154,26 @@ def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> No
             f"{path.parent} was started with other settings ({shown}): "
             "give another --run, or use --force"
         )
+
+
+def settings_of_run(run: Path) -> Table:
+    """Read the settings that a run was begun with, under the names that they have now.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = run / SETTINGS
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("no settings")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}): give another --run, or use --force"
+        ) from error
+
+    # A run of an earlier version may have other names for the same settings.
+    return with_current_names(before)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from support.settings import FEW, tuned
 from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.recognition import budget
-from speechssl.recognition.budget import FEW_UPDATES, USEFUL_UPDATES, Pace
+from speechssl.recognition.budget import Pace
 from speechssl.recognition.finetune import finetune
 from speechssl.storage.checkpoint import load_folder
 from speechssl.storage.json_text import read_json_lines
@@ -78,54 +78,25 @@ def test_a_run_that_goes_on_keeps_its_updates(
 
 
 @pytest.mark.parametrize(
-    ("tried", "steps"),
+    ("text", "message"),
     [
-        # The store has 1.8 minutes of labels.
-        ({4: 3, 16: 9}, 3),
-        ({0.9: 2, 3.6: 6}, 4),
-        ({0.1: 1, 0.45: 2}, 8),
+        ("", "settings.json is damaged"),
+        ("[]", "settings.json is damaged"),
+        ('{"train": []}', "was started with other settings"),
+        ('{"train": {"steps": 3}}', "was started with other settings"),
     ],
 )
-def test_more_updates_than_teach_are_not_planned(
-    tried: dict[float, int],
-    steps: int,
+def test_a_folder_of_something_else_is_refused(
+    text: str,
+    message: str,
     labelled_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(budget, "_measure", pace_of(1.0))
-    monkeypatch.setattr(budget, "USEFUL_UPDATES", tried)
-    settings = tuned(preset=budget.PRESET)
-
-    finetune([labelled_store], tmp_path / "capped", settings, init=None, budget_s=11.0)
-
-    assert planned(tmp_path / "capped") == steps
-    said = capsys.readouterr().err
-    assert f"there is time for 11; planned are {steps}" in said
-    assert f"more than {steps} updates on so few labels taught nothing more" in said
-
-    # Of other presets it is not known.
-    finetune([labelled_store], tmp_path / "free", tuned(), init=None, budget_s=11.0)
-    assert planned(tmp_path / "free") == 11
-
-
-def test_a_budget_for_too_few_updates_is_said_to_be_one(
-    labelled_store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(budget, "_measure", pace_of(1.0))
-    finetune([labelled_store], tmp_path, tuned(preset=budget.PRESET), init=None, budget_s=2.0)
-    assert "leave most words wrong: give a longer --budget" in capsys.readouterr().err
-
-
-def test_the_amounts_that_were_tried_rise() -> None:
-    minutes, updates = list(USEFUL_UPDATES), list(USEFUL_UPDATES.values())
-    assert minutes == sorted(minutes)
-    assert updates == sorted(updates)
-    assert min(updates) >= FEW_UPDATES
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        finetune([labelled_store], tmp_path, tuned(), init=None, budget_s=3.0)
 
 
 def test_processes_that_share_updates_are_refused(
