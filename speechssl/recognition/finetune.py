@@ -126,27 +126,25 @@ def finetune(
     chosen = choose_training_set(train, dev, settings, label_file, keep)
 
     start = _start_from(init, settings)
-    train_settings = with_stage_seed(settings.train, start.stage)
-    model = _new_model(start.encoder, chosen, settings, train_settings.seed)
+    seed = with_stage_seed(settings.train, start.stage).seed
+    model = _new_model(start.encoder, chosen, settings, seed)
     train, unspelled = leave_out_unspelled(chosen.dataset, model)
     train, too_long = leave_out_too_long(train, model)
     warn_about_dev(dev, model)
     if init is None:
         model.encoder.learn_corpus(train)
-    bigram = None
-    if settings.ctc.criterion == "ctc-crf":
-        bigram = _bigram_of(model, train)
-    batches = Batches(train, settings.batch, train_settings.seed)
+
+    bigram = _bigram_of(model, train) if settings.ctc.criterion == "ctc-crf" else None
+    batches = Batches(train, settings.batch, seed)
 
     begin()
     if budget_s is not None:
-
-        def validate(trained: CtcModel) -> object:
-            return _measure(trained, dev)
-
-        steps = planned_steps(model, bigram, batches, validate, settings, run, budget_s)
+        steps = planned_steps(
+            model, bigram, batches, lambda trial: _measure(trial, dev), settings, run, budget_s
+        )
         settings = _with_steps(settings, steps)
-        train_settings = train_settings.model_copy(update={"steps": steps})
+
+    train_settings = with_stage_seed(settings.train, start.stage)
     if bigram is not None:
         num_ctc_steps = round((1 - settings.ctc.crf_share) * train_settings.steps)
         model.learn_by_crf(bigram, num_ctc_steps)
