@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# phonetisaurus 0.3.0 (its four programs, as its own documentation calls them, on a lexicon in X-SAMPA)
+# phonetisaurus 0.3.0 (its programs align, estimate-ngram, arpa2wfst and g2pfst, on a lexicon in X-SAMPA)
 #
 # X-SAMPA writes IPA in ASCII: "}:" is the long vowel of Swedish "hus", and "|\" a dental click. In the lexicon of this
 # script each letter has one phone, and only the phone of the letter u differs from run to run. For the new word "budabug":
@@ -9,9 +9,8 @@
 #     u is "}"     ->  b d a b g         the same
 #     u is "|\"    ->  b \ d a b \ g
 #
-# All programs exit with 0. The programs write pairs such as "u}u", join symbols of one pair with "|", and write "_" for
-# nothing, and look for these characters in the phones too, which may hold any. So a whole lexicon comes back with phones
-# that no recogniser knows, or with fewer of them. Numbers in place of the phones pass through unchanged.
+# All programs exit with 0. Between them they write pairs such as "u}u", where "}" and "|" have meanings of their own, and a
+# phone may hold these characters. So a whole lexicon comes back with phones that no recogniser knows, or with fewer of them.
 #
 # The script fails where this has changed.
 set -euo pipefail

@@ -173,7 +173,8 @@ def finetune_command(
     budget_s = None
     if budget is not None:
         budget_s = _seconds(budget)
-        if "steps" in overrides.get("train", {}):
+        given = overrides.get("train")
+        if isinstance(given, dict) and "steps" in given:
             raise ConfigError("--budget chooses train.steps: leave one of the two out")
         if origin is None:
             preset = preset or BUDGET_PRESET

@@ -11,6 +11,7 @@ from support.settings import as_toml
 
 from speechssl.analysis import probe_heads
 from speechssl.cli import training
+from speechssl.errors import ConfigError
 from speechssl.storage.json_text import read_json_lines
 
 
@@ -88,3 +89,5 @@ def test_a_budget_and_a_number_of_updates_are_refused_together(
     start = ("finetune", labelled_store, "--run", tmp_path / "run", "--init-from", "none")
     refused = call(*start, "--budget", "1m", "--set", "train.steps=5")
     assert "--budget chooses train.steps: leave one of the two out" in str(refused.exception)
+    wrong = call(*start, "--budget", "1m", "--set", "train=5")
+    assert isinstance(wrong.exception, ConfigError)
