@@ -18,7 +18,8 @@ ROOMS = {
     "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",
-    "audio": "containers features resampling reader silence",
+    "audio": "containers.layout containers.tags containers.flac containers.riff containers.au"
+    " containers.ogg containers.mp3 containers.inspection features resampling reader silence",
     "text": "english normalise pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",

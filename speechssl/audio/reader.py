@@ -15,7 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from speechssl.audio import containers
+from speechssl.audio.containers.inspection import inspect
+from speechssl.audio.containers.layout import Layout
 from speechssl.audio.resampling import Resampler
 from speechssl.errors import AudioError, ConfigError
 
@@ -205,7 +206,7 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
 
     with _open_file(path) as raw:
         try:
-            layout = containers.inspect(raw)
+            layout = inspect(raw)
             if layout.reason:
                 raise AudioError(layout.reason, f"{name}: {layout.detail}")
 
@@ -277,7 +278,7 @@ def _open_file(path: Path) -> BinaryIO:
     raise AudioError("empty file", f"{name}: 0 bytes")
 
 
-def _source(raw: BinaryIO, layout: containers.Layout) -> "int | _View":
+def _source(raw: BinaryIO, layout: Layout) -> "int | _View":
     """Return what libsndfile reads: the file's descriptor, or a view where bytes are patched."""
     if layout.patches or layout.prefix:
         return _View(raw, layout)
@@ -330,7 +331,7 @@ class _SoundDecoder(soundfile.SoundFile):  # type: ignore[misc]
 class _View:
     """A file as a ``Layout`` presents it: from ``start``, behind ``prefix``, with patched bytes."""
 
-    def __init__(self, raw: BinaryIO, layout: containers.Layout) -> None:
+    def __init__(self, raw: BinaryIO, layout: Layout) -> None:
         self._raw = raw
         self._layout = layout
         self._position = 0

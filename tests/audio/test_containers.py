@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.audio_bytes import declare, encode, load, noise, reason
 from support.speech import RATE
 
-from speechssl.audio import containers
+from speechssl.audio.containers.mp3 import mp3_frame_bytes
+from speechssl.audio.containers.ogg import ogg_checksum
 
 
 def test_flac_headers_that_lie(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_ogg_checksum_equals_its_definition(data: bytes) -> None:
         register ^= byte << 24
         for _ in range(8):
             register = (register << 1 ^ (0x04C11DB7 if register & 0x80000000 else 0)) & 0xFFFFFFFF
-    assert containers._ogg_checksum(data) == register
+    assert ogg_checksum(data) == register
 
 
 def test_ogg_without_its_last_page_is_truncated(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_ogg_without_its_last_page_is_truncated(tmp_path: Path) -> None:
 
 def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
     data = encode(noise(20), format="MP3")
-    first = containers._mp3_frame_bytes(data)
+    first = mp3_frame_bytes(data)
     assert first is not None
     assert b"Xing" in data[:first] or b"Info" in data[:first]
     bare = data[first:]

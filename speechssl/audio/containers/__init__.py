@@ -1,0 +1,1 @@
+"""Containers of audio: their bytes are checked before anything is decoded."""
