@@ -18,8 +18,9 @@ ROOMS = {
     "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",
-    "audio": "containers.layout containers.tags containers.flac containers.riff containers.au"
-    " containers.ogg containers.mp3 containers.inspection features resampling reader silence",
+    "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"
+    " containers.flac containers.ogg containers.chunks containers.riff containers.au"
+    " containers.sphere containers.inspection features resampling reader silence",
     "text": "english normalise pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",

@@ -6,6 +6,7 @@ came out is compared with the number that was declared.
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from speechssl.audio.containers.inspection import inspect
-from speechssl.audio.containers.layout import Layout
+from speechssl.audio.containers.layout import CHAINED, UNSUPPORTED, Layout, unsupported
+from speechssl.audio.containers.view import View
 from speechssl.audio.resampling import Resampler
 from speechssl.errors import AudioError, ConfigError
+from speechssl.runtime.log import log
 
 Samples = NDArray[np.float32]
 Span = tuple[int, int]  # (start, end) in samples
@@ -31,11 +34,14 @@ SAMPLE_RATES_HZ = (1_000, 768_000)  # what a header may say
 _BLOCK_VALUES = 1 << 22
 _NO_COUNT = 1 << 62  # libsndfile's number of frames when it does not know
 _STEP = 4096  # samples per channel that are asked for beyond the end that the header gives
-_UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+# What libsndfile answers: SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING and its internal
+# SFE_UNIMPLEMENTED.
+_UNRECOGNISED = 1
+_UNSUPPORTED_CODINGS = (4, 18)
 
 # Formats of libsndfile that have no suffix of their own, or hold no recordings.
 _NOT_AUDIO = {"RAW", "MAT4", "MAT5", "SD2", "XI", "WVE", "WAVEX"}
-_MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf"}
+_MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf", ".mp2"}
 _FORMATS = soundfile.available_formats().keys() - _NOT_AUDIO
 _FORMAT_SUFFIXES = {f".{name.lower()}" for name in _FORMATS}
 AUDIO_SUFFIXES: frozenset[str] = frozenset(_FORMAT_SUFFIXES | _MORE_SUFFIXES)
@@ -44,7 +50,8 @@ AUDIO_SUFFIXES: frozenset[str] = frozenset(_FORMAT_SUFFIXES | _MORE_SUFFIXES)
 # name and not passed over.
 # fmt: off
 UNREADABLE_SUFFIXES = {
-    ".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta", ".mp2",
+    ".m4a", ".m4b", ".mp4", ".3gp", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta",
+    ".mpc", ".shn",
 }
 # fmt: on
 
@@ -108,8 +115,8 @@ def stream_mono(
 
     Raises:
         AudioError: with reason missing file, unreadable file, empty file, not audio, decode error,
-            truncated, header mismatch, chained stream, bad sample rate, non-finite samples, too
-            long, no samples.
+            truncated, header mismatch, chained stream, unsupported format, bad sample rate,
+            non-finite samples, too long, no samples.
     """
     is_empty = duration_s is not None and duration_s <= 0
     if offset_s < 0 or is_empty or sample_rate_hz < 1:
@@ -208,7 +215,9 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
         try:
             layout = inspect(raw)
             if layout.reason:
-                raise AudioError(layout.reason, f"{name}: {layout.detail}")
+                raise _refusal(name, layout)
+            if layout.note:
+                log(f"{name}: {layout.note}")
 
             source = _source(raw, layout)
             with _SoundDecoder(source, closefd=False) as file:
@@ -237,6 +246,9 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
                     is_known = file.frames < _NO_COUNT
                     declared = int(file.frames) if is_known else count
         except soundfile.LibsndfileError as error:
+            if error.code in _UNSUPPORTED_CODINGS:
+                refusal = unsupported("a coding of samples")
+                raise _refusal(name, refusal) from error
             reason = "not audio" if error.code == _UNRECOGNISED else "decode error"
             detail = f"{name}: {error.error_string} (after {count} samples)"
             raise AudioError(reason, detail) from error
@@ -250,6 +262,17 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
 
     if count == 0:
         raise AudioError("no samples", f"{name}: 0 samples")
+
+
+def _refusal(name: str, layout: Layout) -> AudioError:
+    """Return the error of a file that was refused, with the command that helps where one does."""
+    detail = f"{name}: {layout.detail}"
+    if layout.reason in (UNSUPPORTED, CHAINED):
+        # The name is not the recording's own, so that nothing is overwritten.
+        given = shlex.quote(name)
+        made = shlex.quote(f"{name}.wav")
+        detail += f"; this command converts it: ffmpeg -i {given} {made}"
+    return AudioError(layout.reason, detail)
 
 
 def _name(path: Path) -> str:
@@ -278,10 +301,10 @@ def _open_file(path: Path) -> BinaryIO:
     raise AudioError("empty file", f"{name}: 0 bytes")
 
 
-def _source(raw: BinaryIO, layout: Layout) -> "int | _View":
+def _source(raw: BinaryIO, layout: Layout) -> int | View:
     """Return what libsndfile reads: the file's descriptor, or a view where bytes are patched."""
-    if layout.patches or layout.prefix:
-        return _View(raw, layout)
+    if not layout.is_plain:
+        return View(raw, layout)
 
     # Nobody knows where Python's buffered reader left the descriptor.
     descriptor = raw.fileno()
@@ -326,46 +349,3 @@ class _SoundDecoder(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
-
-
-class _View:
-    """A file as a ``Layout`` presents it: from ``start``, behind ``prefix``, with patched bytes."""
-
-    def __init__(self, raw: BinaryIO, layout: Layout) -> None:
-        self._raw = raw
-        self._layout = layout
-        self._position = 0
-        self._shift = len(layout.prefix) - layout.start  # position here - offset in the file
-
-        file_size = raw.seek(0, os.SEEK_END)
-        self._size = file_size + self._shift
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        self._position = max(0, origins[whence] + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, count: int) -> bytes:
-        start = self._position
-        end = start + count
-        data = bytearray(self._layout.prefix[start:end])
-
-        missing = count - len(data)
-        if missing > 0:
-            position = start + len(data)
-            self._raw.seek(position - self._shift)
-            data += self._raw.read(missing)
-
-        for offset, patch in self._layout.patches.items():
-            # Where the patch begins in ``data``: it may hang out at either end.
-            at = offset + self._shift - start
-            first = max(0, -at)
-            last = min(len(patch), len(data) - at)
-            for k in range(first, last):
-                data[at + k] = patch[k]
-
-        self._position += len(data)
-        return bytes(data)

@@ -107,5 +107,6 @@ def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
     whole = load(tmp_path, bare)
     assert 20 * RATE <= len(whole) <= 20 * RATE + 4 * 576
     assert len(load(tmp_path, bare + b"TAG" + bytes(125))) == len(whole)
-    assert reason(tmp_path, bare[: len(bare) // 2]) == "truncated"
+    # Nobody can tell a stream that was cut out from a file that was cut off.
+    assert 9 * RATE < len(load(tmp_path, bare[: len(bare) // 2])) < 11 * RATE
     assert reason(tmp_path, data[: len(data) // 3] + data[len(data) // 2 :]) == "decode error"

@@ -60,7 +60,7 @@ def damage(corpus: Path) -> dict[str, str]:
         "none.wav": (encoded(good[:0], format="WAV"), "no samples"),
         "twice.ogg": (ogg + ogg, "chained stream"),
         "long.flac": (encoded(np.zeros(61 * RATE, np.float32), format="FLAC"), "too long"),
-        "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "not audio"),
+        "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "unsupported format"),
     }
     for name, (data, _) in planted.items():
         (corpus / name).write_bytes(data)

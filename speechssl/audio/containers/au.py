@@ -1,23 +1,33 @@
 """AU: one header, then the samples."""
 
 import struct
+from typing import BinaryIO
 
-from speechssl.audio.containers.layout import Layout, too_long, too_short
-from speechssl.audio.containers.riff import STREAMED_SIZES
+from speechssl.audio.containers.chunks import STREAMED_SIZES
+from speechssl.audio.containers.layout import Layout, read_at, spans_of, too_long, too_short
+from speechssl.audio.containers.tags import is_no_audio, tags_start
 
 
-def walk_au(head: bytes, size: int) -> Layout:
+def walk_au(raw: BinaryIO, start: int, size: int) -> Layout:
+    """Compare the size of the samples with the file.
+
+    Args:
+        start: where the container begins.
+        size: where the file ends.
+    """
+    head = read_at(raw, start, 12)
     if len(head) < 12:
         return Layout()
 
     offset, length = struct.unpack(">II", head[4:12])
-    if length in STREAMED_SIZES:
-        return Layout()
+    end = start + offset + length
+    is_open = length in STREAMED_SIZES and end != size
+    if is_open:
+        end = tags_start(raw, start + offset, size)
 
-    end = offset + length
     if end > size:
         return too_short(end - size)
-    if end < size:
+    if end < size and not is_no_audio(raw, end, size):
         return too_long(size - end)
 
-    return Layout()
+    return Layout(spans=spans_of(start, end, size))

@@ -1,34 +1,57 @@
-"""FLAC: the number of samples that its header declares."""
+"""FLAC: the number of samples that its header declares.
 
-from speechssl.audio.containers.layout import Layout
+Source: RFC 9639, section 8.2.
+"""
 
-_FLAC_STREAM_INFO = 0  # type of the block that holds the number of samples
-_FLAC_TOTAL_AT = 21  # offset of that number's first byte in a file
-FLAC_TOTAL_BYTES = 5
-_FLAC_TOTAL_BITS = 0x0F_FFFF_FFFF  # of these bytes the number has the lower 36 bits
+from typing import BinaryIO
+
+from speechssl.audio.containers.layout import Layout, read_at, spans_of, unsupported
+from speechssl.audio.containers.tags import tags_start
+
+FLAC_INFO_BYTES = 18  # of STREAMINFO to the end of the number of samples
+_INFO_AT = 8  # of STREAMINFO in a file, behind the name of the format and a header
+_STREAM_INFO = 0  # type of that block
+_BITS = (8, 16, 24)  # per sample, that libsndfile reads
+_TOTAL_AT = 13  # of the number of samples in STREAMINFO
+_TOTAL_BITS = 0x0F_FFFF_FFFF  # of its five bytes the number has the lower 36 bits
 
 
-def walk_flac(head: bytes, start: int) -> Layout:
-    """Present a total of 0 samples ("unknown"): libFLAC then decodes to the last frame."""
-    total_end = _FLAC_TOTAL_AT + FLAC_TOTAL_BYTES
-    if len(head) < total_end:
+def walk_flac(raw: BinaryIO, start: int, size: int) -> Layout:
+    """Present a total of 0 samples ("unknown"): libFLAC then decodes to the last frame.
+
+    Args:
+        start: where the container begins.
+        size: where the file ends.
+    """
+    head = read_at(raw, start, _INFO_AT + FLAC_INFO_BYTES)
+    info = head[_INFO_AT:]
+    if len(info) < FLAC_INFO_BYTES or head[4] & 0x7F != _STREAM_INFO:
         return Layout()
 
-    block_type = head[4] & 0x7F
-    if block_type != _FLAC_STREAM_INFO:
-        return Layout()
+    refusal = refused_flac(info)
+    if refusal is not None:
+        return refusal
 
-    total = read_flac_total(head, _FLAC_TOTAL_AT)
     # The upper half of the first byte belongs to the bit depth and stays.
-    bit_depth = head[_FLAC_TOTAL_AT] & 0xF0
+    bit_depth = info[_TOTAL_AT] & 0xF0
     unknown_total = bytes([bit_depth, 0, 0, 0, 0])
+    patches = {start + _INFO_AT + _TOTAL_AT: unknown_total}
 
-    patches = {start + _FLAC_TOTAL_AT: unknown_total}
-    return Layout(declared=total or None, patches=patches)
+    end = tags_start(raw, start, size)
+    total = flac_total(info)
+    return Layout(declared=total or None, patches=patches, spans=spans_of(start, end, size))
 
 
-def read_flac_total(data: bytes, at: int) -> int:
-    """Read STREAMINFO's number of samples: the lower half of byte ``at`` and the four after it."""
-    field_bytes = data[at : at + FLAC_TOTAL_BYTES]
+def flac_total(info: bytes) -> int:
+    """Read STREAMINFO's number of samples; 0 = unknown."""
+    field_bytes = info[_TOTAL_AT:FLAC_INFO_BYTES]
     value = int.from_bytes(field_bytes, "big")
-    return value & _FLAC_TOTAL_BITS
+    return value & _TOTAL_BITS
+
+
+def refused_flac(info: bytes) -> Layout | None:
+    """Refuse a number of bits that libsndfile does not read; None where it reads them."""
+    # The number of bits less one: the lowest bit of one byte, the upper four of the next.
+    high, low = info[_TOTAL_AT - 1 : _TOTAL_AT + 1]
+    bits = ((high & 1) << 4 | low >> 4) + 1
+    return None if bits in _BITS else unsupported(f"FLAC of {bits} bits a sample")

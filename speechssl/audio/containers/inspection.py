@@ -4,41 +4,51 @@ libsndfile believes headers. It stops at a length that is too small, clips one t
 the file and says nothing, skips a damaged Ogg page, plays only the first of several chained
 streams, and guesses the length of an MP3 without a Xing header from its first frame. So each
 container is walked here first. What is broken is reported as a fault. What is merely unknown, or
-wrong in a way that can be repaired, becomes a patch that the decoder sees in place of the bytes.
+wrong in a way that can be repaired, is presented to the decoder as it should be.
 """
 
 import os
 from typing import BinaryIO
 
 from speechssl.audio.containers.au import walk_au
+from speechssl.audio.containers.chunks import CHUNK_FORMATS
 from speechssl.audio.containers.flac import walk_flac
+from speechssl.audio.containers.foreign import name_foreign
 from speechssl.audio.containers.layout import Layout, read_at
-from speechssl.audio.containers.mp3 import mp3_frame_bytes, walk_mp3
+from speechssl.audio.containers.mp3 import find_mp3, walk_mp3
 from speechssl.audio.containers.ogg import OGG_CAPTURE, walk_ogg
-from speechssl.audio.containers.riff import CHUNKED, walk_chunks
-from speechssl.audio.containers.tags import skip_id3
+from speechssl.audio.containers.riff import walk_chunks
+from speechssl.audio.containers.sphere import SPHERE_MAGIC, walk_sphere
+from speechssl.audio.containers.tags import skip_tags
 
-_HEAD_BYTES = 64  # enough for every fixed header below
+_MAGIC_BYTES = 16  # enough for all below
+_WALKS = {
+    b"fLaC": walk_flac,
+    OGG_CAPTURE: walk_ogg,
+    b".snd": walk_au,
+    SPHERE_MAGIC: walk_sphere,
+}
 
 
 def inspect(raw: BinaryIO) -> Layout:
     """Walk the container of an open binary file; an unknown format gives an empty ``Layout``."""
     size = raw.seek(0, os.SEEK_END)
-    start = skip_id3(raw, size)
-    head = read_at(raw, start, _HEAD_BYTES)
+    start = skip_tags(raw, 0, size)
+    if start == size:
+        start = 0
 
-    if head.startswith(b"fLaC"):
-        return walk_flac(head, start)
-    if head.startswith(OGG_CAPTURE):
-        return walk_ogg(raw, start, size)
-    if head.startswith(b".snd"):
-        return walk_au(head, size)
+    foreign = name_foreign(raw, start)
+    if foreign is not None:
+        return foreign
 
-    for magic, chunks in CHUNKED.items():
-        if head.startswith(magic):
-            return walk_chunks(raw, size, chunks)
+    magic = read_at(raw, start, _MAGIC_BYTES)
+    for name, walk in _WALKS.items():
+        if magic.startswith(name):
+            return walk(raw, start, size)
+    for name, form in CHUNK_FORMATS.items():
+        if magic.startswith(name):
+            return walk_chunks(raw, start, size, form)
 
-    if mp3_frame_bytes(head) is not None:
+    if find_mp3(raw, start, size) is not None:
         return walk_mp3(raw, start, size)
-
     return Layout()

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+# Reasons for which a file is refused although its sound is whole: a converter can read it.
+UNSUPPORTED = "unsupported format"
+CHAINED = "chained stream"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -12,19 +16,27 @@ class Layout:
     Attributes:
         reason: short code of what is wrong, empty when nothing is.
         detail: one sentence about it.
+        note: what of a good file is left out, for people; empty where all of it is heard.
         declared: samples per channel in the header, where the decoder is not to stop there; None
             when unknown.
-        start: first byte that the decoder should see.
-        prefix: bytes to present before it.
+        spans: (start, end) in bytes of the parts that the decoder should see, in their order; none
+            where it sees the whole file.
+        prefix: bytes to present before them.
         patches: file offset -> bytes to present in place.
     """
 
     reason: str = ""
     detail: str = ""
+    note: str = ""
     declared: int | None = None
-    start: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
     prefix: bytes = b""
     patches: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the decoder should see the bytes of the file as they are."""
+        return not (self.spans or self.prefix or self.patches)
 
 
 def read_at(raw: BinaryIO, offset: int, count: int) -> bytes:
@@ -33,9 +45,24 @@ def read_at(raw: BinaryIO, offset: int, count: int) -> bytes:
     return raw.read(count)
 
 
+def spans_of(start: int, end: int, size: int) -> tuple[tuple[int, int], ...]:
+    """Return the spans of a container from ``start`` to ``end`` in a file of ``size`` bytes."""
+    is_whole = start == 0 and end == size
+    return () if is_whole else ((start, end),)
+
+
 def too_short(missing: int) -> Layout:
     return Layout("truncated", f"the header declares {missing} more bytes than the file holds")
 
 
 def too_long(left: int) -> Layout:
     return Layout("header mismatch", f"{left} bytes follow the samples that the header declares")
+
+
+def unsupported(what: str) -> Layout:
+    """Refuse a recording that libsndfile does not read.
+
+    Args:
+        what: what the file is, for people.
+    """
+    return Layout(UNSUPPORTED, f"this is {what}, which speechssl does not read")

@@ -4,8 +4,9 @@ import struct
 import zlib
 from typing import BinaryIO, NamedTuple
 
-from speechssl.audio.containers.flac import FLAC_TOTAL_BYTES, read_flac_total
-from speechssl.audio.containers.layout import Layout, read_at
+from speechssl.audio.containers.flac import FLAC_INFO_BYTES, flac_total, refused_flac
+from speechssl.audio.containers.layout import CHAINED, Layout, read_at, spans_of, unsupported
+from speechssl.audio.containers.tags import is_no_audio
 
 
 class _OggHeader(NamedTuple):
@@ -29,9 +30,11 @@ _OGG_HEADER = struct.Struct("<4sBBqIIIB")
 _CHECKSUM = slice(22, 26)  # where the checksum stands in the header
 _FIRST_PAGE = 2  # flags of a stream's first and last page
 _LAST_PAGE = 4
-# The first packet of FLAC in Ogg, and where the number of samples stands in it.
+# The first packet of FLAC in Ogg, and where STREAMINFO stands in it.
 _OGG_FLAC = b"\x7fFLAC"
-_OGG_FLAC_TOTAL_AT = 30
+_OGG_FLAC_INFO_AT = 17
+# First packets of streams that libsndfile does not read.
+_UNREAD = {b"Speex   ": "Speex speech in Ogg", b"\x80theora": "video (Theora in Ogg)"}
 
 
 def _reversed_bits(value: int, width: int) -> int:
@@ -43,9 +46,15 @@ _REVERSED = bytes(_reversed_bits(byte, 8) for byte in range(256))
 
 
 def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
+    """Check every page, and that none is missing.
+
+    Args:
+        start: where the container begins.
+        size: where the file ends.
+    """
     position = start
     granule = 0
-    flac_total = 0
+    flac_samples = 0
     ended = False
     next_sequence: dict[int, int] = {}  # of each stream that has begun and not ended
 
@@ -54,6 +63,8 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         is_cut_off = len(head) < _OGG_HEADER.size
         if is_cut_off or not head.startswith(OGG_CAPTURE):
             if ended and not next_sequence:
+                if is_no_audio(raw, position, size):
+                    break
                 left = size - position
                 return Layout("header mismatch", f"{left} bytes follow the end of the Ogg stream")
             reason = "truncated" if is_cut_off else "decode error"
@@ -77,12 +88,12 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
 
         if page.flags & _FIRST_PAGE:
             if ended:
-                advice = "several Ogg streams one after another: decode and save it anew"
-                return Layout("chained stream", advice)
+                return Layout(CHAINED, "several Ogg streams stand one after another")
 
-            total_end = _OGG_FLAC_TOTAL_AT + FLAC_TOTAL_BYTES
-            if body.startswith(_OGG_FLAC) and len(body) >= total_end:
-                flac_total = read_flac_total(body, _OGG_FLAC_TOTAL_AT)
+            refusal = _refused(body)
+            if refusal is not None:
+                return refusal
+            flac_samples = _flac_samples(body) or flac_samples
         elif next_sequence.get(page.stream) != page.sequence:
             return Layout("decode error", f"Ogg pages are missing before byte {position}")
 
@@ -98,11 +109,29 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
     if next_sequence:
         return Layout("truncated", "the Ogg stream stops before its last page")
 
-    if flac_total and flac_total != granule:
-        difference = f"the header declares {flac_total} samples, the pages hold {granule}"
+    if flac_samples and flac_samples != granule:
+        difference = f"the header declares {flac_samples} samples, the pages hold {granule}"
         return Layout("header mismatch", difference)
 
-    return Layout()
+    return Layout(spans=spans_of(start, position, size))
+
+
+def _refused(packet: bytes) -> Layout | None:
+    """Refuse a stream by its first packet; None where libsndfile may read it."""
+    for magic, what in _UNREAD.items():
+        if packet.startswith(magic):
+            return unsupported(what)
+
+    info = packet[_OGG_FLAC_INFO_AT:]
+    is_flac = packet.startswith(_OGG_FLAC) and len(info) >= FLAC_INFO_BYTES
+    return refused_flac(info) if is_flac else None
+
+
+def _flac_samples(packet: bytes) -> int:
+    """Read how many samples FLAC in Ogg declares in its first packet; 0 = unknown, or other."""
+    info = packet[_OGG_FLAC_INFO_AT:]
+    is_flac = packet.startswith(_OGG_FLAC) and len(info) >= FLAC_INFO_BYTES
+    return flac_total(info) if is_flac else 0
 
 
 def ogg_checksum(page: bytes) -> int:

@@ -1,148 +1,168 @@
-"""RIFF and its relatives: a chain of (identifier, size, bytes)."""
+"""RIFF and its relatives: the size of the samples against the file, and what can be repaired."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import BinaryIO
 
-from speechssl.audio.containers.layout import Layout, read_at, too_long, too_short
+from speechssl.audio.containers.chunks import (
+    LARGEST_SIZE,
+    LONG_FORMS,
+    Chain,
+    Chunk,
+    ChunkFormat,
+    follow_chunks,
+    padding_of,
+)
+from speechssl.audio.containers.layout import (
+    Layout,
+    read_at,
+    spans_of,
+    too_long,
+    too_short,
+    unsupported,
+)
+from speechssl.audio.containers.mp3 import find_mp3, walk_mp3
+from speechssl.audio.containers.tags import is_no_audio, tags_start
 
-
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """How the chunks of one format are written.
-
-    Attributes:
-        size_format: ``struct`` format of a chunk's size.
-        audio: how the identifier of the samples' chunk begins.
-        first: offset of the first chunk.
-        id_bytes: length of an identifier.
-        size_has_header: whether the size counts the chunk's header, as in Wave64 alone.
-        align: chunks begin at multiples of so many bytes.
-    """
-
-    size_format: str
-    audio: bytes = b"data"
-    first: int = 12
-    id_bytes: int = 4
-    size_has_header: bool = False
-    align: int = 2
-
-    @property
-    def header_bytes(self) -> int:
-        """Length of a chunk's header: its identifier and its size."""
-        return self.id_bytes + struct.calcsize(self.size_format)
-
-    def next_multiple(self, position: int) -> int:
-        """Return the first place from ``position`` on where a chunk may begin."""
-        return position + -position % self.align
-
-
-_WAVE64 = b"riff\x2e\x91\xcf\x11"
-CHUNKED = {
-    b"RIFF": _Chunks("<I"),
-    b"RIFX": _Chunks(">I"),
-    b"RF64": _Chunks("<I"),
-    b"FORM": _Chunks(">I", b"SSND"),
-    b"caff": _Chunks(">q", first=8, align=1),
-    _WAVE64: _Chunks("<Q", first=40, id_bytes=16, size_has_header=True, align=8),
+# Codings in the chunk "fmt ", and where the true one stands if the first says that it is elsewhere.
+_MPEG_AUDIO = (0x50, 0x55)
+_READ = (1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40)  # by libsndfile, besides MPEG audio
+_NAMES = {
+    0x22: "TrueSpeech",
+    0x42: "G.723.1",
+    0x45: "G.726",
+    0x64: "G.726",
+    0x83: "G.729",
+    0xFF: "AAC",
+    0x160: "Windows Media",
+    0x161: "Windows Media",
+    0x162: "Windows Media",
+    0x163: "Windows Media",
+    0x1600: "AAC (ADTS)",
+    0x2000: "AC-3",
+    0x674F: "Vorbis",
+    0xA106: "AAC",
+    0xA109: "Speex",
+    0xF1AC: "FLAC",
 }
-_FILES = frozenset(magic[:4] for magic in CHUNKED)  # a whole file is no chunk of another
-# Sizes that writers leave when they cannot seek back: the samples go on to the end of the file.
-STREAMED_SIZES = frozenset({-1, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
-_SIZE_IS_ELSEWHERE = 0xFFFFFFFF  # in RF64: the true size is in the chunk ds64
-_LARGEST_SIZE = 0xFFFFFFFE  # that four bytes hold and that is none of the above
-_LONGEST_PADDING = 4096  # bytes of zeros behind the last chunk that are let pass
+_CODING_IS_ELSEWHERE = 0xFFFE
+_TRUE_CODING_AT = 24
 
 
-def walk_chunks(raw: BinaryIO, size: int, chunks: _Chunks) -> Layout:
-    header_bytes = chunks.header_bytes
-    position = chunks.first
-    long_size = None
-    audio_seen = False
+def walk_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Layout:
+    """Compare the size of the samples with the file, and repair what can be repaired.
 
-    while position + header_bytes <= size:
-        identifier, length = _read_chunk_header(raw, position, chunks)
-        if identifier == b"ds64":
-            long_size = _read_long_size(raw)
+    Args:
+        start: where the container begins.
+        size: where the file ends.
+    """
+    chain = follow_chunks(raw, start, size, form)
+    audio = chain.audio
+    if audio is None:
+        return Layout()
 
-        is_audio = not audio_seen and identifier.startswith(chunks.audio)
-        if is_audio and length == _SIZE_IS_ELSEWHERE and long_size is not None:
-            length = long_size
+    end = audio.end
+    if chain.is_open:
+        end = tags_start(raw, audio.body, size)
+        chain.position = end
+    if end > size:
+        return too_short(end - size)
 
-        body = position + header_bytes
-        counted_from = position if chunks.size_has_header else body
-        end = counted_from + length
+    left = size - chain.position
+    may_be_chunk = left >= form.header_bytes
+    if may_be_chunk and not _ends_in_tags(raw, chain, size):
+        return too_long(left)
 
-        if is_audio:
-            if length in STREAMED_SIZES:
-                return Layout()
-
-            # A size of 0 is believed where more chunks follow; otherwise it was never filled in.
-            is_empty = length == 0 and body < size
-            if is_empty and not _chain_ends(raw, body, size, chunks):
-                true_size = min(size - body, _LARGEST_SIZE)
-                size_offset = position + chunks.id_bytes
-                patch = struct.pack(chunks.size_format, true_size)
-                return Layout(patches={size_offset: patch})
-
-            if end > size:
-                return too_short(end - size)
-            audio_seen = True
-        else:
-            is_inside = body <= end <= size
-            is_file = identifier[:4] in _FILES
-            if not is_inside or is_file:
-                break
-
-        position = chunks.next_multiple(end)
-
-    if audio_seen and not _is_padding(raw, position, size, header_bytes):
-        return too_long(size - position)
-
-    return Layout()
+    coding = _coding(raw, form, chain)
+    if coding in _MPEG_AUDIO:
+        return _mpeg(raw, audio.body, end)
+    if coding is not None and coding not in _READ:
+        name = _NAMES.get(coding, f"coding {coding:#x}")
+        return unsupported(f"{name} in WAV")
+    return _presented(raw, start, size, form, chain, audio._replace(end=end))
 
 
-def _read_chunk_header(raw: BinaryIO, position: int, chunks: _Chunks) -> tuple[bytes, int]:
-    """Read identifier and size of the chunk at ``position``."""
-    header = read_at(raw, position, chunks.header_bytes)
-    identifier = header[: chunks.id_bytes]
-    (length,) = struct.unpack_from(chunks.size_format, header, chunks.id_bytes)
-    return identifier, length
+def _mpeg(raw: BinaryIO, start: int, end: int) -> Layout:
+    """Take an MP3 out of its WAV file: libsndfile believes what the latter says of its length."""
+    if find_mp3(raw, start, end) is None:
+        return Layout("decode error", "the WAV file is said to hold MP3, and holds no frame of it")
+
+    layout = walk_mp3(raw, start, end)
+    if layout.reason or layout.spans:
+        return layout
+    return replace(layout, spans=((start, end),))
 
 
-def _read_long_size(raw: BinaryIO) -> int:
-    """Read the size of the samples in RF64: the second of the eight-byte numbers of ds64."""
-    numbers = raw.read(16)
-    size_bytes = numbers[8:]
-    return int.from_bytes(size_bytes, "little")
+def _ends_in_tags(raw: BinaryIO, chain: Chain, size: int) -> bool:
+    """Whether tags and padding alone follow the last chunk, which may not be padded itself."""
+    ends = {chain.position, chain.end}
+    return any(is_no_audio(raw, end, size) for end in ends)
 
 
-def _chain_ends(raw: BinaryIO, position: int, size: int, chunks: _Chunks) -> bool:
-    """Whether valid chunks lead from ``position`` to the end of the file."""
-    header_bytes = chunks.header_bytes
-    least = header_bytes if chunks.size_has_header else 0
+def _coding(raw: BinaryIO, form: ChunkFormat, chain: Chain) -> int | None:
+    """Read how the samples of a WAV file are coded; None in other formats."""
+    number = struct.Struct(form.size_format[0] + "H")
+    for chunk in chain.needed:
+        if chunk.identifier != b"fmt " or chunk.length < number.size:
+            continue
 
-    while position + header_bytes <= size:
-        identifier, length = _read_chunk_header(raw, position, chunks)
-        name = identifier[:4]
-        is_text = name.isascii() and name.decode("ascii").isprintable()
-        if not is_text or length < least:
-            return False
-
-        if not chunks.size_has_header:
-            position += header_bytes
-        position = chunks.next_multiple(position + length)
-
-    return size <= position <= size + chunks.align
+        fields = read_at(raw, chunk.body, chunk.length)
+        (coding,) = number.unpack_from(fields)
+        has_true_coding = chunk.length >= _TRUE_CODING_AT + number.size
+        if coding == _CODING_IS_ELSEWHERE and has_true_coding:
+            (coding,) = number.unpack_from(fields, _TRUE_CODING_AT)
+        return int(coding)
+    return None
 
 
-def _is_padding(raw: BinaryIO, position: int, size: int, limit: int) -> bool:
-    """Whether the bytes from ``position`` mean nothing: too few for a chunk, or zeros."""
-    left = size - position
-    if left < limit:
-        return True
-    if left > _LONGEST_PADDING:
-        return False
+def _presented(
+    raw: BinaryIO, start: int, size: int, form: ChunkFormat, chain: Chain, audio: Chunk
+) -> Layout:
+    """Return how the decoder should see a file whose samples end where ``audio`` ends."""
+    magic = read_at(raw, start, 4)
 
-    rest = read_at(raw, position, _LONGEST_PADDING)
-    return not rest.strip(b"\0")
+    # libsndfile does not know BW64, and of RF64 it reads few codings and few other chunks.
+    is_odd = chain.is_open or chain.is_misaligned or magic in LONG_FORMS
+    if is_odd and form.has_short_sizes:
+        if not chain.needed:
+            return Layout()
+        if audio.length > LARGEST_SIZE and magic not in (b"RIFF", *LONG_FORMS):
+            return unsupported(f"a file of {audio.length} bytes, more than its header can declare")
+        prefix = _new_header(raw, start, form, chain, audio)
+        return Layout(prefix=prefix, spans=((audio.body, audio.end),))
+
+    patches: dict[int, bytes] = {}
+    if chain.is_open:
+        counted_from = audio.position if form.size_has_header else audio.body
+        length = struct.pack(form.size_format, audio.end - counted_from)
+        patches[audio.position + form.id_bytes] = length
+
+    # libsndfile takes what follows the samples of Wave64 for samples.
+    end = audio.end if form.size_has_header else min(chain.position, size)
+    return Layout(patches=patches, spans=spans_of(start, end, size))
+
+
+def _new_header(raw: BinaryIO, start: int, form: ChunkFormat, chain: Chain, audio: Chunk) -> bytes:
+    """Write all that should stand before the samples, as RF64 where their size is too large."""
+    magic = read_at(raw, start, 4)
+    file_type = read_at(raw, start + 8, form.first - 8)
+
+    chunks = b""
+    for chunk in chain.needed:
+        chunk_bytes = read_at(raw, chunk.position, chunk.end - chunk.position)
+        padding = padding_of(len(chunk_bytes), form)
+        chunks += chunk_bytes + bytes(padding)
+
+    if audio.length <= LARGEST_SIZE:
+        short_magic = b"RIFF" if magic in LONG_FORMS else magic
+        length = struct.pack(form.size_format, audio.length)
+        rest = file_type + chunks + audio.identifier + length
+        total = min(len(rest) + audio.length, LARGEST_SIZE)
+        return short_magic + struct.pack(form.size_format, total) + rest
+
+    # Sizes of the file and of the samples, the number of samples, which may be unknown, and no
+    # further sizes.
+    numbers = struct.pack("<QQQI", audio.end - start, audio.length, 0, 0)
+    long_sizes = b"ds64" + struct.pack("<I", len(numbers)) + numbers
+    elsewhere = b"\xff\xff\xff\xff"
+    return b"RF64" + elsewhere + file_type + long_sizes + chunks + audio.identifier + elsewhere

@@ -1,0 +1,99 @@
+"""MP3s that were joined, cut out of a stream, or change on their way, and layers I and II."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.audio_bytes import load, noise, reason
+from support.containers import ape, id3v1, id3v2, layer_2_frame, lyrics, mp3_frames
+
+FRAME_SAMPLES = 576  # of MPEG 2, so of 16 kHz
+DECODER_DELAY = 529  # samples, which the decoder takes off in front
+
+BETWEEN = {
+    "id3v2": id3v2(),
+    "large id3v2": id3v2(40_000),
+    "id3v1": id3v1(),
+    "ape": ape(),
+    "lyrics": lyrics(),
+    "id3v1 and id3v2": id3v1() + id3v2(300),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_tag_between_frames_is_cut_out(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(len(name))
+    parts = [mp3_frames(noise(rng.uniform(0.5, 1), seed=k))[1:] for k in range(3)]
+    joined = BETWEEN[name].join(b"".join(part) for part in parts)
+    heard = load(tmp_path, id3v2() + joined + id3v1())
+
+    num_frames = sum(map(len, parts))
+    assert len(heard) == num_frames * FRAME_SAMPLES - DECODER_DELAY
+    without_tags = load(tmp_path, b"".join(b"".join(part) for part in parts))
+    np.testing.assert_array_equal(heard, without_tags)
+
+
+@pytest.mark.parametrize("name", ["nothing", *BETWEEN])
+def test_mp3s_that_each_tell_their_length_are_refused_when_joined(
+    tmp_path: Path, name: str
+) -> None:
+    """Each has a frame without sound in front, and is to lose the encoder's delay."""
+    first, second = (b"".join(mp3_frames(noise(0.5, seed=k))) for k in range(2))
+    between = BETWEEN.get(name, b"")
+    assert reason(tmp_path, first + between + second) == "chained stream"
+
+    bare = b"".join(mp3_frames(noise(0.5))[1:])
+    assert reason(tmp_path, bare + between + second) == "chained stream"
+    assert reason(tmp_path, first + between + bare) == "header mismatch"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_mp3_may_begin_and_end_inside_a_frame(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(seed)
+    frames = mp3_frames(noise(1.5, seed=seed))[1:]
+    skipped = int(rng.integers(1, len(frames[0])))
+    kept = int(rng.integers(1, len(frames[-1])))
+    whole = frames[1:-1]
+    stream = frames[0][skipped:] + b"".join(whole) + frames[-1][:kept]
+    heard = load(tmp_path, stream)
+
+    assert len(heard) == len(whole) * FRAME_SAMPLES - DECODER_DELAY
+    said = capsys.readouterr().err
+    assert f"{len(frames[0]) - skipped} bytes before the first whole MP3 frame" in said
+    assert f"{kept} bytes of the last MP3 frame" in said
+    np.testing.assert_array_equal(heard, load(tmp_path, b"".join(whole)))
+
+
+def test_an_mp3_that_tells_its_length_may_not_end_inside_a_frame(tmp_path: Path) -> None:
+    data = b"".join(mp3_frames(noise(1)))
+    assert reason(tmp_path, data[:-10]) == "truncated"
+    assert reason(tmp_path, data[:-10] + id3v1()) != ""
+
+
+def test_a_hole_of_zeros_is_no_end(tmp_path: Path) -> None:
+    frames = mp3_frames(noise(2))[1:]
+    first, second = b"".join(frames[:20]), b"".join(frames[20:])
+    assert reason(tmp_path, first + bytes(5000) + second) == "decode error"
+    np.testing.assert_array_equal(load(tmp_path, first + bytes(3000)), load(tmp_path, first))
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(22_050, 1), (44_100, 1), (16_000, 2)])
+def test_an_mp3_that_changes_is_refused_with_what_changes(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    before = mp3_frames(noise(0.5))
+    behind = mp3_frames(noise(0.5, rate, channels), rate)[1:]
+    assert reason(tmp_path, b"".join(before + behind)) == "unsupported format"
+    assert reason(tmp_path, b"".join(before[1:] + behind)) == "unsupported format"
+
+
+@pytest.mark.parametrize("num_frames", [5, 31])
+def test_layer_2_is_counted_too(tmp_path: Path, num_frames: int) -> None:
+    frame = layer_2_frame()
+    whole = frame * num_frames
+    assert len(load(tmp_path, whole, 44_100)) == num_frames * 1152
+    assert len(load(tmp_path, frame[300:] + whole + frame[:99], 44_100)) == num_frames * 1152
+    assert len(load(tmp_path, whole + id3v2() + whole, 44_100)) == 2 * num_frames * 1152
+    assert reason(tmp_path, whole + b"\x01" * 900 + whole) == "decode error"
