@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speechssl.errors import ConfigError
+from speechssl.storage.text_files import read_text
 
 # Settings as nested tables, as TOML and JSON hold them.
 Table = dict[str, Any]
@@ -73,10 +74,7 @@ def _read_own_preset(name: str) -> str:
         known = ", ".join(preset_names())
         raise ConfigError(f"no preset {name!r}: give {known} or the path of a .toml file")
 
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name} cannot be read as UTF-8 text: {error}") from error
+    return read_text(path, "UTF-8 text")
 
 
 def parse_overrides(assignments: Iterable[str]) -> Table:

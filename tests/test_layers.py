@@ -13,8 +13,8 @@ from support.places import ROOT
 PACKAGE = ROOT / "speechssl"
 ROOMS = {
     "errors": "",
+    "storage": "atomic text_files json_text checkpoint",
     "config": "",
-    "storage": "atomic json_text checkpoint",
     "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",

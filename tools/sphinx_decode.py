@@ -22,12 +22,13 @@ from sphinx_train import (
 from speechssl.audio.features import INT16_SCALE
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import ArpaReader, arpa_words, opened
+from speechssl.decoding.arpa import ArpaReader, arpa_words
 from speechssl.errors import ConfigError
 from speechssl.recognition.training_set import text_of
 from speechssl.scoring.score import Score, score
 from speechssl.scoring.score_files import write_score
 from speechssl.storage.atomic import write_atomic
+from speechssl.storage.text_files import open_text
 from speechssl.text.normalise import normalise
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import parse_own
@@ -134,7 +135,7 @@ def check_order(lm: Path) -> None:
     Raises:
         ConfigError: there are longer n-grams.
     """
-    with opened(lm) as file:
+    with open_text(lm) as file:
         order = len(ArpaReader(lm, file).header())
     if order > LONGEST:
         raise ConfigError(

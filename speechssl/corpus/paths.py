@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from speechssl.errors import ManifestError
+from speechssl.storage.text_files import BYTE_ORDER_MARK, open_text
 
 
 def path_below(root: Path, audio: str, where: str) -> str:
@@ -64,18 +65,14 @@ def real_folder(folder: str) -> str:
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ("file:number", line) of a text file.
 
-    Only a newline ends a line, as in the tools that write these files.
+    Only a newline ends a line, as in the tools that write these files. A byte order mark at the
+    beginning of a line is left out: a joined file has one wherever a file of its own began.
 
     Raises:
         ManifestError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                # Files that were written on Windows end a line with "\r\n".
-                content = line.rstrip("\r\n")
-                yield f"{path}:{number}", content
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8: {error}") from error
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from error
+    with open_text(path, error_class=ManifestError) as file:
+        for number, line in enumerate(file, 1):
+            # Files that were written on Windows end a line with "\r\n".
+            content = line.removeprefix(BYTE_ORDER_MARK).rstrip("\r\n")
+            yield f"{path}:{number}", content

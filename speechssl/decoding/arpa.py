@@ -1,32 +1,23 @@
 """ARPA files of n-gram models: reading them, and the words in them."""
 
-import bz2
-import gzip
-import lzma
 import math
-import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, NgramModel, Ngrams
 from speechssl.errors import ConfigError
+from speechssl.storage.text_files import open_text
 
 # A line of a section: the words of an n-gram, then its log10 probability and backoff weight.
 _NgramLine = tuple[tuple[str, ...], tuple[float, float]]
 
-# How files with these endings are opened as text; others are text themselves.
-_COMPRESSED: dict[str, Callable[..., TextIO]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
-
+# What messages call the files that are read here.
+_KIND = "an ARPA file"
 # The first bytes of KenLM's own binary files.
 _KENLM = b"mmap lm http://kheafield.com/code"
 # Characters of a faulty line that a message shows: lines of a file that is no text can be endless.
@@ -42,7 +33,7 @@ def read_arpa(path: Path) -> NgramModel:
         ConfigError: the file cannot be read, is no ARPA file, or has more or fewer n-grams than it
             says. The message names the line.
     """
-    with opened(path) as file:
+    with open_text(path, _KIND) as file:
         reader = ArpaReader(path, file)
         ngrams = reader.ngrams()
 
@@ -56,7 +47,7 @@ def read_ngrams(path: Path) -> "ArpaNgrams":
         ConfigError: as ``read_arpa``, but an n-gram that stands there twice is not noticed; or a
             word of an n-gram is none of the unigrams.
     """
-    with opened(path) as file:
+    with open_text(path, _KIND) as file:
         reader = ArpaReader(path, file)
         return reader.flat_ngrams()
 
@@ -67,7 +58,7 @@ def arpa_words(path: Path) -> list[str]:
     Raises:
         ConfigError: as ``read_arpa``.
     """
-    with opened(path) as file:
+    with open_text(path, _KIND) as file:
         reader = ArpaReader(path, file)
         counts = reader.header()
         unigrams = reader.section(1, counts[0])
@@ -106,27 +97,6 @@ class ArpaNgrams(NamedTuple):
     log10_backoff: list[NDArray[np.float64]]
 
 
-@contextmanager
-def opened(path: Path, kind: str = "an ARPA file") -> Iterator[TextIO]:
-    """Open a UTF-8 text for reading; one that ends in .gz, .bz2 or .xz is decompressed.
-
-    Raises:
-        ConfigError: it cannot be read, now or within the ``with`` block.
-    """
-    problem = f"{path} cannot be read as {kind}"
-
-    try:
-        # Only a newline ends a line: other marks of line ends could stand within a word.
-        open_text = _COMPRESSED.get(path.suffix.lower(), open)
-        with open_text(path, "rt", encoding="utf-8", newline="\n") as file:
-            yield file
-    except OSError as error:
-        # Errors of decompression have no number.
-        raise ConfigError(f"{problem}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ConfigError(f"{problem}: {error}") from error
-
-
 def read_words(lm: Path, listed: Path | None) -> list[str]:
     """Read the words of a language model, each once and without the marks.
 
@@ -163,7 +133,7 @@ def listed_words(path: Path) -> list[str]:
         ConfigError: it cannot be read.
     """
     words: list[str] = []
-    with opened(path, "text") as file:
+    with open_text(path) as file:
         for line in file:
             word = line.strip()
             if word and word not in SPECIAL:

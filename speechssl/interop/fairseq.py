@@ -18,11 +18,12 @@ from torch import Tensor
 
 from speechssl.config import Table, build
 from speechssl.encoder.config import WAV2VEC2_CONVS, EncoderConfig
-from speechssl.errors import CheckpointError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.foreign_model import Foreign, our_token_order, with_rows
 from speechssl.interop.safe_loading import load_torch
 from speechssl.interop.torchaudio import runner, their_input, their_model
 from speechssl.interop.weight_names import from_dialect
+from speechssl.storage.text_files import read_text
 
 # The file of tokens beside a fine-tuned checkpoint.
 DICTIONARY = "dict.ltr.txt"
@@ -372,8 +373,8 @@ def _read_dictionary(path: Path) -> Sequence[str]:
     ``|`` stands for the space.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except ConfigError as error:
         raise CheckpointError(
             f"a fine-tuned fairseq model needs its dictionary: cannot read {path}: {error}"
         ) from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from speechssl.errors import CheckpointError
+from speechssl.storage.text_files import read_text
 
 # Files of weights in a Hugging Face folder, the preferred one first.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -96,9 +97,10 @@ def read_json(path: Path, kind: type[J]) -> J:
     Raises:
         CheckpointError: it is missing, no JSON, or holds another kind of value.
     """
+    text = read_text(path, "JSON", CheckpointError)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
 
     if not isinstance(value, kind):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from speechssl.decoding.arpa import opened, read_ngrams
+from speechssl.decoding.arpa import read_ngrams
 from speechssl.decoding.ngram import SPECIAL
 from speechssl.ngrams.arpa_text import Block
 from speechssl.ngrams.table import NgramTable, make_table
+from speechssl.storage.text_files import open_text
 
 # Lines in which an ARPA file begins, behind comments.
 _COMMENT_LINES = 100
@@ -16,7 +17,7 @@ _COMMENT_LINES = 100
 
 def is_arpa(path: Path) -> bool:
     """Whether a text file is an ARPA file: it has the title of its data near the beginning."""
-    with opened(path, "text") as file:
+    with open_text(path) as file:
         return any(line.strip() == "\\data\\" for line in islice(file, _COMMENT_LINES))
 
 

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from speechssl.data.store import Store, is_store
-from speechssl.decoding.arpa import opened
 from speechssl.decoding.lexicon import token_name
 from speechssl.decoding.ngram import Perplexity, perplexity
 from speechssl.errors import CheckpointError, ConfigError
@@ -24,6 +23,7 @@ from speechssl.ngrams.table import NgramTable, blocks_of_table, table_of_files
 from speechssl.runtime.log import log
 from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
+from speechssl.storage.text_files import open_text
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizers import load_tokenizer
 
@@ -270,7 +270,7 @@ def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
                 "or a file of one text a line"
             )
         else:
-            with opened(path, "text") as file:
+            with open_text(path) as file:
                 yield from file
 
 

@@ -6,9 +6,10 @@ from itertools import islice
 from pathlib import Path
 
 from speechssl.data.store import Store, is_store
-from speechssl.decoding.arpa import opened, read_words
+from speechssl.decoding.arpa import read_words
 from speechssl.errors import ConfigError
 from speechssl.recognition.lm_training import read_texts
+from speechssl.storage.text_files import open_text
 from speechssl.text.normalise import normalise
 
 # Lines in which an ARPA file must say that it is one.
@@ -50,5 +51,5 @@ def _texts(path: Path, split: str | None) -> Iterator[str]:
 
 
 def _is_arpa(path: Path) -> bool:
-    with opened(path, "text") as file:
+    with open_text(path) as file:
         return any(line.strip() == "\\data\\" for line in islice(file, _HEAD))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechssl.errors import ConfigError
+from speechssl.storage.text_files import TEXT_ENCODING
 from speechssl.text.normalise import normalise
 
 NO_FOLDING = "none"
@@ -276,7 +277,7 @@ def _text_of(path: Path) -> tuple[str, str]:
     if b"\0" in content:
         raise ConfigError(f"{path} is not text: give a lexicon of one word and its phones a line")
     try:
-        return content.decode("utf-8-sig"), ""
+        return content.decode(TEXT_ENCODING), ""
     except UnicodeDecodeError:
         return content.decode("latin-1"), " in Latin-1"
 
