@@ -13,7 +13,7 @@ from support.places import ROOT
 PACKAGE = ROOT / "speechssl"
 ROOMS = {
     "errors": "",
-    "storage": "atomic text_files json_text checkpoint",
+    "storage": "atomic text_files missing json_text checkpoint",
     "config": "",
     "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",
@@ -24,7 +24,8 @@ ROOMS = {
     "text": "english normalise pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "manifest export splits paths metadata_csv toolkits layouts",
+    "corpus": "manifest export splits paths columns transcripts unused_transcripts transcript_files"
+    " metadata_csv jsonl toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
     "encoder": "padding config kernels masking augment norm mel_norm context front_end encoder",

@@ -26,6 +26,13 @@ RootOption = Annotated[
     Path | None,
     typer.Option(help="Folder of a JSONL manifest's or Kaldi folder's audio; else its own."),
 ]
+IgnoreOption = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-transcripts",
+        help="Go on although something looks like transcripts and is not read.",
+    ),
+]
 
 
 class Features(StrEnum):
@@ -62,6 +69,7 @@ def prepare_command(
     max_bad_fraction: Annotated[
         float, typer.Option(help="Share of bad files above which the exit code is 3.")
     ] = DEFAULTS.max_bad_fraction,
+    ignore_transcripts: IgnoreOption = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
     force: ForceOption = False,
 ) -> None:
@@ -76,7 +84,7 @@ def prepare_command(
     config = build(PrepareConfig, table)
 
     with HoursProgress() as progress:
-        given = source if root is None else scan(source, root)
+        given = scan(source, root, ignore_transcripts)
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
 
     write_stdout(report.table() + "\n")
@@ -98,10 +106,11 @@ def manifest_command(
     out: Annotated[Path, typer.Argument(help="File (jsonl) or folder (kaldi, fairseq) to write.")],
     to: Annotated[ManifestFormat, typer.Option(help="What the other toolkit reads.")],
     root: RootOption = None,
+    ignore_transcripts: IgnoreOption = False,
 ) -> None:
     """Recordings, or a manifest of them -> a manifest for another toolkit."""
     _check_target(out, to)
-    manifest = scan(source, root)
+    manifest = scan(source, root, ignore_transcripts)
     _check_audio(manifest)
 
     if to is ManifestFormat.jsonl:

@@ -4,21 +4,37 @@ A manifest is data: no path in it leads outside its root.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
-from speechssl.corpus.manifest import Manifest, Record, make_manifest
+from speechssl.corpus.jsonl import read_jsonl
+from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
 from speechssl.corpus.metadata_csv import read_metadata_csv
 from speechssl.corpus.paths import numbered_lines, path_below, real_folder
 from speechssl.corpus.splits import split_of_folder
-from speechssl.corpus.toolkits import read_fairseq, read_jsonl, read_kaldi
+from speechssl.corpus.toolkits import read_fairseq, read_kaldi
+from speechssl.corpus.transcript_files import find_transcript_files, find_transcripts_beside
+from speechssl.corpus.transcripts import says_nothing
+from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
+from speechssl.runtime.log import log
+from speechssl.storage.missing import what_is_missing
 
 JSONL_SUFFIXES = (".jsonl", ".json")
 
+_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".zst", ".7z")
 
-def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
+# Files that a message names.
+_NUM_SHOWN = 5
+
+
+def scan(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    ignore_transcripts: bool = False,
+) -> Manifest:
     """Read a source, whatever its layout.
 
     A folder may be a Kaldi data directory (``wav.scp``), a folder with Hugging Face's
@@ -32,11 +48,25 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
         root: where relative paths of a JSONL manifest or a Kaldi directory start, and below which
             absolute ones must lie; default: the folder that the source lies in. Not for other
             layouts.
+        ignore_transcripts: go on where recordings have no transcript although there is what looks
+            like some: columns with other names, files of annotation tools, other tables.
 
     Raises:
         ManifestError: nothing found, a malformed line (named by file and line number), a path that
-            leaves the root, or a root for another layout.
+            leaves the root, a root for another layout, or transcripts that would be ignored.
     """
+    unused = UnusedTranscripts()
+    manifest = _read(source, root, unused)
+    _check_unused(manifest, unused, ignore_transcripts)
+    return manifest
+
+
+def _read(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None,
+    unused: UnusedTranscripts,
+) -> Manifest:
+    """Read a source, and take note of what looks like transcripts in it and is not read."""
     real_folder.cache_clear()
     path = Path(source)
     suffix = path.suffix.lower()
@@ -53,32 +83,72 @@ def scan(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = N
 
     if is_kaldi:
         kaldi_root = Path(root or path)
-        records = read_kaldi(path, kaldi_root)
-        return make_manifest(kaldi_root, records)
+        records = read_kaldi(path, kaldi_root, unused)
+        return _with_notes(make_manifest(kaldi_root, records), unused)
     if path.is_dir():
-        records = _read_folder(path)
+        records = _read_folder(path, unused)
         return make_manifest(path, records)
     if not path.is_file():
-        raise ManifestError(f"{path}: no such file or folder")
+        raise ManifestError(what_is_missing(path))
+    if suffix in _COMPRESSED_SUFFIXES:
+        raise ManifestError(f"{path} is compressed: unpack it, and give what was in it")
 
     folder = path.parent
     if is_jsonl:
         jsonl_root = Path(root or folder)
-        records = read_jsonl(path, jsonl_root)
-        return make_manifest(jsonl_root, records)
+        records = read_jsonl(path, jsonl_root, unused)
+        return _with_notes(make_manifest(jsonl_root, records), unused)
     if suffix == ".csv":
-        records = read_metadata_csv(path, folder)
-        return make_manifest(folder, records)
+        records = read_metadata_csv(path, folder, unused)
+        return _with_notes(make_manifest(folder, records), unused)
     if suffix == ".tsv":
         # Its first line names the root, so it comes as a whole manifest.
-        return read_fairseq(path)
+        return _with_notes(read_fairseq(path), unused)
     if suffix in AUDIO_SUFFIXES:
         recording = Record("", path.name)
-        return make_manifest(folder, [recording])
+        return _with_notes(make_manifest(folder, [recording]), unused)
     raise ManifestError(f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio")
 
 
-def _read_folder(root: Path) -> list[Record]:
+def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:
+    """Take note of files that look like transcripts and lie beside recordings without one."""
+    silent = [record.audio for record in manifest.records if says_nothing(record.text)]
+    _note_files(find_transcripts_beside(manifest.root, silent), unused)
+    return manifest
+
+
+def _note_files(files: Sequence[Path], unused: UnusedTranscripts) -> None:
+    if files:
+        names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
+        dots = " and more" if len(files) > _NUM_SHOWN else ""
+        unused.note(f"{len(files)} files ({names}{dots})")
+
+
+def _check_unused(manifest: Manifest, unused: UnusedTranscripts, ignore: bool) -> None:
+    """Say what looks like transcripts and is not read; stop where recordings have none.
+
+    Raises:
+        ManifestError: recordings would be without a transcript that may be there.
+    """
+    found = unused.found()
+    if not found:
+        return
+
+    names = "; ".join(found)
+    problem = f"not read, but looking like transcripts: {names}"
+    num_silent = sum(says_nothing(record.text) for record in manifest.records)
+    if ignore or not num_silent:
+        log(problem)
+        return
+
+    raise ManifestError(
+        f"{problem}. Without them {num_silent} of {len(manifest.records)} recordings or parts have "
+        "no transcript: write a metadata.csv with the columns file_name and transcription, give a "
+        "table itself as the source, or go on with --ignore-transcripts"
+    )
+
+
+def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     """Read all audio below a folder, with what its tables and transcripts say."""
     tables: list[Path] = []
     transcripts: list[Path] = []
@@ -117,7 +187,12 @@ def _read_folder(root: Path) -> list[Record]:
     if transcripts:
         records = _join_librispeech(records, transcripts, root)
     for table in tables:
-        records += read_metadata_csv(table, root)
+        records += read_metadata_csv(table, root, unused)
+
+    silent = [record.audio for record in records if says_nothing(record.text)]
+    if silent:
+        read = {*transcripts, *tables}
+        _note_files(find_transcript_files(root, silent, read), unused)
     return records
 
 

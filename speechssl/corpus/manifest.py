@@ -15,6 +15,9 @@ from speechssl.storage.json_text import json_line
 # The split of records that no command uses unless it is asked for them by this name.
 UNUSED = "unused"
 
+# Seconds that no recording reaches: 31 years.
+MAX_SECONDS = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -2,32 +2,33 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+from speechssl.corpus.columns import Columns, find_columns
 from speechssl.corpus.manifest import Record, printable
 from speechssl.corpus.paths import path_below
 from speechssl.corpus.splits import split_name, split_of_folder
+from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
+from speechssl.storage.text_files import open_text
 
-# Names that tables use for a column; the first one that is there counts.
-_TEXT_COLUMNS = ("transcription", "text", "sentence")
-_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
-
-# A table with one of these has texts of parts of files. To read on would give every part's text to
-# the whole file.
-_TIME_COLUMNS = ("start", "end", "offset", "begin", "start_time", "end_time")
+_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 
 
-def read_metadata_csv(path: Path, root: Path) -> list[Record]:
+def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
     """Read the records of a table, and log how many recordings lie below it but are not in it.
+
+    Args:
+        unused: takes note of columns that look like transcripts and are not read.
 
     Raises:
         ManifestError: a malformed table, named by file and line number.
     """
-    records = list(_rows(path, root))
+    records = list(_records(path, root, unused))
 
     listed = {record.audio for record in records}
     unlisted = _unlisted_audio(path, root, listed)
@@ -40,83 +41,116 @@ def read_metadata_csv(path: Path, root: Path) -> list[Record]:
     return records
 
 
-def _rows(path: Path, root: Path) -> Iterator[Record]:
+def _records(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
     """Yield a record for each row: its file_name, and text, speaker and split where known."""
     folder = os.path.relpath(path.parent, root)
     default_split = None
     if path.parent != root:
         default_split = split_of_folder(path.parent.name)
 
-    try:
-        # Spreadsheet programs put a byte order mark at the beginning, which this encoding skips.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            columns = rows.fieldnames or ()
-            _check_columns(path, columns)
-            text_column = _first_of(_TEXT_COLUMNS, columns)
-            speaker_column = _first_of(_SPEAKER_COLUMNS, columns)
+    with open_text(path, newline="", error_class=ManifestError) as file:
+        rows = _numbered_rows(path, file)
+        _, first_row = next(rows, ("", []))
+        header = tuple(first_row)
+        columns = find_columns(header)
+        audio_column = _checked(path, header, columns)
 
-            for row in rows:
-                where = f"{path}:{rows.line_num}"
-                # The csv module puts cells beyond the last column, and columns without a cell,
-                # under None.
-                if None in row or None in row.values():
-                    raise ManifestError(f"{where}: the row does not have {len(columns)} columns")
+        for where, cells in rows:
+            _check_row(where, cells, header, columns)
+            row = dict(zip(header, cells, strict=True))
+            unused.add(path, row, columns)
 
-                # File names start at the folder of the table, paths of records at the root.
-                relative = os.path.join(folder, row["file_name"])
-                split = split_name(row.get("split"))
-                yield Record(
-                    id="",
-                    audio=path_below(root, relative, where),
-                    text=_cell(row, text_column),
-                    speaker=_cell(row, speaker_column),
-                    split=split or default_split,
-                )
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8: {error}") from error
-    except csv.Error as error:
-        raise ManifestError(f"{path}: {error}") from error
+            # File names start at the folder of the table, paths of records at the root.
+            relative = os.path.join(folder, row[audio_column])
+            split = split_name(_cell(row, columns.split))
+            yield Record(
+                id="",
+                audio=path_below(root, relative, where),
+                text=_cell(row, columns.text),
+                speaker=_cell(row, columns.speaker),
+                split=split or default_split,
+            )
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    if "file_name" not in columns:
-        found = ", ".join(columns) or "none"
+def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("file:number", cells) of each row that is not empty; the line is its first one.
+
+    Raises:
+        ManifestError: a malformed row.
+    """
+    reader = csv.reader(file, strict=True)
+    while True:
+        where = f"{path}:{reader.line_num + 1}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ManifestError(
+                f"{where}: {error}: is a quotation mark there that is not closed? A quotation mark "
+                "within a text in quotation marks is written twice"
+            ) from error
+
+        if cells is None:
+            return
+        if cells:
+            yield where, cells
+
+
+def _checked(path: Path, header: tuple[str, ...], columns: Columns) -> str:
+    """Check the columns of a table, and return the one that names the recordings."""
+    if columns.audio is None:
+        found = ", ".join(header) or "none"
         raise ManifestError(f"{path}:1: no column file_name among {found}")
 
-    time_column = _first_of(_TIME_COLUMNS, columns)
-    if time_column is not None:
+    if columns.place is not None:
         raise ManifestError(
-            f"{path}:1: a column {time_column!r}, but a table has whole files: give parts as a "
+            f"{path}:1: a column {columns.place!r}, but a table has whole files: give parts as a "
             "JSONL manifest with offset and duration, or remove the column"
         )
+    return columns.audio
 
 
-def _first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Find the first of some names that a table has as a column."""
-    for name in names:
-        if name in columns:
-            return name
-    return None
+def _check_row(where: str, cells: list[str], header: tuple[str, ...], columns: Columns) -> None:
+    """See that a row has all columns, and that no cell holds rows that follow it."""
+    swallowing = next((cell for cell in cells if _holds_rows(cell, header, columns)), None)
+    if swallowing is not None:
+        raise ManifestError(
+            f"{where}: a quotation mark opens here, and the rows behind it stand before the next "
+            "one: close it, or remove it"
+        )
+    if len(cells) != len(header):
+        raise ManifestError(f"{where}: the row does not have {len(header)} columns")
 
 
-def _cell(row: Mapping[str, str], column: str | None) -> str | None:
+def _holds_rows(cell: str, header: tuple[str, ...], columns: Columns) -> bool:
+    """Whether a line within a cell names a recording where a row does."""
+    lines = cell.splitlines()[1:]
+    if not lines or columns.audio is None:
+        return False
+
+    position = header.index(columns.audio)
+    for fields in csv.reader(lines):
+        if len(fields) > position:
+            _, suffix = os.path.splitext(fields[position].lower())
+            if suffix in _SUFFIXES:
+                return True
+    return False
+
+
+def _cell(row: dict[str, str], column: str | None) -> str | None:
     """Return a cell's text; an empty one is None, for which a table has no other way."""
     if column is None:
         return None
-    return row[column] or None
+    return row[column].strip() or None
 
 
 def _unlisted_audio(table: Path, root: Path, listed: set[str]) -> list[Path]:
     """Find the recordings below a table that are not in it."""
-    suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
-
     unlisted: list[Path] = []
     for folder, _, names in os.walk(table.parent):
         for name in names:
             file = Path(folder, name)
             suffix = file.suffix.lower()
-            if suffix not in suffixes:
+            if suffix not in _SUFFIXES:
                 continue
 
             relative = Path(os.path.relpath(file, root))

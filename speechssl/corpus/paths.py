@@ -9,13 +9,14 @@ from speechssl.errors import ManifestError
 from speechssl.storage.text_files import BYTE_ORDER_MARK, open_text
 
 
-def path_below(root: Path, audio: str, where: str) -> str:
+def path_below(root: Path, audio: str, where: str, takes_root: bool = False) -> str:
     """Return ``audio`` as a ``/`` path below ``root``.
 
     Links are followed, and none may lead outside.
 
     Args:
         where: the place of the path in its manifest, for the message.
+        takes_root: whether the root of this kind of manifest can be given, for the message.
 
     Raises:
         ManifestError: ``audio`` is no path, or leads outside.
@@ -48,11 +49,15 @@ def path_below(root: Path, audio: str, where: str) -> str:
     root_prefix = real_root.rstrip(os.sep) + os.sep
     is_linked_out = not real_path.startswith(root_prefix)
 
+    if climbs_out and takes_root:
+        remedy = "give the audio's folder as --root, or move it"
+    elif climbs_out:
+        remedy = "move it there; a JSONL manifest may describe audio elsewhere, with --root"
+    else:
+        remedy = "cp -rL FOLDER COPY copies a folder with the files that its links lead to"
+
     if climbs_out or is_linked_out:
-        raise ManifestError(
-            f"{where}: {audio!r} leads outside {root}: "
-            "give the audio's folder as --root, or move it"
-        )
+        raise ManifestError(f"{where}: {audio!r} leads outside {root}: {remedy}")
     return Path(relative).as_posix()
 
 

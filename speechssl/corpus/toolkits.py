@@ -1,128 +1,26 @@
-"""Reads the manifests of toolkits: NeMo's JSON lines, Kaldi data directories and fairseq tables."""
+"""Reads the manifests of toolkits: Kaldi data directories and fairseq tables."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
+from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
+from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
-
-# An object of a JSONL manifest, whose values may be of any kind.
-_Row = dict[str, Any]
-
-# Seconds that no recording reaches: 31 years.
-_MAX_SECONDS = 1e9
-
-# Fields whose values may be numbers: corpora number their utterances and speakers.
-_NUMBERED = ("id", "speaker")
-
-
-# ---- JSON lines ---------------------------------------------------------------------------------
-
-
-def read_jsonl(path: Path, root: Path) -> list[Record]:
-    """Read a JSONL manifest: a superset of NeMo's, one record a line.
-
-    Raises:
-        ManifestError: a malformed line, an id that stands twice, or a path outside ``root``.
-    """
-    records: list[Record] = []
-    place_of_id: dict[str, str] = {}
-    given_path = ""
-    audio = ""
-
-    for where, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        row = _parse_row(line, where)
-
-        # Parts of a recording stand together and share its path: it is resolved once for them.
-        own_path = row["audio_filepath"]
-        is_new_path = own_path != given_path or not audio
-        if is_new_path:
-            given_path = own_path
-            audio = path_below(root, given_path, where)
-
-        given_id = _string(row, "id", where)
-        offset_s = _seconds(row, "offset", where)
-        record = Record(
-            id=given_id or "",
-            audio=audio,
-            offset_s=offset_s or 0.0,
-            duration_s=_seconds(row, "duration", where),
-            text=_string(row, "text", where),
-            speaker=_string(row, "speaker", where),
-            split=_string(row, "split", where),
-        )
-        if record.duration_s == 0:
-            raise ManifestError(f"{where}: duration is 0, it must be positive")
-
-        # Records without an id are given one later.
-        first = place_of_id.setdefault(record.id, where)
-        if record.id and first != where:
-            raise ManifestError(f"{where}: id {record.id!r} stands at {first} already")
-        records.append(record)
-
-    return records
-
-
-def _parse_row(line: str, where: str) -> _Row:
-    """Parse a line, whose object has at least the path of a recording."""
-    try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        # Deeply nested brackets are too many calls for the parser.
-        raise ManifestError(f"{where}: not JSON: {error}") from error
-
-    if not isinstance(row, dict) or not isinstance(row.get("audio_filepath"), str):
-        raise ManifestError(f"{where}: an object with audio_filepath is expected")
-    return row
-
-
-def _refuse_constant(name: str) -> float:
-    """Refuse NaN and Infinity, which Python's json reads although JSON has none."""
-    raise ValueError(f"{name} is not allowed")
-
-
-def _string(row: _Row, name: str, where: str) -> str | None:
-    """Read a text of an object; None where it has none."""
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return printable(value)
-
-    # A text or a split is never a number.
-    may_be_number = name in _NUMBERED
-    if may_be_number and isinstance(value, int):
-        return str(value)
-    raise ManifestError(f"{where}: {name} is {value!r}, a string is expected")
-
-
-def _seconds(row: _Row, name: str, where: str) -> float | None:
-    """Read a time of an object, seconds; None where it has none."""
-    value = row.get(name)
-    if value is None:
-        return None
-
-    # True and False are integers to Python.
-    is_truth_value = isinstance(value, bool)
-    is_number = isinstance(value, int | float) and not is_truth_value
-    if not is_number or not 0 <= value < _MAX_SECONDS:
-        raise ManifestError(f"{where}: {name} is {value!r}, seconds are expected")
-    return float(value)
-
+from speechssl.runtime.log import log
 
 # ---- Kaldi --------------------------------------------------------------------------------------
 
 
-def read_kaldi(folder: Path, root: Path) -> list[Record]:
+def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
     """Read a Kaldi data directory: ``wav.scp``, and ``segments``, ``text``, ``utt2spk`` if there.
+
+    Args:
+        unused: takes note of transcripts that belong to no utterance.
 
     Raises:
         ManifestError: a malformed line, a command instead of a path, or a path outside ``root``.
@@ -136,7 +34,7 @@ def read_kaldi(folder: Path, root: Path) -> list[Record]:
                 f"{where}: {path!r} is a command; speechssl runs none: "
                 "write the audio to files first"
             )
-        audio[key] = path_below(root, path, where)
+        audio[key] = path_below(root, path, where, takes_root=True)
 
     texts = _kaldi_table(folder / "text")
     speakers = _kaldi_table(folder / "utt2spk")
@@ -155,6 +53,18 @@ def read_kaldi(folder: Path, root: Path) -> list[Record]:
         speaker = speakers.get(record.id)
         complete = replace(record, text=text, speaker=speaker, split=split)
         completed.append(complete)
+
+    ids = {record.id for record in records}
+    strange_texts = sorted(texts.keys() - ids)
+    if strange_texts:
+        unused.note(
+            f"{len(strange_texts)} lines of {folder / 'text'}, whose ids are none of the "
+            f"{len(ids)} utterances, such as {strange_texts[0]!r} (an utterance is such as "
+            f"{min(ids, default='')!r})"
+        )
+    strange_speakers = speakers.keys() - ids
+    if strange_speakers:
+        log(f"{len(strange_speakers)} lines of {folder / 'utt2spk'} belong to no utterance")
     return completed
 
 
@@ -173,7 +83,7 @@ def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
 
         if recording not in audio:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp")
-        if not 0 <= start_s < end_s < _MAX_SECONDS:
+        if not 0 <= start_s < end_s < MAX_SECONDS:
             raise ManifestError(f"{where}: a segment from {start_s} to {end_s} s")
 
         # Rounded to microseconds, so that 1.3 - 1.2 is 0.1.

@@ -136,6 +136,7 @@ def prepare(
     jobs: int = 0,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    ignore_transcripts: bool = False,
 ) -> PrepareReport:
     """Make a feature store of ``source`` in folder ``out``, or finish one that was interrupted.
 
@@ -152,6 +153,7 @@ def prepare(
             ``if __name__ == "__main__"``.
         force: delete the store of another plan in ``out``.
         progress: called with the hours done so far, and None for their unknown total.
+        ignore_transcripts: as for ``scan``.
 
     Raises:
         ManifestError: the source cannot be read.
@@ -161,7 +163,10 @@ def prepare(
     config = config or PrepareConfig()
     _check_settings(config, jobs)
 
-    given = source if isinstance(source, Manifest) else scan(source)
+    if isinstance(source, Manifest):
+        given = source
+    else:
+        given = scan(source, ignore_transcripts=ignore_transcripts)
     manifest = with_splits(given, config)
     folder = Path(out)
     tasks = make_plan(manifest, folder, config)

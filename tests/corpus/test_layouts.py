@@ -292,7 +292,9 @@ def test_kaldi(tmp_path: Path) -> None:
         Record("utt2", "two words.wav", 1.0, 1.0, "", "eve", "dev"),
     )
     (folder / "segments").unlink()
-    assert [r.id for r in scan(folder).records] == ["rec1", "rec2"]
+    with pytest.raises(ManifestError, match=r"2 lines of .*text, whose ids are none of the 2"):
+        scan(folder)
+    assert [r.id for r in scan(folder, ignore_transcripts=True).records] == ["rec1", "rec2"]
     with pytest.raises(ManifestError, match="leave it out"):
         scan(folder / "two words.wav", root=tmp_path)
 

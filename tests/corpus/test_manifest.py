@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest, Record, write_jsonl
+from speechssl.corpus.splits import split_name
 
 
 def touch(root: Path, *names: str) -> None:
@@ -29,8 +30,9 @@ records = st.builds(
     offset_s=st.floats(0, 1e6),
     duration_s=st.none() | st.floats(1e-3, 1e6),
     text=st.none() | words,
-    speaker=st.none() | words,
-    split=st.none() | words,
+    # An empty name is none, and a split has the name that we give it.
+    speaker=st.none() | words.filter(bool),
+    split=words.map(split_name),
 )
 
 

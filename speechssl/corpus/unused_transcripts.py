@@ -1,0 +1,74 @@
+"""Takes note of what looks like transcripts and is not read: columns of tables, and others."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechssl.corpus.columns import Columns, names_a_transcript
+from speechssl.corpus.transcripts import is_sentence, says_nothing
+
+# Different cells of a column that are remembered: as many show whether they are sentences.
+_MOST_CELLS = 1000
+
+
+class UnusedTranscripts:
+    """What the readers of a source found, and did not read."""
+
+    def __init__(self) -> None:
+        self._notes: list[str] = []
+        # The others are by file and column.
+        self._transcripts: Counter[tuple[Path, str]] = Counter()
+        self._sentences: Counter[tuple[Path, str]] = Counter()
+        self._different: dict[tuple[Path, str], set[str]] = defaultdict(set)
+        self._rows_without_text: Counter[Path] = Counter()
+
+    def note(self, what: str) -> None:
+        """Take note of transcripts that are in no column."""
+        self._notes.append(what)
+
+    def add(self, path: Path, row: Mapping[str, Any], columns: Columns) -> None:
+        """Look at the cells of a row that are not read.
+
+        A column counts by its name, or by its cells: sentences in rows that have no transcript.
+        """
+        text = None if columns.text is None else row[columns.text]
+        has_text = isinstance(text, str) and not says_nothing(text)
+        if not has_text:
+            self._rows_without_text[path] += 1
+
+        for name in columns.others:
+            cell = _as_text(row[name])
+            # A copy of the transcript that is read adds nothing to it.
+            if says_nothing(cell) or cell == text:
+                continue
+
+            place = (path, name)
+            if names_a_transcript(name):
+                self._transcripts[place] += 1
+            elif not has_text and is_sentence(cell.split()):
+                self._sentences[place] += 1
+                different = self._different[place]
+                if len(different) < _MOST_CELLS:
+                    different.add(cell)
+
+    def found(self) -> list[str]:
+        """Name what looks like transcripts: columns with the numbers of their cells, and notes."""
+        counts = dict(self._transcripts)
+        for place, count in self._sentences.items():
+            path, _ = place
+            is_in_most_rows = 2 * count >= self._rows_without_text[path]
+            differs = 2 * len(self._different[place]) > min(count, _MOST_CELLS)
+            if is_in_most_rows and differs:
+                counts[place] = count
+
+        columns = [f"{count} cells of {name!r} in {path}" for (path, name), count in counts.items()]
+        return columns + self._notes
+
+
+def _as_text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell.strip()
+    # Lists of words or of sentences are transcripts too; numbers and truth values are none.
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else ""
