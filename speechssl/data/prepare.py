@@ -26,6 +26,7 @@ import torch
 from speechssl.config import as_table
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest
+from speechssl.corpus.transcripts import clean_transcripts
 from speechssl.data.account import Account, Tally
 from speechssl.data.plan import RECIPE, digest, log_splits, make_plan, with_splits
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
@@ -44,6 +45,7 @@ from speechssl.data.shards import (
 from speechssl.data.store import Store, is_store, shard_name
 from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.runtime.log import log
 from speechssl.runtime.processes import (
     deaf_to_interrupts,
     end_with_parent,
@@ -164,15 +166,18 @@ def prepare(
     _check_settings(config, jobs)
 
     if isinstance(source, Manifest):
-        given = source
+        as_written = source
     else:
-        given = scan(source, ignore_transcripts=ignore_transcripts)
+        as_written = scan(source, ignore_transcripts=ignore_transcripts)
+    given, remarks = clean_transcripts(as_written)
     manifest = with_splits(given, config)
     folder = Path(out)
     tasks = make_plan(manifest, folder, config)
     plan = digest([RECIPE, *(task.plan for task in tasks)])
 
     finished = _claim(folder, plan, force)
+    for remark in remarks:
+        log(remark)
     if manifest.labelled:
         log_splits(given, manifest)
     if finished:
