@@ -14,11 +14,10 @@ from speechssl.recognition.vocabulary import word_counts
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.tables import text_table
-from speechssl.text.normalise import normalise
+from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.pronunciations import (
     DEFAULT_FOLDING,
-    DEFAULT_NORMALISER,
     Pronunciations,
     read_lexicon,
 )

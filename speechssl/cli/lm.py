@@ -30,7 +30,7 @@ def lm_command(
     normaliser: Annotated[
         str | None,
         typer.Option(
-            help="What is done to the text; else what the model of --tokens-of does, or basic-1."
+            help="What is done to the text; else what the model of --tokens-of does, or basic-2."
         ),
     ] = None,
     tokens_of: Annotated[

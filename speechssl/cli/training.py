@@ -16,7 +16,7 @@ from speechssl.pretraining.settings import pretrain_settings
 from speechssl.recognition.budget import PRESET as BUDGET_PRESET
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.pseudo_labels import KEEP
-from speechssl.recognition.settings import finetune_settings
+from speechssl.recognition.settings import begun_normaliser, finetune_settings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
@@ -160,6 +160,8 @@ def finetune_command(
         options["minutes"] = minutes
     if tokenizer is not None:
         options["tokenizer"] = tokenizer
+    if not force:
+        options |= begun_normaliser(first_run(run)) | begun_normaliser(run)
     ctc: Table = {}
     if criterion is not None:
         ctc["criterion"] = criterion

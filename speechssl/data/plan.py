@@ -16,7 +16,7 @@ from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import ShardJob
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
-from speechssl.text.normalise import normalise
+from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 
 # Version of what prepare does. Raise it when the same recordings and settings give other bytes, so
 # that a store of the old version is not taken for finished.
@@ -51,7 +51,7 @@ def log_splits(given: Manifest, split: Manifest) -> None:
     """
     texts: dict[str | None, list[str]] = defaultdict(list)
     for record in split.records:
-        text = normalise(record.text or "", "basic-1")
+        text = normalise(record.text or "", DEFAULT_NORMALISER)
         texts[record.split].append(text)
 
     by_name = sorted(texts.items(), key=str)

@@ -36,6 +36,7 @@ from speechssl.storage.checkpoint import (
     model_folder,
     save_folder,
 )
+from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.training.setting_names import with_current_names
 
@@ -46,7 +47,7 @@ TOLERANCE = 1e-4
 
 # How references are normalised when an imported recogniser is scored: a foreign vocabulary says
 # nothing of punctuation.
-NORMALISER = "basic-1"
+NORMALISER = DEFAULT_NORMALISER
 
 # What writes a model into an empty folder. A graph for onnx is written and compared elsewhere.
 _WRITERS = {"hf": write_huggingface, "torchaudio": write_torchaudio}

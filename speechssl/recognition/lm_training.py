@@ -24,11 +24,9 @@ from speechssl.runtime.log import log
 from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.text_files import open_text
-from speechssl.text.normalise import normalise
+from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.tokenizers import load_tokenizer
 
-# What is done to a text when neither the user nor a recogniser says.
-NORMALISER = "basic-1"
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 
 # From a normalised line to the words of an n-gram model; None where the recogniser cannot write it.
@@ -39,14 +37,14 @@ class LmCorpus:
     """How texts become sentences of a language model: over words, or over a recogniser's tokens.
 
     Args:
-        normaliser: what is done to each text; None takes the recogniser's, or basic-1.
+        normaliser: what is done to each text; None takes the recogniser's, or the default.
         tokens_of: run or model folder whose tokens the n-grams are of; None means words.
     """
 
     def __init__(self, normaliser: str | None = None, tokens_of: Path | None = None) -> None:
         self.unit = "words"
         self.split_line: SplitLine = str.split
-        default = NORMALISER
+        default = DEFAULT_NORMALISER
 
         if tokens_of is not None:
             # Only here: this imports torch, which a model of words does without.

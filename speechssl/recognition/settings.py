@@ -10,8 +10,10 @@ from speechssl.config import Table, merge
 from speechssl.data.batches import BatchConfig
 from speechssl.recognition.model import CtcConfig
 from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import RunSettings, preset_of, resolve_settings
+from speechssl.training.run_folder import SETTINGS, settings_of_run
 from speechssl.training.settings import TrainConfig
 
 
@@ -28,7 +30,7 @@ class FinetuneSettings(RunSettings):
         "chars", description="chars, bpe:N, unigram:N, phones:LEXICON or phones:espeak-ng:LANGUAGE"
     )
     normaliser: str = Field(
-        "basic-1", description="what is done to transcripts before tokenising and scoring"
+        DEFAULT_NORMALISER, description="what is done to transcripts before tokenising and scoring"
     )
     minutes: float | None = Field(None, gt=0, description="labelled minutes to use; None = all")
 
@@ -57,3 +59,18 @@ def finetune_settings(
     record = load_record(model_folder(Path(init)))
     name = preset or preset_of(record)
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
+
+
+def begun_normaliser(run: Path) -> Table:
+    """Give the normaliser that a run was begun with, as a setting; nothing if none was begun.
+
+    The default may have been another when it was begun, and the run goes on as it began.
+
+    Raises:
+        ConfigError: the settings of the run are damaged.
+    """
+    if not (run / SETTINGS).exists():
+        return {}
+
+    begun = settings_of_run(run)
+    return {name: value for name, value in begun.items() if name == "normaliser"}

@@ -3,9 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 
 from speechssl.errors import ConfigError
 from speechssl.text.english import numbers_as_words, plain_words
+from speechssl.text.unicode_words import basic_2
+
+# What is done to transcripts where nobody says: for new recognisers. A model keeps its own.
+DEFAULT_NORMALISER = "basic-2"
 
 _AS_APOSTROPHE = dict.fromkeys("’‘‛ʼ＇`´", "'")
 _APOSTROPHES = str.maketrans(_AS_APOSTROPHE)
@@ -108,5 +113,9 @@ def _english_1(text: str) -> str:
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "none-1": _none_1,
     "basic-1": _basic_1,
+    "basic-2": basic_2,
+    # Where the small letter of I is ı.
+    "basic-2:tr": partial(basic_2, language="tr"),
+    "basic-2:az": partial(basic_2, language="az"),
     "english-1": _english_1,
 }

@@ -19,11 +19,10 @@ from typing import NamedTuple
 
 from speechssl.errors import ConfigError
 from speechssl.storage.text_files import TEXT_ENCODING
-from speechssl.text.normalise import normalise
+from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 
 NO_FOLDING = "none"
 DEFAULT_FOLDING = "stress"
-DEFAULT_NORMALISER = "basic-1"
 
 # The first line of our own form, and how the other lines of its head begin.
 _TITLE = ";;; speechssl lexicon 1"

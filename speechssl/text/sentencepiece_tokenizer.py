@@ -112,7 +112,7 @@ class SentencePieceTokenizer(Tokenizer):
             first_few = sorted(lost)[:3]
             raise ConfigError(
                 f"SentencePiece cannot spell {first_few}: "
-                "remove these characters, or use basic-1 or chars"
+                "remove these characters, or use basic-2 or chars"
             )
 
         return tokenizer

@@ -8,8 +8,9 @@ from typing import Any
 
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.phone_tokenizer import LEXICON_FILE, PhoneTokenizer
-from speechssl.text.pronunciations import DEFAULT_NORMALISER, parse_own, read_lexicon
+from speechssl.text.pronunciations import parse_own, read_lexicon
 from speechssl.text.sentencepiece_tokenizer import SENTENCEPIECE_FILE, SentencePieceTokenizer
 from speechssl.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
