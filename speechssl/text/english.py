@@ -4,6 +4,7 @@ So two spellings of one reading agree.
 """
 
 import re
+from collections.abc import Iterable, Set
 
 # fmt: off
 ONES = (
@@ -34,35 +35,57 @@ _BELOW_HUNDRED = {*ONES[1:], *TENS[1:]}  # what may follow "hundred and" in a nu
 _YEARS = range(1100, 2100)  # numbers of four digits that are read as years
 _YEARS_OF_TWO_THOUSAND = range(2000, 2010)  # "two thousand one", and not "twenty oh one"
 CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
+# What english-2 reads too, and those whose names have no plural of their own.
+MORE_CURRENCIES = {
+    "¢": "cent",
+    "¥": "yen",
+    "₹": "rupee",
+    "₩": "won",
+    "₽": "ruble",
+    "₺": "lira",
+    "₪": "shekel",
+    "₱": "peso",
+    "₦": "naira",
+}
+SAME_IN_PLURAL = {"yen", "won", "naira"}
+MAGNITUDE = "thousand|million|billion|trillion|k|m|bn"
 
-_NUMBER = re.compile(
-    r"(?P<currency>[$£€])?"
-    # Possessive: no digit is left to what follows.
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])|[0-9]++)"
-    r"(?:\.(?P<decimals>[0-9]++)"
-    r"|(?P<ordinal>(?:st|nd|rd|th)(?![a-z]))"
-    r"|(?P<decade>(?<=0)'?s(?![a-z])))?"
-    r"(?(currency)(?:\s*(?P<magnitude>thousand|million|billion|trillion|k|m|bn)(?![a-z]))?)"
-)
+
+def _number_pattern(currencies: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds a number, with one of these signs before it or without."""
+    signs = "".join(currencies)
+    return re.compile(
+        rf"(?P<currency>[{signs}])?"
+        # Possessive: no digit is left to what follows.
+        r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])|[0-9]++)"
+        r"(?:\.(?P<decimals>[0-9]++)"
+        r"|(?P<ordinal>(?:st|nd|rd|th)(?![a-z]))"
+        r"|(?P<decade>(?<=0)'?s(?![a-z])))?"
+        rf"(?(currency)(?:\s*(?P<magnitude>{MAGNITUDE})(?![a-z]))?)"
+    )
 
 
-def numbers_as_words(text: str) -> str:
+_NUMBER = _number_pattern(CURRENCIES)
+NUMBER_2 = _number_pattern([*CURRENCIES, *MORE_CURRENCIES])
+
+
+def numbers_as_words(text: str, pattern: re.Pattern[str] = _NUMBER) -> str:
     """Write the numbers, amounts, per cents and ampersands of lower-case text as words.
 
     A number that could be read in several ways is read in one, the same for everyone: what counts
     is that both sides of a comparison are read alike.
     """
-    text = _NUMBER.sub(_spoken, text)
+    text = pattern.sub(_spoken, text)
     return text.replace("%", " percent ").replace("&", " and ")
 
 
-def plain_words(words: list[str]) -> list[str]:
+def plain_words(words: list[str], hesitations: Set[str] = HESITATIONS) -> list[str]:
     """Write out contractions and titles, and leave out hesitations and "and" inside a number."""
     plain: list[str] = []
     for word in words:
         if word in WORDS:
             plain += WORDS[word].split()
-        elif word not in HESITATIONS:
+        elif word not in hesitations:
             plain += _without_contraction(word)
 
     words_before = ["", *plain[:-1]]
@@ -187,8 +210,9 @@ def _amount(words: str, currency: str, magnitude: str | None) -> str:
         magnitude_name = MAGNITUDES.get(magnitude, magnitude)
         words += f" {magnitude_name}"
 
-    name = CURRENCIES[currency]
-    return f"{words} {name}" if words == "one" else f"{words} {name}s"
+    name = (CURRENCIES | MORE_CURRENCIES)[currency]
+    is_singular = words == "one" or name in SAME_IN_PLURAL
+    return f"{words} {name}" if is_singular else f"{words} {name}s"
 
 
 def _without_contraction(word: str) -> list[str]:

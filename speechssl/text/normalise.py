@@ -7,6 +7,7 @@ from functools import partial
 
 from speechssl.errors import ConfigError
 from speechssl.text.english import numbers_as_words, plain_words
+from speechssl.text.english_signs import one_spelling, spoken_words
 from speechssl.text.unicode_words import basic_2
 
 # What is done to transcripts where nobody says: for new recognisers. A model keeps its own.
@@ -110,6 +111,23 @@ def _english_1(text: str) -> str:
     return text
 
 
+def _english_2(text: str) -> str:
+    """``basic-2`` of English, with one spelling for one reading.
+
+    As ``english-1``, and signs that are spoken count: minus, fractions, decimals, currencies behind
+    a number, degrees. Abbreviations are one word with full stops and without. Sounds of assent are
+    left out whole, as hesitations are. Applying it twice changes nothing.
+    """
+    before = None
+    while text != before:
+        before = text
+        spoken = spoken_words(_folded(text))
+        words = basic_2(spoken).split()
+        text = " ".join(one_spelling(words))
+
+    return text
+
+
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "none-1": _none_1,
     "basic-1": _basic_1,
@@ -118,4 +136,5 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "basic-2:tr": partial(basic_2, language="tr"),
     "basic-2:az": partial(basic_2, language="az"),
     "english-1": _english_1,
+    "english-2": _english_2,
 }

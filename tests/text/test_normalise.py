@@ -75,7 +75,7 @@ def test_none_1_changes_nothing() -> None:
 
 def test_unknown_normaliser_names_the_known_ones() -> None:
     assert list(NORMALISERS) == [
-        *["none-1", "basic-1", "basic-2", "basic-2:tr", "basic-2:az", "english-1"]
+        *["none-1", "basic-1", "basic-2", "basic-2:tr", "basic-2:az", "english-1", "english-2"]
     ]
     with pytest.raises(ConfigError, match=r"'basic'.*none-1, basic-1"):
         normalise("a", "basic")
