@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 
 from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
@@ -162,14 +163,28 @@ def _confidences(words: Sequence[WordSpan], normaliser: str) -> list[float]:
     """Give the confidence of each word of the normalised text.
 
     Normalising may drop a recognised word or make several of it; each of those has its confidence.
+    It may also put words in another order or make one of several, as of "$5" and "million". Such a
+    word has the least of the confidences of those that stand in its place.
     """
-    parts: list[tuple[str, float]] = []
+    parts: list[str] = []
+    confidences: list[float] = []
     for word in words:
         for part in normalise(word.text, normaliser).split():
-            parts.append((part, word.probability))
+            parts.append(part)
+            confidences.append(word.probability)
 
-    # The words around it can make a word vanish, as "and" does in a number; they never make one.
-    # So the words of the whole text are found among the parts, in order, some parts left over.
-    remaining = iter(parts)
     whole = normalise(_text(words), normaliser).split()
-    return [next(confidence for part, confidence in remaining if part == word) for word in whole]
+    matcher = SequenceMatcher(None, parts, whole, autojunk=False)
+
+    found: list[float] = []
+    for kind, start, end, first, last in matcher.get_opcodes():
+        if kind == "equal":
+            found += confidences[start:end]
+        else:
+            # Where nothing stands in its place, a word came from those beside it.
+            in_place = confidences[start:end] or confidences[max(start - 1, 0) : end + 1]
+            everywhere = [word.probability for word in words]
+            least = min(in_place or everywhere)
+            found += [least] * (last - first)
+
+    return found

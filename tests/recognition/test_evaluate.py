@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.models import random_recogniser
 
@@ -94,15 +94,14 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
     assert "raw" not in written["raw"]
 
 
-@given(
-    st.sampled_from(list(NORMALISERS)),
-    st.lists(
-        st.sampled_from(
-            ["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"]
-        )
-        | st.text()
-    ),
-)
+PIECES = [
+    *["hundred", "and", "five", "um", "can't", "$5", "1,000", "Mr.", "-", "é", "n't"],
+    *["million", "20", "€", "uh", "oh", "u", "s", "1/2", ".5", "zero", "point", "a", "m", "m."],
+]
+
+
+@given(st.sampled_from(list(NORMALISERS)), st.lists(st.sampled_from(PIECES) | st.text()))
+@settings(max_examples=300)
 def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(
     name: str, words: list[str]
 ) -> None:
@@ -111,12 +110,31 @@ def test_every_normalised_word_has_the_confidence_of_the_word_it_came_from(
     text = " ".join(words)
     (row,) = score_words({"a": text}, {"a": spans}, name).utterances
     assert row.hypothesis == " ".join(normalise(text, name).split())
-    places = [round(100 * p) for p in _confidences(spans, name)]
-    assert places == sorted(places)
-    assert all(
-        w in normalise(words[k], name).split()
-        for w, k in zip(row.hypothesis.split(), places, strict=True)
-    )
+
+    confidences = _confidences(spans, name)
+    assert len(confidences) == len(row.hypothesis.split())
+    assert {round(100 * confidence) for confidence in confidences} <= set(range(len(words)))
+
+    # Words that the words beside them leave as they are.
+    parts = [(part, k) for k, word in enumerate(words) for part in normalise(word, name).split()]
+    if [part for part, _ in parts] == row.hypothesis.split():
+        assert [round(100 * confidence) for confidence in confidences] == [k for _, k in parts]
+
+
+@pytest.mark.parametrize(
+    ("name", "heard", "expected"),
+    [
+        ("english-1", "$5 million", [0.1, 0.1, 0.1]),
+        ("english-2", "pay 20 € now", [0.1, 0.2, 0.2, 0.4]),
+        ("english-2", "in the u s it", [0.1, 0.2, 0.3, 0.5]),
+        ("english-1", "one hundred and five", [0.1, 0.2, 0.4]),
+    ],
+)
+def test_a_word_made_of_several_is_as_sure_as_the_least_sure(
+    name: str, heard: str, expected: list[float]
+) -> None:
+    spans = [WordSpan(word, k, k + 1, (k + 1) / 10) for k, word in enumerate(heard.split())]
+    assert _confidences(spans, name) == expected
 
 
 def test_what_cannot_be_is_refused_before_anything_is_recognised(
