@@ -7,19 +7,22 @@ import traceback
 from speechssl.cli.app import GLOBAL_OPTIONS, app
 from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import is_out_of_memory, one_line
+from speechssl.runtime.processes import exit_on_sigterm
 
 
 def main() -> None:
     """Run the command; an error that a user can cause becomes one line and exit code 1."""
+    with exit_on_sigterm():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except SystemExit as leaving:
         if leaving.code == 128 + signal.SIGINT:
             advice = "give the command again, without --force"
             print(f"speechssl: interrupted: {advice}", file=sys.stderr)
-        if not leaving.code:
-            # All is done and saved. A signal while Python leaves could only make it look undone.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     except (SpeechsslError, OSError, RuntimeError) as error:
         # Of torch's errors, which are RuntimeErrors, a user can cure this one only.

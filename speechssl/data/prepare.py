@@ -332,7 +332,7 @@ def _make_in_processes(tasks: Sequence[ShardJob], jobs: int, tick: Callable[[flo
             with deaf_to_interrupts():
                 running = _submit(pool, tasks, pieces)
             _collect(running, tasks, pieces, tick)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             # The files that they are reading are not waited for.
             for worker in set(active_children()) - already_running:
                 worker.terminate()

@@ -94,11 +94,45 @@ def _wait_for_parent() -> None:
 
 
 @contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command inside with exit code 143, as an error ends it.
+
+    Files are closed, temporary ones are removed, and worker processes end. What the signal alone
+    would end keeps none of these promises. More signals of the kind change nothing.
+
+    Once the command is done, or leaves because of the signal, its exit code is decided: SIGTERM is
+    ignored from then on. A second passes until Python has left where torch is loaded.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_IGN:
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except SystemExit as leaving:
+        is_decided = leaving.code in (None, 0, 128 + signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if is_decided else before)
+        raise
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    else:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stop_flag() -> Iterator[list[int]]:
     """Give an empty list that SIGTERM or SIGINT fills with its number.
 
-    The training loop then finishes its update, saves and leaves. A second signal ends the process
-    at once if it is SIGINT.
+    A training then finishes its update, saves and leaves. A second signal ends the process at once
+    if it is SIGINT. A signal of the last moment may come after the last look at the list: look
+    again once the block has ended, when the signals are as they were before.
     """
     received: list[int] = []
 

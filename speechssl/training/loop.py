@@ -107,7 +107,8 @@ def fit(
         ConfigError: the folder holds another run, or something else, or another process trains in
             it.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
-        SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written;
+            after the last update, once ``finish`` is done.
     """
     run = Path(run)
     device = pick_device(train.device)
@@ -118,18 +119,21 @@ def fit(
         settings = {"optim": as_table(optim), "train": as_table(train)}
 
     # The folder stays locked until the model is saved: another process with the same command would
-    # delete what is half written of it.
-    with ExitStack() as held:
+    # delete what is half written of it. Until then signals are listened to as well.
+    with stop_flag() as received, ExitStack() as held:
         with distributed.fail_on_all_ranks():
             if distributed.rank() == 0:
                 claim(run, settings, free_settings, held)
                 _write_notes(run, notes or {})
 
-        _train(model, batches, optim, train, run, device, validation)
+        _train(model, batches, optim, train, run, device, validation, received)
 
         with distributed.fail_on_all_ranks():
             if distributed.rank() == 0:
                 finish()
+
+    if distributed.any_rank(bool(received)):
+        _leave(received, f"all {train.steps} updates of {run} are done and its model is saved")
 
 
 def _write_notes(run: Path, notes: Mapping[str, str]) -> None:
@@ -145,8 +149,14 @@ def _train(
     run: Path,
     device: torch.device,
     validation: Validation | None,
+    received: Sequence[int],
 ) -> None:
-    """Do the updates that are left, in a run folder that belongs to this run alone."""
+    """Do the updates that are left, in a run folder that belongs to this run alone.
+
+    Args:
+        received: numbers of the signals that came. One before the last update ends the process
+            here, once a checkpoint is written; a later one leaves its model to be saved first.
+    """
     model.to(device)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], optim)
 
@@ -166,40 +176,40 @@ def _train(
             if state.step < train.steps:
                 note_machine(run, state.step, device)
 
-    with stop_flag() as received:
-        while state.step < train.steps:
-            row = _update(model, batches, optimizer, optim, train, state, run)
-            state.step += 1
-            is_last = state.step == train.steps
+    while state.step < train.steps:
+        row = _update(model, batches, optimizer, optim, train, state, run)
+        state.step += 1
+        is_last = state.step == train.steps
 
-            is_due = is_last or state.step % train.validate_every == 0
-            if validation is not None and is_due:
-                with distributed.fail_on_all_ranks():
-                    if distributed.rank() == 0:
-                        row |= _validate(model, validation, state)
-
-            # Asked once an update: a signal must not arrive between saving and leaving.
-            must_stop = distributed.any_rank(bool(received))
-            saves = is_last or must_stop or state.step % train.save_every == 0
-
+        is_due = is_last or state.step % train.validate_every == 0
+        if validation is not None and is_due:
             with distributed.fail_on_all_ranks():
-                if journal is not None:
-                    journal.add(row)
+                if distributed.rank() == 0:
+                    row |= _validate(model, validation, state)
 
-                    # Before saving: a checkpoint must never be ahead of the metrics file that a
-                    # resumed run continues.
-                    if saves or state.step % train.log_every == 0:
-                        journal.write()
+        # Asked once an update: a signal must not arrive between saving and leaving.
+        must_stop = distributed.any_rank(bool(received))
+        saves = is_last or must_stop or state.step % train.save_every == 0
 
-                    if saves:
-                        save_checkpoint(model, optimizer, state, run, train.keep)
-                        journal.draw(at_once=is_last or must_stop)
+        with distributed.fail_on_all_ranks():
+            if journal is not None:
+                journal.add(row)
 
-                    if is_last:
-                        journal.end()
+                # Before saving: a checkpoint must never be ahead of the metrics file that a
+                # resumed run continues.
+                if saves or state.step % train.log_every == 0:
+                    journal.write()
 
-            if must_stop:
-                _leave(run, state, received)
+                if saves:
+                    save_checkpoint(model, optimizer, state, run, train.keep)
+                    journal.draw(at_once=is_last or must_stop)
+
+                if is_last:
+                    journal.end()
+
+        if must_stop and not is_last:
+            saved = step_folder(run, state.step)
+            _leave(received, f"saved {saved}; the same command, without --force, goes on from here")
 
 
 def _start_alike(model: nn.Module, state: RunState, run: Path) -> None:
@@ -214,17 +224,15 @@ def _start_alike(model: nn.Module, state: RunState, run: Path) -> None:
         )
 
 
-def _leave(run: Path, state: RunState, received: Sequence[int]) -> NoReturn:
-    """End the process as a signal asks, once a checkpoint is written.
+def _leave(received: Sequence[int], done: str) -> NoReturn:
+    """End the process as a signal asks.
 
     Args:
         received: numbers of the signals of this process; another rank may be the one that got it.
+        done: what the signal finds in the run folder.
     """
     number = received[0] if received else signal.SIGTERM
-    log_once(
-        f"{signal.Signals(number).name}: saved {step_folder(run, state.step)}; "
-        "the same command, without --force, goes on from here"
-    )
+    log_once(f"{signal.Signals(number).name}: {done}")
     raise SystemExit(128 + number)
 
 

@@ -109,16 +109,25 @@ def test_wrong_usage_and_version() -> None:
 
 LATE_SIGNAL = """
 import atexit, os, signal, sys
+from speechssl.cli import app
 from speechssl.cli.main import main
-atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+
+def receive(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+atexit.register(receive)
+if sys.argv[1] == "stopped":
+    app.typer.echo = receive
 sys.argv = ["speechssl", "--version"]
 main()
 """
 
 
-def test_a_signal_after_the_work_does_not_make_it_look_undone() -> None:
+@pytest.mark.parametrize(("fate", "code"), [("done", 0), ("stopped", 143)])
+def test_a_signal_after_the_work_changes_no_exit_code(fate: str, code: int) -> None:
     """While Python leaves, which takes a second where torch is loaded."""
     done = subprocess.run(
-        [sys.executable, "-c", LATE_SIGNAL], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LATE_SIGNAL, fate], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, f"{__version__}\n"), done.stderr
+    printed = f"{__version__}\n" if fate == "done" else ""
+    assert (done.returncode, done.stdout) == (code, printed), done.stderr

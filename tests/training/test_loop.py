@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -129,6 +130,42 @@ def test_a_signal_saves_and_exits_with_its_code(
     )
     pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
     assert losses(run) == losses(undisturbed)
+
+
+@pytest.mark.parametrize("moment", ["last measurement", "saving the model"])
+def test_a_signal_after_the_last_update_leaves_once_the_model_is_saved(
+    moment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = random.Random(moment).choice([signal.SIGTERM, signal.SIGINT])
+    saved: list[str] = []
+
+    def measure() -> dict[str, float]:
+        if moment == "last measurement":
+            os.kill(os.getpid(), number)
+        return {"dev_wer": 0.25}
+
+    def finish() -> None:
+        if moment == "saving the model":
+            os.kill(os.getpid(), number)
+        saved.append("model")
+
+    validation = Validation(measure, "dev_wer", lambda _: None)
+    config = TrainConfig(steps=2, validate_every=2, device="cpu")
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        fit(
+            Toy(),
+            ToyBatches([12]),
+            OptimConfig(),
+            config,
+            tmp_path,
+            validation=validation,
+            finish=finish,
+        )
+
+    assert saved == ["model"]
+    assert "all 2 updates" in capsys.readouterr().err
+    assert signal.getsignal(number) is handler
 
 
 def test_a_damaged_checkpoint_is_passed_over(
