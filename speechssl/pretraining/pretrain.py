@@ -21,7 +21,13 @@ from speechssl.runtime import distributed
 from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import derive_seed
-from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
+from speechssl.storage.checkpoint import (
+    load_folder,
+    load_into,
+    model_folder,
+    save_folder,
+    stored_folder,
+)
 from speechssl.storage.json_text import read_json_lines
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
@@ -59,8 +65,8 @@ def pretrain(
             encoder alone. It also takes the encoder alone for ``hidden_units``, since the clusters
             that this task predicts are made anew from other features.
         measure: what to log of the encoder every ``train.validate_every`` updates and at the end,
-            such as ``probing.watch`` makes it: error rates, and "probe_mean", which says whether it
-            still gets better.
+            such as ``probing.watch`` makes it: error rates, and "probe_mean", by which the best
+            model is kept. None measures nothing held out, and keeps the last model.
 
     Returns:
         the model folder, ``run/model``.
@@ -101,10 +107,16 @@ def pretrain(
     about |= task.made_from()
 
     model = Path(run, "model")
-    validation = None if measure is None else _watch(encoder, measure, settings.train)
+
+    def keep(measured: Mapping[str, float]) -> None:
+        save_pretrained(task, model, settings, stage, measured)
+
+    validation = None if measure is None else _watch(encoder, measure, keep, settings.train)
 
     def finish() -> None:
-        save_pretrained(task, model, settings, stage)
+        # A run that an earlier version began with probes may have had its best before now.
+        if validation is None or not stored_folder(model).exists():
+            keep({})
 
     fit(
         task,
@@ -161,7 +173,11 @@ def pretrain_cost(
 
 
 def save_pretrained(
-    task: PretextTask, path: Path, settings: PretrainSettings, stage: int = 0
+    task: PretextTask,
+    path: Path,
+    settings: PretrainSettings,
+    stage: int = 0,
+    measured: Mapping[str, float] | None = None,
 ) -> None:
     """Save the encoder and all else of the task as a model folder.
 
@@ -170,8 +186,9 @@ def save_pretrained(
         path: folder to write.
         settings: of the run.
         stage: how many trainings came before.
+        measured: error rates of its probes, to keep with it.
     """
-    about = as_table(settings) | {"stage": stage}
+    about = as_table(settings) | {"stage": stage} | dict(measured or {})
     record = {"kind": "pretraining", "encoder": as_table(settings.encoder), "about": about}
     save_folder(path, task.state_dict(), record)
 
@@ -231,9 +248,16 @@ def _start_from(task: PretextTask, settings: PretrainSettings, init: Path) -> No
 
 
 def _watch(
-    encoder: Encoder, measure: Callable[[Encoder], Mapping[str, float]], train: TrainConfig
+    encoder: Encoder,
+    measure: Callable[[Encoder], Mapping[str, float]],
+    keep: Callable[[Mapping[str, float]], None],
+    train: TrainConfig,
 ) -> Validation:
-    """Give ``measure`` to the loop, with a word when it has not got better for some time."""
+    """Give ``measure`` to the loop, with a word when it has not got better for some time.
+
+    Args:
+        keep: saves the model with what was measured of it, the best so far.
+    """
     since_best = 0
 
     def measured() -> Mapping[str, float]:
@@ -243,12 +267,13 @@ def _watch(
             updates = (since_best - 1) * train.validate_every
             log_once(
                 f"no better probe for {updates} updates: this run may have learned what it can, "
-                "stop here to save time"
+                "stop here to save time; the best model is kept"
             )
         return measure(encoder)
 
-    def better(_found: Mapping[str, float]) -> None:
+    def better(found: Mapping[str, float]) -> None:
         nonlocal since_best
         since_best = 0
+        keep(found)
 
     return Validation(measured, "probe_mean", better, "probe.png")

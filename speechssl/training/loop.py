@@ -35,6 +35,7 @@ from speechssl.training.run_folder import (
     RunState,
     claim,
     note_machine,
+    remedies,
     resume,
     save_checkpoint,
 )
@@ -162,10 +163,7 @@ def _train(
 
     state = resume(model, optimizer, run)
     if state.step >= train.steps:
-        log_once(
-            f"all {train.steps} updates of {run} are done already: "
-            "give another run folder for more (or --force)"
-        )
+        log_once(f"all {train.steps} updates of {run} are done already: for more {remedies(run)}")
     _start_alike(model, state, run)
 
     journal = None

@@ -151,9 +151,16 @@ def _check_settings(path: Path, settings: Table, allowed: Collection[str]) -> No
     if changes:
         shown = "; ".join(changes[:MAX_SHOWN])
         raise ConfigError(
-            f"{path.parent} was started with other settings ({shown}): "
-            "give another --run, or use --force"
+            f"{path.parent} was started with other settings ({shown}): {remedies(path.parent)}"
         )
+
+
+def remedies(run: Path) -> str:
+    """Say what to do with a run folder that this run does not fit, or that is done already."""
+    return (
+        f"give another --run, with --init-from {run} to go on from what it learned; "
+        "--force would delete it and start anew"
+    )
 
 
 def settings_of_run(run: Path) -> Table:
@@ -169,7 +176,8 @@ def settings_of_run(run: Path) -> Table:
             raise ValueError("no settings")
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is damaged ({error}): give another --run, or use --force"
+            f"{path} is damaged ({error}): give another --run; --force would delete this one and "
+            "start anew"
         ) from error
 
     # A run of an earlier version may have other names for the same settings.

@@ -43,6 +43,7 @@ def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     few = ("--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu")
     made = call("pretrain", labelled_store, "--preset", preset, "--run", run, *probes, *few)
     assert made.exit_code == 0, made.output
+    assert "nothing held out is measured" not in made.stderr
     rows = read_json_lines(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
     assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
@@ -70,6 +71,25 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     made = call("pretrain", labelled_store, *run, *probes, *few)
     assert made.exit_code == 0, made.output
     assert re.findall(r"no better probe for (\d+) updates", made.stderr) == ["3", "4"]
+
+
+def test_a_longer_run_is_told_to_go_on_elsewhere(labelled_store: Path, tmp_path: Path) -> None:
+    """The way that keeps what was learned comes first, and what --force does is said."""
+    preset = tmp_path / "small.toml"
+    preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+    run = tmp_path / "run"
+    start = ("pretrain", labelled_store, "--preset", preset, "--run", run)
+    few = ("--set", "batch.seconds=10", "--set", "train.device=cpu", "--set")
+    made = call(*start, *few, "train.steps=2")
+    assert made.exit_code == 0, made.output
+    assert "nothing held out is measured, and the last model is kept: --probe" in made.stderr
+
+    advice = f"another --run, with --init-from {run} to go on"
+    again = call(*start, *few, "train.steps=2")
+    assert advice in again.stderr
+    longer = call(*start, *few, "train.steps=4")
+    assert advice in str(longer.exception)
+    assert "--force would delete it" in str(longer.exception)
 
 
 @pytest.mark.parametrize("budget", ["", "15", "m", "-2m", "0s", "infh", "nanm", "15 minutes", "1d"])

@@ -1,10 +1,12 @@
 """From stores to a pretrained model: where weights start, and what is refused before that."""
 
+import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.settings import FEW, PRETRAIN, tuned
 from support.speech import make_labelled
 
@@ -14,7 +16,7 @@ from speechssl.config import as_table, build
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
-from speechssl.encoder.encoder import load_encoder
+from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
@@ -74,6 +76,32 @@ def test_units_of_a_recogniser_teach_an_encoder(labelled_store: Path, tmp_path: 
     other = other.model_copy(update={"hidden_units": fewer})
     again = pretrain([labelled_store], tmp_path / "again", other, init=run)
     assert load_folder(again)[0]["codes_0"].shape[0] == 8
+
+
+@pytest.mark.parametrize("best", [1, 2, 3])
+def test_the_model_of_the_best_probe_is_kept(
+    best: int, labelled_store: Path, tmp_path: Path
+) -> None:
+    """Probes whose errors are drawn, but for the lowest; its update's weights are the model's."""
+    draws = random.Random(best)
+    errors = [draws.uniform(0.5, 0.9) for _ in range(3)]
+    errors[best - 1] = 0.1
+    seen: list[torch.Tensor] = []
+
+    def measure(encoder: Encoder) -> dict[str, float]:
+        seen.append(next(encoder.parameters()).detach().clone())
+        return {"probe_mean": errors[len(seen) - 1]}
+
+    few = {"train": FEW | {"steps": 3, "validate_every": 1}}
+    settings = build(PretrainSettings, as_table(PRETRAIN) | few)
+    model = pretrain([labelled_store], tmp_path / "run", settings, measure=measure)
+    kept = next(load_encoder(model).parameters())
+    assert [torch.equal(kept, weights) for weights in seen] == [n == best for n in (1, 2, 3)]
+    assert load_folder(model)[1]["about"]["probe_mean"] == 0.1
+
+    # The same command, once all is done, leaves the best where it is.
+    pretrain([labelled_store], tmp_path / "run", settings, measure=measure)
+    assert load_folder(model)[1]["about"]["probe_mean"] == 0.1
 
 
 def test_chunks_without_a_frame_are_left_out(
