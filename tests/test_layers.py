@@ -21,9 +21,9 @@ ROOMS = {
     "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.inspection features resampling reader silence",
-    "text": "english english_signs unicode_words normalise pronunciations possessives tokenizer"
-    " character_tokenizer"
-    " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
+    "text": "word_spaces english english_signs unicode_words normalise pronunciations possessives"
+    " tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
+    " phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "manifest export splits paths columns transcripts unused_transcripts transcript_files"
     " metadata_csv jsonl toolkits layouts",
@@ -39,7 +39,8 @@ ROOMS = {
     " word_model search_kernel lexicon_search plain_search flashlight_search beam",
     "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
     " held_out mixture entropy_pruning",
-    "recognition": "ctc_crf model settings decoders evaluate language_model evaluation_files"
+    "recognition": "ctc_crf model settings decoders remarks evaluate language_model"
+    " evaluation_files"
     " lm_training vocabulary lm_tuning pseudo_labels training_set budget finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",

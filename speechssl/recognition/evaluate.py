@@ -1,7 +1,7 @@
 """How well a recogniser does on stored utterances: its words against the transcripts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
 from speechssl.data.dataset import Dataset, check_features
@@ -27,10 +27,13 @@ class Evaluation:
     Attributes:
         greedy: of greedy decoding, which shows the network alone.
         with_language_model: of the beam search with its language model; None if it has none.
+        unwritable: how often the references hold each character that the recogniser cannot write,
+            and each word that the words of its language model lack.
     """
 
     greedy: Score
     with_language_model: Score | None
+    unwritable: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def best(self) -> Score:

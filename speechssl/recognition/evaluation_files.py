@@ -38,6 +38,7 @@ def write_evaluation(
     Returns:
         the report to print: both scores, and what of their difference may be chance.
     """
+    about = about | {"unwritable": dict(evaluation.unwritable)}
     report = write_score(evaluation.greedy, out, about)
 
     with_lm = out / LM_FOLDER

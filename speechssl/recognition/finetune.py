@@ -21,6 +21,7 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.pseudo_labels import KEEP
+from speechssl.recognition.remarks import ALL_WRONG, QUESTION, telling_rate
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.recognition.training_set import (
     SKIPPED,
@@ -48,8 +49,9 @@ from speechssl.training.settings import check_whole_updates
 # among the settings too, and they count.
 FREE_SETTINGS = ("init.path",)
 # Words decide which model is best. Characters only separate models of equal word error rate, as
-# all are at the start, when not one word is right.
-CER_WEIGHT = 1e-3
+# all are at the start, when not one word is right. Where texts have no spaces between words it is
+# the other way round.
+SECOND_WEIGHT = 1e-3
 # The largest vocabulary of CTC-CRF: its sum takes a product with a square matrix for each output.
 MAX_CRF_TOKENS = 2000
 
@@ -178,7 +180,7 @@ def finetune(
         free_settings=FREE_SETTINGS,
     )
 
-    _warn_if_silent(run)
+    _warn_if_nothing_is_right(run)
     return load_ctc(run / "model")
 
 
@@ -258,10 +260,13 @@ def _measure(model: CtcModel, dev: Dataset) -> dict[str, float]:
     if result.unit == "phone":
         measured = {"dev_per": result.wer, "dev_score": result.wer}
     else:
+        first, second = result.wer, result.cer
+        if telling_rate(result).name == "CER":
+            first, second = second, first
         measured = {
             "dev_wer": result.wer,
             "dev_cer": result.cer,
-            "dev_score": result.wer + CER_WEIGHT * result.cer,
+            "dev_score": first + SECOND_WEIGHT * second,
         }
 
     measured["dev_empty"] = num_empty / len(result.utterances)
@@ -282,11 +287,17 @@ def _save_best(
     save_ctc(model, folder, about, scaling)
 
 
-def _warn_if_silent(run: Path) -> None:
-    last = read_json_lines(run / "metrics.jsonl")[-1]
-    if last["dev_empty"] == 1.0:
+def _warn_if_nothing_is_right(run: Path) -> None:
+    """Say so where dev was answered with nothing but blanks, or with wrong words at all times."""
+    rows = read_json_lines(run / "metrics.jsonl")
+    if rows[-1]["dev_empty"] == 1.0:
         log_once(
             "the model still answers every dev utterance with nothing but blanks: CTC has not "
             "started to learn. Its transcripts, lengths and weights were checked; try more "
             "train.steps, another optim.lr, or less masking"
         )
+        return
+
+    lowest = min(row["dev_score"] for row in rows if "dev_score" in row)
+    if lowest >= ALL_WRONG:
+        log_once(f"the error rate of dev never fell, though something was heard: {QUESTION}")

@@ -111,6 +111,16 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:
     return BeamSearch(tokenizer, words, config, log_prior=prior)
 
 
+def lm_words(model: Path) -> list[str] | None:
+    """Read the words that a model folder's language model lets the recogniser write.
+
+    Returns:
+        None where any text can be written: there is no language model, or it is over tokens.
+    """
+    path = stored_folder(model / LM_FOLDER) / WORDS_FILE
+    return _lines(path) if path.exists() else None
+
+
 def _table(folder: Path, tensors: Mapping[str, Tensor]) -> SearchTable:
     """Take the arrays of a language model over words, which anyone may have written."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}

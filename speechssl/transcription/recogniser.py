@@ -21,9 +21,15 @@ from speechssl.recognition.decoders import (
     greedy_decoder,
 )
 from speechssl.recognition.evaluate import Evaluation, evaluate_decoders
-from speechssl.recognition.language_model import LM_FOLDER, load_lm
+from speechssl.recognition.language_model import LM_FOLDER, lm_words, load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label
+from speechssl.recognition.remarks import (
+    Unwritable,
+    ask_if_paired,
+    unwritable_characters,
+    unwritable_words,
+)
 from speechssl.runtime.device import Device, pick_device
 from speechssl.runtime.log import log
 from speechssl.scoring.score import Score
@@ -116,13 +122,39 @@ class Recogniser:
                 f"{num_empty} transcripts hold nothing that {normaliser} keeps: "
                 "whatever is heard there counts as inserted"
             )
+        unwritable = self._say_unwritable(scores)
         num_unspelled = _num_unspelled(scores[0])
         if num_unspelled:
             log(
                 f"{num_unspelled} words of the transcripts have no pronunciation: "
                 "each counts as one wrong phone"
             )
-        return Evaluation(scores[0], scores[1] if self.beam is not None else None)
+        ask_if_paired(scores[-1], f"{store}, split {split}")
+        return Evaluation(scores[0], scores[1] if self.beam is not None else None, unwritable)
+
+    def _say_unwritable(self, scores: Sequence[Score]) -> dict[str, int]:
+        """Say what of the references nobody could write with these tokens, or these words.
+
+        Returns:
+            how often each such character stands there, or each such word with a language model
+            over words.
+        """
+        found: list[Unwritable] = []
+        if scores[0].unit == "word":
+            texts = [utterance.reference for utterance in scores[0].utterances]
+            found.append(unwritable_characters(self.model.tokenizer, texts))
+
+        known = None if self.beam is None else lm_words(self.folder)
+        if known is not None:
+            texts = [utterance.reference for utterance in scores[-1].utterances]
+            found.append(unwritable_words(known, texts))
+
+        counts: dict[str, int] = {}
+        for unwritable in found:
+            if unwritable.counts:
+                log(unwritable.line())
+                counts |= unwritable.counts
+        return counts
 
     def label(
         self,

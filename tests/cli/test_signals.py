@@ -22,7 +22,7 @@ MOMENTS = {
     ),
     "finetune": (
         "speechssl.training.loop.save_checkpoint",
-        "speechssl.recognition.finetune._warn_if_silent",
+        "speechssl.recognition.finetune._warn_if_nothing_is_right",
         "speechssl.recognition.finetune.load_ctc",
         "speechssl.cli.training.write_stdout",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import SMALL_ENCODER
+from support.models import SMALL_ENCODER, random_recogniser
 from support.settings import FEW, PRETRAIN, tuned
 
 from speechssl.config import as_table, build
@@ -23,6 +23,7 @@ from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CTC_BESIDE_CRF, CtcModel
 from speechssl.recognition.settings import finetune_settings
 from speechssl.scoring.calibration import Scaling
+from speechssl.scoring.score import score
 from speechssl.storage.checkpoint import checkpoints, load_folder
 from speechssl.storage.json_text import read_json_lines
 
@@ -124,6 +125,35 @@ def test_sentencepiece_and_minutes(labelled_store: Path, tmp_path: Path) -> None
     assert model.tokenizer.size == 21
     with pytest.raises(ConfigError, match="minutes of train with transcripts"):
         finetune([labelled_store], tmp_path / "other", tuned(minutes=600), init=None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "decisive"), [(["one two", "three"], "wer"), (["今天天气很好", "วันนี้ อากาศดี"], "cer")]
+)
+def test_characters_decide_where_no_spaces_part_the_words(
+    texts: list[str], decisive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references = dict(zip("ab", texts, strict=True))
+    heard = {name: text[:-1] for name, text in references.items()}
+    result = score(references, heard)
+    monkeypatch.setattr(finetuning, "evaluate", lambda *_: result)
+
+    measured = finetuning._measure(random_recogniser(), None)  # type: ignore[arg-type]
+    assert abs(measured["dev_score"] - getattr(result, decisive)) <= 2e-3
+    assert result.wer > result.cer + 0.1
+
+
+def test_wrong_words_at_all_times_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"step": 1}, {"step": 2, "dev_score": 1.002, "dev_empty": 0.0}]
+    for last, is_asked in ((0.99, True), (0.97, False)):
+        all_rows = [*rows, {"step": 3, "dev_score": last, "dev_empty": 0.5}]
+        lines = [json.dumps(row) + "\n" for row in all_rows]
+        (tmp_path / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+        finetuning._warn_if_nothing_is_right(tmp_path)
+        said = capsys.readouterr().err
+        assert ("are texts and recordings paired?" in said) == is_asked
 
 
 def test_a_model_of_blanks_is_said_to_be_one(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from support.models import random_recogniser
 from support.places import ROOT
 
 import speechssl
+from speechssl.data.store import Store
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.errors import AudioError, CheckpointError
 from speechssl.recognition.language_model import save_lm
-from speechssl.recognition.model import save_ctc
+from speechssl.recognition.model import CtcConfig, CtcModel, save_ctc
+from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.transcription.recogniser import Recogniser, load_recogniser
 
 WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
@@ -80,6 +83,27 @@ def test_it_evaluates_what_the_command_writes(
         lines = (out / "utterances.jsonl").read_text(encoding="utf-8").splitlines()
         assert written["wer"] == score.wer
         assert [json.loads(line) for line in lines] == [u.as_dict() for u in score.utterances]
+
+
+def test_it_counts_what_it_could_not_write(
+    folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """Words that its language model lacks, and characters that it has no token for."""
+    store = Store(labelled_store)
+    texts = [store.record(int(row)).text or "" for row in store.indices(["test"])]
+    characters = Counter(c for text in texts for c in text if c in "ef")
+    words = Counter(word for text in texts for word in text.split() if word not in WORDS)
+
+    few_letters = CharTokenizer.train(["abcd"])
+    encoder = random_recogniser().encoder
+    save_ctc(CtcModel(encoder, few_letters, "basic-1", CtcConfig()), tmp_path / "few", {})
+
+    for model, expected in ((folder, words), (tmp_path / "few", characters)):
+        done = call("evaluate", model, labelled_store, "--out", tmp_path / "score")
+        assert done.exit_code == 0, done.stderr
+        written = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
+        assert written["unwritable"] == expected
+        assert f" {expected.total()} of " in done.stderr
 
 
 def test_it_labels_what_the_command_labels(

@@ -1,0 +1,45 @@
+"""Which texts have no spaces between words: by their letters, not by the spaces that they have."""
+
+import random
+
+import pytest
+
+from speechssl.text.word_spaces import are_without_word_spaces
+
+# Sentences of one meaning. Thai and Lao have spaces between phrases, Korean between words.
+WITHOUT = (
+    "今天天气很好",
+    "今日は天気がいい",
+    "ｷｮｳﾊﾃﾝｷｶﾞｲｲ",
+    "วันนี้อากาศดี เราไปเดินเล่นกัน",
+    "ມື້ນີ້ອາກາດດີ ພວກເຮົາໄປຍ່າງຫຼິ້ນ",
+    "ថ្ងៃនេះអាកាសធាតុល្អ",
+    "ဒီနေ့ရာသီဥတုကောင်းတယ်",
+    "དེ་རིང་གནམ་གཤིས་ཡག་པོ་འདུག",
+)
+WITH = (
+    "the weather is fine",
+    "heute",
+    "오늘 날씨가 좋다",
+    "आज मौसम अच्छा है",
+    "הַיּוֹם מֶזֶג הָאֲוִיר טוֹב",
+    "сегодня хорошая погода",
+    "hôm nay thời tiết đẹp",
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_more_than_half_of_the_letters_decide(seed: int) -> None:
+    draws = random.Random(seed)
+    without = draws.choices(WITHOUT, k=4)
+    with_spaces = draws.choices(WITH, k=4)
+    assert are_without_word_spaces(without)
+    assert not are_without_word_spaces(with_spaces)
+    # A foreign name or a number changes nothing.
+    assert are_without_word_spaces([*without, "ok 2026"])
+    assert not are_without_word_spaces([*with_spaces, draws.choice("東中山")])
+
+
+def test_texts_without_letters_have_nothing_to_part() -> None:
+    assert not are_without_word_spaces([])
+    assert not are_without_word_spaces(["", "12 34", "..."])
