@@ -39,7 +39,7 @@ ROOMS = {
     " word_model search_kernel lexicon_search plain_search flashlight_search beam",
     "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
     " held_out mixture entropy_pruning",
-    "recognition": "ctc_crf model settings decoders remarks evaluate language_model"
+    "recognition": "ctc_crf model settings decoders emission_file remarks evaluate language_model"
     " evaluation_files"
     " lm_training vocabulary lm_tuning pseudo_labels training_set budget finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"

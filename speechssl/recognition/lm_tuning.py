@@ -1,7 +1,7 @@
 """``tune_lm``: the weights of a language model, found on a development set."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -28,9 +28,11 @@ from speechssl.recognition.decoders import (
     greedy_decoder,
     recognise,
 )
+from speechssl.recognition.emission_file import EmissionFile
 from speechssl.recognition.evaluate import references, score_phones, score_words
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.recognition.remarks import ask_if_paired
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
 from speechssl.scoring.calibration import Scaling
@@ -38,6 +40,7 @@ from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import model_folder
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.word_spaces import are_without_word_spaces
 
 # All of the grid is tried, since the best value of one weight depends on the others. The best path
 # alone, which the search for words scores, wants other weights than the sum of all paths.
@@ -77,20 +80,18 @@ class Tried(NamedTuple):
 
     Attributes:
         speed: seconds of audio that the search took in a second, on one core.
+        by_characters: whether only characters count, as in texts without spaces between words.
     """
 
     config: BeamConfig
     score: Score
     speed: float
+    by_characters: bool = False
 
     @property
     def errors(self) -> float:
-        """Sum of word and character error rate.
-
-        By words alone, a poor recogniser with a language model of few words does best to leave
-        most of what was said out (docs/experiments/048).
-        """
-        return self.score.wer + self.score.cer
+        """What is made as small as it can be, see ``_errors``."""
+        return _errors(self.score, self.by_characters)
 
 
 class Tuned(NamedTuple):
@@ -118,7 +119,7 @@ class Tuned(NamedTuple):
     @property
     def best(self) -> BeamConfig:
         """What was chosen, with the scaling that makes the confidences of words probabilities."""
-        config, score, _ = self.chosen
+        config, score = self.chosen.config, self.chosen.score
         scaling = score.calibration.scaling if score.calibration else Scaling()
         changes = {f"confidence_{name}": value for name, value in asdict(scaling).items()}
         return config.model_copy(update=changes)
@@ -131,7 +132,16 @@ class Tuned(NamedTuple):
         """
         if self.greedy.unit == "phone":
             return True
-        return self.chosen.errors <= self.greedy.wer + self.greedy.cer
+        return self.chosen.errors <= _errors(self.greedy, self.chosen.by_characters)
+
+
+def _errors(score: Score, by_characters: bool) -> float:
+    """Sum of word and character error rate, or the character error rate alone.
+
+    By words alone, a poor recogniser with a language model of few words does best to leave most of
+    what was said out (docs/experiments/048).
+    """
+    return score.cer if by_characters else score.wer + score.cer
 
 
 def tune_lm(
@@ -188,7 +198,7 @@ def tune_lm(
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:
         return BeamSearch(tokenizer, source, weights, log_prior=log_prior)
 
-    tuned = tune(recogniser, Dataset([Store(store)], [split]), config, search)
+    tuned = tune(recogniser, Dataset([Store(store)], [split]), config, search, folder)
     report(tuned)
 
     if tuned.is_worth_keeping:
@@ -236,27 +246,42 @@ def tune(
     dataset: Dataset,
     config: BeamConfig,
     search: Callable[[BeamConfig, Tensor], BeamSearch],
+    folder: Path | None = None,
 ) -> Tuned:
     """Try all of the grid, then go on from the best point step by step; then try other beams.
 
-    The best point has the lowest sum of word and character error rate, and of equal ones the
-    lowest weight. The recogniser runs once. A language model over pieces that begin words
-    themselves has no score for each word.
+    The best point has the lowest sum of word and character error rate, or the lowest character
+    error rate in texts without spaces between words, and of equal ones the lowest weight. The
+    recogniser runs once. A language model over pieces that begin words themselves has no score for
+    each word.
 
     Args:
         config: of the search; its weights are replaced, and over words its beam.
         search: makes a beam search with these weights and this log-prior.
+        folder: on whose disk the log-probabilities lie meanwhile; None takes that of temporary
+            files.
 
     Raises:
         ConfigError: a chunk has no transcript, or the features are not the model's.
     """
     transcripts = references(model, dataset)
-    batches = [_on_cpu(batch) for batch in emissions(model, dataset)]
-    log_prior = _log_prior(batches)
-    num_outputs = sum(int(batch.num_outputs.sum()) for batch in batches)
+    with EmissionFile(emissions(model, dataset), folder) as batches:
+        return _tune(model, transcripts, batches, config, search)
+
+
+def _tune(
+    model: CtcModel,
+    transcripts: Mapping[str, str],
+    batches: EmissionFile,
+    config: BeamConfig,
+    search: Callable[[BeamConfig, Tensor], BeamSearch],
+) -> Tuned:
+    log_prior, num_outputs = _log_prior(batches)
     audio_s = num_outputs * model.seconds_per_output
 
     greedy = _greedy_score(model, transcripts, batches)
+    ask_if_paired(greedy, "greedy decoding")
+    by_characters = are_without_word_spaces(transcripts.values())
 
     grid = GRIDS[config.unit]
     has_word_score = config.unit == "words" or bool(separator(model.tokenizer))
@@ -269,7 +294,8 @@ def tune(
         decoder = _Timed(beam_decoder(search(weights, log_prior)))
         found = recognise(model, batches, decoder.decoder)
         score = score_words(transcripts, found, model.normaliser)
-        return Tried(weights, score, audio_s / max(decoder.seconds, 1e-9))
+        speed = audio_s / max(decoder.seconds, 1e-9)
+        return Tried(weights, score, speed, by_characters)
 
     def look(weights: BeamConfig) -> None:
         if any(weights == point.config for point in tried):
@@ -306,7 +332,7 @@ def tune(
 
 
 def _greedy_score(
-    model: CtcModel, transcripts: Mapping[str, str], batches: Sequence[Emissions]
+    model: CtcModel, transcripts: Mapping[str, str], batches: Iterable[Emissions]
 ) -> Score:
     """Score greedy decoding."""
     decoder = greedy_decoder(model)
@@ -338,19 +364,18 @@ def _neighbours(name: str, value: float) -> list[float]:
     return [candidate for candidate in candidates if lowest <= candidate <= highest]
 
 
-def _on_cpu(batch: Emissions) -> Emissions:
-    return Emissions(batch.ids, batch.log_probs.cpu(), batch.num_outputs.cpu())
+def _log_prior(batches: Iterable[Emissions]) -> tuple[Tensor, int]:
+    """(V,) natural log of each token's mean probability over all valid outputs; their number."""
+    total: Tensor | float = 0.0
+    num_outputs = 0
 
-
-def _log_prior(batches: Sequence[Emissions]) -> Tensor:
-    """(V,) natural log of each token's mean probability over all valid outputs."""
-    valid: list[Tensor] = []
     for batch in batches:
         for rows, count in zip(batch.log_probs, batch.num_outputs.tolist(), strict=True):
-            valid.append(rows[:count].float())
+            total = total + rows[:count].exp().sum(0, dtype=torch.float64)
+            num_outputs += count
 
-    mean = torch.cat(valid).exp().mean(0)
-    return mean.clamp(min=MIN_PRIOR).log()
+    mean = torch.as_tensor(total / max(1, num_outputs)).float()
+    return mean.clamp(min=MIN_PRIOR).log(), num_outputs
 
 
 def _line(point: Tried, names: Sequence[str]) -> str:

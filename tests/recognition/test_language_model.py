@@ -18,9 +18,11 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import holds_lm, lm_digest, load_lm, save_lm
 from speechssl.recognition.lm_training import read_texts
-from speechssl.recognition.lm_tuning import tune
+from speechssl.recognition.lm_tuning import Tried, Tuned, tune
 from speechssl.recognition.model import load_ctc
+from speechssl.scoring.score import score
 from speechssl.storage.checkpoint import model_folder, save_folder
+from speechssl.text.word_spaces import are_without_word_spaces
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,27 @@ def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) ->
     assert brief.score.wer < found.tried[0].score.wer
     assert brief.score.cer > found.tried[0].score.cer
     assert found.best.lm_weight != 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "best"), [(("ab cd ef", "abc"), "words"), (("今天天气", "很好很好"), "characters")]
+)
+def test_characters_alone_count_where_no_spaces_part_the_words(
+    texts: tuple[str, ...], best: str
+) -> None:
+    """One text is right as a whole and the other missing, or both are wrong by a character."""
+    references = dict(zip("ab", texts, strict=True))
+    whole = score(references, {"a": texts[0], "b": ""})
+    nearly = score(references, {name: text[:-1] for name, text in references.items()})
+    by_characters = are_without_word_spaces(texts)
+
+    tried = {
+        "words": Tried(BeamConfig(), whole, 1.0, by_characters),
+        "characters": Tried(BeamConfig(), nearly, 1.0, by_characters),
+    }
+    assert min(tried, key=lambda name: tried[name].errors) == best
+    kept = Tuned(whole, [tried["characters"]], [tried["characters"]], torch.zeros(3))
+    assert kept.is_worth_keeping == (best == "characters")
 
 
 @pytest.mark.parametrize(("unit", "looks"), [("words", 12), ("tokens", 9)])
