@@ -196,9 +196,9 @@ class Contrastive(PretextTask):
         is_right = logits.argmax(-1) == 0
         num_right = is_right.sum().detach()
 
-        live_codes = _live_codes(quantized.codes, self.quantizer.config.num_codes)
         temperature = self.quantizer.temperature(step)
-        masked_share = float(draws.mask.sum()) / max(1, whole.num_frames)
+        masked_share = (float(draws.mask.sum()), sum(lengths))
+        code_counts = _code_counts(quantized.codes, self.quantizer.config.num_codes)
 
         metrics: dict[str, Tensor | float] = {
             "diversity": unevenness.detach() * own.num_masked,
@@ -207,11 +207,10 @@ class Contrastive(PretextTask):
             "loss": contrastive_term.detach(),
             "chance": chance,
             "accuracy": num_right,
-            "live_codes": live_codes * weight,
             "temperature": temperature * weight,
-            "masked_share": masked_share * whole.num_masked,
         }
-        return LossOutput(loss, weight, metrics)
+        shares = {"masked_share": masked_share}
+        return LossOutput(loss, weight, metrics, shares, {"live_codes": code_counts})
 
     @torch.no_grad()
     def statistics(self, batch: Batch, step: int) -> StepStatistics:
@@ -447,11 +446,11 @@ def _sum_of_squares(frames: Tensor, num_frames: Tensor) -> Tensor:
     return of_valid.sum()
 
 
-def _live_codes(codes: Tensor, num_codes: int) -> Tensor:
-    """(N, G) -> () distinct codes in use, mean over codebooks."""
-    # Unlike ``unique`` this does not make the host wait for the device.
+def _code_counts(codes: Tensor, num_codes: int) -> Tensor:
+    """(N, G) -> (G, V) float32, how many frames have each code."""
+    # Unlike ``bincount`` this does not make the host wait for the device.
     num_groups = codes.shape[1]
-    used = torch.zeros(num_groups, num_codes, device=codes.device)
-    used.scatter_(1, codes.T, 1.0)
-    num_used = used.sum(1)  # (G,)
-    return num_used.mean()
+    counts = torch.zeros(num_groups, num_codes, device=codes.device)
+    by_group = codes.T
+    ones = torch.ones(by_group.shape, device=codes.device)
+    return counts.scatter_add_(1, by_group, ones)

@@ -147,16 +147,14 @@ class HiddenUnits(PretextTask):
         weight = len(asked.positions)
         # All logits equal, mean over codebooks.
         chance = sum(math.log(size) for size in config.num_codes) / len(config.num_codes)
-        num_valid = max(1, int(num_frames.sum()))
-        masked_share = float(masked.mask.sum()) / num_valid
+        masked_share = (float(masked.mask.sum()), int(num_frames.sum()))
         metrics: dict[str, Tensor | float] = {
             "loss": loss.detach(),
             "chance": chance * frame_weights.sum(),
             # Of all frames that were asked about.
             "accuracy": is_right.sum(),
-            "masked_share": masked_share * weight,
         }
-        return LossOutput(loss, weight, metrics)
+        return LossOutput(loss, weight, metrics, {"masked_share": masked_share})
 
     def prepare(self, dataset: Dataset, device: torch.device) -> None:
         """Find the clusters on the device that trains."""

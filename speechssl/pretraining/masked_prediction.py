@@ -217,8 +217,8 @@ class MaskedRows(NamedTuple):
     """(N, D) of the masked frames"""
     rows: Tensor
     """(N, subsampling x F) float32, the rows hidden there, normalised per utterance and bin"""
-    masked_share: float
-    """masked frames over valid frames of the batch"""
+    masked_share: tuple[float, int]
+    """masked frames and valid frames of the batch"""
 
 
 def context_and_rows(
@@ -249,9 +249,7 @@ def context_and_rows(
     context = context.flatten(0, 1)  # (B M, D)
     of_masked = context[packed_positions]
 
-    num_valid = max(1, int(num_frames.sum()))
-    num_masked = float(masked.mask.sum())
-    masked_share = num_masked / num_valid
+    masked_share = (float(masked.mask.sum()), int(num_frames.sum()))
     return MaskedRows(of_masked, masked_rows, masked_share)
 
 

@@ -91,9 +91,8 @@ class RandomProjection(PretextTask):
             # All logits equal.
             "chance": math.log(num_codes) * weight,
             "accuracy": is_right.float().mean(-1).sum(),
-            "masked_share": masked_share * weight,
         }
-        return LossOutput(loss, weight, metrics)
+        return LossOutput(loss, weight, metrics, {"masked_share": masked_share})
 
     def codes(self, rows: Tensor) -> Tensor:
         """(N, subsampling x F) log-mel rows -> (N, G) int64, the code at the smallest angle."""

@@ -61,6 +61,5 @@ class Reconstruction(PretextTask):
             "loss": loss.detach(),
             # What answering with the mean of each bin, which is 0, would cost.
             "chance": rows.abs().pow(power).mean(-1).sum(),
-            "masked_share": masked_share * weight,
         }
-        return LossOutput(loss, weight, metrics)
+        return LossOutput(loss, weight, metrics, {"masked_share": masked_share})

@@ -108,9 +108,9 @@ class TwoViews(PretextTask):
             "loss": loss.detach(),
             "chance": to_second.chance + to_first.chance,
             "accuracy": to_second.num_right + to_first.num_right,
-            "masked_share": num_masked / (2 * int(num_frames.sum())) * weight,
         }
-        return LossOutput(loss, weight, metrics)
+        masked_share = (num_masked, 2 * int(num_frames.sum()))
+        return LossOutput(loss, weight, metrics, {"masked_share": masked_share})
 
     def _view(self, batch: Batch, step: int, which: int) -> "_View":
         """Change and mask the batch as view ``which`` (0 or 1) of update ``step``."""

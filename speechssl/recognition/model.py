@@ -190,10 +190,10 @@ class CtcModel(nn.Module):
         loss = losses.sum()
 
         weight = int(target_lengths.sum())
-        # A mean is made of sums over the update, so the share counts by the weight of its batch.
-        blank_share = self._blank_share(log_probs, num_outputs) * weight
-        metrics = {"loss": loss.detach(), "ctc": ctc.detach().sum(), "blank_share": blank_share}
-        return LossOutput(loss, weight, metrics)
+        metrics = {"loss": loss.detach(), "ctc": ctc.detach().sum()}
+        num_blank = self._num_blank(log_probs, num_outputs)
+        shares = {"blank_share": (num_blank, int(num_outputs.sum()))}
+        return LossOutput(loss, weight, metrics, shares)
 
     def _target(self, text: str | None) -> Tensor:
         return torch.tensor(self.encode_text(text or ""), dtype=torch.int64)
@@ -207,11 +207,11 @@ class CtcModel(nn.Module):
         return EncoderOutput(logits.float().log_softmax(-1), num_frames * count)
 
     @torch.no_grad()
-    def _blank_share(self, log_probs: Tensor, num_outputs: Tensor) -> Tensor:
-        """Share of the valid outputs whose best token is the blank."""
+    def _num_blank(self, log_probs: Tensor, num_outputs: Tensor) -> Tensor:
+        """Count the valid outputs whose best token is the blank."""
         valid = valid_mask(num_outputs, log_probs.shape[1], log_probs.device)
         is_blank = log_probs.argmax(-1) == self.tokenizer.blank_id
-        return (is_blank & valid).sum() / valid.sum()
+        return (is_blank & valid).sum()
 
     def _augmented(self, batch: Batch, step: int, targets: Sequence[Tensor]) -> Batch:
         """Change the log-mel rows of a batch, and leave enough of them for the transcripts."""

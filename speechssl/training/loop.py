@@ -29,7 +29,7 @@ from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.checkpoint import step_folder
 from speechssl.training.journal import BAD_STEPS, Journal, report_bad_step
-from speechssl.training.loss import StatisticsModel
+from speechssl.training.loss import StatisticsModel, UpdateMetrics
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
 from speechssl.training.run_folder import (
     RunState,
@@ -262,11 +262,11 @@ def _update(
     optimizer.zero_grad(set_to_none=True)
     with autocast(device, train.precision):
         statistics = _whole_statistics(model, micro_batches, step)
-    counts, sums = _add_gradients(model, micro_batches, statistics, step, train)
+    counts, metrics = _add_gradients(model, micro_batches, statistics, step, train)
 
     distributed.sum_gradients(p for p in model.parameters() if p.requires_grad)
     counts = distributed.sum_over_ranks(counts, torch.device("cpu"))
-    sums = distributed.sum_over_ranks(sums, device)
+    metrics.sum_over_ranks(device)
 
     # Sums become means here, once. An update without any masked frame or token has weight 0.
     weight = max(1, counts["weight"])
@@ -286,7 +286,7 @@ def _update(
 
     now = time.perf_counter()
     row: dict[str, Any] = {"step": step + 1}
-    row |= {name: value / weight for name, value in sums.items()}
+    row |= metrics.row(weight)
     row |= {"grad_norm": norm, "lr": rate}
     row |= counts
     row |= {"data_s": loaded - started, "time_s": now - started}
@@ -322,17 +322,17 @@ def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -
 
 def _add_gradients(
     model: nn.Module, micro_batches: list[Batch], statistics: Any, step: int, train: TrainConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], UpdateMetrics]:
     """Leave the summed gradients of this process's ``micro_batches`` in the parameters.
 
     Returns:
         counts: "weight" (items that the loss sums over) and "audio_s" (seconds of audio).
-        sums: the metrics of the model, by name, summed over the same items.
+        metrics: what the model measured.
     """
     device = next(model.parameters()).device
     rank = distributed.rank()
     weight = 0
-    sums = dict[str, Tensor | float]()
+    metrics = UpdateMetrics()
 
     for index, batch in enumerate(micro_batches):
         # Dropout and layer drop draw from the global generator: seeded here, a resumed run repeats
@@ -348,11 +348,10 @@ def _add_gradients(
         output.total.backward()
 
         weight += output.weight
-        for name, value in output.metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+        metrics.add(output)
 
     audio_s = sum(batch.audio_s for batch in micro_batches)
-    return {"weight": weight, "audio_s": audio_s}, sums
+    return {"weight": weight, "audio_s": audio_s}, metrics
 
 
 def _divide_and_clip(model: nn.Module, weight: int, clip_norm: float) -> Tensor:

@@ -129,7 +129,8 @@ def test_the_loss_of_an_ignorant_head_is_chance(weight: float) -> None:
     task = make(visible_weight=weight).eval()
     torch.nn.init.zeros_(task.head.weight)
     output = task(batch_of(noise(task.encoder.config, LENGTHS)), 0)
-    share = float(output.metrics["masked_share"]) / output.weight
+    num_masked, num_frames = output.shares["masked_share"]
+    share = float(num_masked) / num_frames
     mean_weight = 1.0 if weight == 0 else share + weight * (1 - share)
     each = (math.log(7) + math.log(3)) / 2
     assert float(output.total.detach()) / output.weight == pytest.approx(

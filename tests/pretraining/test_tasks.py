@@ -1,11 +1,15 @@
 """Every pretext task has a name, a table of settings of that name, and is made of them."""
 
 import math
+import operator
+import random
+from functools import reduce
 from typing import get_args
 
 import pytest
 import torch
 from reference.models import batch_of, noise, tiny_encoder
+from reference.objective import ids_of
 from reference.tasks import LENGTHS, losses_of_a_short_run
 from torch import Tensor
 
@@ -15,6 +19,7 @@ from speechssl.pretraining.hidden_units import HiddenUnits
 from speechssl.pretraining.masked_prediction import PretextTask
 from speechssl.pretraining.settings import PretrainSettings, TaskName, TaskSettings
 from speechssl.pretraining.tasks import make_task
+from speechssl.training.loss import StatisticsModel, UpdateMetrics
 
 TASK_NAMES = get_args(TaskName)
 
@@ -61,6 +66,42 @@ def test_every_task_learns_with_a_convolutional_encoder(name: TaskName, kind: st
         for old, new in zip(before, task.encoder.parameters(), strict=True)
     ]
     assert sum(moved) >= len(moved) - 1  # all, but for a mask vector that a task does not use
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_no_metric_depends_on_how_an_update_is_divided(name: TaskName) -> None:
+    table = {"task": name, "contrastive": {"num_negatives": 5, "width": 16}}
+    table |= {"quantizer": {"num_codes": 50, "width": 16}, "hidden_units": {"num_codes": (5, 3)}}
+    task = make_task(tiny_encoder("logmel-4"), build(TaskSettings, table), seed=3).train()
+    utterances = noise(task.encoder.config, [*LENGTHS, *LENGTHS])
+    if isinstance(task, HiddenUnits):
+        task.fit(Utterances(utterances))  # type: ignore[arg-type]
+
+    draws = random.Random(name)
+    order = draws.sample(range(len(utterances)), len(utterances))
+    cut = draws.randrange(1, len(utterances))
+    parts = [
+        batch_of([utterances[i] for i in part], ids_of(part)) for part in (order[:cut], order[cut:])
+    ]
+
+    whole = metrics_of(task, [batch_of(utterances)])
+    assert metrics_of(task, parts) == pytest.approx(whole, rel=1e-4)
+    assert "masked_share" in whole
+    assert ("live_codes" in whole) == (name == "contrastive")
+
+
+def metrics_of(task: PretextTask, batches: list[Batch]) -> dict[str, float]:
+    """All metrics of an update of these micro-batches, as the training loop logs them."""
+    statistics = ()
+    if isinstance(task, StatisticsModel):
+        statistics = (reduce(operator.add, [task.statistics(batch, 2) for batch in batches]),)
+
+    metrics = UpdateMetrics()
+    outputs = [task(batch, 2, *statistics) for batch in batches]
+    for output in outputs:
+        metrics.add(output)
+    row = metrics.row(sum(output.weight for output in outputs))
+    return {name: float(value) for name, value in row.items()}
 
 
 def test_no_two_tasks_are_made_alike() -> None:

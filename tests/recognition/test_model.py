@@ -104,7 +104,8 @@ def test_the_blank_share_counts_valid_frames_only() -> None:
     output = model(batch, 0)
     expected = (best == 0).float().mean().item()
     assert 0 < expected < 1
-    assert float(output.metrics["blank_share"]) / output.weight == pytest.approx(expected)
+    num_blank, num_outputs = output.shares["blank_share"]
+    assert float(num_blank) / num_outputs == pytest.approx(expected)
 
 
 # --- padding and batches --------------------------------------------------------------------------
