@@ -21,7 +21,7 @@ def write_kaldi(manifest: Manifest, folder: str | os.PathLike[str]) -> None:
     not written: export one at a time.
 
     Raises:
-        ManifestError: a path that a line of ``wav.scp`` cannot hold, or a part without a duration.
+        ManifestError: a path that a line of ``wav.scp`` cannot hold.
     """
     root = manifest.root.resolve()
     records = sorted(manifest.records, key=_kaldi_order)
@@ -136,13 +136,12 @@ def _fits_wav_scp(path: str) -> bool:
 
 def _segment_line(record: Record, recording: str) -> str:
     """Write where in its recording an utterance is, in seconds."""
-    if record.duration_s is None:
-        raise ManifestError(
-            f"{record.id}: Kaldi's segments need a duration beside parts of other files"
-        )
-
     utterance = _token(record.id)
     start_s = record.offset_s
+    if record.duration_s is None:
+        # Kaldi's extract-segments takes an end of -1 for the end of the recording.
+        return f"{utterance} {recording} {start_s:.6f} -1"
+
     end_s = start_s + record.duration_s
     return f"{utterance} {recording} {start_s:.6f} {end_s:.6f}"
 

@@ -13,6 +13,9 @@ from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
 
+# The end of a segment that goes on to the end of its recording, as in Kaldi's extract-segments.
+_END_OF_FILE = -1
+
 # ---- Kaldi --------------------------------------------------------------------------------------
 
 
@@ -83,11 +86,19 @@ def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
 
         if recording not in audio:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp")
-        if not 0 <= start_s < end_s < MAX_SECONDS:
-            raise ManifestError(f"{where}: a segment from {start_s} to {end_s} s")
 
-        # Rounded to microseconds, so that 1.3 - 1.2 is 0.1.
-        duration_s = round(end_s - start_s, 6)
+        goes_to_end = end_s == _END_OF_FILE
+        is_forward = goes_to_end or start_s < end_s
+        if not is_forward or not 0 <= start_s < MAX_SECONDS or not end_s < MAX_SECONDS:
+            raise ManifestError(
+                f"{where}: a segment from {start_s} to {end_s} s; "
+                f"an end of {_END_OF_FILE} is the end of the recording"
+            )
+
+        duration_s = None
+        if not goes_to_end:
+            # Rounded to microseconds, so that 1.3 - 1.2 is 0.1.
+            duration_s = round(end_s - start_s, 6)
         segment = Record(key, audio[recording], start_s, duration_s)
         records.append(segment)
     return records
