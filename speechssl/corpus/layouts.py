@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+from speechssl.audio.listing import is_recording
 from speechssl.corpus.jsonl import read_jsonl
 from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
 from speechssl.corpus.metadata_csv import read_metadata_csv
@@ -104,7 +104,7 @@ def _read(
     if suffix == ".tsv":
         # Its first line names the root, so it comes as a whole manifest.
         return _with_notes(read_fairseq(path), unused)
-    if suffix in AUDIO_SUFFIXES:
+    if is_recording(path):
         recording = Record("", path.name)
         return _with_notes(make_manifest(folder, [recording]), unused)
     raise ManifestError(f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio")
@@ -174,12 +174,9 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
 
         for name in files:
             file = os.path.join(folder, name)
-            _, suffix = os.path.splitext(name.lower())
-            is_audio = suffix in AUDIO_SUFFIXES or suffix in UNREADABLE_SUFFIXES
-
             if name.endswith(".trans.txt"):
                 transcripts.append(Path(file))
-            elif is_audio:
+            elif is_recording(file):
                 relative = os.path.relpath(file, root)
                 audio = path_below(root, relative, where)
                 records.append(Record("", audio))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+from speechssl.audio.listing import RECORDING_SUFFIXES, is_recording
 from speechssl.corpus.columns import Columns, find_columns
 from speechssl.corpus.manifest import Record, printable
 from speechssl.corpus.paths import path_below
@@ -15,8 +15,6 @@ from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
 from speechssl.storage.text_files import open_text
-
-_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 
 
 def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
@@ -131,7 +129,7 @@ def _holds_rows(cell: str, header: tuple[str, ...], columns: Columns) -> bool:
     for fields in csv.reader(lines):
         if len(fields) > position:
             _, suffix = os.path.splitext(fields[position].lower())
-            if suffix in _SUFFIXES:
+            if suffix in RECORDING_SUFFIXES:
                 return True
     return False
 
@@ -149,8 +147,7 @@ def _unlisted_audio(table: Path, root: Path, listed: set[str]) -> list[Path]:
     for folder, _, names in os.walk(table.parent):
         for name in names:
             file = Path(folder, name)
-            suffix = file.suffix.lower()
-            if suffix not in _SUFFIXES:
+            if not is_recording(file):
                 continue
 
             relative = Path(os.path.relpath(file, root))

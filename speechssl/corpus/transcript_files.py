@@ -6,10 +6,8 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+from speechssl.audio.listing import RECORDING_SUFFIXES
 from speechssl.corpus.transcripts import is_sentence, words_with_letters
-
-_AUDIO_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 
 # What annotation tools, subtitling and recognisers write.
 _ANNOTATION = re.compile(
@@ -93,7 +91,7 @@ def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
 def _looks_like_transcript(path: Path, stems: Collection[str]) -> bool:
     """Whether a file is an annotation, has a recording's name and words, or lists recordings."""
     suffix = path.suffix.lower()
-    if path.name.startswith(".") or suffix in _AUDIO_SUFFIXES or not path.is_file():
+    if path.name.startswith(".") or suffix in RECORDING_SUFFIXES or not path.is_file():
         return False
 
     if _ANNOTATION.fullmatch(suffix):
@@ -148,7 +146,7 @@ def _names_one(line: str, stems: Collection[str]) -> Iterator[bool]:
             # A short name may also be a word of a text: it must stand where tables have names.
             is_at_an_end = place in (0, len(parts) - 1)
             suffix = PurePosixPath(part).suffix.lower()
-            if is_at_an_end or suffix in _AUDIO_SUFFIXES:
+            if is_at_an_end or suffix in RECORDING_SUFFIXES:
                 yield _stem(part) in stems
 
 
@@ -165,7 +163,7 @@ def _stem(path: str) -> str:
     """Return the name of a file without its folders, and without the suffix of a recording."""
     name = re.split(r"[/\\]", path)[-1]
     stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in _AUDIO_SUFFIXES else name
+    return stem if suffix.lower() in RECORDING_SUFFIXES else name
 
 
 def _beginning(path: Path) -> str:

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio.features import featurise, input_length
-from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, Samples, Span, stream_mono
+from speechssl.audio.listing import is_recording
+from speechssl.audio.reader import Samples, Span, stream_mono
 from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
@@ -111,7 +112,6 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
 
 
 def _audio_below(folder: Path) -> list[Path]:
-    suffixes = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
     found: list[Path] = []
 
     def fail(error: OSError) -> None:
@@ -119,7 +119,7 @@ def _audio_below(folder: Path) -> list[Path]:
 
     for parent, _, names in os.walk(folder, onerror=fail):
         files = [Path(parent, name) for name in names]
-        found += [file for file in files if file.suffix.lower() in suffixes]
+        found += filter(is_recording, files)
     return sorted(found)
 
 

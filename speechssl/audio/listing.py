@@ -1,0 +1,34 @@
+"""Which files of a folder are recordings."""
+
+import os
+
+from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
+
+RECORDING_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
+
+# On disks of others, a Mac keeps what it knows about "x.wav" in a file "._x.wav" (AppleDouble).
+_MAC_PREFIX = "._"
+_MAC_MAGIC = b"\x00\x05\x16\x07"
+
+
+def is_recording(path: AnyPath) -> bool:
+    """Whether a file is a recording by its suffix, also one that cannot be read.
+
+    A file that says nothing by itself is a recording all the same, and is rejected by name later.
+    Only a Mac's notes about another file are none.
+    """
+    name = os.path.basename(os.fspath(path))
+    _, suffix = os.path.splitext(name.lower())
+    return suffix in RECORDING_SUFFIXES and not _is_mac_note(path, name)
+
+
+def _is_mac_note(path: AnyPath, name: str) -> bool:
+    # Only a file of this name is opened, and only a regular one: to open a pipe is to wait for it.
+    if not name.startswith(_MAC_PREFIX) or not os.path.isfile(path):
+        return False
+
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAC_MAGIC)) == _MAC_MAGIC
+    except OSError:
+        return False
