@@ -12,7 +12,7 @@ from speechssl.audio.listing import is_recording
 from speechssl.corpus.jsonl import read_jsonl
 from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
 from speechssl.corpus.metadata_csv import read_metadata_csv
-from speechssl.corpus.paths import numbered_lines, path_below, real_folder
+from speechssl.corpus.paths import forget_folders, numbered_lines, path_below
 from speechssl.corpus.splits import split_of_folder
 from speechssl.corpus.toolkits import read_fairseq, read_kaldi
 from speechssl.corpus.transcript_files import find_transcript_files, find_transcripts_beside
@@ -67,7 +67,7 @@ def _read(
     unused: UnusedTranscripts,
 ) -> Manifest:
     """Read a source, and take note of what looks like transcripts in it and is not read."""
-    real_folder.cache_clear()
+    forget_folders()
     path = Path(source)
     suffix = path.suffix.lower()
     is_jsonl = suffix in JSONL_SUFFIXES

@@ -1,6 +1,8 @@
 """For all readers of manifests: paths that stay below the root, and lines with their numbers."""
 
 import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,8 @@ from speechssl.storage.text_files import BYTE_ORDER_MARK, open_text
 def path_below(root: Path, audio: str, where: str, takes_root: bool = False) -> str:
     """Return ``audio`` as a ``/`` path below ``root``.
 
-    Links are followed, and none may lead outside.
+    Links are followed, and none may lead outside. A name whose accents are stored in another
+    form of Unicode is found all the same, and returned as it is stored.
 
     Args:
         where: the place of the path in its manifest, for the message.
@@ -38,6 +41,11 @@ def path_below(root: Path, audio: str, where: str, takes_root: bool = False) -> 
     relative_parts = relative.split(os.sep)
     climbs_out = relative_parts[0] == ".."
 
+    # What is written "é" may be stored as "e" and an accent, or the other way round.
+    if not relative.isascii() and not climbs_out:
+        relative = _as_stored(str(root), relative_parts)
+        full = os.path.join(os.path.normpath(root), relative)
+
     # The folder's links are resolved once for all its files, the file itself only where it is one.
     folder, name = os.path.split(full)
     real_path = os.path.join(real_folder(folder), name)
@@ -61,9 +69,53 @@ def path_below(root: Path, audio: str, where: str, takes_root: bool = False) -> 
     return Path(relative).as_posix()
 
 
+def composed(name: str) -> str:
+    """Return the form of a name in which letters and their accents are one character (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _as_stored(root: str, parts: list[str]) -> str:
+    """Return the path below ``root`` under which the parts of a name are stored.
+
+    It stays as it is written where that is there, where nothing is, and where several names are
+    alike.
+    """
+    as_written = os.path.join(*parts)
+    if os.path.lexists(os.path.join(root, as_written)):
+        return as_written
+
+    found = [""]
+    for part in parts:
+        alike: list[str] = []
+        for path in found:
+            names = _stored_names(os.path.join(root, path)).get(composed(part), [])
+            alike += [os.path.join(path, name) for name in names]
+        found = alike
+
+    return found[0] if len(found) == 1 else as_written
+
+
+@lru_cache(maxsize=4096)
+def _stored_names(folder: str) -> dict[str, list[str]]:
+    """Return the names in a folder by their composed form."""
+    names: dict[str, list[str]] = defaultdict(list)
+    try:
+        for name in os.listdir(folder):
+            names[composed(name)].append(name)
+    except OSError:  # no folder, or one that may not be read: nothing is found there
+        return {}
+    return names
+
+
+def forget_folders() -> None:
+    """Forget what is known of folders, before each scan: links and names may have changed."""
+    real_folder.cache_clear()
+    _stored_names.cache_clear()
+
+
 @lru_cache(maxsize=4096)
 def real_folder(folder: str) -> str:
-    """Follow the links of a folder's path. Clear this cache before each scan: links may change."""
+    """Follow the links of a folder's path."""
     return os.path.realpath(folder)
 
 
