@@ -1,0 +1,182 @@
+"""A folder that holds one file of each oddity: in = kept + dropped, to the sample."""
+
+import json
+import struct
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.audio_bytes import encode, noise
+from support.containers import (
+    ape,
+    chunk,
+    id3v1,
+    id3v2,
+    long_sizes,
+    lyrics,
+    mp3_format,
+    mp3_frames,
+    pcm,
+    pcm_8_bit,
+    riff,
+    wave_format,
+)
+from support.recordings import WAVEFORM, adds_up
+from support.speech import RATE
+
+from speechssl.data.prepare import prepare
+from speechssl.data.store import Store
+
+FRAME_SAMPLES = 576  # of an MP3 of 16 kHz
+DECODER_DELAY = 529  # samples, which the decoder takes off in front
+
+# A kind of file -> its bytes, and how many samples are heard.
+Kept = dict[str, tuple[bytes, int]]
+# A kind of file -> its bytes, the reason why it is not kept, and how many samples it had.
+Dropped = dict[str, tuple[bytes, str, int]]
+
+
+def containers_that_are_kept(rng: np.random.Generator) -> Kept:
+    """Good files of which each has something odd in its container."""
+    length = int(rng.integers(20_000, 40_000))
+    data, _ = pcm(int(rng.integers(100)), length)
+    odd_data, _ = pcm_8_bit(int(rng.integers(100)), 2 * (length // 2) + 1)
+    sound = noise(4)[:length]
+    caf = encode(sound, format="CAF", subtype="PCM_16")
+    size_at = caf.index(b"data") + 4
+    unknown_size = struct.pack(">q", -1)
+
+    return {
+        "stream.wav": (riff(wave_format(), chunk(b"data", data, 0xFFFFFFFF)), length),
+        "sox.wav": (riff(wave_format(), chunk(b"data", data, 0x7FFFF000)) + id3v1(), length),
+        "stream.caf": (caf[:size_at] + unknown_size + caf[size_at + 8 :], length),
+        "broadcast.wav": (
+            riff(
+                long_sizes(len(data)),
+                wave_format(),
+                chunk(b"data", data, 0xFFFFFFFF),
+                magic=b"BW64",
+            ),
+            length,
+        ),
+        "no padding.wav": (
+            riff(
+                wave_format(bits=8),
+                chunk(b"data", odd_data, padded=False),
+                chunk(b"LIST", b"INFOISFT"),
+            ),
+            len(odd_data),
+        ),
+        "tag.wav": (encode(sound, format="WAV") + id3v1(), length),
+        "tag.flac": (encode(sound, format="FLAC") + ape() + id3v1(), length),
+        "tag.ogg": (encode(sound, format="OGG", subtype="VORBIS") + lyrics(), length),
+        "tag.sph": (id3v2(99) + encode(sound, format="NIST") + ape(), length),
+    }
+
+
+def mp3s_that_are_kept(rng: np.random.Generator) -> Kept:
+    """MP3s that were joined, cut out of a stream, or put into WAV."""
+    first = mp3_frames(noise(rng.uniform(1, 2)))[1:]
+    second = mp3_frames(noise(rng.uniform(1, 2), seed=1))[1:]
+    num_first = len(first) * FRAME_SAMPLES - DECODER_DELAY
+    num_both = num_first + len(second) * FRAME_SAMPLES
+    cut_in_front = second[0][100:]
+    cut_behind = second[1][:77]
+
+    return {
+        "joined.mp3": (b"".join(first) + id3v2(300) + b"".join(second), num_both),
+        "radio.mp3": (cut_in_front + b"".join(first) + cut_behind, num_first),
+        "mp3.wav": (riff(mp3_format(), chunk(b"data", b"".join(first))), num_first),
+    }
+
+
+def dropped_files() -> Dropped:
+    """Files that are refused before a sample is decoded, and sound that nobody wants."""
+    sound = noise(1)
+    flac = encode(sound, format="FLAC")
+    deep = flac[:20] + bytes([flac[20] | 1, flac[21] | 0xF0]) + flac[22:]
+    sphere = encode(sound, format="NIST")
+    shorten = sphere.replace(b"-s3 pcm", b"-s26 pcm,embedded-shorten-v2.00")
+    mp3 = b"".join(mp3_frames(sound))
+    other_rate = b"".join(mp3_frames(noise(1, 22_050), 22_050)[1:])
+    ogg = encode(sound, format="OGG", subtype="VORBIS")
+    flipped = bytes([ogg[-100] ^ 4])
+
+    return {
+        "silent.wav": (encode(np.zeros(3 * RATE, np.float32), format="WAV"), "silence", 3 * RATE),
+        "short.wav": (encode(noise(0.5), format="WAV"), "too short", RATE // 2),
+        "truncated.sph": (sphere[:-1], "truncated", 0),
+        "truncated.wav": (encode(sound, format="WAV")[:-99], "truncated", 0),
+        "damaged.ogg": (ogg[:-100] + flipped + ogg[-99:], "decode error", 0),
+        "joined.mp3.mp3": (mp3 + id3v2() + mp3, "chained stream", 0),
+        "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "unsupported format", 0),
+        "player.wma": (bytes.fromhex("3026b2758e66cf11") + bytes(300), "unsupported format", 0),
+        "shorten.sph": (shorten, "unsupported format", 0),
+        "deep.flac": (deep, "unsupported format", 0),
+        "two rates.mp3": (mp3 + other_rate, "unsupported format", 0),
+    }
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_one_file_of_each_kind_is_accounted_for_to_the_sample(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(seed)
+    kept = containers_that_are_kept(rng) | mp3s_that_are_kept(rng)
+    dropped = dropped_files()
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, (data, *_) in {**kept, **dropped}.items():
+        (corpus / name).write_bytes(data)
+
+    # Written composed, stored with accents of their own; beside it what a Mac keeps about it.
+    accented = "Café.wav"
+    (corpus / unicodedata.normalize("NFD", accented)).write_bytes(encode(noise(2), format="WAV"))
+    kept[accented] = (b"", 2 * RATE)
+    (corpus / "._tag.wav").write_bytes(bytes.fromhex("00051607") + bytes(80))
+
+    # A transcript keeps a file whole.
+    rows = [f"{name},some words" for name in kept] + [f"{name}," for name in dropped]
+    table = "\n".join(["file_name,transcription", *rows, ""])
+    (corpus / "metadata.csv").write_text(table, encoding="utf-8")
+    report = prepare(corpus, tmp_path / "store", WAVEFORM)
+
+    adds_up(report)
+    said = capsys.readouterr().err
+    assert "radio.mp3: " in said
+    assert "recordings are not in" not in said  # the Mac's file is none
+    assert report.kept.files == len(kept)
+    assert report.kept.samples == sum(num_samples for _, num_samples in kept.values())
+
+    expected: dict[str, tuple[int, int]] = {}
+    for _, reason, num_samples in dropped.values():
+        files, samples = expected.get(reason, (0, 0))
+        expected[reason] = (files + 1, samples + num_samples)
+    assert {r: (t.files, t.samples) for r, t in report.dropped.items()} == expected
+
+    lines = (tmp_path / "store/rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    rejects = {row["audio"]: row["reason"] for row in map(json.loads, lines)}
+    sound_of_no_use = ("silence", "too short")
+    refused = {name: why for name, (_, why, _) in dropped.items() if why not in sound_of_no_use}
+    assert rejects == refused
+
+    store = Store(tmp_path / "store")
+    lengths = {}
+    for position in range(len(store)):
+        record = store.record(position)
+        lengths[unicodedata.normalize("NFC", record.audio)] = record.num_samples
+    assert lengths == {name: num_samples for name, (_, num_samples) in kept.items()}
+
+
+def test_segments_to_the_end_are_accounted_for_to_the_sample(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.wav").write_bytes(encode(noise(3), format="WAV"))
+    (corpus / "wav.scp").write_text("rec a.wav\n")
+    (corpus / "segments").write_text("u1 rec 0.5 1.5\nu2 rec 1.5 -1\n")
+    (corpus / "text").write_text("u1 one\nu2 two\n")
+    report = prepare(corpus, tmp_path / "store", WAVEFORM)
+    adds_up(report)
+    assert (report.kept.chunks, report.kept.samples) == (2, round(2.5 * RATE))
+    assert report.dropped["not in any part"].samples == RATE // 2
