@@ -25,8 +25,8 @@ ROOMS = {
     " tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
     " phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "manifest export splits paths columns transcripts unused_transcripts transcript_files"
-    " metadata_csv jsonl toolkits layouts",
+    "corpus": "manifest export shares splits paths columns transcripts unused_transcripts"
+    " transcript_files metadata_csv jsonl toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
     "encoder": "padding config kernels masking augment norm mel_norm context front_end encoder",

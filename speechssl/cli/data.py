@@ -69,6 +69,14 @@ def prepare_command(
     max_bad_fraction: Annotated[
         float, typer.Option(help="Share of bad files above which the exit code is 3.")
     ] = DEFAULTS.max_bad_fraction,
+    dev_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the transcribed audio for dev; else 0.1 where none is given."),
+    ] = DEFAULTS.dev,
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the transcribed audio for test; else 0.1 where none is given."),
+    ] = DEFAULTS.test,
     ignore_transcripts: IgnoreOption = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
     force: ForceOption = False,
@@ -80,6 +88,8 @@ def prepare_command(
         "max_chunk_s": max_chunk,
         "max_duration_s": max_duration,
         "max_bad_fraction": max_bad_fraction,
+        "dev": dev_share,
+        "test": test_share,
     }
     config = build(PrepareConfig, table)
 

@@ -3,10 +3,11 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from speechssl.corpus.manifest import UNUSED, Manifest, Record
+from speechssl.corpus.shares import come_closer, sizes_of
 from speechssl.errors import ConfigError
 
 STANDARD_SPLITS = ("train", "dev", "test")
@@ -27,8 +28,12 @@ _OTHER_NAMES = {
     "valid": "dev",
     "validation": "dev",
     "val": "dev",
+    "devel": "dev",
     "development": "dev",
     "eval": "test",
+    "evaluation": "test",
+    "testing": "test",
+    "training": "train",
 }
 
 
@@ -64,15 +69,17 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
     theirs has. Without a speaker, or with fewer speakers than splits, all parts of a file fall into
     one split. With fewer files than splits, each part is on its own.
 
-    The choice is a hash of the name. It does not depend on the order of the records, and hardly on
-    which others there are: only a split that would stay empty takes one group more.
+    The choice begins with a hash of the name. Then the fewest groups move that bring the splits as
+    close to the shares as whole groups can; a split that would stay empty takes one. The order of
+    the records does not matter.
 
     A record without a transcript, where others have one, cannot be used to measure. It goes to
     train. It becomes ``UNUSED`` where its speaker or file is in dev or test alone, or where it is a
     whole file of which a part is in dev or test.
 
     Args:
-        dev, test: expected share of groups (speakers, files or parts), 0..1, together below 1.
+        dev, test: share of the audio that is divided, 0..1, together below 1. It is measured in
+            seconds where all parts have a duration, else in bytes of their files.
 
     Raises:
         ConfigError: shares out of range.
@@ -99,9 +106,11 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
 
     wanted = _wanted_splits(dev, test)
     group_of = _grouping(undecided, len(speaker_splits), len(wanted))
-    groups = {group_of(record) for record in undecided}
+    sizes: Counter[str] = Counter()
+    for record, size in zip(undecided, sizes_of(manifest.root, undecided), strict=True):
+        sizes[group_of(record)] += size
     taken = {record.split for record in manifest.records}
-    chosen = _choose_splits(groups, dev, test, taken)
+    chosen = _choose_splits(sizes, dev, test, taken)
 
     decided: dict[str, Record] = {}
     for record in manifest.records:
@@ -127,6 +136,29 @@ def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> M
         else:
             records.append(replace(record, split=UNUSED))
 
+    return replace(manifest, records=tuple(records))
+
+
+def reopen_train(manifest: Manifest) -> Manifest:
+    """Take the split from the records of train, so that dev or test can be drawn from them.
+
+    Those stay in train whose speaker or file is in another split already.
+    """
+    speakers: set[str | None] = {None}
+    files: set[str] = set()
+    for record in manifest.records:
+        if record.split not in ("train", None):
+            speakers.add(record.speaker)
+            files.add(record.audio)
+    speakers.discard(None)
+
+    records: list[Record] = []
+    for record in manifest.records:
+        is_elsewhere = record.speaker in speakers or record.audio in files
+        if record.split == "train" and not is_elsewhere:
+            records.append(replace(record, split=None))
+        else:
+            records.append(record)
     return replace(manifest, records=tuple(records))
 
 
@@ -185,9 +217,17 @@ def _grouping(undecided: Sequence[Record], num_decided_speakers: int, num_splits
     return group_of
 
 
-def _choose_splits(groups: set[str], dev: float, test: float, taken: _Splits) -> dict[str, str]:
-    """Choose the split of every group by its hash; splits in ``taken`` hold records already."""
-    chosen = {name: _split_by_hash(name, dev, test) for name in groups}
+def _choose_splits(
+    groups: Mapping[str, int], dev: float, test: float, taken: _Splits
+) -> dict[str, str]:
+    """Choose the split of every group by its hash, then by its size, so that shares are met.
+
+    Args:
+        groups: their sizes.
+        taken: splits that hold records already.
+    """
+    by_hash = sorted(groups, key=_hash_of)
+    chosen = {name: _split_by_hash(name, dev, test) for name in by_hash}
 
     for split in _wanted_splits(dev, test):
         sizes = Counter(chosen.values())
@@ -206,7 +246,10 @@ def _choose_splits(groups: set[str], dev: float, test: float, taken: _Splits) ->
             _, nearest = max(movable) if split == "train" else min(movable)
             chosen[nearest] = split
 
-    return chosen
+    shares = {"train": 1 - dev - test, "dev": dev, "test": test}
+    total = sum(groups.values())
+    wanted = {split: total * shares[split] for split in _wanted_splits(dev, test)}
+    return come_closer(chosen, groups, wanted, taken)
 
 
 def _split_by_hash(name: str, dev: float, test: float) -> str:

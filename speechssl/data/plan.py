@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
@@ -11,7 +11,8 @@ from typing import Any
 
 from speechssl.config import as_table
 from speechssl.corpus.manifest import UNUSED, Manifest, Record
-from speechssl.corpus.splits import split_manifest
+from speechssl.corpus.shares import sizes_of
+from speechssl.corpus.splits import reopen_train, split_manifest
 from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import ShardJob
 from speechssl.errors import ConfigError
@@ -19,8 +20,9 @@ from speechssl.runtime.log import log
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 
 # Version of what prepare does. Raise it when the same recordings and settings give other bytes, so
-# that a store of the old version is not taken for finished.
-RECIPE = 1
+# that a store of the old version is not taken for finished. 2: splits look at sizes, and texts that
+# say nothing are no transcripts.
+RECIPE = 2
 
 # Share of dev and of test where some recordings have transcripts and the settings say nothing.
 _DEFAULT_SHARE = 0.1
@@ -32,16 +34,30 @@ _RECORD_FIELDS = tuple(field.name for field in fields(Record))
 
 
 def with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
-    """Assign a split to every record, with the shares that the settings give."""
+    """Assign a split to every record, with the shares that the settings give.
+
+    A share that the settings give of a split that no record has is also taken from a train split
+    that the manifest gives.
+    """
     # Without transcripts there is nothing to measure: all is train.
     default = _DEFAULT_SHARE if manifest.labelled else 0.0
     dev = default if config.dev is None else config.dev
     test = default if config.test is None else config.test
+
+    given = {record.split for record in manifest.records}
+    wants_dev = bool(config.dev) and "dev" not in given
+    wants_test = bool(config.test) and "test" not in given
+    if "train" in given and (wants_dev or wants_test):
+        # What is there is enough, and what is not asked for is not taken from train.
+        dev = dev if wants_dev else 0.0
+        test = test if wants_test else 0.0
+        manifest = reopen_train(manifest)
+
     return split_manifest(manifest, dev, test)
 
 
 def log_splits(given: Manifest, split: Manifest) -> None:
-    """Log how many recordings each split has, and which transcripts are in two.
+    """Log how many recordings and how much audio each split has, and the transcripts in two.
 
     A model knows the sentences that it was trained on, so error rates of those say too little.
 
@@ -56,9 +72,12 @@ def log_splits(given: Manifest, split: Manifest) -> None:
 
     by_name = sorted(texts.items(), key=str)
     counts = ", ".join(f"{name} {len(own)}" for name, own in by_name)
-    if any(record.split is None for record in given.records):
+    pairs = zip(given.records, split.records, strict=True)
+    is_drawn = any(before.split != after.split for before, after in pairs)
+    if is_drawn:
         rule = "by speaker where known, else by file, or by part of fewer files than splits"
         log(f"split {rule} ({counts} recordings); a column `split` decides instead")
+        log(f"of the audio with a transcript, {_reached_shares(split)}")
     else:
         log(f"split as given ({counts} recordings)")
 
@@ -78,6 +97,18 @@ def log_splits(given: Manifest, split: Manifest) -> None:
                 f"{num_known} of {len(own_texts)} transcripts of {name} are in train too: "
                 "a language model knows them"
             )
+
+
+def _reached_shares(manifest: Manifest) -> str:
+    """Say which share of the audio with a transcript each split has."""
+    labelled = [record for record in manifest.records if record.text is not None]
+    size_of: Counter[str] = Counter()
+    for record, size in zip(labelled, sizes_of(manifest.root, labelled), strict=True):
+        size_of[str(record.split)] += size
+
+    total = size_of.total()
+    shares = [f"{100 * size_of[name] / total:.1f} % is {name}" for name in sorted(size_of)]
+    return ", ".join(shares) + ", by durations where known, else by the sizes of files"
 
 
 def make_plan(manifest: Manifest, folder: Path, config: PrepareConfig) -> list[ShardJob]:

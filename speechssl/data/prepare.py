@@ -231,6 +231,11 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
         if is_foreign:
             raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
 
+    if not force and is_store(folder) and Store(folder).recipe != RECIPE:
+        raise ConfigError(
+            f"{folder} holds a store that another version of speechssl made by other rules: use it "
+            "as it is; --force makes it anew, with other splits"
+        )
     if not force and (is_store(folder) or marker.is_file()):
         raise ConfigError(
             f"{folder} holds a store of other recordings or settings: --force replaces it"
@@ -423,6 +428,7 @@ def _assemble(
             "shards": [marker["shard"] for marker in markers],
             "account": account,
             "plan": plan,
+            "recipe": RECIPE,
         }
         writer.finish(meta)
 

@@ -106,6 +106,7 @@ class StoreMeta(Settings):
     totals: dict[str, int]
     account: dict[str, Any]
     plan: str = Field(description="digest of the recordings and settings that it was made from")
+    recipe: int = Field(1, description="version of what prepare did, see data/plan.py")
     shards: tuple[FileSums, ...]
     files: dict[str, FileSums]
 
@@ -118,6 +119,7 @@ class Store:
         features: settings of the features that it holds, as a table.
         account: what became of every sample of the input.
         plan: digest of the recordings and settings that it was made from.
+        recipe: version of what prepare did.
         splits: names of the splits.
         width: values of a frame; None where arrays are samples.
     """
@@ -134,6 +136,7 @@ class Store:
         self.features = meta.features
         self.account = meta.account
         self.plan = meta.plan
+        self.recipe = meta.recipe
         self.splits = meta.splits
         self.width = meta.width
         self._dtype = _DTYPES[meta.dtype]

@@ -1,7 +1,9 @@
 """Splits: their shares, whole speakers and recordings, transcripts where errors are counted."""
 
+import itertools
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +129,82 @@ def test_no_silent_recording_of_who_is_measured_is_learned_from() -> None:
     assert {name: split[name].split for name in ("x1", "y2", "long", "long@10", "prog@5")} == {
         "x1": UNUSED, "y2": "train", "long": UNUSED, "long@10": "train", "prog@5": UNUSED
     }  # fmt: skip
+
+
+def sized(root: Path, seconds: dict[str, list[int]]) -> Manifest:
+    """Files of some sizes, several of each speaker."""
+    records: list[Record] = []
+    for speaker, sizes in seconds.items():
+        for k, size in enumerate(sizes):
+            name = f"{speaker}-{k}"
+            (root / f"{name}.wav").write_bytes(bytes(1000 * size))
+            records.append(Record(name, f"{name}.wav", speaker=speaker, text="a"))
+    return Manifest(root, tuple(records))
+
+
+def reached(manifest: Manifest) -> dict[str | None, float]:
+    """Share of each split in the bytes of all files."""
+    bytes_of: Counter[str | None] = Counter()
+    for record in manifest.records:
+        bytes_of[record.split] += (manifest.root / record.audio).stat().st_size
+    return {split: bytes_of[split] / bytes_of.total() for split in ("train", "dev", "test")}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_are_met_as_closely_as_whole_speakers_allow(tmp_path: Path, seed: int) -> None:
+    """For 10 of 25 names of the speaker with nine tenths of the audio, they became test."""
+    rng = random.Random(seed)
+    main = rng.choices("abcdefghij", k=6)
+    seconds = {"".join(main): [rng.randint(20, 40) for _ in range(9)]}
+    for n in range(rng.randint(2, 4)):
+        seconds[f"other {n}"] = [rng.randint(1, 9) for _ in range(rng.randint(1, 4))]
+    dev, test = rng.choice([0.05, 0.1, 0.2]), rng.choice([0.1, 0.15])
+    manifest = sized(tmp_path, seconds)
+    shares = {"train": 1 - dev - test, "dev": dev, "test": test}
+
+    def distance(found: Mapping[str | None, float]) -> float:
+        return sum(abs(found[split] - share) for split, share in shares.items())
+
+    # All ways to give each speaker a split, so that no split is empty.
+    total = sum(sum(sizes) for sizes in seconds.values())
+    best = 9.0
+    for splits in itertools.product(shares, repeat=len(seconds)):
+        if set(splits) == set(shares):
+            found: Counter[str | None] = Counter()
+            for sizes, split in zip(seconds.values(), splits, strict=True):
+                found[split] += sum(sizes)
+            best = min(best, distance({split: found[split] / total for split in shares}))
+
+    divided = split_manifest(manifest, dev, test)
+    assert distance(reached(divided)) == pytest.approx(best, abs=1e-4)
+    assert {r.split for r in divided.records if r.speaker == "".join(main)} == {"train"}
+
+
+@pytest.mark.parametrize("count", [30, 400])
+def test_shares_of_many_speakers_are_met_and_few_move(tmp_path: Path, count: int) -> None:
+    rng = random.Random(count)
+    seconds = {f"s{n}": [max(1, round(rng.lognormvariate(2, 1)))] for n in range(count)}
+    divided = split_manifest(sized(tmp_path, seconds))
+    found = reached(divided)
+    assert found["dev"] == pytest.approx(0.1, abs=0.01)
+    assert found["test"] == pytest.approx(0.1, abs=0.01)
+
+    # A speaker more changes the split of few others.
+    grown = split_manifest(sized(tmp_path, {**seconds, "new": [7]}))
+    before = {r.id: r.split for r in divided.records}
+    moved = [r for r in grown.records if before.get(r.id, r.split) != r.split]
+    assert len(moved) < 0.1 * count + 5
+
+
+def test_durations_count_where_all_are_known(tmp_path: Path) -> None:
+    """A long file may hold parts of many lengths."""
+    lengths = [40.0, 1.0, 1.0, 5.0, 5.0]
+    records = tuple(
+        Record(f"{k}", "long.wav", 50.0 * k, length, text="a", speaker=f"s{k}")
+        for k, length in enumerate(lengths)
+    )
+    divided = split_manifest(Manifest(tmp_path, records), 0.1, 0.1).records
+    held: Counter[str | None] = Counter()
+    for record in divided:
+        held[record.split] += round(record.duration_s or 0)
+    assert held == {"train": 42, "dev": 5, "test": 5}
