@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError
@@ -15,6 +17,7 @@ from speechssl.recognition.decoders import (
     recognise,
 )
 from speechssl.recognition.model import CtcModel
+from speechssl.runtime.distributed import log_once
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizer import Tokenizer
@@ -96,6 +99,35 @@ def evaluate_decoders(
         else:
             scores.append(score_words(transcripts, words, normaliser))
     return scores
+
+
+def with_transcripts(dataset: Dataset, split: str) -> Dataset:
+    """Leave out the chunks without a transcript, which measure nothing, and say how many.
+
+    Args:
+        split: where the chunks come from, for messages.
+
+    Raises:
+        ConfigError: no chunk has one.
+    """
+    labelled: list[int] = []
+    for position in range(len(dataset)):
+        _, text = dataset.id_text(position)
+        if text is not None:
+            labelled.append(position)
+
+    num_without = len(dataset) - len(labelled)
+    if not labelled:
+        raise ConfigError(
+            f"none of the {num_without} chunks of {split} has a transcript, so nothing can be "
+            "scored: give a store with some"
+        )
+    if num_without:
+        log_once(
+            f"{num_without} of {len(dataset)} chunks of {split} have no transcript: "
+            "they measure nothing"
+        )
+    return dataset.subset(np.array(labelled, dtype=np.int64))
 
 
 def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:

@@ -17,7 +17,7 @@ from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.recognition.budget import check_one_process, planned_steps
 from speechssl.recognition.ctc_crf import TokenBigram, token_bigram
-from speechssl.recognition.evaluate import evaluate
+from speechssl.recognition.evaluate import evaluate, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.pseudo_labels import KEEP
@@ -122,7 +122,7 @@ def finetune(
 
     opened = [Store(path) for path in stores]
     train = Dataset(opened, ["train"])
-    dev = Dataset(opened, ["dev"])
+    dev = with_transcripts(Dataset(opened, ["dev"]), "dev")
     check_features(train, settings.encoder.features, ", or choose another --preset")
     label_file = None if labels is None else Path(labels)
     chosen = choose_training_set(train, dev, settings, label_file, keep)

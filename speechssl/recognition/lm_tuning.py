@@ -29,7 +29,7 @@ from speechssl.recognition.decoders import (
     recognise,
 )
 from speechssl.recognition.emission_file import EmissionFile
-from speechssl.recognition.evaluate import references, score_phones, score_words
+from speechssl.recognition.evaluate import references, score_phones, score_words, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.remarks import ask_if_paired
@@ -198,7 +198,8 @@ def tune_lm(
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:
         return BeamSearch(tokenizer, source, weights, log_prior=log_prior)
 
-    tuned = tune(recogniser, Dataset([Store(store)], [split]), config, search, folder)
+    dataset = with_transcripts(Dataset([Store(store)], [split]), split)
+    tuned = tune(recogniser, dataset, config, search, folder)
     report(tuned)
 
     if tuned.is_worth_keeping:

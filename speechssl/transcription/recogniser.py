@@ -20,7 +20,7 @@ from speechssl.recognition.decoders import (
     beam_decoder,
     greedy_decoder,
 )
-from speechssl.recognition.evaluate import Evaluation, evaluate_decoders
+from speechssl.recognition.evaluate import Evaluation, evaluate_decoders, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER, lm_words, load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label
@@ -106,9 +106,9 @@ class Recogniser:
             normaliser: for both sides; None takes the recogniser's.
 
         Raises:
-            ConfigError: a chunk has no transcript, or the store does not fit the model.
+            ConfigError: no chunk has a transcript, or the store does not fit the model.
         """
-        dataset = Dataset([Store(store)], [split])
+        dataset = with_transcripts(Dataset([Store(store)], [split]), split)
         decoders = [greedy_decoder(self.model)]
         if self.beam is not None:
             decoders.append(self.decoder)
