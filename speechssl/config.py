@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,6 +32,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+    usual_names: ClassVar[Mapping[str, str]] = {}
+    """What other toolkits call a setting, and its name here: for messages."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -144,15 +147,14 @@ def build(kind: type[S], table: Mapping[str, Any]) -> S:
         raise ConfigError(message) from error
 
 
-def _what_is_wrong(kind: type[BaseModel], error: ValidationError) -> str:
+def _what_is_wrong(kind: type[Settings], error: ValidationError) -> str:
     """Describe the first wrong setting in one line."""
     first, *_ = error.errors()
     name = ".".join(map(str, first["loc"]))
 
     if first["type"] == "extra_forbidden":
-        # Without a cutoff: a bad guess is better than none, and shows how names look.
-        known = _known_names(kind)
-        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        is_table = isinstance(first["input"], Mapping)
+        nearest = _nearest_name(kind, name, is_table)
         return f"unknown setting {name!r}: did you mean {nearest!r}?"
 
     # A rule between settings has the whole table as its input: its own message says what was given.
@@ -162,6 +164,27 @@ def _what_is_wrong(kind: type[BaseModel], error: ValidationError) -> str:
     setting = name or kind.__name__
     message = first["msg"]
     return f"setting {setting}: {message}{given}"
+
+
+def _nearest_name(kind: type[Settings], name: str, is_table: bool) -> str:
+    """Find the setting, or the table of settings, that an unknown name may mean."""
+    known = _known_names(kind)
+    meant = {setting: setting for setting in known}
+
+    if is_table:
+        tables = [setting.rpartition(".")[0] for setting in known if "." in setting]
+        meant = {table: table for table in tables} or meant
+    else:
+        # The names that other toolkits have, alone and in our table.
+        for usual_name, setting in kind.usual_names.items():
+            if setting in known:
+                table, dot, _ = setting.rpartition(".")
+                meant[usual_name] = setting
+                meant[f"{table}{dot}{usual_name}"] = setting
+
+    # Without a cutoff: a bad guess is better than none, and shows how names look.
+    (nearest,) = difflib.get_close_matches(name, meant, n=1, cutoff=0.0)
+    return meant[nearest]
 
 
 def _known_names(kind: type[BaseModel]) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from speechssl.config import Settings, Table, as_table, build, merge, preset_names, read_preset
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import ConfigError
-from speechssl.training.setting_names import with_current_names
+from speechssl.training.setting_names import USUAL_NAMES, with_current_names
 
 # The tables that a preset may hold: the shape of the encoder, and the settings of each kind of run.
 PRESET_TABLES = ("encoder", "finetune", "pretrain")
@@ -17,6 +17,8 @@ PRESET_TABLES = ("encoder", "finetune", "pretrain")
 
 class RunSettings(Settings):
     """What every kind of run has: the preset that it started from, and an encoder."""
+
+    usual_names = USUAL_NAMES
 
     preset_table: ClassVar[str]
     """The table of a preset that is meant for this kind of run."""

@@ -1,6 +1,7 @@
 """Old names of settings: presets, ``--set``, saved models and runs that use them still work."""
 
 import json
+import random
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.settings import finetune_settings
 from speechssl.storage.checkpoint import load_folder, save_folder
 from speechssl.training.run_folder import SETTINGS, claim
-from speechssl.training.setting_names import ADDED, with_current_names
+from speechssl.training.setting_names import ADDED, USUAL_NAMES, with_current_names
 
 OLD_TABLES = {"contrastive": "objective", "hidden_units": "units", "two_views": "views"}
 OLD_TASKS = {"hidden_units": "units", "two_views": "views"}
@@ -261,3 +262,32 @@ def test_a_run_from_before_a_setting_was_added_goes_on_with_what_was_done_then(
         change = f"{name}: {value!r} -> 'another'"
         with ExitStack() as held, pytest.raises(ConfigError, match=re.escape(change)):
             claim(run, before, (), held)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_name_that_another_toolkit_has_leads_to_ours(seed: int) -> None:
+    """``optim.learning_rate`` was answered with "did you mean 'optim.weight_decay'?"."""
+    rng = random.Random(seed)
+    usual_name = rng.choice(sorted(USUAL_NAMES))
+    table, _, setting = USUAL_NAMES[usual_name].partition(".")
+    where = rng.choice([table, "optim", "train", ""])
+    settings = {where: {usual_name: 1}} if where else {usual_name: 1}
+    with pytest.raises(ConfigError, match=rf"did you mean '{table}\.{setting}'"):
+        build(PretrainSettings, settings)
+
+
+def test_a_slip_in_a_name_of_ours_is_nearer_than_anothers(tmp_path: Path) -> None:
+    slips = {"optim.lrr": "optim.lr", "train.step": "train.steps", "mask.probb": "mask.prob"}
+    for given, meant in slips.items():
+        with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+            build(PretrainSettings, parse_overrides([f"{given}=1"]))
+    # A table, which was answered with one of its settings.
+    with pytest.raises(ConfigError, match="'optimizer': did you mean 'optim'"):
+        build(PretrainSettings, parse_overrides(["optimizer.lr=1"]))
+
+
+def test_every_usual_name_means_a_setting_that_is_there() -> None:
+    known = as_table(build(PretrainSettings, {}))
+    for setting in USUAL_NAMES.values():
+        table, _, name = setting.partition(".")
+        assert name in known[table]
