@@ -13,7 +13,7 @@ from support.places import ROOT
 PACKAGE = ROOT / "speechssl"
 ROOMS = {
     "errors": "",
-    "storage": "atomic text_files missing json_text checkpoint",
+    "storage": "atomic missing text_files json_text checkpoint",
     "config": "",
     "runtime": "threads device log memory machine processes seeds distributed",
     "tables": "",

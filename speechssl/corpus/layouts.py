@@ -20,7 +20,7 @@ from speechssl.corpus.transcripts import says_nothing
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
-from speechssl.storage.missing import what_is_missing
+from speechssl.storage.missing import where_instead
 
 JSONL_SUFFIXES = (".jsonl", ".json")
 
@@ -89,7 +89,7 @@ def _read(
         records = _read_folder(path, unused)
         return make_manifest(path, records)
     if not path.is_file():
-        raise ManifestError(what_is_missing(path))
+        raise ManifestError(f"{path}: no such file or folder{where_instead(path)}")
     if suffix in _COMPRESSED_SUFFIXES:
         raise ManifestError(f"{path} is compressed: unpack it, and give what was in it")
 

@@ -31,6 +31,7 @@ from pydantic import Field
 from speechssl.config import Settings, build
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.storage.json_text import as_json
+from speechssl.storage.missing import where_instead
 
 FORMAT = "speechssl store"
 
@@ -329,6 +330,7 @@ def _read_meta(path: Path) -> StoreMeta:
     except OSError as error:
         raise ManifestError(
             f"{path} is no finished store: {file.name}: {error.strerror}; run prepare"
+            f"{where_instead(path)}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ManifestError(

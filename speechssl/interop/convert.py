@@ -36,6 +36,7 @@ from speechssl.storage.checkpoint import (
     model_folder,
     save_folder,
 )
+from speechssl.storage.missing import where_instead
 from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.training.setting_names import with_current_names
@@ -240,7 +241,8 @@ def _require_new(out: Path) -> None:
 def _read(source: Path, language: str | None) -> Foreign:
     """Read a model of whichever library wrote it."""
     if not source.exists():
-        raise ConfigError(f"no such file or folder: {source}")
+        remedy = where_instead(source, "model")
+        raise ConfigError(f"no such file or folder: {source}{remedy}")
 
     settings_file = source / "config.json"
     settings = read_json(settings_file, dict) if settings_file.exists() else {}

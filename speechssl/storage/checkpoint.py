@@ -19,6 +19,7 @@ from torch import Tensor
 
 from speechssl.errors import CheckpointError
 from speechssl.storage.atomic import sync_folder
+from speechssl.storage.missing import where_instead
 
 # Tensors by name, as a module's state holds them.
 Tensors = Mapping[str, Tensor]
@@ -283,7 +284,7 @@ def model_folder(path: Path) -> Path:
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
 
-    advice = ""
+    advice = where_instead(path, "model")
     foreign_settings = path / "config.json"
     if foreign_settings.exists():
         advice = ": a model of another library needs speechssl import first"

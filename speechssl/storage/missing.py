@@ -10,21 +10,26 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def what_is_missing(path: Path, kind: Literal["model", "dataset"] = "dataset") -> str:
-    """Return "PATH: no such file or folder", and a remedy where the path may be something else.
+def where_instead(path: Path, kind: Literal["model", "dataset"] = "dataset") -> str:
+    """Return what to do about a path that is not there, where it may lie on another machine.
 
     Args:
         kind: what is looked for, as the Hub calls it.
+
+    Returns:
+        the end of a message, which begins with a colon; empty where nothing is known.
     """
     name = str(path)
-    if _ADDRESS.match(name):
-        return f"{name} is an address, and only files on this machine are read: download it first"
+    if path.exists():
+        return ""
 
-    missing = f"{name}: no such file or folder"
+    if _ADDRESS.match(name):
+        return ": it is an address, and only files on this machine are read: download it first"
+
     if _HUB_NAME.fullmatch(name) and not path.parent.exists():
         option = " --repo-type dataset" if kind == "dataset" else ""
         return (
-            f"{missing}; if it is a name on the Hugging Face Hub, download it first: "
+            ": if it is a name on the Hugging Face Hub, download it first: "
             f"hf download {name}{option} --local-dir FOLDER"
         )
-    return missing
+    return ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from speechssl.errors import ConfigError, SpeechsslError
+from speechssl.storage.missing import where_instead
 
 # Editors and spreadsheet programs put it at the beginning of a file, and it is no character of the
 # text. Where files were joined, it stands at the beginning of lines too.
@@ -58,7 +59,8 @@ def open_text(
             yield file
     except OSError as error:
         # Errors of decompression have no number.
-        raise error_class(f"{problem}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise error_class(f"{problem}: {why}{where_instead(path)}") from error
     except UnicodeDecodeError as error:
         raise error_class(f"{problem}: {_why_not_utf8(error)}") from error
     except (EOFError, lzma.LZMAError, zlib.error) as error:

@@ -23,6 +23,7 @@ from speechssl.audio.reader import Samples, Span, stream_mono
 from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
+from speechssl.storage.missing import where_instead
 
 # A file that never ends is refused at last.
 LONGEST_S = 7 * 86400.0
@@ -107,7 +108,7 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise ConfigError(f"no such file or folder: {path}")
+            raise ConfigError(f"no such file or folder: {path}{where_instead(path)}")
     return found
 
 
