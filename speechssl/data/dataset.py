@@ -1,6 +1,8 @@
 """Chosen chunks of stores as one sequence."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from speechssl.config import build
 from speechssl.data.collate import Batch, collate
 from speechssl.data.store import Chunk, Store
 from speechssl.errors import ConfigError
+from speechssl.runtime.distributed import log_once
 from speechssl.runtime.seeds import generator
 
 # Positions of chunks in a dataset or in a store, counted from 0.
@@ -24,6 +27,27 @@ class Place(NamedTuple):
     """position of its store in ``Dataset.stores``"""
     row: int
     """its row in the index of that store"""
+
+
+def open_stores(paths: Sequence[str | Path]) -> list[Store]:
+    """Open stores whose chunks are used together, and say where one is named twice.
+
+    Raises:
+        ManifestError: a path is no store.
+    """
+    stores = [Store(path) for path in paths]
+
+    paths_of_plan: dict[str, list[str]] = defaultdict(list)
+    for store in stores:
+        paths_of_plan[store.plan].append(str(store.path))
+
+    for same in paths_of_plan.values():
+        if len(same) > 1:
+            log_once(
+                f"{' and '.join(same)} hold the same recordings, which count {len(same)} times: "
+                "name a store once, unless that is meant"
+            )
+    return stores
 
 
 class Dataset:

@@ -10,8 +10,7 @@ import torch
 from speechssl.audio.features import input_length
 from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
-from speechssl.data.dataset import Dataset, check_features
-from speechssl.data.store import Store
+from speechssl.data.dataset import Dataset, check_features, open_stores
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.pretraining.masked_prediction import PretextTask
@@ -80,7 +79,7 @@ def pretrain(
     distributed.start(device)
     check_whole_updates(settings.encoder, settings.batch)
 
-    whole_dataset = Dataset([Store(path) for path in stores], splits)
+    whole_dataset = Dataset(open_stores(stores), splits)
     check_features(whole_dataset, settings.encoder.features, ", or choose another --preset")
 
     torch.manual_seed(derive_seed(settings.train.seed, "weights"))
@@ -163,7 +162,7 @@ def pretrain_cost(
     seconds = sum(row["time_s"] for row in timed) / len(timed)
     audio_s = sum(row["audio_s"] for row in timed) / len(timed)
 
-    dataset = Dataset([Store(path) for path in stores], splits)
+    dataset = Dataset(open_stores(stores), splits)
     epochs = steps / Batches(dataset, settings.batch, settings.train.seed).steps_per_epoch
     return (
         f"{peak_memory_gb():.1f} GB at most; {audio_s / seconds:.0f} hours of audio per hour; "

@@ -11,8 +11,7 @@ import torch
 
 from speechssl.config import Table, as_table
 from speechssl.data.batches import Batches
-from speechssl.data.dataset import Dataset, check_features
-from speechssl.data.store import Store
+from speechssl.data.dataset import Dataset, check_features, open_stores
 from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.recognition.budget import check_one_process, planned_steps
@@ -120,7 +119,7 @@ def finetune(
             "batch.crop_s would cut words off that the transcript holds: pretraining alone takes it"
         )
 
-    opened = [Store(path) for path in stores]
+    opened = open_stores(stores)
     train = Dataset(opened, ["train"])
     dev = with_transcripts(Dataset(opened, ["dev"]), "dev")
     check_features(train, settings.encoder.features, ", or choose another --preset")

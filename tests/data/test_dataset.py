@@ -1,17 +1,21 @@
 """Chunks of one or more stores: which are learned from, and how they become a batch."""
 
+import json
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.speech import make_labelled
+from support.stores import build, waveforms
 
 from speechssl.audio.features import FeatureConfig
 from speechssl.data.collate import collate, utterance_key
-from speechssl.data.dataset import Dataset, choose_minutes
+from speechssl.data.dataset import Dataset, choose_minutes, open_stores
 from speechssl.data.prepare import prepare
 from speechssl.data.settings import PrepareConfig
-from speechssl.data.store import Store
+from speechssl.data.store import Store, meta_checksum
 from speechssl.errors import ConfigError
 
 
@@ -55,3 +59,27 @@ def test_stores_of_different_features_are_refused(tmp_path: Path) -> None:
     assert "stores hold different features, prepare them alike" in said
     assert f"{tmp_path / 'mel'}: " in said
     assert "hop_ms=5.0" in said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_that_is_named_twice_is_said(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by way of a link, or where a copy of it is named."""
+    rng = random.Random(seed)
+    build(tmp_path / "one", waveforms(4), None)
+    build(tmp_path / "two", waveforms(3), None)
+    meta = json.loads((tmp_path / "two/store.json").read_text())
+    del meta["checksum"]
+    meta["plan"] = "another"
+    sealed = meta | {"checksum": meta_checksum(meta)}
+    (tmp_path / "two/store.json").write_text(json.dumps(sealed))
+    (tmp_path / "link").symlink_to("one")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+
+    open_stores([tmp_path / "one", tmp_path / "two"])
+    assert "same recordings" not in capsys.readouterr().err
+    again = rng.choice(["one", "link", "copy"])
+    opened = open_stores([tmp_path / "one", tmp_path / "two", tmp_path / again])
+    assert sum(map(len, opened)) == 11
+    assert f"{tmp_path / 'one'} and {tmp_path / again} hold the same" in capsys.readouterr().err
