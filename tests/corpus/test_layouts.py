@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -348,3 +349,117 @@ def test_fairseq(tmp_path: Path) -> None:
         scan(table)
     with pytest.raises(ManifestError, match=r"t\.tsv:2.*outside"):
         scan(lines(tmp_path / "t.tsv", str(audio), "../x.wav\t1"))
+
+
+# ---- what people's files have --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_by_start_and_end_are_those_by_offset_and_duration(tmp_path: Path, seed: int) -> None:
+    """Start and end were passed over: each text became that of the whole recording."""
+    rng = random.Random(seed)
+    start_name = rng.choice(["start", "Start", "begin", "start_time", "startTime", "offset"])
+    end_name = rng.choice(["end", "End", "end_time", "endTime", "end_s"])
+    times = sorted(rng.uniform(0, 100) for _ in range(8))
+    expected = []
+    rows = []
+    for k, (start, end) in enumerate(zip(times[::2], times[1::2], strict=True)):
+        expected.append((start, pytest.approx(end - start, abs=1e-6), f"text {k}"))
+        row = {"audio_filepath": "a.wav", "text": f"text {k}", start_name: start, end_name: end}
+        if rng.random() < 0.5:
+            row["duration"] = end - start
+        rows.append(json.dumps(row))
+    records = scan(lines(tmp_path / "m.jsonl", *rows)).records
+    found = sorted((r.offset_s, r.duration_s, r.text) for r in records)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"start": 2, "end": 1},
+        {"start": 1, "end": 1},
+        {"start": 0, "end": 2, "duration": 60},
+        {"start_ms": 1000, "end_ms": 2000},
+        {"begin_sample": 16000},
+        {"onset": 1.5, "offset": 2.5},
+    ],
+)
+def test_parts_that_are_not_understood_are_refused(tmp_path: Path, row: dict[str, float]) -> None:
+    given = {"audio_filepath": "a.wav", "text": "one", **row}
+    with pytest.raises(ManifestError, match=r"m\.jsonl:1: "):
+        scan(lines(tmp_path / "m.jsonl", json.dumps(given)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_reader_has_the_same_names_of_splits(tmp_path: Path, seed: int) -> None:
+    """JSONL knew dev alone, so that validation was another split."""
+    rng = random.Random(seed)
+    names = {
+        "dev": ["dev", "valid", "Validation", "val", "development", "dev-other"],
+        "test": ["test", "eval", "Evaluation", "test_clean"],
+        "train": ["train", "Training", "train-clean-100"],
+    }
+    for split, others in names.items():
+        name = rng.choice(others)
+        row = {"audio_filepath": "a.wav", "split": name}
+        touch(tmp_path, f"{name}/a.wav")
+        sources = [
+            lines(tmp_path / "m.jsonl", json.dumps(row)),
+            lines(tmp_path / "t.csv", "file_name,split", f"a.wav,{name}"),
+            lines(tmp_path / f"{name}.tsv", str(tmp_path), "a.wav\t1"),
+            lines(tmp_path / name / "wav.scp", "a a.wav").parent,
+        ]
+        assert [scan(source).records[0].split for source in sources] == [split] * 4
+
+
+def test_an_empty_speaker_is_none(tmp_path: Path) -> None:
+    """All that had one were one speaker, and so in one split."""
+    row = {"audio_filepath": "a.wav", "speaker": "", "split": "", "id": ""}
+    assert scan(lines(tmp_path / "m.jsonl", json.dumps(row))).records == (Record("a", "a.wav"),)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_quotation_mark_that_is_not_closed_is_refused(tmp_path: Path, seed: int) -> None:
+    """The rows after it went into one transcript, up to the next quotation mark."""
+    rng = random.Random(seed)
+    header = rng.choice([["file_name", "text"], ["text", "file_name"], ["a", "text", "file_name"]])
+    rows = [{"file_name": f"{k}.wav", "text": f"it is {k}", "a": "x"} for k in range(9)]
+    opened, closed = sorted(rng.sample(range(9), 2))
+    rows[opened]["text"] = '"' + rows[opened]["text"]
+    if rng.random() < 0.5:
+        rows[closed]["text"] += '"'
+    written = [",".join(row[name] for name in header) for row in rows]
+    table = lines(tmp_path / "t.csv", ",".join(header), *written)
+    with pytest.raises(ManifestError, match=rf"t\.csv:{opened + 2}: .*quotation mark"):
+        scan(table)
+
+
+def test_links_out_of_a_folder_have_a_remedy_that_works(tmp_path: Path) -> None:
+    """The advice was --root, which a folder of audio refuses."""
+    touch(tmp_path, "blobs/x.wav")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/x.wav").symlink_to("../blobs/x.wav")
+    row = json.dumps({"audio_filepath": "x.wav"})
+    table = lines(tmp_path / "snapshot/t.csv", "file_name", "x.wav")
+    for source in (tmp_path / "snapshot", table, lines(tmp_path / "snapshot/m.jsonl", row)):
+        with pytest.raises(ManifestError, match="cp -rL FOLDER COPY"):
+            scan(source)
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "copy", symlinks=False)
+    assert len(scan(tmp_path / "copy").records) == 1
+
+    # Only some layouts take a root.
+    with pytest.raises(ManifestError, match="give the audio's folder as --root"):
+        scan(lines(tmp_path / "k/wav.scp", f"a {tmp_path}/blobs/x.wav").parent)
+    with pytest.raises(ManifestError, match=r"leads outside.*a JSONL manifest may"):
+        scan(lines(tmp_path / "k/t.csv", "file_name", "../blobs/x.wav"))
+
+
+def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
+    array = lines(tmp_path / "m.json", '[{"audio_filepath": "a.wav"},', '{"audio_filepath": "b"}]')
+    with pytest.raises(ManifestError, match=r"m\.json:1: a JSON array, .*one object a line"):
+        scan(array)
+    for suffix in (".gz", ".bz2", ".zip"):
+        touch(tmp_path, f"m.jsonl{suffix}")
+        with pytest.raises(ManifestError, match="is compressed: unpack it"):
+            scan(tmp_path / f"m.jsonl{suffix}")
