@@ -17,6 +17,7 @@ from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_searc
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_record, save_folder, stored_folder
+from speechssl.storage.text_files import read_text
 from speechssl.text.tokenizer import Tokenizer
 
 # The folder inside a model folder, and the name of the prior among its tensors.
@@ -60,8 +61,13 @@ def save_lm(
             tensors[name] = torch.from_numpy(array)
     else:
         assert isinstance(lm, Path), "a language model over tokens is a file"
-        record["file"] = "lm.bin" if is_binary(lm) else "lm.arpa"
-        files[record["file"]] = lm.read_bytes()
+        if is_binary(lm):
+            record["file"] = "lm.bin"
+            files["lm.bin"] = lm.read_bytes()
+        else:
+            # Its name does not say that it is compressed, if it was.
+            record["file"] = "lm.arpa"
+            files["lm.arpa"] = read_text(lm, "an ARPA file").encode()
 
     if log_prior is not None:
         tensors[LOG_PRIOR] = log_prior

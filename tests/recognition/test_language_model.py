@@ -1,5 +1,8 @@
 """Weights of a language model: the best that were tried, kept with the model, and used."""
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
@@ -244,3 +247,14 @@ def test_a_model_folder_holds_a_language_model_by_its_content(tmp_path: Path) ->
 
     given.write_text("".join(lm_lines([["a", "b"], ["b", "b"]], 2)))
     assert not holds_lm(model, given)
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".bz2", ".xz"])
+def test_a_compressed_model_over_tokens_is_kept_as_text(tmp_path: Path, kind: str) -> None:
+    """Its bytes were kept as they were, under a name that does not say that they are compressed."""
+    compress = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[kind]
+    arpa = "\\data\\\nngram 1=2\n\n\\1-grams:\n-1\tä\n-1\t|\n\n\\end\\\n".encode()
+    given = tmp_path / f"letters.arpa{kind}"
+    given.write_bytes(compress(arpa))
+    save_lm(tmp_path / "model", given, None, BeamConfig(unit="tokens"), lm_digest(given))
+    assert (tmp_path / "model/lm/lm.arpa").read_bytes() == arpa
