@@ -13,6 +13,7 @@ from speechssl.cli.app import (
     ForceOption,
     write_stdout,
 )
+from speechssl.decoding.lm_unit import LmUnit
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
 from speechssl.recognition.lm_tuning import Tried, Tuned, tune_lm
@@ -56,6 +57,13 @@ def tune_lm_command(
             "those of --words, else of the recogniser's lexicon.",
         ),
     ] = False,
+    unit: Annotated[
+        LmUnit | None,
+        typer.Option(
+            help="What the n-grams of the language model are of, where its entries do not show it. "
+            "Those of speechssl lm say it themselves."
+        ),
+    ] = None,
 ) -> None:
     """Find the weights of a language model, and keep it in the model folder.
 
@@ -64,7 +72,7 @@ def tune_lm_command(
     several widths of the beam are tried too: the widest is kept that is 20 times faster than real
     time.
     """
-    tune_lm(model, lm, store, split, words, unknown_words, report=_print_tried)
+    tune_lm(model, lm, store, split, words, unknown_words, unit, report=_print_tried)
 
 
 def _print_tried(tuned: Tuned) -> None:

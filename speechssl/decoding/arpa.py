@@ -161,6 +161,7 @@ class ArpaReader:
         for length, count in enumerate(counts, 1):
             ngrams = self.section(length, count)
             found.append(ngrams)
+            self._check_words(ngrams, found[0])
             self.end_section(length, longest=len(counts))
 
         return found
@@ -209,6 +210,13 @@ class ArpaReader:
             raise self._error(f"n-grams of {num_lengths} lengths: allowed are 1 to {MAX_ORDER}")
         self._expect(line, "\\1-grams:")
         return counts
+
+    def _check_words(self, ngrams: Ngrams, unigrams: Ngrams) -> None:
+        """Refuse n-grams of words that are no unigrams, which nothing could ever match."""
+        for words in ngrams:
+            for word in words:
+                if (word,) not in unigrams:
+                    raise self._error(f"the word {word!r} is not among the 1-grams")
 
     def section(self, length: int, count: int) -> Ngrams:
         """Read the n-grams of one length, of which ``count`` are declared."""

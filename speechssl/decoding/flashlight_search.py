@@ -7,9 +7,11 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
+from speechssl.decoding.arpa import is_binary
 from speechssl.decoding.hypothesis import BeamConfig, Found
-from speechssl.decoding.lexicon import separator, token_name
+from speechssl.decoding.lexicon import separator, token_names
 from speechssl.decoding.ngram import UNKNOWN
+from speechssl.decoding.token_ngrams import kenlm_arpa
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import quiet_stderr
 from speechssl.text.tokenizer import Tokenizer
@@ -23,7 +25,7 @@ class FlashlightSearch:
         from torchaudio.models.decoder import ctc_decoder
 
         # The language model knows the tokens by these names.
-        names = [token_name(text) for text in tokenizer.texts]
+        names = token_names(tokenizer)
 
         # The decoder demands a separator. Without one the unknown token stands for it, which no
         # hypothesis can emit.
@@ -34,11 +36,17 @@ class FlashlightSearch:
             path = Path(folder, "list.txt")
             _write_lines(path, names)
 
+            # KenLM refuses files that are as good, in words of its own.
+            readable = lm
+            if not is_binary(lm):
+                readable = Path(folder, "lm.arpa")
+                readable.write_bytes(kenlm_arpa(lm))
+
             with quiet_stderr(), _kenlm_errors(lm):
                 self._decoder = ctc_decoder(
                     lexicon=None,
                     tokens=names,
-                    lm=str(lm),
+                    lm=str(readable),
                     lm_dict=str(path),
                     beam_size=config.beam_size,
                     beam_size_token=min(config.beam_tokens, tokenizer.size),
@@ -72,9 +80,11 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 @contextmanager
 def _kenlm_errors(lm: Path) -> Iterator[None]:
-    """Raise KenLM's errors as our own, on one line."""
+    """Raise KenLM's errors as our own; its message begins with a path and a C++ signature."""
     try:
         yield
     except RuntimeError as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"{lm} cannot be read as a language model: {why}") from error
+        raise ConfigError(
+            f"{lm} cannot be read as a language model: KenLM does not take it as a binary file of "
+            "its own; make it again with build_binary, or give an ARPA file"
+        ) from error

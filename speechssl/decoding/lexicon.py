@@ -16,6 +16,10 @@ Lexicon = dict[str, list[Spelling]]
 # normalised otherwise than the recogniser's transcripts.
 MAX_LOST = 0.1
 
+# What tokens are called whose own name another token has.
+_BAR = "<bar>"
+_AGAIN = "<again>"
+
 
 def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
     """Spell each word in tokens, without the space between words.
@@ -54,6 +58,29 @@ def token_name(text: str) -> str:
     return text.replace(" ", "|")
 
 
+def token_names(tokenizer: Tokenizer) -> list[str]:
+    """Name the tokens, by id, as words of a language model over tokens, each by another name.
+
+    A bar that would be taken for the space is called ``<bar>``. Of equal tokens, which other
+    libraries may have, the first one has the plain name.
+    """
+    texts = tokenizer.texts
+    of_spaces = {token_name(text) for text in texts if " " in text}
+
+    names: list[str] = []
+    taken: set[str] = set()
+    for text in texts:
+        name = token_name(text)
+        if "|" in text and name in of_spaces:
+            name = token_name(text.replace("|", _BAR))
+        while name in taken:
+            name += _AGAIN
+        taken.add(name)
+        names.append(name)
+
+    return names
+
+
 def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> list[str]:
     """Keep the words of a language model that the recogniser can say, and log how many are lost.
 
@@ -84,22 +111,6 @@ def known_words(tokenizer: Tokenizer, normaliser: str, words: Sequence[str]) -> 
     if num_lost > 0:
         log(f"{num_lost} of {num_words} words {problem}: left out")
     return list(lexicon)
-
-
-def is_over_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
-    """Whether a language model with these words is over the recogniser's tokens.
-
-    Its words must include the space if that is a token. Otherwise a model over words that are all
-    single letters or digits would be taken for one over tokens.
-    """
-    names = {token_name(text) for text in tokenizer.texts}
-
-    spaces: set[str] = set()
-    for token_id in separator(tokenizer):
-        text = tokenizer.texts[token_id]
-        spaces.add(token_name(text))
-
-    return spaces <= set(words) <= names
 
 
 def _refuse_many(

@@ -23,7 +23,7 @@ _WITHOUT_UNKNOWN = -100.0
 Ngrams = dict[tuple[str, ...], tuple[float, float]]
 
 # Weights of an n-gram that a model does not have: its backoff costs nothing.
-_NO_WEIGHTS = (0.0, 0.0)
+NO_WEIGHTS = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class NgramModel:
     """An n-gram model in memory, which scores one word at a time.
 
     Attributes:
+        ngrams: by length, from 1 on.
         order: length of the longest n-grams.
         num_ngrams: n-grams of all lengths.
         words: words that it can predict. ``</s>`` is among them, ``<unk>`` where the file has it,
@@ -53,7 +54,7 @@ class NgramModel:
 
     def __init__(self, ngrams: Sequence[Ngrams]) -> None:
         """Take the n-grams of each length, from 1 on."""
-        self._ngrams = ngrams
+        self.ngrams = ngrams
         self.order = len(ngrams)
         self.num_ngrams = sum(map(len, ngrams))
 
@@ -75,7 +76,7 @@ class NgramModel:
         context_start = max(0, len(context) - max_context)
         recent = context[context_start:]
 
-        unigrams = self._ngrams[0]
+        unigrams = self.ngrams[0]
         known = tuple(other if (other,) in unigrams else UNKNOWN for other in recent)
 
         # From the longest context to none: each step back costs the backoff weight of the context
@@ -86,14 +87,14 @@ class NgramModel:
             history_length = len(history)
 
             # Unigrams come first in the list, so place n holds the n-grams of n + 1 words.
-            longer = self._ngrams[history_length]
+            longer = self.ngrams[history_length]
             ngram = longer.get((*history, word))
             if ngram is not None:
                 return backoff + ngram[0]
 
             if history:
-                same_length = self._ngrams[history_length - 1]
-                weights = same_length.get(history, _NO_WEIGHTS)
+                same_length = self.ngrams[history_length - 1]
+                weights = same_length.get(history, NO_WEIGHTS)
                 backoff += weights[1]
 
         return backoff + _WITHOUT_UNKNOWN

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.decoding.arpa import is_binary, read_arpa
+from speechssl.decoding.arpa import is_binary
 from speechssl.decoding.hypothesis import BeamConfig, Found
-from speechssl.decoding.lexicon import separator, token_name
+from speechssl.decoding.lexicon import separator, token_names
 from speechssl.decoding.ngram import BEGIN, END, NgramModel
+from speechssl.decoding.token_ngrams import read_token_ngrams
 from speechssl.errors import ConfigError
 from speechssl.text.tokenizer import Tokenizer
 
@@ -38,7 +39,7 @@ class PlainSearch:
                 f"{lm} is a KenLM binary: to read it, pip install flashlight-text; "
                 "or give an ARPA file"
             )
-        self._lm: NgramModel = read_arpa(lm)
+        self._lm: NgramModel = read_token_ngrams(lm)
         self._config = config
         self._blank = tokenizer.blank_id
         # Without a separator the unknown token stands for it, which no hypothesis can emit.
@@ -46,7 +47,7 @@ class PlainSearch:
         self._separator = separators[0] if separators else tokenizer.unk_id
 
         # The language model knows the tokens by these names.
-        self._names = [token_name(text) for text in tokenizer.texts]
+        self._names = token_names(tokenizer)
 
     def __call__(self, log_probs: Tensor, nbest: int) -> list[Found]:
         """Find the ``nbest`` best hypotheses of (T, V) log-probabilities, best first."""

@@ -4,13 +4,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from speechssl.data.store import Store, is_store
-from speechssl.decoding.lexicon import token_name
+from speechssl.decoding.lexicon import token_names
+from speechssl.decoding.lm_unit import recorded_unit, unit_comment
 from speechssl.decoding.ngram import Perplexity, perplexity
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.ngrams.arpa_table import is_arpa, read_table
@@ -61,10 +63,12 @@ class LmCorpus:
             tokenizer = load_tokenizer(folder)
             default = str(record["normaliser"])
 
+            names = token_names(tokenizer)
+
             def tokens(line: str) -> list[str] | None:
                 if tokenizer.has_unknown(line):
                     return None
-                return [token_name(tokenizer.texts[token]) for token in tokenizer.encode(line)]
+                return [names[token] for token in tokenizer.encode(line)]
 
             self.unit = "tokens"
             self.split_line = tokens
@@ -196,13 +200,13 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
                 num_pruned = prune_by_entropy(table, plan.entropy)
                 log(f"{num_pruned} n-grams are left out, which hardly change the perplexity")
 
-            write_atomic(out, table.lines())
+            write_atomic(out, chain([unit_comment(corpus.unit)], table.lines()))
             num_ngrams = [len(order.ids) for order in table.orders]
             words = table.words
             orders = map(blocks_of_table, table.orders)
         else:
             ingredients = ()
-            write_atomic(out, file_model_lines(model))
+            write_atomic(out, chain([unit_comment(corpus.unit)], file_model_lines(model)))
             num_ngrams = [order.rows.num_rows for order in model.orders]
             words = model.words
             orders = map(blocks_of_file, model.orders)
@@ -226,6 +230,11 @@ def _joined_names(paths: Iterable[Path]) -> str:
 def _other_table(path: Path, plan: LmPlan, corpus: LmCorpus, scratch: Path) -> NgramTable:
     """Read a model that is to be mixed in, or estimate it of a text."""
     if path.is_file() and is_arpa(path):
+        unit = recorded_unit(path)
+        if unit not in (None, corpus.unit):
+            raise ConfigError(
+                f"{path} is over {unit}, and this model over {corpus.unit}: mix models of one kind"
+            )
         return read_table(path)
 
     with TemporaryDirectory(prefix=".speechssl-lm-", dir=scratch) as folder:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
-from speechssl.decoding.arpa import read_words
+from speechssl.decoding.arpa import is_binary, read_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig, Decoded
-from speechssl.decoding.lexicon import is_over_tokens, known_words, separator, spellings
+from speechssl.decoding.lexicon import known_words, separator, spellings
+from speechssl.decoding.lm_unit import LmUnit, unit_of
 from speechssl.decoding.ngram import UNKNOWN
 from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import WordModel, word_model
@@ -151,6 +152,7 @@ def tune_lm(
     split: str = "dev",
     words: Path | None = None,
     unknown_words: bool = False,
+    unit: LmUnit | None = None,
     report: Callable[[Tuned], None] = lambda tuned: None,
 ) -> Tuned:
     """Find the weights of a language model, and keep it in the model folder if it helps.
@@ -165,6 +167,7 @@ def tune_lm(
         words: file of the words to recognise, one a line; None takes those of the ARPA file.
         unknown_words: whether words that the language model lacks can be recognised too, at the
             price of its ``<unk>``: those of ``words``, else of the recogniser's lexicon.
+        unit: what the n-grams are of; None takes what the file says, or its entries show.
         report: called with what was found before anything is saved, so that a full disk does not
             lose it.
 
@@ -175,12 +178,13 @@ def tune_lm(
     recogniser = load_ctc(folder).to(pick_device("auto"))
     tokenizer = recogniser.tokenizer
 
-    listed = read_words(lm, words)
+    unit = unit_of(tokenizer, lm, words, unit)
     known: list[str] | None = None
     table: SearchTable | None = None
     source: Path | WordModel = lm
     config = BeamConfig(unit="tokens")
-    if not is_over_tokens(tokenizer, listed):
+    if unit == "words":
+        listed = read_words(lm, words)
         if unknown_words and words is None:
             listed = _with_lexicon(listed, tokenizer)
         known = known_words(tokenizer, recogniser.normaliser, listed)
@@ -193,6 +197,11 @@ def tune_lm(
         raise ConfigError(
             f"{lm} is over the recogniser's tokens, of which any word can be made: leave "
             "--unknown-words out"
+        )
+    elif words is not None and not is_binary(lm):
+        raise ConfigError(
+            f"{lm} is over the recogniser's tokens, which write any word: to recognise the words "
+            "of a list only, give --words with a language model over words"
         )
 
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:

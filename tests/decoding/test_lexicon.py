@@ -1,6 +1,6 @@
-"""Words spelled in tokens, and language models over tokens told from those over words."""
+"""Words spelled in tokens."""
 
-from speechssl.decoding.lexicon import is_over_tokens, spellings
+from speechssl.decoding.lexicon import spellings
 from speechssl.decoding.ngram import BEGIN, END
 from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.text.tokenizer import Spelling
@@ -10,9 +10,3 @@ def test_words_that_cannot_be_spelled_are_left_out() -> None:
     tokenizer = CharTokenizer.train(["ab c"])
     found = spellings(tokenizer, ["ab", "abd", BEGIN, END, "<unk>", "c"])
     assert found == {word: [Spelling(tuple(tokenizer.encode(word)), 0.0)] for word in ("ab", "c")}
-
-
-def test_letters_that_are_words_are_no_token_model() -> None:
-    tokenizer = CharTokenizer.train(["a b"])
-    assert is_over_tokens(tokenizer, ["a", "b", "|"])
-    assert not is_over_tokens(tokenizer, ["a", "b"])
