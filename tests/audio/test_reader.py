@@ -35,6 +35,7 @@ FORMATS = {
     "aiff": {"format": "AIFF", "subtype": "PCM_16"},
     "caf": {"format": "CAF", "subtype": "PCM_16"},
     "au": {"format": "AU", "subtype": "PCM_16"},
+    "sphere": {"format": "NIST", "subtype": "PCM_16"},
     "flac": {"format": "FLAC", "subtype": "PCM_16"},
     "vorbis": {"format": "OGG", "subtype": "VORBIS"},
     "opus": {"format": "OGG", "subtype": "OPUS"},

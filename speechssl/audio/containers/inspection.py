@@ -12,6 +12,14 @@ from typing import BinaryIO
 
 from speechssl.audio.containers.au import walk_au
 from speechssl.audio.containers.chunks import CHUNK_FORMATS
+from speechssl.audio.containers.counted import (
+    AVR_MAGIC,
+    MPC_MAGIC,
+    SDS_MAGIC,
+    walk_avr,
+    walk_mpc,
+    walk_sds,
+)
 from speechssl.audio.containers.flac import walk_flac
 from speechssl.audio.containers.foreign import name_foreign
 from speechssl.audio.containers.layout import Layout, read_at
@@ -27,6 +35,9 @@ _WALKS = {
     OGG_CAPTURE: walk_ogg,
     b".snd": walk_au,
     SPHERE_MAGIC: walk_sphere,
+    AVR_MAGIC: walk_avr,
+    MPC_MAGIC: walk_mpc,
+    SDS_MAGIC: walk_sds,
 }
 
 
