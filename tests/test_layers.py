@@ -20,7 +20,7 @@ ROOMS = {
     "pictures": "",
     "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
-    " containers.sphere containers.counted containers.inspection features"
+    " containers.sphere containers.counted containers.voc containers.inspection features"
     " resampling reader listing silence",
     "text": "word_spaces english english_signs unicode_words normalise pronunciations possessives"
     " tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"

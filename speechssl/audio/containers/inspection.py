@@ -28,8 +28,9 @@ from speechssl.audio.containers.ogg import OGG_CAPTURE, walk_ogg
 from speechssl.audio.containers.riff import walk_chunks
 from speechssl.audio.containers.sphere import SPHERE_MAGIC, walk_sphere
 from speechssl.audio.containers.tags import skip_tags
+from speechssl.audio.containers.voc import VOC_MAGIC, walk_voc
 
-_MAGIC_BYTES = 16  # enough for all below
+_MAGIC_BYTES = 20  # enough for all below
 _WALKS = {
     b"fLaC": walk_flac,
     OGG_CAPTURE: walk_ogg,
@@ -38,6 +39,7 @@ _WALKS = {
     AVR_MAGIC: walk_avr,
     MPC_MAGIC: walk_mpc,
     SDS_MAGIC: walk_sds,
+    VOC_MAGIC: walk_voc,
 }
 
 
