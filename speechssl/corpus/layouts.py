@@ -4,13 +4,12 @@ A manifest is data: no path in it leads outside its root.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from speechssl.audio.listing import is_recording
 from speechssl.corpus.jsonl import read_jsonl
-from speechssl.corpus.manifest import Manifest, Record, make_manifest, printable
+from speechssl.corpus.manifest import Manifest, Record, make_manifest
 from speechssl.corpus.metadata_csv import read_metadata_csv
 from speechssl.corpus.paths import forget_folders, numbered_lines, path_below
 from speechssl.corpus.splits import split_of_folder
@@ -25,9 +24,6 @@ from speechssl.storage.missing import where_instead
 JSONL_SUFFIXES = (".jsonl", ".json")
 
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".zst", ".7z")
-
-# Files that a message names.
-_NUM_SHOWN = 5
 
 
 def scan(
@@ -103,7 +99,7 @@ def _read(
         return _with_notes(make_manifest(folder, records), unused)
     if suffix == ".tsv":
         # Its first line names the root, so it comes as a whole manifest.
-        return _with_notes(read_fairseq(path), unused)
+        return _with_notes(read_fairseq(path, unused), unused)
     if is_recording(path):
         recording = Record("", path.name)
         return _with_notes(make_manifest(folder, [recording]), unused)
@@ -113,15 +109,8 @@ def _read(
 def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:
     """Take note of files that look like transcripts and lie beside recordings without one."""
     silent = [record.audio for record in manifest.records if says_nothing(record.text)]
-    _note_files(find_transcripts_beside(manifest.root, silent), unused)
+    unused.note_files(find_transcripts_beside(manifest.root, silent))
     return manifest
-
-
-def _note_files(files: Sequence[Path], unused: UnusedTranscripts) -> None:
-    if files:
-        names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
-        dots = " and more" if len(files) > _NUM_SHOWN else ""
-        unused.note(f"{len(files)} files ({names}{dots})")
 
 
 def _check_unused(manifest: Manifest, unused: UnusedTranscripts, ignore: bool) -> None:
@@ -189,7 +178,7 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     silent = [record.audio for record in records if says_nothing(record.text)]
     if silent:
         read = {*transcripts, *tables}
-        _note_files(find_transcript_files(root, silent, read), unused)
+        unused.note_files(find_transcript_files(root, silent, read))
     return records
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
+from speechssl.corpus.transcript_files import find_transcripts_beside
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
@@ -138,8 +139,11 @@ def _kaldi_lines(path: Path) -> Iterator[_KaldiLine]:
 # ---- fairseq ------------------------------------------------------------------------------------
 
 
-def read_fairseq(path: Path) -> Manifest:
+def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
     """Read a fairseq ``.tsv``, and the transcripts of a ``.wrd`` or ``.ltr`` beside it.
+
+    Args:
+        unused: takes note of other files of the table's name that look like transcripts.
 
     Raises:
         ManifestError: no folder in the first line, a path outside it, or too few transcripts.
@@ -153,7 +157,8 @@ def read_fairseq(path: Path) -> Manifest:
     root = path.parent / first_line
     if not lines or "\t" in first_line or not os.path.isdir(root):
         raise ManifestError(
-            f"{path}:1: the first line of a fairseq .tsv is the folder of the audio"
+            f"{path}:1: the first line of a fairseq .tsv is the folder of the audio; write another "
+            "table as metadata.csv, with commas and the columns file_name and transcription"
         )
 
     split = split_name(path.stem)
@@ -166,6 +171,8 @@ def read_fairseq(path: Path) -> Manifest:
 
     texts = _fairseq_texts(path, len(records))
     if texts is None:
+        beside = find_transcripts_beside(path.parent, [f"{path.stem}.wav"])
+        unused.note_files([file for file in beside if file != path])
         return make_manifest(root, records)
 
     labelled: list[Record] = []

@@ -23,6 +23,9 @@ _STRUCTURED = re.compile(r"\.(jsonl?|xml|ya?ml)")
 # Words in the name of a file that holds transcripts.
 _TELLING_NAME = re.compile("transcri|trans$|text|prompt|sentence|caption|subtitle|lyric|untertitel")
 
+# With this in its name, a text needs no names of recordings: it may be that of the only one.
+_CERTAIN_NAME = re.compile("trans[ck]ri|trascri")
+
 # Bytes of a file that are looked at.
 _SAMPLE_BYTES = 65536
 
@@ -79,11 +82,12 @@ def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
 
     found: list[Path] = []
     for folder, stems in stems_by_folder.items():
+        # Of a folder that is missing or cannot be read, walk yields nothing.
         place = root / folder
-        if not place.is_dir():
-            continue
-        for file in place.iterdir():
-            if _has_stem(file.name, stems) and _looks_like_transcript(file, stems):
+        _, _, names = next(os.walk(place), ("", [], []))
+        for name in names:
+            file = place / name
+            if _has_stem(name, stems) and _looks_like_transcript(file, stems):
                 found.append(file)
     return sorted(found)
 
@@ -104,7 +108,7 @@ def _looks_like_transcript(path: Path, stems: Collection[str]) -> bool:
     if _STRUCTURED.fullmatch(suffix):
         words = _words(_TAG.sub(" ", _JSON_KEY.sub(" ", text)), stems)
         return is_sentence(words) and (has_stem or any(_names_one(text, stems)))
-    if has_stem:
+    if has_stem or _CERTAIN_NAME.search(path.name.lower()):
         return bool(_words(text, stems))
     return _lists_recordings(text, stems, _has_telling_name(path))
 

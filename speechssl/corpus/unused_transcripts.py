@@ -2,15 +2,19 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechssl.corpus.columns import Columns, names_a_transcript
+from speechssl.corpus.manifest import printable
 from speechssl.corpus.transcripts import is_sentence, says_nothing
 
 # Different cells of a column that are remembered: as many show whether they are sentences.
 _MOST_CELLS = 1000
+
+# Files that a message names.
+_NUM_SHOWN = 5
 
 
 class UnusedTranscripts:
@@ -27,6 +31,13 @@ class UnusedTranscripts:
     def note(self, what: str) -> None:
         """Take note of transcripts that are in no column."""
         self._notes.append(what)
+
+    def note_files(self, files: Sequence[Path]) -> None:
+        """Take note of files that look like transcripts."""
+        if files:
+            names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
+            dots = " and more" if len(files) > _NUM_SHOWN else ""
+            self.note(f"{len(files)} files ({names}{dots})")
 
     def add(self, path: Path, row: Mapping[str, Any], columns: Columns) -> None:
         """Look at the cells of a row that are not read.

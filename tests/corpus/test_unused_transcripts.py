@@ -12,6 +12,7 @@ from support.commands import call
 
 from speechssl.audio.reader import write_wav
 from speechssl.corpus.layouts import scan
+from speechssl.data.prepare import prepare
 from speechssl.errors import ManifestError
 
 SENTENCES = [
@@ -88,6 +89,7 @@ FILES: dict[str, Write] = {
     "pipes": _table("list.txt", "{stem}|{text}|{text}"),
     "other name": _table("transcripts.csv", "{audio},{text}", "file_name,transcription"),
     "other case": _table("Metadata.csv", "{audio},{text}", "file_name,transcription"),
+    "a text of no names": lambda root, names: (root / "Transkript.txt").write_text("Guten Abend"),
     "Excel": lambda root, names: (root / "transcriptions.xlsx").write_bytes(b"PK\0\0"),
 }
 
@@ -128,8 +130,12 @@ def test_other_files_stop_nothing(tmp_path: Path) -> None:
 def test_a_store_beside_the_recordings_is_no_transcript(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_wav(tmp_path / f"{name}.wav", random_noise(name), 16000)
-    for _ in range(2):
-        assert call("prepare", tmp_path, tmp_path / "store").exit_code == 0
+    first = prepare(tmp_path, tmp_path / "store")
+    assert prepare(tmp_path, tmp_path / "store") == first
+    (tmp_path / "other/parts").mkdir(parents=True)
+    (tmp_path / "other/parts/plan.json").touch()
+    (tmp_path / "other/parts/00000.jsonl").write_text('{"id": "one", "text": "good evening"}')
+    assert prepare(tmp_path, tmp_path / "store") == first
 
 
 def test_texts_beside_files_of_a_manifest_without_texts(tmp_path: Path) -> None:
@@ -142,6 +148,18 @@ def test_texts_beside_files_of_a_manifest_without_texts(tmp_path: Path) -> None:
     for source, count in (("m.jsonl", 6), ("t.csv", 6), (names[0], 1)):
         with pytest.raises(ManifestError, match=f"{count} files .*of {count} recordings"):
             scan(tmp_path / source)
+
+
+def test_texts_beside_a_table_of_fairseq(tmp_path: Path) -> None:
+    """Only .wrd and .ltr are read."""
+    names = recordings(tmp_path, random.Random(2))
+    rows = "".join(f"{name}\t16000\n" for name in names)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\n{rows}")
+    (tmp_path / "train.km").write_text("1 2 3\n" * 6)
+    assert len(scan(tmp_path / "train.tsv").records) == 6
+    (tmp_path / "train.txt").write_text("\n".join(SENTENCES))
+    with pytest.raises(ManifestError, match=r"1 files \(.*train\.txt\).*6 of 6"):
+        scan(tmp_path / "train.tsv")
 
 
 READ = ["transcript", "Transcription", " text", "Sentence", "TEXT "]
