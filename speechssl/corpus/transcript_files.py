@@ -101,7 +101,8 @@ def _looks_like_transcript(path: Path, stems: Collection[str]) -> bool:
     if _ANNOTATION.fullmatch(suffix):
         return path.stat().st_size > 0
     has_stem = _has_stem(path.name, stems)
-    if _DOCUMENT.fullmatch(suffix):
+    # A link may lead outside, where nothing is read.
+    if _DOCUMENT.fullmatch(suffix) or path.is_symlink():
         return has_stem or _has_telling_name(path)
 
     text = _beginning(path)

@@ -90,6 +90,7 @@ FILES: dict[str, Write] = {
     "other name": _table("transcripts.csv", "{audio},{text}", "file_name,transcription"),
     "other case": _table("Metadata.csv", "{audio},{text}", "file_name,transcription"),
     "a text of no names": lambda root, names: (root / "Transkript.txt").write_text("Guten Abend"),
+    "link": lambda root, names: (root / "prompts.list").symlink_to("/proc/self/status"),
     "Excel": lambda root, names: (root / "transcriptions.xlsx").write_bytes(b"PK\0\0"),
 }
 
