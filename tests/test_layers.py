@@ -15,7 +15,7 @@ ROOMS = {
     "errors": "",
     "storage": "atomic missing text_files json_text checkpoint",
     "config": "",
-    "runtime": "threads device log memory machine processes seeds distributed",
+    "runtime": "streams threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",
     "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"

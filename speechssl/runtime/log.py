@@ -4,17 +4,23 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from speechssl.runtime.streams import connect_to_nothing
 
 
 def log(message: str) -> None:
     """Print one line with the time of day on stderr: stdout is for data."""
     # A file name may hold line breaks.
     message = message.replace("\n", "\\n")
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    try:
+        print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    except OSError:
+        # The terminal was closed, or who read the pipe has ended: that is no reason to stop.
+        connect_to_nothing(2)
 
 
 @contextmanager
@@ -74,7 +80,9 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
 
     def __exit__(self, *_exc: object) -> None:
         if self.bar:
-            self.bar.stop()
+            # The terminal may have been closed meanwhile.
+            with suppress(OSError):
+                self.bar.stop()
 
     def __call__(self, done_h: float, total_h: float | None = None) -> None:
         """Show that ``done_h`` of ``total_h`` hours are done; None = the total is not known."""
