@@ -36,8 +36,9 @@ ROOMS = {
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"
     " reconstruction two_views hidden_units settings tasks pretrain",
     "scoring": "bootstrap calibration score compare score_files",
-    "decoding": "greedy ngram hypothesis align arpa lexicon lm_unit trie ngram_table prefix_tree"
-    " word_model search_kernel lexicon_search token_ngrams plain_search flashlight_search beam",
+    "decoding": "greedy ngram hypothesis align spoken_units arpa lexicon lm_unit trie ngram_table"
+    " prefix_tree word_model search_kernel lexicon_search token_ngrams plain_search"
+    " flashlight_search beam",
     "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
     " held_out mixture entropy_pruning",
     "recognition": "ctc_crf model settings decoders emission_file remarks evaluate language_model"

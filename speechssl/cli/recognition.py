@@ -173,6 +173,10 @@ def transcribe_command(
     max_cue_seconds: Annotated[
         float, typer.Option(help="Longest time that a subtitle stays.")
     ] = CueLimits.seconds,
+    min_cue_seconds: Annotated[
+        float,
+        typer.Option(help="Shortest time that a subtitle stays, unless the next one begins."),
+    ] = CueLimits.least_seconds,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Without the model folder's language model.")
     ] = False,
@@ -192,7 +196,9 @@ def transcribe_command(
         paths,
         output_format.split(","),
         emit=write_stdout,
-        limits=CueLimits(line_chars=max_line_chars, seconds=max_cue_seconds),
+        limits=CueLimits(
+            line_chars=max_line_chars, seconds=max_cue_seconds, least_seconds=min_cue_seconds
+        ),
         folder=output_dir,
         report=report,
         force=force,

@@ -104,7 +104,13 @@ def find_words(
 
 def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling) -> list[WordSpan]:
     """Join tokens to words; white space at either end of a token separates words."""
-    words: list[WordSpan] = []
+    groups = word_groups(spans, tokenizer)
+    return [_word(_text(group, tokenizer), group, scaling) for group in groups]
+
+
+def word_groups(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[list[TokenSpan]]:
+    """Group the tokens of each word, without those that are only white space."""
+    groups: list[list[TokenSpan]] = []
     word_spans: list[TokenSpan] = []
 
     for span in spans:
@@ -112,7 +118,7 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling)
 
         begins_with_space = text[:1].isspace()
         if begins_with_space and word_spans:
-            words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
+            groups.append(word_spans)
             word_spans = []
 
         is_only_space = not text.strip()
@@ -121,12 +127,12 @@ def words_of(spans: Sequence[TokenSpan], tokenizer: Tokenizer, scaling: Scaling)
 
         ends_with_space = text[-1:].isspace()
         if ends_with_space and word_spans:
-            words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
+            groups.append(word_spans)
             word_spans = []
 
     if word_spans:
-        words.append(_word(_text(word_spans, tokenizer), word_spans, scaling))
-    return words
+        groups.append(word_spans)
+    return groups
 
 
 def _text(spans: Sequence[TokenSpan], tokenizer: Tokenizer) -> str:

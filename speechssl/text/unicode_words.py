@@ -111,6 +111,11 @@ def basic_2(text: str, language: str | None = None) -> str:
     return unicodedata.normalize("NFC", " ".join(words))
 
 
+def is_unspaced(character: str) -> bool:
+    """Whether a letter is of a script that puts no spaces between words."""
+    return _UNSPACED_LETTER.match(character) is not None
+
+
 def _lower(text: str, language: str | None) -> str:
     """Return text in lower case; case folding would respell words (``ß`` to ``ss``)."""
     if language in DOTLESS_I_LANGUAGES:

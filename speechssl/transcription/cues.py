@@ -1,8 +1,8 @@
 """Subtitles: the words of a transcript in groups that are shown together, for SRT and VTT."""
 
-import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from speechssl.errors import ConfigError
 from speechssl.transcription.transcript import Transcript, Word, milliseconds
@@ -16,16 +16,18 @@ class CueLimits:
         line_chars: characters of a line.
         lines: lines of a cue.
         seconds: longest time that a cue stays.
+        least_seconds: shortest time that a cue stays, unless the next one begins before.
         pause_s: a pause between two words, from which on another cue begins.
 
     Raises:
-        ConfigError: a limit is not above 0.
+        ConfigError: a limit is not above 0, or the least time is below 0.
     """
 
     line_chars: int = 42
     lines: int = 2
     seconds: float = 7.0
     pause_s: float = 0.8
+    least_seconds: float = 0.7
 
     def __post_init__(self) -> None:
         if self.line_chars < 1 or self.lines < 1 or not self.seconds > 0:
@@ -33,6 +35,8 @@ class CueLimits:
                 f"subtitles of {self.lines} lines, {self.line_chars} characters, {self.seconds} s: "
                 "each must be above 0"
             )
+        if not self.least_seconds >= 0:
+            raise ConfigError(f"subtitles of at least {self.least_seconds} s: it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def cues(transcript: Transcript, limits: CueLimits) -> list[Cue]:
 
     A group ends at a pause, at the end of a segment, and before it would pass a limit. A word that
     is longer than a line has a line of its own, and a word that is longer than a cue a cue of its
-    own. A segment without words is one cue.
+    own. A segment without words is one cue. A cue that would be too short to read stays longer, but
+    never into the next one.
     """
     found: list[Cue] = []
 
@@ -66,7 +71,21 @@ def cues(transcript: Transcript, limits: CueLimits) -> list[Cue]:
             group.append(word)
         found.append(_cue(group, limits))
 
-    return [cue for cue in found if cue.lines]
+    return _readable([cue for cue in found if cue.lines], limits, transcript.duration_s)
+
+
+def _readable(found: Sequence[Cue], limits: CueLimits, duration_s: float) -> list[Cue]:
+    """Let short cues stay for the least time, up to the next one and the end of the recording."""
+    least = milliseconds(min(limits.least_seconds, limits.seconds))
+    last_end = milliseconds(duration_s)
+
+    longer: list[Cue] = []
+    for cue, following in pairwise([*found, None]):
+        assert cue is not None
+        free_until = last_end if following is None else following.start
+        end = min(cue.start + least, free_until)
+        longer.append(replace(cue, end=max(cue.end, end)))
+    return longer
 
 
 def _begins_another_cue(group: Sequence[Word], word: Word, limits: CueLimits) -> bool:
@@ -86,8 +105,14 @@ def _cue(group: Sequence[Word], limits: CueLimits) -> Cue:
 
 
 def _wrapped(words: Iterable[Word], limits: CueLimits) -> list[str]:
-    text = " ".join(word.text for word in words)
-    one_line = " ".join(text.split())
-    return textwrap.wrap(
-        one_line, limits.line_chars, break_long_words=False, break_on_hyphens=False
-    )
+    """Put words into lines, as many into each as fit; none is parted."""
+    lines: list[str] = []
+    for word in words:
+        for place, part in enumerate(word.text.split()):
+            space = "" if word.follows and place == 0 else " "
+            if lines and len(lines[-1]) + len(space) + len(part) <= limits.line_chars:
+                lines[-1] += space + part
+            else:
+                lines.append(part)
+
+    return lines

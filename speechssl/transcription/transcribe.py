@@ -19,12 +19,19 @@ import torch
 from torch import Tensor
 
 from speechssl.data.collate import collate, length_batches, max_batch_length
-from speechssl.decoding.align import WordSpan, find_words
+from speechssl.decoding.spoken_units import SpokenUnit, find_units
 from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
 from speechssl.transcription.pieces import End, Piece, ahead, read_pieces
-from speechssl.transcription.transcript import Failure, Segment, Transcript, Word
+from speechssl.transcription.transcript import (
+    Failure,
+    Segment,
+    Transcript,
+    Word,
+    joined,
+    joined_segments,
+)
 
 # Seconds of audio among which pieces of like length are looked for.
 HORIZON_S = 1200.0
@@ -161,7 +168,7 @@ class _File:
         if end.error is not None:
             return Failure(end.path, end.error)
 
-        text = " ".join(segment.text for segment in self.segments)
+        text = joined_segments(self.segments)
         segments = tuple(self.segments)
         return Transcript(end.path, text, segments, end.duration_s, name)
 
@@ -253,7 +260,7 @@ def _segments(
     log_probs = torch.cat(list(rows))
     num_outputs = torch.tensor([len(log_probs)])
     (decoded,) = decoder.search(log_probs[None], num_outputs)
-    found = find_words(log_probs, decoded, model.tokenizer, decoder.scaling)
+    found = find_units(log_probs, decoded, model.tokenizer, decoder.scaling)
 
     seconds = model.seconds_per_output
     # When each output begins: pieces that touch need not lie a whole number of outputs apart.
@@ -267,11 +274,11 @@ def _segments(
     return [_segment(group) for group in _between_pauses(words)]
 
 
-def _word(span: WordSpan, times: Sequence[float], seconds: float, last_end: float) -> Word:
+def _word(span: SpokenUnit, times: Sequence[float], seconds: float, last_end: float) -> Word:
     start = times[span.start]
     # The last output may go on beyond the end of the stretch; no word does.
     end = min(times[span.end - 1] + seconds, last_end)
-    return Word(start, end, span.text, span.probability)
+    return Word(start, end, span.text, span.probability, span.follows)
 
 
 def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
@@ -286,5 +293,4 @@ def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
 
 
 def _segment(words: Sequence[Word]) -> Segment:
-    text = " ".join(word.text for word in words)
-    return Segment(words[0].start, words[-1].end, text, tuple(words))
+    return Segment(words[0].start, words[-1].end, joined(words), tuple(words))

@@ -1,5 +1,6 @@
 """What was said in a recording: words and segments with their times, or why it cannot be told."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,15 @@ class Word:
         start, end: seconds from the start of the file.
         text: the word.
         probability: 0..1, that the word is right; see ``decoding.align.WordSpan``.
+        follows: whether no space stands before it. In scripts without spaces between words, a word
+            is a character.
     """
 
     start: float
     end: float
     text: str
     probability: float
+    follows: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,25 @@ class Segment:
     words: tuple[Word, ...] = ()
 
 
+def joined(words: Iterable[Word]) -> str:
+    """Write words as a text, with spaces only where there are any."""
+    text = ""
+    for word in words:
+        space = " " if text and not word.follows else ""
+        text += space + word.text
+    return text
+
+
+def joined_segments(segments: Iterable[Segment]) -> str:
+    """Write all that was said on one line, with no space where the text has none."""
+    text = ""
+    for segment in segments:
+        follows = bool(segment.words) and segment.words[0].follows
+        space = " " if text and segment.text and not follows else ""
+        text += space + segment.text
+    return text
+
+
 @dataclass(frozen=True)
 class Transcript:
     """The result for one file.
@@ -50,6 +73,7 @@ class Transcript:
         segments: in order of time.
         duration_s: length of the audio, seconds.
         model: name of the model.
+        recording: its name in a CTM; None takes that of the file, without the suffix.
     """
 
     path: str
@@ -57,6 +81,7 @@ class Transcript:
     segments: tuple[Segment, ...]
     duration_s: float
     model: str
+    recording: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give JSON values under whisper's key names, with ours beside them.

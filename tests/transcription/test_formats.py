@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import random
 from datetime import timedelta
 from itertools import pairwise
 
@@ -24,7 +25,13 @@ from speechssl.transcription.formats import (
     to_txt,
     to_vtt,
 )
-from speechssl.transcription.transcript import Segment, Transcript, Word
+from speechssl.transcription.transcript import (
+    Segment,
+    Transcript,
+    Word,
+    joined,
+    joined_segments,
+)
 
 WORDS = (Word(0.0, 0.4, "hello", 0.9), Word(0.5, 1.25, "wörld", 0.12345))
 SEGMENTS = (Segment(0.0, 1.25, "hello wörld", WORDS), Segment(1.3004, 2.0, " again\n "))
@@ -115,13 +122,57 @@ def test_subtitles_keep_every_word_and_every_limit(
     for cue in found:
         count = len(" ".join(cue.lines).split())
         first, words = words[:count], words[count:]
-        assert (cue.start, cue.end) == (round(1000 * first[0].start), round(1000 * first[-1].end))
+        assert cue.start == round(1000 * first[0].start)
+        spoken_until = round(1000 * first[-1].end)
+        least = min(limits.least_seconds, limits.seconds)
+        assert cue.end >= spoken_until
+        assert cue.end == spoken_until or cue.end - cue.start <= round(1000 * least)
         assert count == 1 or (
             first[-1].end - first[0].start <= limits.seconds and len(cue.lines) <= limits.lines
         )
         assert all(len(line) <= limits.line_chars or " " not in line for line in cue.lines)
         assert all(b.start - a.end < limits.pause_s for a, b in pairwise(first))
     assert all(a.end <= b.start for a, b in pairwise(found))
+
+
+def test_short_subtitles_stay_for_the_least_time_and_never_into_the_next() -> None:
+    words = [Word(0.0, 0.1, "a", 1.0), Word(1.0, 1.05, "b", 1.0), Word(1.9, 2.0, "c", 1.0)]
+    found = Transcript("x", "a b c", (Segment(0.0, 2.0, "a b c", tuple(words)),), 2.3, "m")
+    for least, ends in [
+        (0.7, (700, 1700, 2300)),
+        (5.0, (1000, 1900, 2300)),
+        (0.0, (100, 1050, 2000)),
+    ]:
+        times = [(cue.start, cue.end) for cue in cues(found, CueLimits(least_seconds=least))]
+        assert times == list(zip((0, 1000, 1900), ends, strict=True))
+    with pytest.raises(ConfigError, match=r"at least -1.0 s: it must be 0 or more"):
+        CueLimits(least_seconds=-1.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_texts_without_spaces_are_cut_between_characters(seed: int) -> None:
+    """Characters as words that follow each other, some of them with marks, in two segments."""
+    draw = random.Random(seed)
+    limits = CueLimits(line_chars=draw.randrange(4, 20), lines=2, seconds=3.0)
+    characters = [draw.choice(["中", "国", "か\u3099", "ก\u0e34", "ക"]) for _ in range(120)]
+    words = [
+        Word(0.2 * k, 0.2 * k + 0.2, text, 0.9, follows=True) for k, text in enumerate(characters)
+    ]
+    segments = [
+        Segment(part[0].start, part[-1].end, joined(part), tuple(part))
+        for part in (words[:70], words[70:])
+    ]
+    text = joined_segments(segments)
+    assert text == "".join(characters)
+
+    found = cues(Transcript("x", text, tuple(segments), 24.0, "m"), limits)
+    assert "".join("".join(cue.lines) for cue in found) == text
+    for cue in found:
+        assert cue.end - cue.start <= 3000
+        assert len(cue.lines) <= 2
+        assert all(len(line) <= limits.line_chars for line in cue.lines)
+        # No line begins with a mark of the character before it.
+        assert all(line[0] in "中国かกക" for line in cue.lines)
 
 
 @given(transcripts(), LIMITS)
