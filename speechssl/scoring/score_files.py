@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from speechssl.pictures import plot_reliability
 from speechssl.scoring.calibration import Calibration
@@ -41,8 +42,7 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     references = []
     hypotheses = []
     for u in result.utterances:
-        # Between sclite's brackets stands neither a bracket nor white space.
-        name = re.sub(r"[()\s]", "_", u.utterance_id)
+        name = nist_name(u.utterance_id)
         references.append(f"{u.reference} ({name})\n")
         hypotheses.append(f"{u.hypothesis} ({name})\n")
 
@@ -58,6 +58,15 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     summary = about | result.as_dict()
     write_atomic(out / "score.json", as_json(summary))
     return text
+
+
+def nist_name(name: str) -> str:
+    """Write an id as NIST's tools take it, each id in another way.
+
+    Between sclite's brackets stands neither a bracket nor white space, and semicolons begin
+    comments. These are written as ``%20`` and the like, and so is the per cent sign.
+    """
+    return re.sub(r"[()\s%;]", lambda found: quote(found[0], safe=""), name)
 
 
 def remove_score(out: Path) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from speechssl.errors import ConfigError
@@ -54,6 +55,32 @@ def output_path(input_path: Path, input_root: Path, output_dir: Path, suffix: st
         raise ConfigError(f"{input_path} is the input folder itself, not a file in it")
     name = _short_name(relative.name, suffix)
     return output_dir / relative.parent / name
+
+
+def recording_names(paths: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Name each recording in tables of many: by its file's name without the suffix.
+
+    Recordings that would have one name are named by their place below ``root``, and those that
+    differ in nothing but the suffix keep it.
+    """
+    rules: tuple[Callable[[Path], str], ...] = (
+        lambda path: path.stem,
+        lambda path: os.path.relpath(path.with_suffix(""), root),
+        lambda path: os.path.relpath(path, root),
+    )
+
+    names: dict[Path, str] = {}
+    unnamed = list(paths)
+    for rule in rules:
+        candidates = {path: rule(path) for path in unnamed}
+        counts = Counter([*candidates.values(), *names.values()])
+        for path, name in candidates.items():
+            if counts[name] == 1:
+                names[path] = name
+        unnamed = [path for path in unnamed if path not in names]
+
+    # The same file given twice.
+    return names | {path: os.path.relpath(path, root) for path in unnamed}
 
 
 def _short_name(name: str, suffix: str) -> str:

@@ -2,10 +2,10 @@
 
 import html
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+from speechssl.scoring.score_files import nist_name
 from speechssl.transcription.cues import Cue, CueLimits, cues
 from speechssl.transcription.transcript import DIGITS, Transcript, milliseconds
 
@@ -66,11 +66,10 @@ def to_jsonl(transcript: Transcript, _limits: CueLimits = NO_LIMITS) -> str:
 def to_ctm(transcript: Transcript, _limits: CueLimits = NO_LIMITS) -> str:
     """Write NIST's time-marked words: recording, channel, start, length, word, confidence.
 
-    Times are in seconds. The recording is the file's name without its suffix, white space in it
-    made ``_``.
+    Times are in seconds. White space in the name of the recording becomes ``%20`` and the like.
     """
-    stem = re.sub(r"\s", "_", Path(transcript.path).stem)
-    recording = stem.encode("utf-8", "replace").decode("utf-8")
+    name = transcript.recording or Path(transcript.path).stem
+    recording = nist_name(name.encode("utf-8", "replace").decode("utf-8"))
 
     words = [word for segment in transcript.segments for word in segment.words]
     rows = []

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from speechssl.config import Table
@@ -20,7 +21,7 @@ from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
 from speechssl.transcription.cues import CueLimits
-from speechssl.transcription.file_names import common_root, output_path
+from speechssl.transcription.file_names import common_root, output_path, recording_names
 from speechssl.transcription.formats import FORMATS
 from speechssl.transcription.pieces import find_audio
 from speechssl.transcription.transcript import Failure, Transcript
@@ -67,6 +68,11 @@ class Outputs:
 
         place = self.root / "stdin" if path == self.stdin else path
         return [output_path(place, self.root, self.folder, f".{name}") for name in self.formats]
+
+    @cached_property
+    def _recording_names(self) -> dict[Path, str]:
+        """The names of the recordings in a CTM."""
+        return recording_names([path for path in self.files if path != self.stdin], self.root)
 
     def waiting(self) -> list[Path]:
         """Find the inputs that must be transcribed.
@@ -132,7 +138,8 @@ class Outputs:
 
         With several inputs a printed line starts with the path, line breaks and tabs in it escaped.
         """
-        named = replace(result, path=self.name(result.path))
+        recording = self._recording_names.get(Path(result.path))
+        named = replace(result, path=self.name(result.path), recording=recording)
         if self.folder is not None:
             self._write(named, Path(result.path), self.folder)
             return ""

@@ -198,7 +198,7 @@ def ms(length: timedelta) -> int:
 def test_ctm_and_tsv_are_tables(transcript: Transcript) -> None:
     words = [w for s in transcript.segments for w in s.words]
     rows = [line.split() for line in to_ctm(transcript).splitlines()]
-    assert [(r[0], r[1], r[4]) for r in rows] == [("a_b", "1", w.text) for w in words]
+    assert [(r[0], r[1], r[4]) for r in rows] == [("a%20b", "1", w.text) for w in words]
     ends = [round(1000 * (float(r[2]) + float(r[3]))) for r in rows]
     assert ends == [round(1000 * w.end) for w in words]
     lines = [line.split("\t") for line in to_tsv(transcript).splitlines()[1:]]
