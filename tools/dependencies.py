@@ -22,8 +22,8 @@ UNSAID = {
     "atheris": "Apache-2.0",
     "cuda-toolkit": "NVIDIA proprietary",
     "espeakng-loader": "not said; the espeak-ng inside: GPL-3.0-or-later",
-    "flashlight-text": "MIT; the KenLM inside: LGPL-2.1-or-later",
     "soundfile": "BSD-3-Clause; the libsndfile inside: LGPL-2.1-or-later",
+    "ufal-flashlight-text": "MIT; the KenLM inside: LGPL-2.1-or-later",
 }
 
 PAGE_HEAD = """\

@@ -166,7 +166,7 @@ def _installed_backend() -> Backend:
         return "flashlight"
 
     log(
-        "flashlight-text is not installed, so Python searches with the language model over tokens: "
-        "many times slower"
+        "ufal-flashlight-text is not installed, so Python searches with the language model over "
+        "tokens: many times slower"
     )
     return "plain"

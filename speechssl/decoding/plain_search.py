@@ -36,7 +36,7 @@ class PlainSearch:
         """Read the language model, which is over tokens."""
         if is_binary(lm):
             raise ConfigError(
-                f"{lm} is a KenLM binary: to read it, pip install flashlight-text; "
+                f"{lm} is a KenLM binary: to read it, pip install ufal-flashlight-text; "
                 "or give an ARPA file"
             )
         self._lm: NgramModel = read_token_ngrams(lm)
