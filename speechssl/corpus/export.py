@@ -163,7 +163,7 @@ def _text_line(record: Record) -> str:
 
 
 def _check_fits_fairseq(record: Record) -> None:
-    """Refuse a part of a recording, and a path that would break the lines of a table."""
+    """Refuse a part of a recording, and a path or a text that would break a table."""
     if _is_part(record):
         raise ManifestError(
             f"{record.id}: a fairseq table cannot hold parts of recordings; write them to files"
@@ -174,6 +174,12 @@ def _check_fits_fairseq(record: Record) -> None:
     if has_tab or has_line_end or not _is_utf8(record.audio):
         raise ManifestError(
             f"{record.id}: a fairseq table cannot hold the path {record.audio!r}; rename the file"
+        )
+
+    if "|" in (record.text or ""):
+        raise ManifestError(
+            f"{record.id}: fairseq has '|' for the space, and this transcript has it as a "
+            "character; take it out"
         )
 
 

@@ -66,3 +66,12 @@ def test_fairseq_out(tmp_path: Path, small: Manifest) -> None:
     assert back.records == tuple(replace(r, speaker=None) for r in small.records)
     with pytest.raises(ManifestError, match="parts"):
         write_fairseq(replace(small, records=(Record("x", "x.wav", 1.0),)), tmp_path / "fs")
+
+
+@pytest.mark.parametrize("text", ["a|b", "|", "so | then"])
+def test_fairseq_cannot_hold_its_own_mark_of_the_space(
+    tmp_path: Path, small: Manifest, text: str
+) -> None:
+    with_bar = replace(small, records=(replace(small.records[0], text=text),))
+    with pytest.raises(ManifestError, match=r"'\|' for the space, and this transcript has it"):
+        write_fairseq(with_bar, tmp_path / "fs")
