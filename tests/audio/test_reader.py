@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from support.audio_bytes import declare, encode, load, noise, reason
 from support.speech import RATE
 
-from speechssl.audio.containers import inspect
+from speechssl.audio.containers.inspection import inspect
 from speechssl.audio.reader import (
     AUDIO_SUFFIXES,
     declared_seconds,
@@ -156,7 +156,7 @@ def test_no_bytes_stop_the_walk_through_a_container(junk: bytes, name: str, at: 
     damaged = data[:at] + junk + data[at + len(junk) :]
     found = inspect(io.BytesIO(damaged))
     assert bool(found.reason) == bool(found.detail)
-    assert 0 <= found.start <= len(damaged)
+    assert all(0 <= start <= end <= len(damaged) for start, end in found.spans)
     assert all(0 <= offset < len(damaged) for offset in found.patches)
 
 

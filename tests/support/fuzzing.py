@@ -31,7 +31,7 @@ else:
     instrumented = nullcontext()
 
 with instrumented:
-    from speechssl.audio.containers import inspect
+    from speechssl.audio.containers.inspection import inspect
     from speechssl.audio.reader import write_wav
     from speechssl.config import read_preset
     from speechssl.corpus.layouts import scan
