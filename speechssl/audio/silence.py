@@ -6,17 +6,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.reader import Samples, Span
+from speechssl.audio.level import SILENCE_PEAK, Samples, peak_of, power_of, without_lows
+from speechssl.audio.reader import Span
+from speechssl.audio.threshold import TOP_DB, loud_spans
 from speechssl.errors import ConfigError
 
-# Below -60 dBFS a recording is silent, however loud its own loudest part.
-SILENCE_PEAK = 1e-3
 # The level of speech varies by more, dB (standard deviation). Measured: see ``is_steady``.
 STEADY_DB = 1.5
 MARGIN_S = 0.1  # kept around speech
 PAUSE_S = 0.5  # shorter pauses stay inside a chunk
 WINDOW_S = 300.0  # of a long recording that is looked at together
 UNFINISHED_S = 1.0  # speech this close to the end of a window may go on in the next one
+
+# Samples (S,) without what lies below speech: offset and hum take no part in any decision here.
+Heard = NDArray[np.float64]
 
 
 class _Limits(NamedTuple):
@@ -27,7 +30,7 @@ class _Limits(NamedTuple):
 
 
 def split_at_silence(
-    samples: Samples, sample_rate_hz: int, min_s: float, max_s: float, top_db: float = 35.0
+    samples: Samples, sample_rate_hz: int, min_s: float, max_s: float, top_db: float = TOP_DB
 ) -> list[Span]:
     """Find the speech chunks of a recording.
 
@@ -36,13 +39,13 @@ def split_at_silence(
     Args:
         samples: (S,) float32 at ``sample_rate_hz``.
         min_s, max_s: bounds of a chunk, seconds.
-        top_db: what lies this far below the loudest part is silence, dB.
+        top_db: what lies this far below the loudest part around it is silence, dB.
 
     Returns:
         (start, end) in samples, in order and disjoint; [] when the peak is below -60 dBFS.
     """
-    intervals = speech_intervals(samples, sample_rate_hz, top_db)
-    return join_speech(samples, intervals, sample_rate_hz, min_s, max_s)
+    _, chunks, _ = settled_chunks(samples, sample_rate_hz, min_s, max_s, True, top_db)
+    return chunks
 
 
 def settled_chunks(
@@ -51,7 +54,7 @@ def settled_chunks(
     min_s: float,
     max_s: float,
     last: bool,
-    top_db: float = 35.0,
+    top_db: float = TOP_DB,
 ) -> tuple[list[Span], list[Span], int]:
     """Find the chunks of one window of a long recording that later audio can no longer change.
 
@@ -64,8 +67,9 @@ def settled_chunks(
         The intervals of speech, the chunks, and how many samples are used; the others begin the
         next window.
     """
-    speech = speech_intervals(samples, sample_rate_hz, top_db)
-    chunks = join_speech(samples, speech, sample_rate_hz, min_s, max_s)
+    heard = without_lows(samples, sample_rate_hz)
+    speech = _intervals(samples, heard, sample_rate_hz, top_db)
+    chunks = _joined_chunks(heard, speech, sample_rate_hz, min_s, max_s)
     if last:
         return speech, chunks, len(samples)
 
@@ -86,30 +90,33 @@ def settled_chunks(
     return speech, chunks, max(0, used)
 
 
-def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0) -> list[Span]:
+def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = TOP_DB) -> list[Span]:
     """Find the parts that are not silent, each with 0.1 s of margin.
+
+    Offset and hum take no part in it.
+
+    Args:
+        samples: (S,) float32 at ``sample_rate_hz``.
+        top_db: what lies this far below the loudest part around it is silence, dB.
 
     Returns:
         (start, end) in samples, in order and disjoint.
     """
-    if not len(samples):
-        return []
+    heard = without_lows(samples, sample_rate_hz)
+    return _intervals(samples, heard, sample_rate_hz, top_db)
 
-    peak = max(samples.max(), -samples.min())
+
+def _intervals(samples: Samples, heard: Heard, sample_rate_hz: int, top_db: float) -> list[Span]:
+    # The filter may raise a peak a little.
+    peak = min(peak_of(samples), peak_of(heard))
     if peak < SILENCE_PEAK:
         return []
 
-    from librosa.effects import split  # a second of import time that only this function needs
-
-    window = max(2, sample_rate_hz // 40)
-    hop = max(1, sample_rate_hz // 100)
-    found = split(samples, top_db=top_db, frame_length=window, hop_length=hop)
-
     margin = round(MARGIN_S * sample_rate_hz)
     intervals: list[Span] = []
-    for loud_from, loud_until in found.tolist():
+    for loud_from, loud_until in loud_spans(heard, sample_rate_hz, top_db):
         start = max(0, loud_from - margin)
-        end = min(len(samples), loud_until + margin)
+        end = min(len(heard), loud_until + margin)
 
         if intervals:
             start_before, end_before = intervals[-1]
@@ -126,10 +133,7 @@ def speech_intervals(samples: Samples, sample_rate_hz: int, top_db: float = 35.0
 
 
 def load_splitter() -> None:
-    """Load what finds silence, so that no limit of processor time for a file counts it.
-
-    Where numba has no cache yet, and where it can never write one, librosa compiles for 30 s.
-    """
+    """Load what finds silence, so that no limit of processor time for a file counts it."""
     loud = np.ones(1000, np.float32)
     speech_intervals(loud, 16_000)
 
@@ -140,11 +144,14 @@ def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
     The level of 100 ms varies by less than ``STEADY_DB`` (standard deviation). Of 540 chunks of
     read, spontaneous and far-field speech of a second or more, the least had 2.4 dB; white noise
     has 0.2. Speech can be mistaken for steady noise when the noise is louder: of 40 read sentences,
-    none at a signal-to-noise ratio of 3 dB and 37 at -3 dB.
+    none at a signal-to-noise ratio of 3 dB and 37 at -3 dB. What lies below speech takes no part:
+    hum under a voice does not make it steady.
     """
+    heard = without_lows(samples, sample_rate_hz)
     step = max(1, sample_rate_hz // 10)
-    power = _power(samples, step)
-    if len(power) < 10:
+    # What is heard fades in.
+    power = power_of(heard[step:], step)
+    if len(power) < 9:
         return False
 
     level_db = 10 * np.log10(power + 1e-12)
@@ -152,13 +159,13 @@ def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
     return spread_db < STEADY_DB
 
 
-def join_speech(
-    samples: Samples, intervals: list[Span], sample_rate_hz: int, min_s: float, max_s: float
+def _joined_chunks(
+    heard: Heard, intervals: list[Span], sample_rate_hz: int, min_s: float, max_s: float
 ) -> list[Span]:
     """Make chunks of ``min_s`` to ``max_s`` from the intervals of speech.
 
     Neighbours are joined over pauses below 0.5 s. A chunk that is still too short takes silence
-    around it, but never more silence than speech. This is the second half of ``split_at_silence``.
+    around it, but never more silence than speech.
     """
     shortest = round(min_s * sample_rate_hz)
     longest = round(max_s * sample_rate_hz)
@@ -167,11 +174,11 @@ def join_speech(
         raise ConfigError(f"chunks of {min_s} to {max_s} s: give 0 <= minimum <= maximum")
 
     limits = _Limits(shortest, longest)
-    joined = _join_over_short_pauses(samples, intervals, sample_rate_hz, limits)
+    joined = _join_over_short_pauses(heard, intervals, sample_rate_hz, limits)
 
     # The silence that a chunk may take ends where the next speech begins.
     starts = [start for start, _ in joined]
-    starts.append(len(samples))
+    starts.append(len(heard))
 
     chunks: list[Span] = []
     free_from = 0
@@ -196,7 +203,7 @@ def join_speech(
 
 
 def _join_over_short_pauses(
-    samples: Samples, intervals: list[Span], sample_rate_hz: int, limits: _Limits
+    heard: Heard, intervals: list[Span], sample_rate_hz: int, limits: _Limits
 ) -> list[Span]:
     """Join neighbours over short pauses, up to the longest chunk.
 
@@ -210,7 +217,7 @@ def _join_over_short_pauses(
 
     joined: list[Span] = []
     for interval in intervals:
-        for piece in _cut(samples, interval, limits, step):
+        for piece in _cut(heard, interval, limits, step):
             if not joined:
                 joined.append(piece)
                 continue
@@ -227,7 +234,7 @@ def _join_over_short_pauses(
     return joined
 
 
-def _cut(samples: Samples, interval: Span, limits: _Limits, step: int) -> Iterator[Span]:
+def _cut(heard: Heard, interval: Span, limits: _Limits, step: int) -> Iterator[Span]:
     """Cut an interval into pieces that are not too long, where it is quiet."""
     shortest, longest = limits
     start, end = interval
@@ -240,7 +247,7 @@ def _cut(samples: Samples, interval: Span, limits: _Limits, step: int) -> Iterat
 
         cut = start + longest  # when no cut leaves two pieces that are long enough
         if high > low:
-            cut = _quietest_point(samples, low, high, step)
+            cut = _quietest_point(heard, low, high, step)
 
         yield start, cut
         start = cut
@@ -248,9 +255,9 @@ def _cut(samples: Samples, interval: Span, limits: _Limits, step: int) -> Iterat
     yield start, end
 
 
-def _quietest_point(samples: Samples, low: int, high: int, step: int) -> int:
+def _quietest_point(heard: Heard, low: int, high: int, step: int) -> int:
     """Return the middle of the quietest ``step`` samples between ``low`` and ``high``."""
-    power = _power(samples[low:high], step)
+    power = power_of(heard[low:high], step)
     num_steps = len(power)
     if num_steps == 0:
         return high
@@ -263,17 +270,6 @@ def _quietest_point(samples: Samples, low: int, high: int, step: int) -> int:
 
     step_start = low + quietest * step
     return step_start + step // 2
-
-
-def _power(samples: Samples, step: int) -> NDArray[np.float64]:
-    """Return the mean square of each ``step`` samples; a rest that is shorter is left out."""
-    num_steps = len(samples) // step
-    whole = samples[: num_steps * step]
-    blocks = whole.reshape(num_steps, step)
-
-    squares = np.square(blocks, dtype=np.float64)
-    power: NDArray[np.float64] = squares.mean(axis=1)
-    return power
 
 
 def _widen(span: Span, free: Span, length: int) -> Span:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from speechssl.audio.features import featurise, input_length
+from speechssl.audio.level import is_silent, peak_of
+from speechssl.audio.levelling import levelled
 from speechssl.audio.reader import Samples, Span
 from speechssl.audio.silence import WINDOW_S, settled_chunks
 from speechssl.corpus.manifest import Record
@@ -108,6 +110,8 @@ class Cutter:
             self._cut(last=True)
         elif input_length(length, self.config.features) < 1:
             self._reject("utterance too short", f"{length_s:.4f} s", length)
+        elif is_silent(self._samples(), self.rate):
+            self._reject("silent utterance", f"{length_s:.1f} s with a transcript", length)
         else:
             self._keep(self._samples(), self.start, self.record.id)
 
@@ -171,11 +175,10 @@ class Cutter:
         self.first += num_used
 
     def _keep(self, samples: Samples, position: int, name: str) -> None:
-        """Write one chunk, scaled down where its peak lies above 1."""
-        peak = float(np.abs(samples).max())
-        if peak > 1:
-            samples = samples / np.float32(peak)
+        """Write one chunk, at a level that features hold; see ``levelled``."""
+        if peak_of(samples) > 1:
             self.account.num_scaled += 1
+        samples = levelled(samples, self.rate)
 
         record = self.record
         chunk = Chunk(

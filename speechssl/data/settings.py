@@ -4,6 +4,7 @@ from pydantic import Field
 
 from speechssl.audio.features import FeatureConfig
 from speechssl.audio.reader import MAX_DURATION_S
+from speechssl.audio.threshold import TOP_DB
 from speechssl.config import Settings
 
 
@@ -15,7 +16,9 @@ class PrepareConfig(Settings):
     max_chunk_s: float = Field(
         15.0, gt=0, le=120, description="longest chunk of unlabelled audio, seconds"
     )
-    top_db: float = Field(35.0, gt=0, description="silence is this far below the loudest part, dB")
+    top_db: float = Field(
+        TOP_DB, gt=0, description="silence is this far below the loudest part around it, dB"
+    )
     max_duration_s: float = Field(
         MAX_DURATION_S, gt=0, description="a file longer than this is rejected, seconds"
     )

@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio.features import featurise, input_length
+from speechssl.audio.level import is_silent
+from speechssl.audio.levelling import levelled
 from speechssl.audio.listing import is_recording
 from speechssl.audio.reader import Samples, Span, stream_mono
-from speechssl.audio.silence import SILENCE_PEAK, WINDOW_S, is_steady, settled_chunks
+from speechssl.audio.silence import WINDOW_S, is_steady, settled_chunks
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.missing import where_instead
@@ -181,7 +183,7 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
     return Piece(
         start=(window.position + start) / rate,
         end=(window.position + end) / rate,
-        array=featurise(heard, config),
+        array=featurise(levelled(heard, rate), config),
         lead=lead,
         frames=num_frames,
         goes_on=goes_on,
@@ -224,8 +226,7 @@ def _windows(path: Path, rate: int) -> Iterator[Window]:
         is_first = False
 
     if is_first and len(held) <= WHOLE_BELOW_S * rate:
-        peak = max(held.max(), -held.min())
-        whole = [(0, len(held))] if peak >= SILENCE_PEAK else []
+        whole = [] if is_silent(held, rate) else [(0, len(held))]
         yield Window(held, position, [], whole)
     else:
         speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True)

@@ -117,3 +117,26 @@ def test_digital_silence_is_dropped_as_silence(tmp_path: Path) -> None:
     write_wav(tmp_path / "x.wav", np.zeros(5 * RATE, np.float32), RATE)
     report = prepare(tmp_path / "x.wav", tmp_path / "s")
     assert report.rows()[2][:4] == ("dropped: silence", 1, 0, 5 * RATE)
+
+
+def test_silence_with_a_transcript_is_rejected(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    time = np.arange(2 * RATE) / RATE
+    silent = {
+        "zeros": np.zeros(2 * RATE),
+        "dither": rng.integers(-1, 2, 2 * RATE) / 32768,
+        "offset": np.full(2 * RATE, rng.uniform(-0.9, 0.9)),
+        "hum": 0.3 * np.sin(2 * np.pi * 50 * time + rng.uniform(0, 6)),
+    }
+    for name, samples in silent.items():
+        write_wav(tmp_path / f"{name}.wav", samples.astype(np.float32), RATE)
+    write_wav(tmp_path / "spoken.wav", talk([(1e-5, 1), (0.01, 1)]), RATE)
+
+    names = [*silent, "spoken"]
+    records = tuple(Record(name, f"{name}.wav", text="words", speaker="s") for name in names)
+    report = prepare(Manifest(tmp_path, records), tmp_path / "s", WAVEFORM)
+    adds_up(report)
+    assert report.kept.chunks == 1
+    assert report.dropped["silent utterance"].files == 4
+    assert report.dropped["silent utterance"].samples == 4 * 2 * RATE
+    assert report.num_rejected == 4

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from support.models import random_recogniser
-from support.speech import RATE, speech_with_pauses
+from support.speech import RATE, sentence, speak, speech_with_pauses
 
 from speechssl.audio.reader import stream_mono, write_wav
 from speechssl.audio.silence import split_at_silence
+from speechssl.corpus.manifest import Manifest, Record
+from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.transcription.pieces import CHUNK_S, Piece, find_audio, read_pieces
@@ -47,3 +51,25 @@ def test_find_audio_searches_folders_and_names_what_is_missing(tmp_path: Path) -
     assert [p.name for p in find_audio([tmp_path])] == ["y.flac", "x.wav", "z.M4A"]
     with pytest.raises(ConfigError, match="no such file"):
         find_audio([tmp_path / "missing.wav"])
+
+
+def test_a_piece_is_what_the_store_holds_at_any_level(model: CtcModel, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    records = []
+    for name, peak in {"quiet": 2e-3, "usual": 0.5, "above": 1.7, "integers": 2e4}.items():
+        samples = speak(sentence(rng), rng)
+        samples *= peak / np.abs(samples).max()
+        offset = peak * rng.choice([0, 0.3])
+        soundfile.write(tmp_path / f"{name}.wav", samples + offset, RATE, subtype="FLOAT")
+        records.append(Record(name, f"{name}.wav", text="words", speaker="s"))
+
+    features = model.encoder.config.features
+    prepare(Manifest(tmp_path, tuple(records)), tmp_path / "s", PrepareConfig(features=features))
+    store = Store(tmp_path / "s")
+    assert len(store) == len(records)
+
+    for number in range(len(store)):
+        name = store.record(number).id
+        piece, _ = read_pieces(model, [tmp_path / f"{name}.wav"])
+        assert isinstance(piece, Piece)
+        np.testing.assert_array_equal(piece.array, store.array(number))

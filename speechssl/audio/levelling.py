@@ -1,0 +1,121 @@
+"""Brings a chunk to a level at which features hold all of its speech, of each speaker.
+
+Log-mel features have a floor of energy, and each utterance is normalised by itself. So what is said
+very quietly, or far more quietly than the rest of the chunk, would leave no trace in them.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
+from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
+
+# A chunk whose speech is below this level is raised to it, dB of full scale. At peaks of -30 dBFS
+# (levels of about -40) 4 % of the words of synthetic speech changed, at -40 dBFS 29 %.
+_QUIET_DB = -36.0
+# The most that quiet speech is raised by, dB.
+_MOST_GAIN_DB = 60.0
+
+# An offset of more than this share of the speech's peak is taken out, and all that lies below
+# speech where it raises the peak by more than this factor. Of 420 recordings of seven corpora,
+# 95 % had less offset, and none had more below speech.
+_MOST_OFFSET = 0.02
+_MOST_LOWS = 1.5
+
+# A turn that is this much quieter than the loudest one is raised to its level, dB. The phrases of
+# one reader differ by less.
+_TURN_DB = 20.0
+# Quiet speech is at least this much louder than the noise around it, dB; breath and rustling mostly
+# are not.
+_SPEECH_RISE_DB = 15.0
+# Shorter sounds are no turn: breath, and the weak end of a word.
+_TURN_S = 0.4
+# Spans of speech that are closer and of like level belong to one turn.
+_PAUSE_S = 0.3
+
+
+def levelled(samples: Samples, sample_rate_hz: int) -> Samples:
+    """Scale a chunk to a level at which features hold all of its speech.
+
+    ``prepare`` and ``transcribe`` both pass every chunk through here, so a recogniser hears what it
+    was trained on. A chunk of usual level comes back as it is.
+
+    Args:
+        samples: (S,) float32 at ``sample_rate_hz``, of any range.
+
+    Returns:
+        (S,) float32 in -1..1.
+    """
+    heard = without_lows(samples, sample_rate_hz)
+    loudest = peak_of(heard)
+    if loudest == 0:
+        return samples
+
+    offset = samples.mean(dtype=np.float64)
+    if abs(offset) > _MOST_OFFSET * loudest:
+        samples = samples - np.float32(offset)
+    if peak_of(samples) > _MOST_LOWS * loudest:
+        samples = heard.astype(np.float32)
+
+    peak = peak_of(samples)
+    if peak > 1:
+        samples = samples / np.float32(peak)
+        heard = heard / peak
+
+    gain_db = _gain_db(heard, sample_rate_hz)
+    if not gain_db.any():
+        return samples
+
+    raised = samples * np.power(10, gain_db / 20).astype(np.float32)
+    return raised.clip(-1, 1)
+
+
+def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
+    """Return by how much to raise each sample (S,) or all of them (1,), dB."""
+    turns = _turns(heard, sample_rate_hz)
+    levels = [speech_level_db(heard[start:end], sample_rate_hz) for start, end in turns]
+    loudest = max(levels, default=speech_level_db(heard, sample_rate_hz))
+    gain_of_all = min(max(_QUIET_DB - loudest, 0.0), _MOST_GAIN_DB)
+
+    margin = round(_PAUSE_S * sample_rate_hz)
+    gains = []
+    for (start, end), level in zip(turns, levels, strict=True):
+        around = heard[max(0, start - margin) : end + margin]
+        rise = level - noise_level_db(around, sample_rate_hz)
+        below = loudest - level
+        is_quiet_speech = below > _TURN_DB and rise > _SPEECH_RISE_DB
+        raised = below if is_quiet_speech else 0.0
+        gains.append(min(gain_of_all + raised, _MOST_GAIN_DB))
+
+    if len(set(gains)) <= 1:
+        return np.array([gain_of_all])
+
+    # Even inside of a turn, and sliding from one turn to the next.
+    places = [place for turn in turns for place in turn]
+    values = np.repeat(gains, 2)
+    gain_db: NDArray[np.float64] = np.interp(np.arange(len(heard)), places, values)
+    return gain_db
+
+
+def _turns(heard: NDArray[np.float64], sample_rate_hz: int) -> list[tuple[int, int]]:
+    """Find the stretches of speech of one level: what one speaker says before another does."""
+    pause = round(_PAUSE_S * sample_rate_hz)
+    shortest = round(_TURN_S * sample_rate_hz)
+
+    joined: list[tuple[int, int]] = []
+    for start, end in loud_spans(heard, sample_rate_hz, TOP_DB):
+        if joined:
+            start_before, end_before = joined[-1]
+            before = speech_level_db(heard[start_before:end_before], sample_rate_hz)
+            level = speech_level_db(heard[start:end], sample_rate_hz)
+
+            is_near = start - end_before < pause
+            is_short = min(end - start, end_before - start_before) < shortest
+            is_alike = is_short or abs(level - before) < _TURN_DB
+            if is_near and is_alike:
+                joined[-1] = (start_before, end)
+                continue
+
+        joined.append((start, end))
+
+    return [(start, end) for start, end in joined if end - start >= shortest]

@@ -1,0 +1,121 @@
+"""What is too quiet to be speech, moment by moment: one recording may hold several levels.
+
+The threshold follows the loudness of its own surroundings, so that a quiet speaker beside a loud
+one, or beside a bang, is not taken for silence::
+
+    threshold(t) = max(loudness around t - top_db, min(noise(t) + 6 dB, loudest - top_db))
+
+Loudness fades by 100 dB per second away from each sound. Where it has faded, whatever rises above
+the noise is speech. The second term never exceeds what is usual for the whole recording, so noise
+that is louder than that stays inside of speech.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Silence is this far below the loudest part, dB.
+TOP_DB = 35.0
+
+# Windows over which loudness is measured, and the steps between them, seconds.
+_WINDOW_S = 0.025
+_STEP_S = 0.01
+_STEPS_PER_S = 100
+
+# By how much loudness falls away from a sound, dB a second, towards both sides. Echo in a room
+# falls as fast, and in the time between two speakers it falls by 40 dB.
+_FADE_DB_PER_S = 100.0
+# The loudest part is what is reached for a second in total: a bang is shorter.
+_LOUDEST_S = 1.0
+# The noise is the level that a tenth of the surroundings lies below, and speech rises above it.
+_NOISE_PERCENTILE = 10.0
+_NOISE_SPAN_S = 20.0
+_RISE_DB = 6.0
+# However little noise there is, -80 dBFS is no speech.
+_FAINTEST_DB = -80.0
+
+
+def loud_spans(
+    heard: NDArray[np.float64], sample_rate_hz: int, top_db: float
+) -> list[tuple[int, int]]:
+    """Find the parts of a recording that are louder than the threshold.
+
+    Args:
+        heard: (S,) samples without what lies below speech.
+        top_db: what lies this far below the loudest part around it is silence.
+
+    Returns:
+        (start, end) in samples, in order and disjoint.
+    """
+    step = max(1, round(_STEP_S * sample_rate_hz))
+    window = max(2, round(_WINDOW_S * sample_rate_hz))
+    loudness = _loudness(heard, step, window)
+    is_loud = loudness > _threshold(loudness, top_db)
+
+    # Where loud turns to quiet or back, with quiet before the beginning and after the end.
+    padded = np.concatenate([[False], is_loud, [False]])
+    changes = np.flatnonzero(padded[1:] != padded[:-1])
+    bounds = np.minimum(changes * step, len(heard)).tolist()
+    return list(zip(bounds[::2], bounds[1::2], strict=True))
+
+
+def noise_level_db(heard: NDArray[np.float64], sample_rate_hz: int) -> float:
+    """Return the level of the noise in a chunk, dB of full scale."""
+    step = max(1, round(_STEP_S * sample_rate_hz))
+    window = max(2, round(_WINDOW_S * sample_rate_hz))
+    loudness = _loudness(heard, step, window)
+    return float(np.percentile(loudness, _NOISE_PERCENTILE))
+
+
+def _loudness(heard: NDArray[np.float64], step: int, window: int) -> NDArray[np.float64]:
+    """Return the level (T,) around every ``step`` samples, dB of full scale."""
+    sums = np.concatenate([[0.0], np.cumsum(np.square(heard))])
+    middles = np.arange(0, len(heard) + 1, step)
+    starts = np.maximum(middles - window // 2, 0)
+    ends = np.minimum(middles + window // 2, len(heard))
+
+    power = (sums[ends] - sums[starts]) / window
+    # A difference of large sums may fall below 0 by rounding.
+    level: NDArray[np.float64] = 10 * np.log10(np.maximum(power, 1e-12))
+    return level
+
+
+def _threshold(loudness: NDArray[np.float64], top_db: float) -> NDArray[np.float64]:
+    """Return the level (T,) that speech exceeds."""
+    faded = _surroundings(loudness)
+    noise = _noise(loudness)
+
+    num_loudest = round(_LOUDEST_S * _STEPS_PER_S)
+    rank = max(0, len(loudness) - num_loudest, len(loudness) * 3 // 4)
+    rank = min(rank, len(loudness) - 1)
+    loudest = np.partition(loudness, rank)[rank]
+
+    above_noise = np.maximum(noise + _RISE_DB, _FAINTEST_DB)
+    lowest = np.minimum(above_noise, loudest - top_db)
+    threshold: NDArray[np.float64] = np.maximum(faded - top_db, lowest)
+    return threshold
+
+
+def _surroundings(loudness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the loudest (T,) around each step, each sound faded by its distance."""
+    fade_per_step = _FADE_DB_PER_S / _STEPS_PER_S
+    fall = fade_per_step * np.arange(len(loudness))
+
+    after = np.maximum.accumulate(loudness + fall) - fall
+    before = np.maximum.accumulate((loudness - fall)[::-1])[::-1] + fall
+    loudest: NDArray[np.float64] = np.maximum(after, before)
+    return loudest
+
+
+def _noise(loudness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the level of the noise (T,) around each step."""
+    span = round(_NOISE_SPAN_S * _STEPS_PER_S)
+    num_steps = len(loudness)
+    middles = np.arange(0, num_steps + span // 2, span // 2)
+
+    levels = []
+    for middle in middles.tolist():
+        around = loudness[max(0, middle - span // 2) : middle + span // 2]
+        levels.append(np.percentile(around, _NOISE_PERCENTILE))
+
+    noise: NDArray[np.float64] = np.interp(np.arange(num_steps), middles, levels)
+    return noise
