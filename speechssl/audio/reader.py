@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from speechssl.audio.channels import STRETCH_S, Mixer
 from speechssl.audio.containers.inspection import inspect
 from speechssl.audio.containers.layout import CHAINED, UNSUPPORTED, Layout, unsupported
 from speechssl.audio.containers.view import View
@@ -97,6 +98,8 @@ def stream_mono(
     block_s: float = 60.0,
 ) -> Iterator[Samples]:
     """Yield the blocks of a recording: channels averaged, resampled, in flat memory.
+
+    Where channels cancel each other, the strongest is taken in place of their average.
 
     The blocks laid end to end equal resampling the whole file at once. Damage may show only at the
     end of a file, so blocks already given belong to a rejected file if the iteration raises. With
@@ -226,10 +229,14 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
 
                 wanted = round(block_s * rate)
                 most = _BLOCK_VALUES // file.channels
+                if file.channels > 1:
+                    # The same stretches whatever the caller asks for, as each is mixed by itself.
+                    wanted = round(STRETCH_S * rate)
                 block_length = max(1, min(wanted, most))
+                mixer = Mixer(rate)
                 expected = layout.declared or int(file.frames)
 
-                for block in _blocks(file, block_length, expected):
+                for block in _blocks(file, block_length, expected, mixer):
                     count += len(block)
                     if count > max_duration_s * rate:
                         raise AudioError("too long", f"{name}: more than {max_duration_s:g} s")
@@ -254,6 +261,9 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
             raise AudioError(reason, detail) from error
         except OSError as error:
             raise AudioError("unreadable file", f"{name}: {error.strerror}") from error
+
+    if mixer.num_cancelled:
+        log(f"{name}: its channels cancel each other, so one of them was taken")
 
     if declared != count:
         reason = "truncated" if count < declared else "header mismatch"
@@ -318,7 +328,7 @@ def _check_rate(name: str, rate: int) -> None:
         raise AudioError("bad sample rate", f"{name}: {rate} Hz, allowed are {low} to {high} Hz")
 
 
-def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
+def _blocks(file: Any, num_frames: int, declared: int, mixer: Mixer) -> Iterator[Samples]:
     """Yield mono blocks of at most ``num_frames`` samples.
 
     libsndfile clears what it cannot fill, so no more is asked for than is left: as declared, and in
@@ -337,8 +347,7 @@ def _blocks(file: Any, num_frames: int, declared: int) -> Iterator[Samples]:
             yield block[:, 0]
             continue
 
-        with np.errstate(over="ignore", invalid="ignore"):  # checked for by the caller
-            yield block.mean(axis=1, dtype=np.float32)
+        yield mixer.mix(block)
 
 
 class _SoundDecoder(soundfile.SoundFile):  # type: ignore[misc]

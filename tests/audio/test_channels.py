@@ -1,0 +1,45 @@
+"""Channels that cancel are noticed; all others are averaged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.speech import RATE, sentence, speak
+
+from speechssl.audio.reader import load_audio
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_channels_that_cancel_give_the_strongest(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(seed)
+    voice = np.concatenate([np.zeros(12 * RATE, np.float32), *(speak(sentence(rng), rng),) * 5])
+    noise = 1e-3 * rng.standard_normal((2, len(voice)))
+    # Hum that both channels have in common makes them look alike.
+    hum = rng.uniform(0, 0.3) * np.sin(2 * np.pi * 50 * np.arange(len(voice)) / RATE)
+    gain = rng.uniform(0.6, 1)
+    channels = [voice + noise[0] + hum, -gain * voice + noise[1] + hum]
+    soundfile.write(tmp_path / "x.wav", np.stack(channels, axis=1), RATE, subtype="FLOAT")
+
+    samples = load_audio(tmp_path / "x.wav")
+    assert "its channels cancel each other" in capsys.readouterr().err
+    correlation = np.corrcoef(samples - hum, voice)[0, 1]
+    assert correlation > 0.99
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_other_channels_are_averaged(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(seed)
+    voice = speak(sentence(rng), rng)
+    other = speak(sentence(rng), rng)
+    other = np.resize(other, len(voice))
+    for second in (voice, 0 * voice, 0.01 * voice, other, 0.1 * voice + 0.3 * other):
+        both = np.stack([voice, second], axis=1)
+        soundfile.write(tmp_path / "x.wav", both, RATE, subtype="FLOAT")
+        expected = both.mean(axis=1, dtype=np.float32)
+        np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), expected, atol=1e-6)
+    assert capsys.readouterr().err == ""
