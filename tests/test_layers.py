@@ -21,8 +21,7 @@ ROOMS = {
     "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
-    " resampling level threshold levelling channels reader listing"
-    " silence",
+    " resampling level threshold levelling channels reader listing silence",
     "text": "word_spaces english english_signs unicode_words normalise pronunciations possessives"
     " tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
     " phone_tokenizer tokenizers",

@@ -11,7 +11,7 @@ from speechssl.config import build
 from speechssl.corpus.export import write_fairseq, write_kaldi
 from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
 from speechssl.corpus.manifest import Manifest, printable, write_jsonl
-from speechssl.data.prepare import prepare
+from speechssl.data.prepare import PrepareReport, prepare
 from speechssl.data.settings import PrepareConfig
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.log import HoursProgress, log
@@ -63,6 +63,9 @@ def prepare_command(
     max_chunk: Annotated[
         float, typer.Option(help="Longest chunk of unlabelled audio, seconds.")
     ] = DEFAULTS.max_chunk_s,
+    silence_db: Annotated[
+        float, typer.Option(help="Silence is this far below the loudest part around it, dB.")
+    ] = DEFAULTS.top_db,
     max_duration: Annotated[
         float, typer.Option(help="A file longer than this is rejected, seconds.")
     ] = DEFAULTS.max_duration_s,
@@ -86,6 +89,7 @@ def prepare_command(
         "features": {"kind": features.value},
         "min_chunk_s": min_chunk,
         "max_chunk_s": max_chunk,
+        "top_db": silence_db,
         "max_duration_s": max_duration,
         "max_bad_fraction": max_bad_fraction,
         "dev": dev_share,
@@ -105,10 +109,31 @@ def prepare_command(
             f"{report.num_reject_lines} lines in {rejects} (one for each part of a file)"
         )
 
-    if report.all_bad:
+    _log_levels(report, config)
+
+    nothing_kept = report.num_files > 0 and report.kept.chunks == 0
+    if report.all_bad or nothing_kept:
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
         raise typer.Exit(SOME_FAILED)
+
+
+def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:
+    """Say how much was left out as silence, and why nothing was kept."""
+    silence = report.dropped.get("silence")
+    if silence is not None and silence.samples:
+        seconds = silence.samples / report.sample_rate_hz
+        log(
+            f"{seconds:.1f} s were left out as silence: {config.top_db:g} dB or more below the "
+            "loudest part around (--silence-db)"
+        )
+
+    if report.num_files and not report.kept.chunks and not report.all_bad:
+        log(
+            "nothing was kept: chunks last "
+            f"{config.min_chunk_s:g} s (--min-chunk) to {config.max_chunk_s:g} s (--max-chunk); "
+            "the account above says what was dropped"
+        )
 
 
 def manifest_command(

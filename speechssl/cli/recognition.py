@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from speechssl.audio.threshold import TOP_DB
 from speechssl.cli.app import (
     ALL_FAILED,
     SOME_FAILED,
@@ -177,6 +178,10 @@ def transcribe_command(
         float,
         typer.Option(help="Shortest time that a subtitle stays, unless the next one begins."),
     ] = CueLimits.least_seconds,
+    silence_db: Annotated[
+        float,
+        typer.Option(min=1, help="Silence is this far below the loudest part around it, dB."),
+    ] = TOP_DB,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Without the model folder's language model.")
     ] = False,
@@ -190,7 +195,7 @@ def transcribe_command(
     force: ForceOption = False,
 ) -> None:
     """Transcribe files and folders, with the language model that the model folder holds."""
-    job = Job(model, batch_seconds, greedy, device.value, threads, processes=jobs)
+    job = Job(model, batch_seconds, greedy, device.value, threads, jobs, silence_db)
     summary = transcribe_inputs(
         job,
         paths,

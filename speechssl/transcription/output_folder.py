@@ -326,5 +326,6 @@ def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -
         "path": name,
         "status": "done",
         "duration_s": round(result.duration_s, 3),
+        "silence_s": round(result.silence_s, 3),
         "words": len(result.text.split()),
     }

@@ -23,6 +23,7 @@ from speechssl.audio.levelling import levelled
 from speechssl.audio.listing import is_recording
 from speechssl.audio.reader import Samples, Span, stream_mono
 from speechssl.audio.silence import WINDOW_S, is_steady, settled_chunks
+from speechssl.audio.threshold import TOP_DB
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.missing import where_instead
@@ -126,8 +127,14 @@ def _audio_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_pieces(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[Piece | End]:
-    """Read the pieces of each file, and after them its end."""
+def read_pieces(
+    model: CtcModel, paths: Sequence[str | Path], top_db: float = TOP_DB
+) -> Iterator[Piece | End]:
+    """Read the pieces of each file, and after them its end.
+
+    Args:
+        top_db: what lies this far below the loudest part around it is silence, dB.
+    """
     rate = model.encoder.config.features.sample_rate_hz
 
     for path in map(Path, paths):
@@ -135,7 +142,7 @@ def read_pieces(model: CtcModel, paths: Sequence[str | Path]) -> Iterator[Piece 
         num_heard = 0
         last_end = -1
         try:
-            for window in _windows(path, rate):
+            for window in _windows(path, rate, top_db):
                 for chunk in window.chunks:
                     start = window.position + chunk[0]
                     piece = _piece(model, window, chunk, goes_on=start == last_end)
@@ -195,7 +202,7 @@ def _num_frames(model: CtcModel, num_samples: int) -> int:
     return int(model.encoder.num_frames(torch.tensor([length])))
 
 
-def _windows(path: Path, rate: int) -> Iterator[Window]:
+def _windows(path: Path, rate: int, top_db: float) -> Iterator[Window]:
     """Read a file in flat memory, window by window; every chunk comes once."""
     context = round(CONTEXT_S * rate)
     held: Samples = np.zeros(0, np.float32)
@@ -215,7 +222,7 @@ def _windows(path: Path, rate: int) -> Iterator[Window]:
         if len(held) - used < WINDOW_S * rate:
             continue
 
-        speech, chunks, settled = settled_chunks(held[used:], rate, *CHUNK_S, last=False)
+        speech, chunks, settled = settled_chunks(held[used:], rate, *CHUNK_S, False, top_db)
         yield window(speech, chunks)
 
         used += settled
@@ -229,7 +236,7 @@ def _windows(path: Path, rate: int) -> Iterator[Window]:
         whole = [] if is_silent(held, rate) else [(0, len(held))]
         yield Window(held, position, [], whole)
     else:
-        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True)
+        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, True, top_db)
         yield window(speech, chunks)
 
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from speechssl.audio.threshold import TOP_DB
 from speechssl.config import Table, as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
@@ -85,9 +86,12 @@ class Recogniser:
         paths: Sequence[str | Path],
         batch_seconds: float = BATCH_SECONDS,
         progress: Callable[[float], None] | None = None,
+        top_db: float = TOP_DB,
     ) -> Iterator[Transcript | Failure]:
         """Transcribe many recordings, in order, as each is done; see ``transcribe.transcribe``."""
-        return transcribe(self.model, paths, self.name, batch_seconds, progress, self.decoder)
+        return transcribe(
+            self.model, paths, self.name, batch_seconds, progress, self.decoder, top_db
+        )
 
     def evaluate(
         self,

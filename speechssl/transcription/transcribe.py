@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechssl.audio.threshold import TOP_DB
 from speechssl.data.collate import collate, length_batches, max_batch_length
 from speechssl.decoding.spoken_units import SpokenUnit, find_units
 from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
@@ -54,6 +55,7 @@ def transcribe(
     batch_seconds: float = BATCH_SECONDS,
     progress: Callable[[float], None] | None = None,
     decoder: CtcDecoder | None = None,
+    top_db: float = TOP_DB,
 ) -> Iterator[Transcript | Failure]:
     """Transcribe each file, in the order given.
 
@@ -68,6 +70,7 @@ def transcribe(
         name: of the model, for the results.
         progress: called with the seconds of audio done so far.
         decoder: from log-probabilities to words; None decodes greedily.
+        top_db: what lies this far below the loudest part around it is silence, dB.
     """
     model.eval()
     decoder = decoder or greedy_decoder(model)
@@ -82,7 +85,7 @@ def transcribe(
     done_s = 0.0
 
     # None after the last item: all is read.
-    items = ahead(read_pieces(model, paths))
+    items = ahead(read_pieces(model, paths, top_db))
     for item in chain(items, [None]):
         if isinstance(item, Piece):
             pool.add(files[-1], item)
@@ -170,7 +173,7 @@ class _File:
 
         text = joined_segments(self.segments)
         segments = tuple(self.segments)
-        return Transcript(end.path, text, segments, end.duration_s, name)
+        return Transcript(end.path, text, segments, end.duration_s, name, end.silence_s)
 
 
 class _Waiting(NamedTuple):

@@ -56,6 +56,8 @@ def transcribe_inputs(
 
         rows: dict[Path, Table] = {path: outcome(outputs, path, None) for path in outputs.files}
         num_failed = 0
+        silence_s = 0.0
+        heard_s = 0.0
 
         results = transcribe_files(job, waiting, progress)
         if folder is None:
@@ -68,10 +70,17 @@ def transcribe_inputs(
                 log(f"{outputs.name(path)}: {result.error}")
             else:
                 emit(outputs.put(result))
+                silence_s += result.silence_s
+                heard_s += result.duration_s
 
         if report is not None:
             write_atomic(report, map(ascii_json_line, rows.values()))
 
+    if silence_s >= 0.1:
+        log(
+            f"{silence_s:.1f} of {heard_s:.1f} s were left out as silence or steady noise "
+            "(--silence-db)"
+        )
     if num_failed:
         log(f"{num_failed} of {len(outputs.files)} files could not be transcribed")
     return Summary(len(outputs.files), num_failed)

@@ -73,6 +73,7 @@ class Transcript:
         segments: in order of time.
         duration_s: length of the audio, seconds.
         model: name of the model.
+        silence_s: seconds of it that were left out as silence or steady noise.
         recording: its name in a CTM; None takes that of the file, without the suffix.
     """
 
@@ -81,6 +82,7 @@ class Transcript:
     segments: tuple[Segment, ...]
     duration_s: float
     model: str
+    silence_s: float = 0.0
     recording: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

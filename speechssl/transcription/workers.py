@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from speechssl.audio.reader import declared_seconds
+from speechssl.audio.threshold import TOP_DB
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.runtime.device import Device
@@ -33,6 +34,7 @@ class Job:
         greedy: leaves the model folder's language model out.
         device: where the model runs.
         threads: of the CPU, all processes together; None takes all cores.
+        top_db: what lies this far below the loudest part around it is silence, dB.
         processes: each holds the whole model, and works on its share of the files.
     """
 
@@ -42,6 +44,7 @@ class Job:
     device: Device = "auto"
     threads: int | None = None
     processes: int = 1
+    top_db: float = TOP_DB
 
 
 def transcribe_files(job: Job, files: Sequence[Path], progress: HoursProgress) -> Iterator[Result]:
@@ -112,7 +115,7 @@ def _transcribed(
     job: Job, files: Sequence[Path], progress: Callable[[float], None]
 ) -> Iterator[Result]:
     recogniser = load_recogniser(job.model, job.device, language_model=not job.greedy)
-    yield from recogniser.transcribe_files(files, job.batch_seconds, progress)
+    yield from recogniser.transcribe_files(files, job.batch_seconds, progress, job.top_db)
 
 
 @dataclass

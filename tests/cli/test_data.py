@@ -72,3 +72,32 @@ def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> 
     result = call("prepare", tmp_path / "news.jsonl", tmp_path / "store")
     assert result.exit_code == 0
     assert "0 of 1 files rejected, 1 lines in " in result.stderr
+
+
+def test_nothing_kept_is_not_done_and_names_the_option(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(3):
+        samples = 0.1 * rng.standard_normal(round(rng.uniform(0.2, 1.9) * RATE))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_wav(tmp_path / "in" / f"{number}.wav", samples.astype(np.float32), RATE)
+    result = call("prepare", tmp_path / "in", tmp_path / "store")
+    assert result.exit_code == 4
+    assert "nothing was kept: chunks last 2 s (--min-chunk)" in result.stderr
+    kept = call("prepare", tmp_path / "in", tmp_path / "short", "--min-chunk", "0.1")
+    assert kept.exit_code == 0
+
+
+def test_silence_is_said_in_seconds_and_its_threshold_can_be_given(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    loud = 0.1 * rng.standard_normal(3 * RATE)
+    faint = 0.02 * loud
+    samples = np.concatenate([loud, faint, loud]).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in/x.wav", samples, RATE)
+
+    coarse = call("prepare", tmp_path / "in", tmp_path / "coarse", "--silence-db", "20")
+    assert coarse.exit_code == 0
+    assert "2.8 s were left out as silence: 20 dB or more below" in coarse.stderr
+    fine = call("prepare", tmp_path / "in", tmp_path / "fine", "--silence-db", "45")
+    assert fine.exit_code == 0
+    assert "left out as silence" not in fine.stderr

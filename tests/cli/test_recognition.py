@@ -310,6 +310,7 @@ def test_standard_input_is_a_file_like_any_other(
         "path": "-",
         "status": "done",
         "duration_s": expected["duration_s"],
+        "silence_s": 0.0,
         "words": len(expected["text"].split()),
     }
     assert json.loads((tmp_path / "report.jsonl").read_text()) == row

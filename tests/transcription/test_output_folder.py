@@ -231,6 +231,7 @@ def test_the_report_has_what_became_of_a_file(inputs: Path) -> None:
         "path": str(path),
         "status": "done",
         "duration_s": 1.5,
+        "silence_s": 0.0,
         "words": 2,
     }
     assert outcome(outputs, path, None) == {"path": str(path), "status": "done before"}

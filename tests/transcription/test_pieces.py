@@ -1,6 +1,7 @@
 """Pieces of recordings: found, cut at pauses, the same however the file goes by."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ from support.models import random_recogniser
 from support.speech import RATE, sentence, speak, speech_with_pauses
 
 from speechssl.audio.reader import stream_mono, write_wav
-from speechssl.audio.silence import split_at_silence
+from speechssl.audio.silence import settled_chunks, split_at_silence
 from speechssl.corpus.manifest import Manifest, Record
 from speechssl.data.prepare import PrepareConfig, prepare
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
 from speechssl.recognition.model import CtcModel
 from speechssl.transcription.pieces import CHUNK_S, Piece, find_audio, read_pieces
+from speechssl.transcription.transcribe import transcribe
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,19 @@ def test_a_piece_is_what_the_store_holds_at_any_level(model: CtcModel, tmp_path:
         piece, _ = read_pieces(model, [tmp_path / f"{name}.wav"])
         assert isinstance(piece, Piece)
         np.testing.assert_array_equal(piece.array, store.array(number))
+
+
+def test_the_threshold_of_silence_can_be_given(
+    model: CtcModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.wav"
+    write_wav(path, speech_with_pauses(8), RATE)
+    given = []
+
+    def settled(*arguments: Any) -> Any:
+        given.append(arguments[-1])
+        return settled_chunks(*arguments)
+
+    monkeypatch.setattr("speechssl.transcription.pieces.settled_chunks", settled)
+    list(transcribe(model, [path], top_db=45.0))
+    assert set(given) == {45.0}
