@@ -133,7 +133,10 @@ def _intervals(samples: Samples, heard: Heard, sample_rate_hz: int, top_db: floa
 
 
 def load_splitter() -> None:
-    """Load what finds silence, so that no limit of processor time for a file counts it."""
+    """Load what finds silence, so that no limit of processor time for a file counts it.
+
+    Where numba has no cache yet, and where it can never write one, librosa compiles for 30 s.
+    """
     loud = np.ones(1000, np.float32)
     speech_intervals(loud, 16_000)
 
