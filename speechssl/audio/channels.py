@@ -10,6 +10,10 @@ STRETCH_S = 10.0
 # They cancel where less than this share of the strongest one's power is left in their mean. One
 # channel that speaks beside a dead one leaves a quarter; correlations of -0.8 leave a tenth.
 _LEAST_POWER = 0.1
+# Mean power of a channel in which nothing is: the noise of 16 bits is a little below.
+_SILENT_POWER = 1e-9
+# A channel this much quieter than the strongest one is told, dB: the mean has little of it.
+_FAR_QUIETER_DB = 20.0
 
 
 class Mixer:
@@ -27,6 +31,9 @@ class Mixer:
         self._rate = sample_rate_hz
         self.taken: int | None = None
         self.num_cancelled = 0
+        # Of each channel, summed over the stretches in which they differ.
+        self._energies: NDArray[np.float64] | None = None
+        self._num_samples = 0
 
     def mix(self, block: NDArray[np.float32]) -> Samples:
         """(n, channels) -> (n,), both float32."""
@@ -45,6 +52,7 @@ class Mixer:
             return
 
         powers = np.square(without_lows(block, self._rate)).mean(axis=0)
+        self._add(powers, len(block))
         strongest = int(powers.argmax())
         # A power that is no number decides nothing.
         if not powers[strongest] > SILENCE_PEAK**2:
@@ -58,3 +66,40 @@ class Mixer:
         self.num_cancelled += 1
         if self.taken is None:
             self.taken = strongest
+
+    def _add(self, powers: NDArray[np.float64], num_samples: int) -> None:
+        energies = powers * num_samples
+        self._energies = energies if self._energies is None else self._energies + energies
+        self._num_samples += num_samples
+
+    def remark(self) -> str:
+        """Say what was done with channels of very different level; empty where they are alike."""
+        if self.num_cancelled:
+            return "its channels cancel each other, so one of them was taken"
+        if self._energies is None:
+            return ""
+
+        powers = self._energies / self._num_samples
+        strongest = int(powers.argmax())
+        if not powers[strongest] > SILENCE_PEAK**2:
+            return ""
+
+        silent = [n for n, power in enumerate(powers, 1) if power < _SILENT_POWER]
+        if silent:
+            return f"nothing is in {_names(silent)}; the mean of all channels is taken"
+
+        below_db = 10 * np.log10(powers[strongest] / powers)
+        quiet = [n for n, below in enumerate(below_db, 1) if below > _FAR_QUIETER_DB]
+        if quiet:
+            return (
+                f"{_names(quiet)} {'is' if len(quiet) == 1 else 'are'} more than "
+                f"{_FAR_QUIETER_DB:.0f} dB quieter than channel {strongest + 1}; the mean of all "
+                "channels is taken"
+            )
+        return ""
+
+
+def _names(numbers: list[int]) -> str:
+    """Name channels, counted from 1."""
+    word = "channel" if len(numbers) == 1 else "channels"
+    return f"{word} {', '.join(map(str, numbers))}"

@@ -262,8 +262,9 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
         except OSError as error:
             raise AudioError("unreadable file", f"{name}: {error.strerror}") from error
 
-    if mixer.num_cancelled:
-        log(f"{name}: its channels cancel each other, so one of them was taken")
+    remark = mixer.remark()
+    if remark:
+        log(f"{name}: {remark}")
 
     if declared != count:
         reason = "truncated" if count < declared else "header mismatch"
