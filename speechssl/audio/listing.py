@@ -1,6 +1,7 @@
 """Which files of a folder are recordings."""
 
 import os
+from pathlib import Path
 
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
 
@@ -17,8 +18,9 @@ def is_recording(path: AnyPath) -> bool:
     A file that says nothing by itself is a recording all the same, and is rejected by name later.
     Only a Mac's notes about another file are none.
     """
-    name = os.path.basename(os.fspath(path))
-    _, suffix = os.path.splitext(name.lower())
+    name = Path(path).name
+    # Not os.path.splitext, to which a name that begins with dots has no suffix.
+    suffix = Path(path).suffix.lower()
     return suffix in RECORDING_SUFFIXES and not _is_mac_note(path, name)
 
 

@@ -83,16 +83,16 @@ def pretrain_command(
         log(f"{cost}; the probes come on top" if probes else cost)
         return
 
+    teacher = settings.hidden_units.teacher if settings.task == "hidden_units" else None
+    distributed.start(pick_device(settings.train.device))
+    with distributed.fail_on_all_ranks():
+        start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
+
     if not probes:
         distributed.log_once(
             "nothing held out is measured, and the last model is kept: --probe measures on the "
             "way, and keeps the best"
         )
-
-    teacher = settings.hidden_units.teacher if settings.task == "hidden_units" else None
-    distributed.start(pick_device(settings.train.device))
-    with distributed.fail_on_all_ranks():
-        start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
 
     made = pretrain(stores, run, settings, splits, init_from, measure)
     # Only training shares its work: the other verbs print in every process, whoever started it.

@@ -16,7 +16,8 @@ def open_closed_streams() -> None:
     for number, (name, mode) in STREAMS.items():
         if getattr(sys, name) is None:
             connect_to_nothing(number)
-            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  # for good
+            errors = "backslashreplace" if mode == "w" else "strict"
+            stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
 
 

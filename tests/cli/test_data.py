@@ -63,7 +63,8 @@ def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> N
 
 
 def test_prepare_tells_of_a_part_that_its_file_does_not_hold(tmp_path: Path) -> None:
-    write_wav(tmp_path / "news.wav", np.full(3 * RATE, 0.1, np.float32), RATE)
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 3 * RATE)
+    write_wav(tmp_path / "news.wav", samples.astype(np.float32), RATE)
     parts = [
         {"audio_filepath": "news.wav", "offset": start, "duration": 1, "text": "a"}
         for start in (0, 1, 99)

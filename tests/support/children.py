@@ -59,7 +59,9 @@ def _begin(log: str) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for own in (1, 2):
         os.dup2(handle, own)
-    sys.stdout, sys.stderr = (os.fdopen(own, "w", closefd=False) for own in (1, 2))
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    # As Python's own: what is said of a file whose name is no text must not end a command.
+    sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
     torch.set_num_threads(1)
     start_workers_by(get_context("fork"))
 
