@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.level import SILENCE_PEAK, Samples, without_lows
+from speechssl.audio.level import Samples, without_lows
 
 # Channels are judged in stretches of this length, seconds.
 STRETCH_S = 10.0
@@ -55,7 +55,7 @@ class Mixer:
         self._add(powers, len(block))
         strongest = int(powers.argmax())
         # A power that is no number decides nothing.
-        if not powers[strongest] > SILENCE_PEAK**2:
+        if not powers[strongest] > _SILENT_POWER:
             return
 
         power_of_mean = np.square(without_lows(mean, self._rate)).mean()
@@ -81,7 +81,7 @@ class Mixer:
 
         powers = self._energies / self._num_samples
         strongest = int(powers.argmax())
-        if not powers[strongest] > SILENCE_PEAK**2:
+        if not powers[strongest] > _SILENT_POWER:
             return ""
 
         silent = [n for n, power in enumerate(powers, 1) if power < _SILENT_POWER]

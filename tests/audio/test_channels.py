@@ -16,7 +16,10 @@ def test_channels_that_cancel_give_the_strongest(
 ) -> None:
     rng = np.random.default_rng(seed)
     voice = np.concatenate([np.zeros(12 * RATE, np.float32), *(speak(sentence(rng), rng),) * 5])
-    noise = 1e-3 * rng.standard_normal((2, len(voice)))
+    # Also where a quiet voice fills a small part of the stretch that is judged.
+    level = 10 ** rng.uniform(-3, -1)
+    voice *= level
+    noise = 1e-3 * level * rng.standard_normal((2, len(voice)))
     # Hum that both channels have in common makes them look alike.
     hum = rng.uniform(0, 0.3) * np.sin(2 * np.pi * 50 * np.arange(len(voice)) / RATE)
     gain = rng.uniform(0.6, 1)
