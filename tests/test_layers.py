@@ -22,7 +22,7 @@ ROOMS = {
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
     " resampling level threshold levelling channels reader listing silence",
-    "text": "word_spaces english english_signs unicode_words normalise pronunciations possessives"
+    "text": "english english_signs unicode_words word_spaces normalise pronunciations possessives"
     " tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
     " phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",

@@ -45,6 +45,32 @@ class Mixer:
             return mean
         return block[:, self.taken].copy()
 
+    def remark(self) -> str:
+        """Say what was done with channels of very different level; empty where they are alike."""
+        if self.num_cancelled:
+            return "its channels cancel each other, so one of them was taken"
+        if self._energies is None:
+            return ""
+
+        powers = self._energies / self._num_samples
+        strongest = int(powers.argmax())
+        if not powers[strongest] > _SILENT_POWER:
+            return ""
+
+        silent = [n for n, power in enumerate(powers, 1) if power < _SILENT_POWER]
+        if silent:
+            return f"nothing is in {_names(silent)}; the mean of all channels is taken"
+
+        below_db = 10 * np.log10(powers[strongest] / powers)
+        quiet = [n for n, below in enumerate(below_db, 1) if below > _FAR_QUIETER_DB]
+        if quiet:
+            return (
+                f"{_names(quiet)} {'is' if len(quiet) == 1 else 'are'} more than "
+                f"{_FAR_QUIETER_DB:.0f} dB quieter than channel {strongest + 1}; the mean of all "
+                "channels is taken"
+            )
+        return ""
+
     def _decide(self, block: NDArray[np.float32], mean: Samples) -> None:
         is_dual_mono = (block == block[:, :1]).all()
         if is_dual_mono:
@@ -71,32 +97,6 @@ class Mixer:
         energies = powers * num_samples
         self._energies = energies if self._energies is None else self._energies + energies
         self._num_samples += num_samples
-
-    def remark(self) -> str:
-        """Say what was done with channels of very different level; empty where they are alike."""
-        if self.num_cancelled:
-            return "its channels cancel each other, so one of them was taken"
-        if self._energies is None:
-            return ""
-
-        powers = self._energies / self._num_samples
-        strongest = int(powers.argmax())
-        if not powers[strongest] > _SILENT_POWER:
-            return ""
-
-        silent = [n for n, power in enumerate(powers, 1) if power < _SILENT_POWER]
-        if silent:
-            return f"nothing is in {_names(silent)}; the mean of all channels is taken"
-
-        below_db = 10 * np.log10(powers[strongest] / powers)
-        quiet = [n for n, below in enumerate(below_db, 1) if below > _FAR_QUIETER_DB]
-        if quiet:
-            return (
-                f"{_names(quiet)} {'is' if len(quiet) == 1 else 'are'} more than "
-                f"{_FAR_QUIETER_DB:.0f} dB quieter than channel {strongest + 1}; the mean of all "
-                "channels is taken"
-            )
-        return ""
 
 
 def _names(numbers: list[int]) -> str:

@@ -17,8 +17,8 @@ _QUIET_DB = -36.0
 _MOST_GAIN_DB = 60.0
 
 # An offset of more than this share of the speech's peak is taken out, and all that lies below
-# speech where it raises the peak by more than this factor. Of 420 recordings of seven corpora,
-# 95 % had less offset, and none had more below speech.
+# speech where it raises the peak by more than this factor. Of 420 recordings of seven corpora, 9
+# had more offset, all of one corpus, and one had more below speech.
 _MOST_OFFSET = 0.02
 _MOST_LOWS = 1.5
 

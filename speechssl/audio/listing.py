@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
+from speechssl.audio.containers.foreign import MAC_NOTES
 from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
 
 RECORDING_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 
 # On disks of others, a Mac keeps what it knows about "x.wav" in a file "._x.wav" (AppleDouble).
 _MAC_PREFIX = "._"
-_MAC_MAGIC = b"\x00\x05\x16\x07"
 
 
 def is_recording(path: AnyPath) -> bool:
@@ -31,6 +31,6 @@ def _is_mac_note(path: AnyPath, name: str) -> bool:
 
     try:
         with open(path, "rb") as file:
-            return file.read(len(_MAC_MAGIC)) == _MAC_MAGIC
+            return file.read(len(MAC_NOTES)) == MAC_NOTES
     except OSError:
         return False

@@ -44,7 +44,7 @@ def split_at_silence(
     Returns:
         (start, end) in samples, in order and disjoint; [] when the peak is below -60 dBFS.
     """
-    _, chunks, _ = settled_chunks(samples, sample_rate_hz, min_s, max_s, True, top_db)
+    _, chunks, _ = settled_chunks(samples, sample_rate_hz, min_s, max_s, last=True, top_db=top_db)
     return chunks
 
 

@@ -195,7 +195,9 @@ def transcribe_command(
     force: ForceOption = False,
 ) -> None:
     """Transcribe files and folders, with the language model that the model folder holds."""
-    job = Job(model, batch_seconds, greedy, device.value, threads, jobs, silence_db)
+    job = Job(
+        model, batch_seconds, greedy, device.value, threads, processes=jobs, top_db=silence_db
+    )
     summary = transcribe_inputs(
         job,
         paths,

@@ -128,7 +128,7 @@ def _holds_rows(cell: str, header: tuple[str, ...], columns: Columns) -> bool:
     position = header.index(columns.audio)
     for fields in csv.reader(lines):
         if len(fields) > position:
-            _, suffix = os.path.splitext(fields[position].lower())
+            suffix = Path(fields[position]).suffix.lower()
             if suffix in RECORDING_SUFFIXES:
                 return True
     return False

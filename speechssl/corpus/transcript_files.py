@@ -167,8 +167,8 @@ def _words(text: str, stems: Collection[str]) -> list[str]:
 def _stem(path: str) -> str:
     """Return the name of a file without its folders, and without the suffix of a recording."""
     name = re.split(r"[/\\]", path)[-1]
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in RECORDING_SUFFIXES else name
+    parts = PurePosixPath(name)
+    return parts.stem if parts.suffix.lower() in RECORDING_SUFFIXES else name
 
 
 def _beginning(path: Path) -> str:

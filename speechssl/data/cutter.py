@@ -110,12 +110,18 @@ class Cutter:
             self._cut(last=True)
         elif input_length(length, self.config.features) < 1:
             self._reject("utterance too short", f"{length_s:.4f} s", length)
-        elif is_silent(self._samples(), self.rate):
-            self._reject("silent utterance", f"{length_s:.1f} s with a transcript", length)
         else:
-            self._keep(self._samples(), self.start, self.record.id)
+            self._keep_utterance(length_s, length)
 
         self.held = []
+
+    def _keep_utterance(self, length_s: float, length: int) -> None:
+        """Make one chunk of a record with a transcript, unless nothing is said in it."""
+        samples = self._samples()
+        if is_silent(samples, self.rate):
+            self._reject("silent utterance", f"{length_s:.1f} s with a transcript", length)
+        else:
+            self._keep(samples, self.start, self.record.id)
 
     def _hold(self, block: Samples, position: int) -> None:
         """Hold the samples of a block that are the record's."""

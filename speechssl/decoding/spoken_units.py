@@ -11,9 +11,8 @@ from speechssl.decoding.align import TokenSpan, align, find_words, word_groups
 from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.tokenizer import Tokenizer
-from speechssl.text.unicode_words import ZERO_WIDTH_JOINER, is_unspaced
+from speechssl.text.unicode_words import VIRAMA, ZERO_WIDTH_JOINER, is_unspaced
 
-_VIRAMA = 9  # canonical combining class of the signs that mute a consonant's vowel
 # Letters of one Hangul syllable that is written in parts: vowels and final consonants.
 _HANGUL_PARTS = range(0x1160, 0x1200)
 
@@ -105,7 +104,7 @@ def _belongs_to(before: str, character: str) -> bool:
     # A muted consonant is written together with the next one in Indic scripts.
     last = before.rstrip(ZERO_WIDTH_JOINER)[-1:]
     is_letter = unicodedata.category(character)[0] == "L"
-    return is_letter and last != "" and unicodedata.combining(last) == _VIRAMA
+    return is_letter and last != "" and unicodedata.combining(last) == VIRAMA
 
 
 def _units(characters: Sequence[_Character], has_space: bool) -> list[list[_Character]]:

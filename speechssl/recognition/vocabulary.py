@@ -2,18 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from speechssl.data.store import Store, is_store
 from speechssl.decoding.arpa import read_words
 from speechssl.errors import ConfigError
+from speechssl.ngrams.arpa_table import is_arpa
 from speechssl.recognition.lm_training import read_texts
-from speechssl.storage.text_files import open_text
 from speechssl.text.normalise import normalise
-
-# Lines in which an ARPA file must say that it is one.
-_HEAD = 20
 
 
 def word_counts(paths: Sequence[Path], normaliser: str, split: str | None = None) -> Counter[str]:
@@ -44,12 +40,7 @@ def _texts(path: Path, split: str | None) -> Iterator[str]:
         store = Store(path)
         for index in store.indices():
             yield store.record(int(index)).text or ""
-    elif path.is_file() and _is_arpa(path):
+    elif path.is_file() and is_arpa(path):
         yield from read_words(path, None)
     else:
         yield from read_texts([path], split or "train")
-
-
-def _is_arpa(path: Path) -> bool:
-    with open_text(path) as file:
-        return any(line.strip() == "\\data\\" for line in islice(file, _HEAD))

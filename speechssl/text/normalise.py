@@ -100,15 +100,13 @@ def _english_1(text: str) -> str:
     measuring where the transcripts' spelling of numbers and the like is nobody's error. British and
     American spellings stay as they are. Applying it twice changes nothing.
     """
-    before = None
-    # What is written out or left out can bring words together that have a rule of their own.
-    while text != before:
-        before = text
+
+    def once(text: str) -> str:
         spoken = numbers_as_words(_folded(text))
         words = _basic_1(spoken).split()
-        text = " ".join(plain_words(words))
+        return " ".join(plain_words(words))
 
-    return text
+    return _until_settled(once, text)
 
 
 def _english_2(text: str) -> str:
@@ -118,12 +116,24 @@ def _english_2(text: str) -> str:
     a number, degrees. Abbreviations are one word with full stops and without. Sounds of assent are
     left out whole, as hesitations are. Applying it twice changes nothing.
     """
+
+    def once(text: str) -> str:
+        spoken = spoken_words(_folded(text))
+        words = basic_2(spoken).split()
+        return " ".join(one_spelling(words))
+
+    return _until_settled(once, text)
+
+
+def _until_settled(once: Callable[[str], str], text: str) -> str:
+    """Apply rules until they change nothing.
+
+    What is written out or left out can bring words together that have a rule of their own.
+    """
     before = None
     while text != before:
         before = text
-        spoken = spoken_words(_folded(text))
-        words = basic_2(spoken).split()
-        text = " ".join(one_spelling(words))
+        text = once(text)
 
     return text
 

@@ -53,7 +53,7 @@ ZERO_WIDTH_SPACE = "\u200b"
 ZERO_WIDTH_NON_JOINER = "\u200c"
 ZERO_WIDTH_JOINER = "\u200d"
 _JOINERS = ZERO_WIDTH_NON_JOINER + ZERO_WIDTH_JOINER
-_VIRAMA = 9  # canonical combining class of the signs that mute a consonant's vowel
+VIRAMA = 9  # canonical combining class of the signs that mute a consonant's vowel
 
 APOSTROPHE = "'"
 # A letter where it begins or ends a word, as in Hausa; inside words an apostrophe like the others.
@@ -171,7 +171,7 @@ def _without_edges(stretch: str) -> str:
 
     # Behind a muted consonant the joiner makes another letter of it: a chillu of Malayalam.
     rest = stretch[stretch.find(word) + len(word) :]
-    ends_in_virama = word != "" and unicodedata.combining(word[-1]) == _VIRAMA
+    ends_in_virama = word != "" and unicodedata.combining(word[-1]) == VIRAMA
     if ends_in_virama and rest.startswith(ZERO_WIDTH_JOINER):
         word += ZERO_WIDTH_JOINER
 

@@ -222,7 +222,9 @@ def _windows(path: Path, rate: int, top_db: float) -> Iterator[Window]:
         if len(held) - used < WINDOW_S * rate:
             continue
 
-        speech, chunks, settled = settled_chunks(held[used:], rate, *CHUNK_S, False, top_db)
+        speech, chunks, settled = settled_chunks(
+            held[used:], rate, *CHUNK_S, last=False, top_db=top_db
+        )
         yield window(speech, chunks)
 
         used += settled
@@ -236,7 +238,7 @@ def _windows(path: Path, rate: int, top_db: float) -> Iterator[Window]:
         whole = [] if is_silent(held, rate) else [(0, len(held))]
         yield Window(held, position, [], whole)
     else:
-        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, True, top_db)
+        speech, chunks, _ = settled_chunks(held[used:], rate, *CHUNK_S, last=True, top_db=top_db)
         yield window(speech, chunks)
 
 

@@ -11,6 +11,7 @@ from support.speech import RATE
 
 FORMATS = {
     "wav": {"format": "WAV", "subtype": "PCM_16"},
+    "wav float": {"format": "WAV", "subtype": "FLOAT"},
     "wav 8 bit": {"format": "WAV", "subtype": "PCM_U8"},
     "wav extensible": {"format": "WAVEX", "subtype": "PCM_24"},
     "rf64": {"format": "RF64", "subtype": "PCM_16"},

@@ -84,9 +84,9 @@ def test_the_threshold_of_silence_can_be_given(
     write_wav(path, speech_with_pauses(8), RATE)
     given = []
 
-    def settled(*arguments: Any) -> Any:
-        given.append(arguments[-1])
-        return settled_chunks(*arguments)
+    def settled(*arguments: Any, top_db: float, **others: Any) -> Any:
+        given.append(top_db)
+        return settled_chunks(*arguments, top_db=top_db, **others)
 
     monkeypatch.setattr("speechssl.transcription.pieces.settled_chunks", settled)
     list(transcribe(model, [path], top_db=45.0))

@@ -6,6 +6,9 @@ from speechssl.audio.containers.layout import Layout, read_at, unsupported
 
 _HEAD_BYTES = 300
 
+# How a Mac's notes about another file begin (AppleDouble).
+MAC_NOTES = b"\x00\x05\x16\x07"
+
 
 class _Signature(NamedTuple):
     """Bytes by which a kind of file is known, and where they stand."""
@@ -41,7 +44,7 @@ _RECORDINGS = (
 
 # Files that hold no sound, and what to do about them.
 _NO_RECORDINGS = (
-    _Signature(b"\x00\x05\x16\x07", "a Mac's notes about another file (AppleDouble): delete it"),
+    _Signature(MAC_NOTES, "a Mac's notes about another file (AppleDouble): delete it"),
     _Signature(b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
     _Signature(b"\x1f\x8b", "compressed with gzip: unpack it"),
     _Signature(b"PK\x03\x04", "a ZIP archive: unpack it"),
