@@ -162,6 +162,35 @@ def test_a_file_that_takes_too_long_or_too_much_is_a_reject(corpus: Path, tmp_pa
     ]
 
 
+LOADED = """
+import sys
+from speechssl.data import shards
+from speechssl.data.prepare import PrepareConfig, prepare
+read, missing = shards._read_file, []
+def watched(records, task, writer):
+    before = set(sys.modules)
+    account = read(records, task, writer)
+    missing.extend(sorted(set(sys.modules) - before))
+    return account
+shards._read_file = watched
+shards.load_splitter()
+source, store, settings = sys.argv[1:]
+prepare(source, store, PrepareConfig.model_validate_json(settings))
+print(missing)
+"""
+
+
+def test_a_file_finds_all_libraries_loaded_and_is_not_charged_for_them(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """Where they are slow to load or compiled first, the first file would be left out."""
+    source, store, settings = str(corpus), str(tmp_path / "s"), SMALL.model_dump_json()
+    command = [sys.executable, "-c", LOADED, source, store, settings]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 SMALLER = """
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, (500, 1000))
