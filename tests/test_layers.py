@@ -30,7 +30,8 @@ ROOMS = {
     " transcript_files metadata_csv jsonl toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
-    "encoder": "padding config kernels masking augment norm mel_norm context front_end encoder",
+    "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"
+    " encoder",
     "training": "health settings metrics journal optim loss setting_names presets run_folder loop"
     " lineage",
     "pretraining": "quantizer masked_prediction kmeans contrastive random_projection"

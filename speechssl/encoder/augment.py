@@ -1,10 +1,11 @@
-"""Random changes of log-mel rows: another tempo, a stretch along the mel axis, masks, a shift.
+"""Random changes of log-mel rows: tempo, a stretch along the mel axis, noise, masks, a shift.
 
 Shapes: B utterances, U rows (mel frames) before and U' after a change of the tempo, F mel bins. A
 place is where on an axis a value of the output is read from the input: a number between two rows or
 two bins.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speechssl.config import Settings
+from speechssl.encoder.loudness import speech_level
 from speechssl.encoder.padding import zero_padding
+
+# By how much noise lies below the speech, dB.
+NOISE_BELOW_DB = (5.0, 40.0)
+# The change of its spectrum from the lowest to the highest bin, nats of power: rooms and machines
+# are louder at the low end.
+NOISE_SLOPE = (-3.0, 1.0)
+# Bends of the spectrum, and how far they go (standard deviation), nats of power.
+NUM_BENDS = 5
+NOISE_BEND = 0.7
+# Frequencies that the lowest and the highest of 80 mel bins hear, in windows of 25 ms at 16 kHz.
+FREQUENCIES_OF_BINS = (1.0, 7.0)
 
 
 class AugmentConfig(Settings):
@@ -24,6 +37,9 @@ class AugmentConfig(Settings):
     tempo: float = Field(0.0, ge=0, lt=0.5, description="largest relative change of the tempo")
     mel_stretch: float = Field(
         0.0, ge=0, lt=0.5, description="largest relative change of all frequencies, in mel"
+    )
+    noise: float = Field(
+        0.0, ge=0, le=1, description="share of utterances that steady noise is added to"
     )
     mel_masks: int = Field(0, ge=0, description="bands of mel bins hidden in a whole utterance")
     mel_mask_bins: int = Field(15, ge=1, description="width of a band at most")
@@ -36,8 +52,9 @@ class AugmentConfig(Settings):
     @property
     def active(self) -> bool:
         """Whether anything is changed."""
-        changes = (self.tempo, self.mel_stretch, self.mel_masks, self.time_masks, self.shift_rows)
-        return any(changes)
+        of_rows = (self.tempo, self.time_masks, self.shift_rows)
+        of_bins = (self.mel_stretch, self.noise, self.mel_masks)
+        return any(of_rows) or any(of_bins)
 
 
 def augment(
@@ -60,9 +77,10 @@ def augment(
         (B, U', F) with (B,) valid rows; padded rows are zero.
 
     Source: tempo as in speed perturbation (Ko et al. 2015) without its change of pitch; the stretch
-    as VTLP (Jaitly and Hinton 2013); masks as SpecAugment (arXiv 1904.08779), with the mean of the
-    bin in the utterance; the shift as the frame offsets of Kaldi's chain models (Povey et al.
-    2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI").
+    as VTLP (Jaitly and Hinton 2013); noise as in multi-condition training (Seltzer et al. 2013),
+    made of the rows themselves; masks as SpecAugment (arXiv 1904.08779), with the mean of the bin
+    in the utterance; the shift as the frame offsets of Kaldi's chain models (Povey et al. 2016,
+    "Purely sequence-trained neural networks for ASR based on lattice-free MMI").
     """
     batch, num_rows, num_bins = inputs.shape
     counts = input_lengths.tolist()
@@ -91,6 +109,12 @@ def augment(
         bins_first = _interpolate(bins_first, bin_places, bin_counts)
         changed = bins_first.transpose(1, 2)
 
+    if config.noise:
+        noise = pad_sequence([change.noise for change in changes], batch_first=True)  # (B, U', F)
+        level = speech_level(changed, lengths)
+        noise = noise.to(changed.device, non_blocking=True) + level[:, None, None]
+        changed = torch.logaddexp(changed, noise)
+
     if config.mel_masks:
         hidden_bins = torch.stack([change.hidden_bins for change in changes])  # (B, F)
         hidden_bins = hidden_bins.to(changed.device, non_blocking=True)
@@ -115,6 +139,8 @@ class _Changes:
     """(U',) the place on the time axis of each row of the output"""
     bin_places: Tensor
     """(F,) the place on the mel axis of each bin of the output"""
+    noise: Tensor
+    """(U', F) log-mel of the noise, counted from the level of the speech"""
     hidden_bins: Tensor
     """(F,) bool, True = masked"""
     hidden_spans: list[tuple[int, int]]
@@ -147,6 +173,10 @@ def _draw_changes(
     bin_places = torch.arange(num_bins) * factor
     bin_places = bin_places.clamp_max(num_bins - 1)
 
+    noise = torch.full((length, num_bins), -torch.inf)
+    if config.noise and rng.random() < config.noise:
+        noise = _draw_noise(length, num_bins, rng)
+
     hidden_bins = torch.zeros(num_bins, dtype=torch.bool)
     for _ in range(config.mel_masks):
         band = int(rng.integers(0, config.mel_mask_bins + 1))
@@ -168,7 +198,27 @@ def _draw_changes(
         most = min(config.shift_rows, max(0, length - least))
         shift = int(rng.integers(0, most + 1))
 
-    return _Changes(row_places, bin_places, hidden_bins, hidden_spans, shift)
+    return _Changes(row_places, bin_places, noise, hidden_bins, hidden_spans, shift)
+
+
+def _draw_noise(num_rows: int, num_bins: int, rng: np.random.Generator) -> Tensor:
+    """Draw log-mel rows (U', F) of steady noise, counted from the level of the speech.
+
+    Its spectrum is a slope, a few bends, and in each row and bin the random power of as many
+    frequencies as the bin hears.
+    """
+    below_db = rng.uniform(*NOISE_BELOW_DB)
+    below = below_db * math.log(10) / 10
+
+    slope = rng.uniform(*NOISE_SLOPE) * np.linspace(-0.5, 0.5, num_bins)
+    bends = rng.normal(0, NOISE_BEND, NUM_BENDS)
+    places = np.linspace(0, NUM_BENDS - 1, num_bins)
+    spectrum = slope + np.interp(places, np.arange(NUM_BENDS), bends)  # (F,)
+
+    num_frequencies = np.linspace(*FREQUENCIES_OF_BINS, num_bins)
+    power = rng.standard_gamma(num_frequencies, (num_rows, num_bins)) / num_frequencies
+    rows = spectrum - below + np.log(power)
+    return torch.from_numpy(rows.astype(np.float32))
 
 
 def _hide_rows(rows: Tensor, lengths: Tensor, spans: Sequence[Sequence[tuple[int, int]]]) -> Tensor:

@@ -49,10 +49,11 @@ class EncoderConfig(Settings):
     front_end: Literal["conv1d", "conv2d"] = Field(
         "conv1d", description="convolutions over time, or over time and mel bins (logmel)"
     )
-    mel_norm: Literal["utterance", "corpus"] = Field(
+    mel_norm: Literal["utterance", "corpus", "speech"] = Field(
         "utterance",
         description="where the mean and variance of each mel bin are from: each utterance, or the "
-        "training data, after the level of each utterance is taken away (logmel)",
+        "training data, after the level of each utterance (corpus) or of its speech (speech, which "
+        "leaves hum out) is taken away (logmel)",
     )
     batch_norm: bool = Field(
         False,

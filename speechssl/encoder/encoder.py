@@ -21,7 +21,12 @@ from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.context import ContextNetwork, ConvolutionContext, Visible
 from speechssl.encoder.front_end import LogMelFrontEnd, PlaneFrontEnd, WaveformFrontEnd
 from speechssl.encoder.kernels import Dropout
-from speechssl.encoder.mel_norm import CorpusMelNorm, UtteranceMelNorm, learn_mel_norm
+from speechssl.encoder.mel_norm import (
+    CorpusMelNorm,
+    SpeechMelNorm,
+    UtteranceMelNorm,
+    learn_mel_norm,
+)
 from speechssl.encoder.padding import after_window, normalise_valid, zero_padding
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_into, model_folder
@@ -236,6 +241,8 @@ def _make_front_end(config: EncoderConfig) -> nn.Module:
 
 def _make_mel_norm(config: EncoderConfig) -> nn.Module:
     """Make what normalises the log-mel rows."""
+    if config.mel_norm == "speech":
+        return SpeechMelNorm(config.features)
     if config.mel_norm == "corpus":
         return CorpusMelNorm(config.features.num_mels)
     return UtteranceMelNorm()

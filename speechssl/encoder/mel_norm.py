@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from speechssl.audio.features import FeatureConfig, mel_filters
 from speechssl.data.collate import Batch
 from speechssl.data.dataset import Dataset
+from speechssl.encoder.loudness import speech_level
 from speechssl.encoder.padding import normalise_valid, valid_mask
 
 # Added to each variance.
@@ -19,6 +21,9 @@ EPS = 1e-5
 # Audio that the statistics of a corpus are made of at most, seconds. More changes no digit that
 # counts.
 MAX_CORPUS_S = 3600.0
+# A recogniser needs nothing of what lies below, Hz: telephones carry 300 Hz and more. Hum of 50 and
+# 60 Hz reaches up to here through the Hann window of 25 ms.
+LOWEST_HZ = 170.0
 
 
 class UtteranceMelNorm(nn.Module):
@@ -54,8 +59,7 @@ class CorpusMelNorm(nn.Module):
     def forward(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
         """(B, U, F) log-mel and (B,) valid rows -> (B, U, F); padded rows are zero."""
         levelled = self._levelled(inputs, input_lengths)
-        inverse_std = (self.variance + EPS).rsqrt()
-        normalised = (levelled - self.mean) * inverse_std
+        normalised = (levelled - self.mean) * self._scale()
 
         valid = valid_mask(input_lengths, inputs.shape[1], inputs.device)
         return normalised * valid[..., None]
@@ -80,15 +84,58 @@ class CorpusMelNorm(nn.Module):
         self.variance.copy_(total_of_squares / count - mean.square())
 
     def _levelled(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
-        """Take from each utterance the mean over its valid rows and all bins."""
+        """Take its level from each utterance."""
+        level = self._level(inputs, input_lengths)
+        return inputs - level[:, None, None]
+
+    def _level(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        """Return the mean (B,) of each utterance over its valid rows and all bins."""
         device = inputs.device
         valid = valid_mask(input_lengths, inputs.shape[1], device)
         count = input_lengths.to(device, non_blocking=True)
         count = count.clamp_min(1)
 
         of_rows = inputs.mean(2) * valid  # (B, U)
-        level = of_rows.sum(1) / count
-        return inputs - level[:, None, None]
+        return of_rows.sum(1) / count
+
+    def _scale(self) -> Tensor:
+        """Return what each bin (F,) is multiplied by."""
+        return (self.variance + EPS).rsqrt()
+
+
+class SpeechMelNorm(CorpusMelNorm):
+    """``CorpusMelNorm`` that silence around the speech and hum below it do not change.
+
+    The level is that of the loud rows (``speech_level``), and bins below ``LOWEST_HZ`` become zero:
+    mains hum is there, or it is not.
+    """
+
+    is_heard: Tensor
+
+    def __init__(self, features: FeatureConfig) -> None:
+        super().__init__(features.num_mels)
+        self.num_low = num_low_bins(features)
+
+        is_heard = torch.arange(features.num_mels) >= self.num_low
+        self.register_buffer("is_heard", is_heard, persistent=False)
+
+    def _level(self, inputs: Tensor, input_lengths: Tensor) -> Tensor:
+        heard = inputs[..., self.num_low :]
+        return speech_level(heard, input_lengths)
+
+    def _scale(self) -> Tensor:
+        return super()._scale() * self.is_heard
+
+
+def num_low_bins(features: FeatureConfig) -> int:
+    """Count the mel bins that are loudest below ``LOWEST_HZ``."""
+    _, filters = mel_filters(features)
+    spacing_hz = features.sample_rate_hz / features.window
+
+    loudest_hz = filters.argmax(0) * spacing_hz  # (F,)
+    # Bins of low rates can be so narrow that they hear nothing, and one must be left.
+    num_low = int((loudest_hz < LOWEST_HZ).sum())
+    return min(num_low, features.num_mels - 1)
 
 
 def learn_mel_norm(norm: nn.Module, dataset: Dataset) -> None:

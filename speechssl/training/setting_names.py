@@ -46,6 +46,7 @@ USUAL_NAMES = {name: setting for setting, names in _USUAL.items() for name in na
 # Settings that came after the first runs, and the values that mean what was done before. A run
 # that was begun without them goes on with these.
 ADDED = {
+    "ctc.augment.noise": 0.0,
     "ctc.augment.shift_rows": 0,
     "ctc.augment.time_mask_rows": 20,
     "ctc.augment.time_masks": 0.0,

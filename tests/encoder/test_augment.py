@@ -55,6 +55,25 @@ def test_the_tempo_varies_both_ways_and_never_below_what_is_needed() -> None:
     assert bound.tolist() == free.clamp_min(95).tolist()
 
 
+def test_noise_adds_power_to_the_share_asked_for_and_to_nothing_else() -> None:
+    """Rows of one power: what is added lies where the docstring says, and varies by utterance."""
+    count, level = 400, 2.0
+    inputs = torch.full((count, 50, 80), level)
+    lengths = torch.full((count,), 50)
+    found, _ = augment(inputs, lengths, [1] * count, AugmentConfig(noise=0.3), rngs(*range(count)))
+
+    is_changed = (found != inputs).flatten(1).any(1)
+    assert 0.24 < float(is_changed.float().mean()) < 0.36
+
+    added = (found[is_changed].double().exp() - np.exp(level)).mean((1, 2))
+    below_db = 10 * np.log10(np.exp(level) / added.numpy())
+    # The bends and the slope of the spectrum move the mean power by a few dB.
+    assert 20 < np.median(below_db) < 25
+    assert below_db.min() > 0
+    assert below_db.max() < 45
+    assert below_db.std() > 8
+
+
 def test_a_stretch_moves_every_bin_by_one_factor() -> None:
     config = AugmentConfig(mel_stretch=0.2)
     found, _ = augment(ramp(4, 50)[None], torch.tensor([4]), [1], config, rngs(3))

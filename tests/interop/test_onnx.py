@@ -41,6 +41,7 @@ KINDS = {
     "logmel-4": LOGMEL,
     "convolutions": LOGMEL,
     "batch-norm": LOGMEL,
+    "speech-norm": LOGMEL,
 }
 
 

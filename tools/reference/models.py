@@ -53,6 +53,7 @@ KINDS = {
     },
 }
 KINDS["batch-norm"] = KINDS["convolutions"] | {"mel_norm": "corpus", "batch_norm": True}
+KINDS["speech-norm"] = KINDS["batch-norm"] | {"mel_norm": "speech"}
 
 
 def tiny_config(kind: str, **changes: object) -> EncoderConfig:
