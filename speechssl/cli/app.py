@@ -15,8 +15,8 @@ ALL_FAILED = 4
 HELP = """Learn speech representations without labels, recognise speech with few.
 
 Exit codes: 0 done; 1 a problem with input or settings, in one line; 2 wrong usage; 3 some inputs
-failed (of prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 130
-interrupted, 143 SIGTERM, in training after a checkpoint."""
+failed (of prepare more than --max-bad-fraction), the rest are done; 4 all inputs failed; 129 the
+terminal was closed (SIGHUP), 130 interrupted, 143 SIGTERM, in training after a checkpoint."""
 PROBES_HELP = (
     "What to ask of which store: characters, keyword (first folder), digit (whole transcript) "
     "or speaker."

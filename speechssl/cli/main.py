@@ -7,12 +7,12 @@ import traceback
 from speechssl.cli.app import GLOBAL_OPTIONS, app
 from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import is_out_of_memory, one_line
-from speechssl.runtime.processes import exit_on_sigterm
+from speechssl.runtime.processes import exit_on_end_signals
 
 
 def main() -> None:
     """Run the command; an error that a user can cause becomes one line and exit code 1."""
-    with exit_on_sigterm():
+    with exit_on_end_signals():
         _run()
 
 

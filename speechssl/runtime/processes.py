@@ -5,11 +5,12 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.context import SpawnContext
+from typing import Any
 
 
 def limit_memory(most_bytes: int) -> None:
@@ -93,42 +94,54 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
+# The signals that ask a command to end: a scheduler's or a service's, and that of a terminal or a
+# connection that was closed.
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the command inside with exit code 143, as an error ends it.
+def exit_on_end_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command inside with exit code 143 or 129, as an error does.
 
     Files are closed, temporary ones are removed, and worker processes end. What the signal alone
-    would end keeps none of these promises. More signals of the kind change nothing.
+    would end keeps none of these promises. More signals of these kinds change nothing.
 
-    Once the command is done, or leaves because of the signal, its exit code is decided: SIGTERM is
-    ignored from then on. A second passes until Python has left where torch is loaded.
+    Once the command is done, or leaves because of the signal, its exit code is decided: the signals
+    are ignored from then on. A second passes until Python has left where torch is loaded.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_IGN:
-        yield
-        return
+    before = {}
+    for number in END_SIGNALS:
+        # ``nohup`` and its like have a process ignore the signal from the start.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.getsignal(number)
+
+    def listen(handlers: Mapping[signal.Signals, Any]) -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    ignored = dict.fromkeys(before, signal.SIG_IGN)
 
     def leave(number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        listen(ignored)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    listen(dict.fromkeys(before, leave))
     try:
         yield
     except SystemExit as leaving:
-        is_decided = leaving.code in (None, 0, 128 + signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if is_decided else before)
+        is_decided = leaving.code in (None, 0, *(128 + number for number in END_SIGNALS))
+        listen(ignored if is_decided else before)
         raise
     except BaseException:
-        signal.signal(signal.SIGTERM, before)
+        listen(before)
         raise
     else:
-        signal.signal(signal.SIGTERM, before)
+        listen(before)
 
 
 @contextmanager
 def stop_flag() -> Iterator[list[int]]:
-    """Give an empty list that SIGTERM or SIGINT fills with its number.
+    """Give an empty list that SIGTERM, SIGHUP or SIGINT fills with its number.
 
     A training then finishes its update, saves and leaves. A second signal ends the process at once
     if it is SIGINT. A signal of the last moment may come after the last look at the list: look
@@ -147,7 +160,7 @@ def stop_flag() -> Iterator[list[int]]:
         received.append(number)
 
     previous = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*END_SIGNALS, signal.SIGINT):
         # A signal that was ignored from the start stays so: a terminal's Ctrl-C is not meant for a
         # script's job in the background.
         if signal.getsignal(number) is not signal.SIG_IGN:

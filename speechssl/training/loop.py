@@ -108,8 +108,8 @@ def fit(
         ConfigError: the folder holds another run, or something else, or another process trains in
             it.
         TrainingError: the run is lost (chance, collapse, not finite); its last checkpoint stays.
-        SystemExit: 143 after SIGTERM, 130 after SIGINT (Ctrl-C), once a checkpoint is written;
-            after the last update, once ``finish`` is done.
+        SystemExit: 143 after SIGTERM, 129 after SIGHUP, 130 after SIGINT (Ctrl-C), once a
+            checkpoint is written; after the last update, once ``finish`` is done.
     """
     run = Path(run)
     device = pick_device(train.device)

@@ -1,4 +1,4 @@
-"""SIGTERM at any moment of a command: exit code 143, and the same command makes what is missing."""
+"""SIGTERM or SIGHUP at any moment: its exit code, and the same command makes what is missing."""
 
 import random
 from pathlib import Path
@@ -70,17 +70,18 @@ def inputs(
 
 
 @pytest.mark.parametrize("verb", list(MOMENTS))
-def test_sigterm_at_any_moment(
+def test_an_end_signal_at_any_moment(
     verb: str, inputs: dict[str, Path], labelled_store: Path, tmp_path: Path
 ) -> None:
     draws = random.Random(verb)
     moment = draws.choice(MOMENTS[verb])
+    name, code = draws.choice([("SIGTERM", 143), ("SIGHUP", 129)])
     out, log = tmp_path / "out", tmp_path / "log"
     command = arguments(verb, inputs[verb], labelled_store, out)
 
-    first = children.start_script(SCRIPT, [moment, *command], log, {})
+    first = children.start_script(SCRIPT, [name, moment, *command], log, {})
     first.join()
-    assert first.exitcode == 143, (moment, log.read_text())
+    assert first.exitcode == code, (name, moment, log.read_text())
     if verb in TRAINING:
         load_folder(out / "model")
 

@@ -113,7 +113,7 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(
         assert torch.equal(value, weights(run)[name]), name
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_its_code(
     sent: signal.Signals, labelled_store: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_signal_saves_and_exits_with_its_code(
 def test_a_signal_after_the_last_update_leaves_once_the_model_is_saved(
     moment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    number = random.Random(moment).choice([signal.SIGTERM, signal.SIGINT])
+    number = random.Random(moment).choice([signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     saved: list[str] = []
 
     def measure() -> dict[str, float]:
