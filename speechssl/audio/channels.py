@@ -27,19 +27,24 @@ class Mixer:
         num_cancelled: stretches in which the channels cancelled.
     """
 
-    def __init__(self, sample_rate_hz: int) -> None:
-        self._rate = sample_rate_hz
+    def __init__(self) -> None:
         self.taken: int | None = None
         self.num_cancelled = 0
+        self._num_equal = 0
         # Of each channel, summed over the stretches in which they differ.
         self._energies: NDArray[np.float64] | None = None
         self._num_samples = 0
 
-    def mix(self, block: NDArray[np.float32]) -> Samples:
+    @property
+    def is_dual_mono(self) -> bool:
+        """Whether there were several channels, equal in every sample."""
+        return self._num_equal > 0 and self._energies is None
+
+    def mix(self, block: NDArray[np.float32], sample_rate_hz: int) -> Samples:
         """(n, channels) -> (n,), both float32."""
         with np.errstate(over="ignore", invalid="ignore"):  # values are checked by the caller
             mean: Samples = block.mean(axis=1, dtype=np.float32)
-            self._decide(block, mean)
+            self._decide(block, mean, sample_rate_hz)
 
         if self.taken is None:
             return mean
@@ -71,20 +76,21 @@ class Mixer:
             )
         return ""
 
-    def _decide(self, block: NDArray[np.float32], mean: Samples) -> None:
-        is_dual_mono = (block == block[:, :1]).all()
-        if is_dual_mono:
+    def _decide(self, block: NDArray[np.float32], mean: Samples, sample_rate_hz: int) -> None:
+        are_equal = (block == block[:, :1]).all()
+        if are_equal:
+            self._num_equal += 1
             self.taken = None
             return
 
-        powers = np.square(without_lows(block, self._rate)).mean(axis=0)
+        powers = np.square(without_lows(block, sample_rate_hz)).mean(axis=0)
         self._add(powers, len(block))
         strongest = int(powers.argmax())
         # A power that is no number decides nothing.
         if not powers[strongest] > _SILENT_POWER:
             return
 
-        power_of_mean = np.square(without_lows(mean, self._rate)).mean()
+        power_of_mean = np.square(without_lows(mean, sample_rate_hz)).mean()
         if power_of_mean >= _LEAST_POWER * powers[strongest]:
             self.taken = None
             return

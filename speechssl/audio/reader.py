@@ -96,6 +96,7 @@ def stream_mono(
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
     block_s: float = 60.0,
+    mixer: Mixer | None = None,
 ) -> Iterator[Samples]:
     """Yield the blocks of a recording: channels averaged, resampled, in flat memory.
 
@@ -112,6 +113,7 @@ def stream_mono(
         duration_s: length, seconds; None = to the end.
         max_duration_s: a recording that decodes to more is refused, seconds.
         block_s: length of a block before resampling, seconds.
+        mixer: a new one. It tells, after the last block, what it noticed in the channels.
 
     Returns:
         (n,) float32 each, about -1..1, at ``sample_rate_hz``.
@@ -133,7 +135,9 @@ def stream_mono(
     if duration_s is not None:
         wanted = round(duration_s * sample_rate_hz)
 
-    for block in _resampled(Path(path), sample_rate_hz, max_duration_s, block_s):
+    if mixer is None:
+        mixer = Mixer()
+    for block in _resampled(Path(path), sample_rate_hz, max_duration_s, block_s, mixer):
         end = len(block) if wanted is None else skip + wanted
         part = block[skip:end]
         skip = max(0, skip - len(block))
@@ -191,12 +195,12 @@ def _create_sound_file(
 
 
 def _resampled(
-    path: Path, sample_rate_hz: int, max_duration_s: float, block_s: float
+    path: Path, sample_rate_hz: int, max_duration_s: float, block_s: float, mixer: Mixer
 ) -> Iterator[Samples]:
     """Yield the decoded blocks of a file at ``sample_rate_hz``."""
     resampler: Resampler | None = None
 
-    for rate, block in _decoded(path, max_duration_s, block_s):
+    for rate, block in _decoded(path, max_duration_s, block_s, mixer):
         if rate == sample_rate_hz:
             yield block
             continue
@@ -209,7 +213,9 @@ def _resampled(
         yield resampler.finish()
 
 
-def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tuple[int, Samples]]:
+def _decoded(
+    path: Path, max_duration_s: float, block_s: float, mixer: Mixer
+) -> Iterator[tuple[int, Samples]]:
     """Yield (rate in Hz, mono block) of a file, from its first sample to its last."""
     name = _name(path)
     count = 0
@@ -233,7 +239,6 @@ def _decoded(path: Path, max_duration_s: float, block_s: float) -> Iterator[tupl
                     # The same stretches whatever the caller asks for, as each is mixed by itself.
                     wanted = round(STRETCH_S * rate)
                 block_length = max(1, min(wanted, most))
-                mixer = Mixer(rate)
                 expected = layout.declared or int(file.frames)
 
                 for block in _blocks(file, block_length, expected, mixer):
@@ -348,7 +353,7 @@ def _blocks(file: Any, num_frames: int, declared: int, mixer: Mixer) -> Iterator
             yield block[:, 0]
             continue
 
-        yield mixer.mix(block)
+        yield mixer.mix(block, file.samplerate)
 
 
 class _SoundDecoder(soundfile.SoundFile):  # type: ignore[misc]

@@ -109,6 +109,11 @@ def prepare_command(
             f"{report.num_reject_lines} lines in {rejects} (one for each part of a file)"
         )
 
+    if report.num_dual_mono:
+        log(
+            f"{report.num_dual_mono} of {report.num_files} files have several channels that are "
+            "equal; they are heard as one"
+        )
     _log_levels(report, config)
 
     nothing_kept = report.num_files > 0 and report.kept.chunks == 0

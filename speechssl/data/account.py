@@ -31,6 +31,7 @@ class Account:
         rejects: a row for each record of which nothing is used.
         num_rejected: files of which nothing could be used because they are broken.
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
+        num_dual_mono: readable files of several channels that are equal in every sample.
     """
 
     kept: Tally = field(default_factory=Tally)
@@ -38,6 +39,7 @@ class Account:
     rejects: list[dict[str, str]] = field(default_factory=list)
     num_rejected: int = 0
     num_scaled: int = 0
+    num_dual_mono: int = 0
 
     def drop(self, reason: str, samples: int, files: int = 0) -> None:
         """Count what is left out; nothing left out makes no entry."""
@@ -59,6 +61,7 @@ class Account:
         self.rejects += other.rejects
         self.num_rejected += other.num_rejected
         self.num_scaled += other.num_scaled
+        self.num_dual_mono += other.num_dual_mono
 
     def table(self) -> dict[str, Any]:
         """Return JSON-ready counts; of the rejects only their number."""

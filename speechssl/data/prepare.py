@@ -77,6 +77,7 @@ class PrepareReport:
         num_rejected: files of which nothing could be used because they are broken.
         num_reject_lines: records in ``rejects.jsonl``.
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
+        num_dual_mono: readable files of several channels that are equal in every sample.
         max_bad_fraction: the limit that ``too_many_bad`` compares with.
     """
 
@@ -86,6 +87,7 @@ class PrepareReport:
     num_rejected: int
     num_reject_lines: int
     num_scaled: int
+    num_dual_mono: int
     max_bad_fraction: float
 
     @property
@@ -461,5 +463,7 @@ def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
         num_rejected=account["num_rejected"],
         num_reject_lines=account["num_reject_lines"],
         num_scaled=account["num_scaled"],
+        # A store may have been finished before these files were counted.
+        num_dual_mono=account.get("num_dual_mono", 0),
         max_bad_fraction=config.max_bad_fraction,
     )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechssl.audio.channels import Mixer
 from speechssl.audio.reader import stream_mono
 from speechssl.audio.silence import load_splitter
 from speechssl.corpus.manifest import Record
@@ -224,12 +225,13 @@ def _read_file(records: list[Record], task: ShardJob, writer: ShardWriter) -> Ac
     account = Account()
     cutters = [Cutter(record, task.config, writer, account) for record in records]
     progress = _Progress()
+    mixer = Mixer()
 
     try:
         audio = records[0].audio
         if audio in task.crashing:
             raise AudioError("decoder crash", task.crashing[audio])
-        _cut_file(task.root / audio, task.config, cutters, progress)
+        _cut_file(task.root / audio, task.config, cutters, progress, mixer)
     except (AudioError, MemoryError, RuntimeError) as caught:
         error = as_reject(caught, task.limited)
         writer.rollback()
@@ -239,6 +241,7 @@ def _read_file(records: list[Record], task: ShardJob, writer: ShardWriter) -> Ac
     asked_for = union([cutter.span(num_samples) for cutter in cutters])
     num_asked_for = sum(end - start for start, end in asked_for)
     account.drop("not in any part", num_samples - num_asked_for)
+    account.num_dual_mono = int(mixer.is_dual_mono)
 
     _count_file(account, len(records))
     return account
@@ -252,20 +255,25 @@ class _Progress:
 
 
 def _cut_file(
-    path: Path, config: PrepareConfig, cutters: Sequence[Cutter], progress: _Progress
+    path: Path,
+    config: PrepareConfig,
+    cutters: Sequence[Cutter],
+    progress: _Progress,
+    mixer: Mixer,
 ) -> None:
     """Give a file's blocks to the cutters of its records.
 
     Args:
         cutters: sorted by where they start.
         progress: counts the samples as they go by.
+        mixer: makes one channel of several.
     """
     # A long file may hold thousands of parts: a block is only given to those that it may concern.
     waiting = deque(cutters)
     active: list[Cutter] = []
 
     rate = config.features.sample_rate_hz
-    for block in stream_mono(path, rate, max_duration_s=config.max_duration_s):
+    for block in stream_mono(path, rate, max_duration_s=config.max_duration_s, mixer=mixer):
         position = progress.num_samples
         while waiting and waiting[0].start <= position + len(block):
             active.append(waiting.popleft())

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechssl.audio.channels import Mixer
 from speechssl.audio.features import featurise, input_length
 from speechssl.audio.level import is_silent
 from speechssl.audio.levelling import levelled
@@ -69,12 +70,14 @@ class End:
     Attributes:
         duration_s: length of the file, seconds.
         silence_s: seconds of it that are in no piece.
+        is_dual_mono: whether it has several channels, equal in every sample.
         error: why it could not be read to its end; None if it was.
     """
 
     path: str
     duration_s: float = 0.0
     silence_s: float = 0.0
+    is_dual_mono: bool = False
     error: str | None = None
 
 
@@ -138,11 +141,12 @@ def read_pieces(
     rate = model.encoder.config.features.sample_rate_hz
 
     for path in map(Path, paths):
+        mixer = Mixer()
         num_samples = 0
         num_heard = 0
         last_end = -1
         try:
-            for window in _windows(path, rate, top_db):
+            for window in _windows(path, rate, top_db, mixer):
                 for chunk in window.chunks:
                     start = window.position + chunk[0]
                     piece = _piece(model, window, chunk, goes_on=start == last_end)
@@ -153,7 +157,7 @@ def read_pieces(
                 num_samples = window.position + len(window.samples)
 
             silence_s = (num_samples - num_heard) / rate
-            yield End(str(path), num_samples / rate, silence_s)
+            yield End(str(path), num_samples / rate, silence_s, mixer.is_dual_mono)
         except AudioError as error:
             # The path stands before each result, so the file's name need not be in the message.
             yield End(str(path), error=str(error).replace(f": {path.name}: ", ": "))
@@ -202,7 +206,7 @@ def _num_frames(model: CtcModel, num_samples: int) -> int:
     return int(model.encoder.num_frames(torch.tensor([length])))
 
 
-def _windows(path: Path, rate: int, top_db: float) -> Iterator[Window]:
+def _windows(path: Path, rate: int, top_db: float, mixer: Mixer) -> Iterator[Window]:
     """Read a file in flat memory, window by window; every chunk comes once."""
     context = round(CONTEXT_S * rate)
     held: Samples = np.zeros(0, np.float32)
@@ -217,7 +221,7 @@ def _windows(path: Path, rate: int, top_db: float) -> Iterator[Window]:
         """Spans count from the first sample that is not only context."""
         return Window(held, position, _moved(speech, used), _moved(chunks, used))
 
-    for block in stream_mono(path, rate, max_duration_s=LONGEST_S):
+    for block in stream_mono(path, rate, max_duration_s=LONGEST_S, mixer=mixer):
         held = np.concatenate([held, block])
         if len(held) - used < WINDOW_S * rate:
             continue

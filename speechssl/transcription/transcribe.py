@@ -173,7 +173,9 @@ class _File:
 
         text = joined_segments(self.segments)
         segments = tuple(self.segments)
-        return Transcript(end.path, text, segments, end.duration_s, name, end.silence_s)
+        return Transcript(
+            end.path, text, segments, end.duration_s, name, end.silence_s, end.is_dual_mono
+        )
 
 
 class _Waiting(NamedTuple):

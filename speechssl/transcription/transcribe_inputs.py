@@ -56,6 +56,7 @@ def transcribe_inputs(
 
         rows: dict[Path, Table] = {path: outcome(outputs, path, None) for path in outputs.files}
         num_failed = 0
+        num_dual_mono = 0
         silence_s = 0.0
         heard_s = 0.0
 
@@ -70,12 +71,18 @@ def transcribe_inputs(
                 log(f"{outputs.name(path)}: {result.error}")
             else:
                 emit(outputs.put(result))
+                num_dual_mono += result.is_dual_mono
                 silence_s += result.silence_s
                 heard_s += result.duration_s
 
         if report is not None:
             write_atomic(report, map(ascii_json_line, rows.values()))
 
+    if num_dual_mono:
+        log(
+            f"{num_dual_mono} of {len(outputs.files)} files have several channels that are equal; "
+            "they are heard as one"
+        )
     if silence_s >= 0.1:
         log(
             f"{silence_s:.1f} of {heard_s:.1f} s were left out as silence or steady noise "

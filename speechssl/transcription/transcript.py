@@ -74,6 +74,7 @@ class Transcript:
         duration_s: length of the audio, seconds.
         model: name of the model.
         silence_s: seconds of it that were left out as silence or steady noise.
+        is_dual_mono: whether the file has several channels, equal in every sample.
         recording: its name in a CTM; None takes that of the file, without the suffix.
     """
 
@@ -83,6 +84,7 @@ class Transcript:
     duration_s: float
     model: str
     silence_s: float = 0.0
+    is_dual_mono: bool = False
     recording: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from support.speech import RATE, sentence, speak
 
-from speechssl.audio.reader import load_audio
+from speechssl.audio.channels import Mixer
+from speechssl.audio.reader import load_audio, stream_mono
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -51,3 +52,24 @@ def test_other_channels_are_averaged_and_very_different_levels_are_said(
         np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), expected, atol=1e-6)
         said = capsys.readouterr().err
         assert (remark in said) if remark else said == ""
+
+
+def test_channels_that_are_equal_throughout_are_noticed_and_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(7)
+    voice = (0.1 * rng.standard_normal(25 * RATE)).astype(np.float32)
+    differs_at_the_end = voice.copy()
+    differs_at_the_end[-1] += 0.01
+    differs_at_the_start = voice.copy()
+    differs_at_the_start[0] += 0.01
+
+    equal = np.stack([voice, voice, voice], axis=1)
+    others = [np.stack([voice, x], axis=1) for x in (differs_at_the_end, differs_at_the_start)]
+    for samples, is_dual_mono in [(equal, True), (voice, False), *((x, False) for x in others)]:
+        soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+        mixer = Mixer()
+        heard = np.concatenate(list(stream_mono(tmp_path / "x.wav", RATE, mixer=mixer)))
+        assert mixer.is_dual_mono == is_dual_mono
+        np.testing.assert_allclose(heard, voice, atol=0.006)
+    assert capsys.readouterr().err == ""

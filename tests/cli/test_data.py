@@ -102,3 +102,23 @@ def test_silence_is_said_in_seconds_and_its_threshold_can_be_given(tmp_path: Pat
     fine = call("prepare", tmp_path / "in", tmp_path / "fine", "--silence-db", "45")
     assert fine.exit_code == 0
     assert "left out as silence" not in fine.stderr
+
+
+def test_files_whose_channels_are_equal_are_counted_in_one_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        left = (0.1 * rng.standard_normal(3 * RATE)).astype(np.float32)
+        right = left if number else left[::-1]
+        write_wav(tmp_path / f"in/{number}.wav", np.stack([left, right], axis=1), RATE)
+
+    line = "files have several channels that are equal; they are heard as one"
+    result = call("prepare", tmp_path / "in", tmp_path / "store")
+    assert result.exit_code == 0
+    assert result.stderr.count("channels") == 1
+    assert f"3 of 4 {line}" in result.stderr
+
+    for number in range(1, 4):
+        (tmp_path / f"in/{number}.wav").unlink()
+    alone = call("prepare", tmp_path / "in", tmp_path / "other")
+    assert "channels" not in alone.stderr

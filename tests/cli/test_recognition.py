@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import children
 from support.commands import call, one_line
 from support.settings import PRETRAIN
-from support.speech import make_labelled
+from support.speech import RATE, make_labelled
 
+from speechssl.audio.reader import load_audio, write_wav
 from speechssl.data.store import Store
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.errors import ConfigError
@@ -345,6 +347,25 @@ def test_the_report_says_what_became_of_each_file(
         ("a.wav", "done"), ("b.wav", "done before"), ("bad.wav", "failed")
     ]  # fmt: skip
     assert "empty" in rows[2]["error"]
+
+
+def test_files_whose_channels_are_equal_are_counted_in_one_line(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    mono = load_audio(labelled_folder / "test000.wav", RATE)
+    write_wav(tmp_path / "in/mono.wav", mono, RATE)
+    for name in ("a", "b"):
+        write_wav(tmp_path / f"in/{name}.wav", np.stack([mono, mono], axis=1), RATE)
+
+    done = call("transcribe", model, tmp_path / "in")
+    assert done.exit_code == 0
+    assert done.stderr.count("channels") == 1
+    line = "2 of 3 files have several channels that are equal; they are heard as one"
+    assert line in done.stderr
+
+    without = call("transcribe", model, tmp_path / "in/mono.wav")
+    assert "channels" not in without.stderr
 
 
 KILLED = """

@@ -22,10 +22,12 @@ from support.containers import (
     riff,
     wave_format,
 )
-from support.recordings import WAVEFORM, adds_up
+from support.recordings import SMALL, WAVEFORM, adds_up, talk
 from support.speech import RATE
 
+from speechssl.audio.reader import write_wav
 from speechssl.data.prepare import prepare
+from speechssl.data.shards import ShardJob, make_shard
 from speechssl.data.store import Store
 
 FRAME_SAMPLES = 576  # of an MP3 of 16 kHz
@@ -180,3 +182,44 @@ def test_segments_to_the_end_are_accounted_for_to_the_sample(tmp_path: Path) -> 
     adds_up(report)
     assert (report.kept.chunks, report.kept.samples) == (2, round(2.5 * RATE))
     assert report.dropped["not in any part"].samples == RATE // 2
+
+
+@pytest.mark.slow
+def test_counts_are_those_of_an_undisturbed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes divide the files, an interrupted run goes on, and a finished one is read again."""
+    rng = np.random.default_rng(6)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    num_equal = 0
+    for k in range(9):
+        left = talk([(0.1, rng.uniform(2, 4))], seed=k)
+        right = left if k % 3 else rng.permutation(left)
+        num_equal += right is left
+        write_wav(corpus / f"{k}.wav", np.stack([left, right], axis=1), RATE)
+    write_wav(corpus / "mono.wav", left, RATE)
+    damaged = (corpus / "1.wav").read_bytes()[:-4]
+    (corpus / "damaged.wav").write_bytes(damaged)
+
+    expected = prepare(corpus, tmp_path / "one process", SMALL)
+    assert expected.num_dual_mono == num_equal == 6
+
+    monkeypatch.setattr("speechssl.data.shards.PART_FILES", 1)
+    assert prepare(corpus, tmp_path / "two processes", SMALL, jobs=2) == expected
+
+    num_made = 0
+
+    def interrupted(task: ShardJob, tick: object) -> float:
+        nonlocal num_made
+        num_made += 1
+        if num_made == 4:
+            raise KeyboardInterrupt
+        return make_shard(task)
+
+    monkeypatch.setattr("speechssl.data.prepare.make_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, tmp_path / "resumed", SMALL)
+    assert prepare(corpus, tmp_path / "resumed", SMALL) == expected
+    assert num_made == 4 + 3  # six shards, of which three were made before
+    assert prepare(corpus, tmp_path / "resumed", SMALL) == expected

@@ -15,6 +15,7 @@ from support.models import random_recogniser
 from support.speech import RATE, sentence, speak, speech_with_pauses
 from torch import Tensor
 
+from speechssl.audio.channels import Mixer
 from speechssl.audio.features import featurise
 from speechssl.audio.reader import Samples, stream_mono, write_wav
 from speechssl.data.collate import Batch, collate
@@ -232,9 +233,9 @@ def test_results_come_while_files_are_read_and_a_reader_nobody_wants_stops(
     files = sorted(labelled_folder.glob("train*.wav"))
     opened: list[Path] = []
 
-    def counted(path: Path, rate: int, max_duration_s: float) -> Iterator[Samples]:
+    def counted(path: Path, rate: int, max_duration_s: float, mixer: Mixer) -> Iterator[Samples]:
         opened.append(path)
-        return stream_mono(path, rate, max_duration_s=max_duration_s)
+        return stream_mono(path, rate, max_duration_s=max_duration_s, mixer=mixer)
 
     monkeypatch.setattr("speechssl.transcription.pieces.stream_mono", counted)
     monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 5.0)
