@@ -34,7 +34,7 @@ _TURN_S = 0.4
 _PAUSE_S = 0.3
 
 
-def levelled(samples: Samples, sample_rate_hz: int) -> Samples:
+def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
     """Scale a chunk to a level at which features hold all of its speech.
 
     ``prepare`` and ``transcribe`` both pass every chunk through here, so a recogniser hears what it
@@ -44,12 +44,13 @@ def levelled(samples: Samples, sample_rate_hz: int) -> Samples:
         samples: (S,) float32 at ``sample_rate_hz``, of any range.
 
     Returns:
-        (S,) float32 in -1..1.
+        samples: (S,) float32 in -1..1.
+        gain_db: the most that any of them was raised by, dB; 0 where none was.
     """
     heard = without_lows(samples, sample_rate_hz)
     loudest = peak_of(heard)
     if loudest == 0:
-        return samples
+        return samples, 0.0
 
     offset = samples.mean(dtype=np.float64)
     if abs(offset) > _MOST_OFFSET * loudest:
@@ -64,10 +65,10 @@ def levelled(samples: Samples, sample_rate_hz: int) -> Samples:
 
     gain_db = _gain_db(heard, sample_rate_hz)
     if not gain_db.any():
-        return samples
+        return samples, 0.0
 
     raised = samples * np.power(10, gain_db / 20).astype(np.float32)
-    return raised.clip(-1, 1)
+    return raised.clip(-1, 1), float(gain_db.max())
 
 
 def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:

@@ -124,7 +124,13 @@ def prepare_command(
 
 
 def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:
-    """Say how much was left out as silence, and why nothing was kept."""
+    """Say what was raised, how much was left out as silence, and why nothing was kept."""
+    if report.num_raised:
+        log(
+            f"quiet speech was raised in {report.num_raised} of {report.kept.chunks} chunks, by "
+            f"up to {report.max_gain_db:.1f} dB"
+        )
+
     silence = report.dropped.get("silence")
     if silence is not None and silence.samples:
         seconds = silence.samples / report.sample_rate_hz

@@ -31,6 +31,8 @@ class Account:
         rejects: a row for each record of which nothing is used.
         num_rejected: files of which nothing could be used because they are broken.
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
+        num_raised: chunks in which quiet speech was raised.
+        max_gain_db: the most that any of it was raised by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
     """
 
@@ -39,6 +41,8 @@ class Account:
     rejects: list[dict[str, str]] = field(default_factory=list)
     num_rejected: int = 0
     num_scaled: int = 0
+    num_raised: int = 0
+    max_gain_db: float = 0.0
     num_dual_mono: int = 0
 
     def drop(self, reason: str, samples: int, files: int = 0) -> None:
@@ -46,6 +50,13 @@ class Account:
         if samples or files:
             tally = self.dropped.setdefault(reason, Tally())
             tally.add(Tally(files, 0, samples))
+
+    def count_gain(self, gain_db: float) -> None:
+        """Count a chunk whose speech was raised by up to ``gain_db``; 0 makes no entry."""
+        if gain_db > 0:
+            self.num_raised += 1
+            # To a tenth, which no processor's way of adding up changes.
+            self.max_gain_db = max(self.max_gain_db, round(gain_db, 1))
 
     def reject(self, record: Record, reason: str, detail: str) -> None:
         """List a record of which nothing is used."""
@@ -61,6 +72,8 @@ class Account:
         self.rejects += other.rejects
         self.num_rejected += other.num_rejected
         self.num_scaled += other.num_scaled
+        self.num_raised += other.num_raised
+        self.max_gain_db = max(self.max_gain_db, other.max_gain_db)
         self.num_dual_mono += other.num_dual_mono
 
     def table(self) -> dict[str, Any]:

@@ -184,7 +184,8 @@ class Cutter:
         """Write one chunk, at a level that features hold; see ``levelled``."""
         if peak_of(samples) > 1:
             self.account.num_scaled += 1
-        samples = levelled(samples, self.rate)
+        samples, gain_db = levelled(samples, self.rate)
+        self.account.count_gain(gain_db)
 
         record = self.record
         chunk = Chunk(

@@ -77,6 +77,8 @@ class PrepareReport:
         num_rejected: files of which nothing could be used because they are broken.
         num_reject_lines: records in ``rejects.jsonl``.
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
+        num_raised: chunks in which quiet speech was raised.
+        max_gain_db: the most that any of it was raised by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
         max_bad_fraction: the limit that ``too_many_bad`` compares with.
     """
@@ -87,6 +89,8 @@ class PrepareReport:
     num_rejected: int
     num_reject_lines: int
     num_scaled: int
+    num_raised: int
+    max_gain_db: float
     num_dual_mono: int
     max_bad_fraction: float
 
@@ -446,10 +450,15 @@ def _delete_other_shards(folder: Path, ours: set[str]) -> None:
 
 
 def _merge(account: dict[str, Any], part: dict[str, Any]) -> None:
-    """Add the counts of a nested table to another of the same kind, in place."""
+    """Add the counts of a nested table to another of the same kind, in place.
+
+    Of the largest gain the larger one stays.
+    """
     for name, value in part.items():
         if isinstance(value, dict):
             _merge(account.setdefault(name, {}), value)
+        elif name == "max_gain_db":
+            account[name] = max(account.get(name, 0.0), value)
         else:
             account[name] = account.get(name, 0) + value
 
@@ -463,7 +472,9 @@ def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
         num_rejected=account["num_rejected"],
         num_reject_lines=account["num_reject_lines"],
         num_scaled=account["num_scaled"],
-        # A store may have been finished before these files were counted.
+        # A store may have been finished before these were counted.
+        num_raised=account.get("num_raised", 0),
+        max_gain_db=account.get("max_gain_db", 0.0),
         num_dual_mono=account.get("num_dual_mono", 0),
         max_bad_fraction=config.max_bad_fraction,
     )

@@ -191,10 +191,11 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
     if num_frames < 1:
         return None
 
+    samples_heard, _ = levelled(heard, rate)
     return Piece(
         start=(window.position + start) / rate,
         end=(window.position + end) / rate,
-        array=featurise(levelled(heard, rate), config),
+        array=featurise(samples_heard, config),
         lead=lead,
         frames=num_frames,
         goes_on=goes_on,

@@ -90,7 +90,8 @@ def test_a_quiet_speaker_beside_a_loud_one_is_speech(seed: int) -> None:
     assert is_speech[expected].mean() > 0.97
 
     # Features hear both speakers at like levels.
-    raised = levelled(samples, RATE)
+    raised, gain_db = levelled(samples, RATE)
+    assert 20 < gain_db <= 60
     levels = [np.abs(raised[start:end]).max() for start, end in turns]
     assert max(levels) < 3 * min(levels)
 
@@ -109,15 +110,20 @@ def test_one_bang_hides_no_quiet_speech(seed: int) -> None:
     for start, end in zip(bounds[::2], bounds[1::2], strict=True):
         assert is_speech[start:end].mean() > 0.97
     # The bang does not decide the level of the speech either.
-    assert np.abs(levelled(with_bang, RATE)[bounds[0] : bounds[1]]).max() > 0.02
+    raised, _ = levelled(with_bang, RATE)
+    assert np.abs(raised[bounds[0] : bounds[1]]).max() > 0.02
 
 
 def test_a_chunk_of_usual_level_stays_as_it_is() -> None:
     for seed in range(3):
         samples, _ = spoken(seed)
-        assert levelled(samples, RATE) is samples
+        result, gain_db = levelled(samples, RATE)
+        assert result is samples
+        assert gain_db == 0
     zeros = np.zeros(100, np.float32)
-    assert levelled(zeros, RATE) is zeros
+    result, gain_db = levelled(zeros, RATE)
+    assert result is zeros
+    assert gain_db == 0
 
 
 @pytest.mark.parametrize("level", [1e-3, 1e-2, 1.0, 50.0, 3e4])
@@ -131,7 +137,7 @@ def test_any_level_gives_the_same_speech(level: float) -> None:
     cases = [(scaled, samples), (scaled + offset, samples), (scaled + strong_hum, heard)]
 
     for disturbed, wanted in cases:
-        result = levelled(disturbed, RATE)
+        result, _ = levelled(disturbed, RATE)
         assert 0.02 < peak_of(result) <= 1
         correlation = np.corrcoef(result[RATE:], wanted[RATE:])[0, 1]
         assert correlation > 0.99

@@ -122,3 +122,22 @@ def test_files_whose_channels_are_equal_are_counted_in_one_line(tmp_path: Path) 
         (tmp_path / f"in/{number}.wav").unlink()
     alone = call("prepare", tmp_path / "in", tmp_path / "other")
     assert "channels" not in alone.stderr
+
+
+def test_raised_speech_is_said_in_one_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    (tmp_path / "in").mkdir()
+    for number, level in enumerate([0.001, 0.002, 0.1]):
+        samples = level * rng.standard_normal(3 * RATE)
+        write_wav(tmp_path / f"in/{number}.wav", samples.astype(np.float32), RATE)
+
+    result = call("prepare", tmp_path / "in", tmp_path / "store")
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if "raised" in line]
+    assert len(lines) == 1
+    assert "quiet speech was raised in 2 of 3 chunks, by up to " in lines[0]
+
+    for number in range(2):
+        (tmp_path / f"in/{number}.wav").unlink()
+    usual = call("prepare", tmp_path / "in", tmp_path / "other")
+    assert "raised" not in usual.stderr

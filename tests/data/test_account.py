@@ -194,16 +194,19 @@ def test_counts_are_those_of_an_undisturbed_run(
     corpus.mkdir()
     num_equal = 0
     for k in range(9):
-        left = talk([(0.1, rng.uniform(2, 4))], seed=k)
+        level = 0.1 if k % 2 else 0.001 * (k + 1)
+        left = talk([(level, rng.uniform(2, 4))], seed=k)
         right = left if k % 3 else rng.permutation(left)
         num_equal += right is left
         write_wav(corpus / f"{k}.wav", np.stack([left, right], axis=1), RATE)
-    write_wav(corpus / "mono.wav", left, RATE)
+    write_wav(corpus / "mono.wav", talk([(0.1, 2.5)]), RATE)
     damaged = (corpus / "1.wav").read_bytes()[:-4]
     (corpus / "damaged.wav").write_bytes(damaged)
 
     expected = prepare(corpus, tmp_path / "one process", SMALL)
     assert expected.num_dual_mono == num_equal == 6
+    assert expected.num_raised == 5
+    assert 20 < expected.max_gain_db < 60
 
     monkeypatch.setattr("speechssl.data.shards.PART_FILES", 1)
     assert prepare(corpus, tmp_path / "two processes", SMALL, jobs=2) == expected

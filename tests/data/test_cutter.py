@@ -113,6 +113,31 @@ def test_peaks_above_one_are_scaled_not_clipped(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_raised_chunks_are_counted_with_the_largest_gain(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    levels = {"usual": 0.1, "quiet": rng.uniform(0.003, 0.006), "quieter": rng.uniform(0.001, 2e-3)}
+    given = {}
+    for name, level in levels.items():
+        given[f"{name}.wav"] = talk([(level, 3)], seed=seed)
+        soundfile.write(corpus / f"{name}.wav", given[f"{name}.wav"], RATE, subtype="FLOAT")
+
+    report = prepare(corpus, tmp_path / "s", WAVEFORM)
+    store = Store(tmp_path / "s")
+    gains_db = {}
+    for position in range(len(store)):
+        kept = store.array(position) / 32768
+        audio = store.record(position).audio
+        gains_db[audio] = 20 * np.log10(kept.std() / given[audio].std())
+
+    assert gains_db["usual.wav"] == pytest.approx(0, abs=0.01)
+    assert report.num_raised == 2
+    assert report.max_gain_db == pytest.approx(max(gains_db.values()), abs=0.1)
+    assert report.max_gain_db > gains_db["quiet.wav"] + 1
+
+
 def test_digital_silence_is_dropped_as_silence(tmp_path: Path) -> None:
     write_wav(tmp_path / "x.wav", np.zeros(5 * RATE, np.float32), RATE)
     report = prepare(tmp_path / "x.wav", tmp_path / "s")
