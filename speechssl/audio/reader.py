@@ -225,38 +225,13 @@ def _decoded(
             layout = inspect(raw)
             if layout.reason:
                 raise _refusal(name, layout)
-            if layout.note:
-                log(f"{name}: {layout.note}")
 
-            source = _source(raw, layout)
-            with _SoundDecoder(source, closefd=False) as file:
-                rate = int(file.samplerate)
-                _check_rate(name, rate)
-
-                wanted = round(block_s * rate)
-                most = _BLOCK_VALUES // file.channels
-                if file.channels > 1:
-                    # The same stretches whatever the caller asks for, as each is mixed by itself.
-                    wanted = round(STRETCH_S * rate)
-                block_length = max(1, min(wanted, most))
-                expected = layout.declared or int(file.frames)
-
-                for block in _blocks(file, block_length, expected, mixer):
+            for part in layout.parts or (layout,):
+                for rate, block in _decoded_part(name, raw, part, block_s, mixer):
                     count += len(block)
                     if count > max_duration_s * rate:
                         raise AudioError("too long", f"{name}: more than {max_duration_s:g} s")
-
-                    are_finite = np.isfinite(block).all()
-                    if not are_finite:
-                        raise AudioError("non-finite samples", f"{name}: NaN or infinity")
-
                     yield rate, block
-
-                # Only after the last block: libsndfile may know more than before the first.
-                declared = layout.declared
-                if not declared:
-                    is_known = file.frames < _NO_COUNT
-                    declared = int(file.frames) if is_known else count
         except soundfile.LibsndfileError as error:
             if error.code in _UNSUPPORTED_CODINGS:
                 refusal = unsupported("a coding of samples")
@@ -271,13 +246,48 @@ def _decoded(
     if remark:
         log(f"{name}: {remark}")
 
+    if count == 0:
+        raise AudioError("no samples", f"{name}: 0 samples")
+
+
+def _decoded_part(
+    name: str, raw: BinaryIO, layout: Layout, block_s: float, mixer: Mixer
+) -> Iterator[tuple[int, Samples]]:
+    """Yield (rate in Hz, mono block) of what one decoder reads of a file."""
+    if layout.note:
+        log(f"{name}: {layout.note}")
+
+    count = 0
+    source = _source(raw, layout)
+    with _SoundDecoder(source, closefd=False) as file:
+        rate = int(file.samplerate)
+        _check_rate(name, rate)
+
+        wanted = round(block_s * rate)
+        most = _BLOCK_VALUES // file.channels
+        if file.channels > 1:
+            # The same stretches whatever the caller asks for, as each is mixed by itself.
+            wanted = round(STRETCH_S * rate)
+        block_length = max(1, min(wanted, most))
+        expected = layout.declared or int(file.frames)
+
+        for block in _blocks(file, block_length, expected, mixer):
+            count += len(block)
+            are_finite = np.isfinite(block).all()
+            if not are_finite:
+                raise AudioError("non-finite samples", f"{name}: NaN or infinity")
+            yield rate, block
+
+        # Only after the last block: libsndfile may know more than before the first.
+        declared = layout.declared
+        if not declared:
+            is_known = file.frames < _NO_COUNT
+            declared = int(file.frames) if is_known else count
+
     if declared != count:
         reason = "truncated" if count < declared else "header mismatch"
         detail = f"{name}: the header declares {declared} samples, the file holds {count}"
         raise AudioError(reason, detail)
-
-    if count == 0:
-        raise AudioError("no samples", f"{name}: 0 samples")
 
 
 def _refusal(name: str, layout: Layout) -> AudioError:

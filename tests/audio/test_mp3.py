@@ -5,7 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.audio_bytes import load, noise, reason
-from support.containers import ape, id3v1, id3v2, layer_2_frame, lyrics, mp3_frames
+from support.containers import (
+    ape,
+    chunk,
+    id3v1,
+    id3v2,
+    layer_2_frame,
+    lyrics,
+    mp3_format,
+    mp3_frames,
+    riff,
+)
+from support.speech import RATE
+
+from speechssl.audio.reader import load_audio
+from speechssl.errors import AudioError
 
 FRAME_SAMPLES = 576  # of MPEG 2, so of 16 kHz
 DECODER_DELAY = 529  # samples, which the decoder takes off in front
@@ -34,17 +48,59 @@ def test_a_tag_between_frames_is_cut_out(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", *BETWEEN])
-def test_mp3s_that_each_tell_their_length_are_refused_when_joined(
+def test_joined_mp3s_that_each_tell_their_length_are_heard_as_each_alone(
     tmp_path: Path, name: str
 ) -> None:
-    """Each has a frame without sound in front, and is to lose the encoder's delay."""
-    first, second = (b"".join(mp3_frames(noise(0.5, seed=k))) for k in range(2))
+    """Each has a frame without sound in front, and loses the encoder's delay."""
+    rng = np.random.default_rng(len(name))
+    sounds = [noise(rng.uniform(0.3, 0.7), seed=k) for k in range(3)]
+    files = [b"".join(mp3_frames(sound)) for sound in sounds]
     between = BETWEEN.get(name, b"")
-    assert reason(tmp_path, first + between + second) == "chained stream"
+    heard = load(tmp_path, id3v2() + between.join(files) + id3v1())
 
-    bare = b"".join(mp3_frames(noise(0.5))[1:])
-    assert reason(tmp_path, bare + between + second) == "chained stream"
-    assert reason(tmp_path, first + between + bare) == "header mismatch"
+    assert len(heard) == sum(map(len, sounds))
+    alone = [load(tmp_path, file) for file in files]
+    np.testing.assert_array_equal(heard, np.concatenate(alone))
+
+    # One without a length is heard to its last frame, in front.
+    bare = b"".join(mp3_frames(sounds[0])[1:])
+    heard = load(tmp_path, bare + between + files[1])
+    alone = [load(tmp_path, file) for file in (bare, files[1])]
+    np.testing.assert_array_equal(heard, np.concatenate(alone))
+    assert reason(tmp_path, files[1] + between + bare) == "header mismatch"
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(44_100, 1), (44_100, 2)])
+def test_joined_mp3s_of_other_rates_and_channels_and_in_wav(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    sounds = [noise(seconds, rate, channels) for seconds in (0.4, 0.6)]
+    files = [b"".join(mp3_frames(sound, rate)) for sound in sounds]
+    alone = np.concatenate([load(tmp_path, file, rate) for file in files])
+    assert len(alone) == rate
+    joined = b"".join(files)
+    np.testing.assert_array_equal(load(tmp_path, joined, rate), alone)
+
+    in_wav = riff(mp3_format(), chunk(b"data", joined))
+    np.testing.assert_array_equal(load(tmp_path, in_wav, rate), alone)
+
+
+def test_a_fault_in_any_of_joined_mp3s_is_noticed(tmp_path: Path) -> None:
+    frames = mp3_frames(noise(1))
+    good = b"".join(frames)
+    too_few = b"".join(frames[:-2])
+    too_many = good + b"".join(frames[-3:])
+    for bad, why in [(too_few, "truncated"), (too_many, "header mismatch")]:
+        assert reason(tmp_path, bad + good) == why
+        assert reason(tmp_path, good + bad) == why
+    assert reason(tmp_path, good + good[:-10]) == "truncated"
+    assert reason(tmp_path, good[:-10] + good) != ""
+
+    path = tmp_path / "x.bin"
+    path.write_bytes(good * 3)
+    with pytest.raises(AudioError, match="too long"):
+        load_audio(path, max_duration_s=2.5)
+    assert len(load_audio(path, max_duration_s=3.0)) == 3 * RATE
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -85,8 +85,10 @@ def mp3s_that_are_kept(rng: np.random.Generator) -> Kept:
     num_both = num_first + len(second) * FRAME_SAMPLES
     cut_in_front = second[0][100:]
     cut_behind = second[1][:77]
+    whole = encode(noise(1), format="MP3")
 
     return {
+        "two files.mp3": (whole + encode(noise(2), format="MP3"), 3 * RATE),
         "joined.mp3": (b"".join(first) + id3v2(300) + b"".join(second), num_both),
         "radio.mp3": (cut_in_front + b"".join(first) + cut_behind, num_first),
         "mp3.wav": (riff(mp3_format(), chunk(b"data", b"".join(first))), num_first),
@@ -111,7 +113,6 @@ def dropped_files() -> Dropped:
         "truncated.sph": (sphere[:-1], "truncated", 0),
         "truncated.wav": (encode(sound, format="WAV")[:-99], "truncated", 0),
         "damaged.ogg": (ogg[:-100] + flipped + ogg[-99:], "decode error", 0),
-        "joined.mp3.mp3": (mp3 + id3v2() + mp3, "chained stream", 0),
         "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "unsupported format", 0),
         "player.wma": (bytes.fromhex("3026b2758e66cf11") + bytes(300), "unsupported format", 0),
         "shorten.sph": (shorten, "unsupported format", 0),

@@ -23,6 +23,8 @@ class Layout:
             where it sees the whole file.
         prefix: bytes to present before them.
         patches: file offset -> bytes to present in place.
+        parts: layouts of recordings of one rate and as many channels that stand one after another,
+            each to be decoded by itself; none where there is one.
     """
 
     reason: str = ""
@@ -32,6 +34,7 @@ class Layout:
     spans: tuple[tuple[int, int], ...] = ()
     prefix: bytes = b""
     patches: Mapping[int, bytes] = field(default_factory=dict)
+    parts: "tuple[Layout, ...]" = ()
 
     @property
     def is_plain(self) -> bool:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from speechssl.audio.containers.layout import CHAINED, Layout, read_at, unsupported
+from speechssl.audio.containers.layout import Layout, read_at, unsupported
 from speechssl.audio.containers.tags import is_no_audio, skip_tags
 
 _MPEG_1 = 3  # codes of the version in a frame's header; 2 is MPEG 2, 0 is MPEG 2.5
@@ -139,6 +139,9 @@ def _are_frames(raw: BinaryIO, position: int, size: int) -> bool:
 def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     """Count the frames, and leave out what stands between them.
 
+    A header that tells the length of its file ends the decoding there, and it may tell how much the
+    encoder put around the sound. So MP3s that were joined with such headers become parts.
+
     Args:
         start: where the first whole frame, or the rest of a frame before it, begins.
         size: where the file ends.
@@ -147,18 +150,49 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     if first_frame is None:
         return Layout()
 
+    kind = _read_header(read_at(raw, first_frame, 4))
+    assert kind is not None
+
+    parts: list[Layout] = []
+    place: int | None = first_frame
+    while place is not None:
+        walk = _follow(raw, place, size, kind)
+        if walk.refusal is not None:
+            return walk.refusal
+
+        left_out = 0 if parts else first_frame - start
+        part = _checked(raw, place, walk, kind, left_out)
+        if part.reason:
+            return part
+
+        parts.append(part)
+        place = walk.next_file
+
+    if len(parts) > 1:
+        return Layout(parts=tuple(parts))
+
+    # The decoder knows the tags in front, and not all of those that may stand elsewhere.
+    (alone,) = parts
+    tells_length = not alone.prefix and alone.declared is None
+    is_whole = tells_length and alone.spans == ((first_frame, size),)
+    return Layout() if is_whole else alone
+
+
+def _checked(
+    raw: BinaryIO, first_frame: int, walk: "_Walk", header: _Header, before: int
+) -> Layout:
+    """Compare what one MP3 tells of its length with its frames; without a length, give it one.
+
+    Args:
+        walk: along its frames, which are all of the kind that ``header`` tells.
+        before: bytes in front of its first frame that are left out.
+    """
     first = read_at(raw, first_frame, _LONGEST_FRAME)
-    header = _read_header(first)
-    assert header is not None
     declared = _declared_mp3_frames(first[: mp3_frame_bytes(first)])
-
-    walk = _follow(raw, first_frame, size)
-    if walk.refusal is not None:
-        return walk.refusal
-
     spans = tuple(walk.spans)
+
     if declared is None:
-        note = _note(first_frame - start, walk.cut_off)
+        note = _note(before, walk.cut_off)
         if header.layer < 3:
             num_samples = walk.num_frames * header.num_samples
             return Layout(note=note, spans=spans, declared=num_samples)
@@ -174,10 +208,7 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
         return Layout("truncated", difference)
     if held > declared + 1:
         return Layout("header mismatch", difference)
-
-    # The decoder knows the tags in front, and not all of those that may stand elsewhere.
-    is_whole = len(spans) == 1 and spans[0][1] == size
-    return Layout(spans=() if is_whole else spans)
+    return Layout(spans=spans)
 
 
 @dataclass(slots=True)
@@ -188,19 +219,20 @@ class _Walk:
         spans: (start, end) of frames that follow one another.
         num_frames: in all of them.
         cut_off: bytes of a frame that the file does not hold to its end.
+        next_file: where another MP3 begins, with a header that tells its length; None at the end.
         refusal: why the file cannot be used.
     """
 
     spans: list[tuple[int, int]] = field(default_factory=list)
     num_frames: int = 0
     cut_off: int = 0
+    next_file: int | None = None
     refusal: Layout | None = None
 
 
-def _follow(raw: BinaryIO, first_frame: int, size: int) -> _Walk:
-    """Walk along all frames, over the tags that may stand between them."""
+def _follow(raw: BinaryIO, first_frame: int, size: int, kind: _Header) -> _Walk:
+    """Walk along all frames of one MP3, over the tags that may stand between them."""
     walk = _Walk()
-    first = _read_header(read_at(raw, first_frame, 4))
     position = first_frame
     span_start = first_frame
 
@@ -210,11 +242,13 @@ def _follow(raw: BinaryIO, first_frame: int, size: int) -> _Walk:
         frame_bytes = mp3_frame_bytes(head)
 
         if header is not None and frame_bytes is not None:
-            walk.refusal = _change(first, header, position)
-            if walk.num_frames and _counts_frames(head):
-                walk.refusal = Layout(CHAINED, "several MP3 files stand one after another")
+            walk.refusal = _change(kind, header, position)
             if walk.refusal is not None:
                 return walk
+
+            if walk.num_frames and _counts_frames(head):
+                walk.next_file = position
+                break
 
             if position + frame_bytes > size:
                 walk.cut_off = size - position
@@ -236,16 +270,17 @@ def _follow(raw: BinaryIO, first_frame: int, size: int) -> _Walk:
         span_start = behind
 
     walk.spans.append((span_start, position))
-    if not walk.cut_off and not is_no_audio(raw, position, size):
+    is_end = not walk.cut_off and walk.next_file is None
+    if is_end and not is_no_audio(raw, position, size):
         left = size - position
         detail = f"no MP3 frame at byte {position}, {left} bytes before the end"
         walk.refusal = Layout("decode error", detail)
     return walk
 
 
-def _change(first: _Header | None, now: _Header, position: int) -> Layout | None:
+def _change(first: _Header, now: _Header, position: int) -> Layout | None:
     """Refuse a frame of another kind than the first, where libsndfile stops; None where it is."""
-    if first is None or now == first:
+    if now == first:
         return None
 
     if now.rate_hz != first.rate_hz:

@@ -88,7 +88,7 @@ def _mpeg(raw: BinaryIO, start: int, end: int) -> Layout:
         return Layout("decode error", "the WAV file is said to hold MP3, and holds no frame of it")
 
     layout = walk_mp3(raw, start, end)
-    if layout.reason or layout.spans:
+    if layout.reason or layout.spans or layout.parts:
         return layout
     return replace(layout, spans=((start, end),))
 
