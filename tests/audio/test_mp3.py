@@ -15,6 +15,7 @@ from support.containers import (
     mp3_format,
     mp3_frames,
     riff,
+    with_vbri,
 )
 from support.speech import RATE
 
@@ -83,6 +84,29 @@ def test_joined_mp3s_of_other_rates_and_channels_and_in_wav(
 
     in_wav = riff(mp3_format(), chunk(b"data", joined))
     np.testing.assert_array_equal(load(tmp_path, in_wav, rate), alone)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44_100, 1), (44_100, 2)])
+def test_every_frame_behind_a_vbri_header_is_heard(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    """The decoder does not know such headers."""
+    parts = [mp3_frames(noise(seconds, rate, channels), rate) for seconds in (0.5, 1.2)]
+    files = [b"".join(with_vbri(frames)) for frames in parts]
+    samples_per_frame = FRAME_SAMPLES if rate == RATE else 1152
+    alone = []
+    for frames, file in zip(parts, files, strict=True):
+        heard = load(tmp_path, file, rate)
+        assert len(heard) == samples_per_frame * (len(frames) - 1) - DECODER_DELAY
+
+        bare = b"".join(frames[1:])
+        np.testing.assert_array_equal(heard, load(tmp_path, bare, rate))
+        np.testing.assert_array_equal(heard, load(tmp_path, id3v2() + file + ape(), rate))
+        alone.append(heard)
+
+    joined = id3v2(300).join(files)
+    np.testing.assert_array_equal(load(tmp_path, joined, rate), np.concatenate(alone))
+    assert reason(tmp_path, b"".join(with_vbri(parts[1])[:-2])) == "truncated"
 
 
 def test_a_fault_in_any_of_joined_mp3s_is_noticed(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def mp3_frames(samples: NDArray[np.float32], rate: int = RATE) -> list[bytes]:
     return frames
 
 
+def with_vbri(frames: list[bytes]) -> list[bytes]:
+    """The frames of an MP3, of which the first tells their number as Fraunhofer's encoders do."""
+    first, *sound = frames
+    num_bytes = sum(map(len, frames))
+    header = b"VBRI" + struct.pack(">HHHII", 1, 0, 75, num_bytes, len(sound))
+    vbri_frame = first[:4] + bytes(32) + header
+    return [vbri_frame.ljust(len(first), b"\0"), *sound]
+
+
 def layer_2_frame() -> bytes:
     """A silent frame of MPEG 1 layer II: 192 kbit/s, 44100 Hz, mono. No bits are allocated."""
     return bytes([0xFF, 0xFD, 0xA0, 0xC4]) + bytes(144 * 192_000 // 44_100 - 4)

@@ -188,7 +188,9 @@ def _checked(
         before: bytes in front of its first frame that are left out.
     """
     first = read_at(raw, first_frame, _LONGEST_FRAME)
-    declared = _declared_mp3_frames(first[: mp3_frame_bytes(first)])
+    first_bytes = mp3_frame_bytes(first)
+    assert first_bytes is not None
+    declared = _declared_mp3_frames(first[:first_bytes])
     spans = tuple(walk.spans)
 
     if declared is None:
@@ -208,6 +210,12 @@ def _checked(
         return Layout("truncated", difference)
     if held > declared + 1:
         return Layout("header mismatch", difference)
+
+    if _is_vbri(first):
+        # The decoder would take this header for sound, and guess the length.
+        header_end = first_frame + first_bytes
+        sound = ((header_end, spans[0][1]), *spans[1:])
+        return Layout(spans=sound, prefix=_xing_frame(first, held))
     return Layout(spans=spans)
 
 
@@ -309,8 +317,12 @@ def _counts_frames(head: bytes) -> bool:
     xing_offset = _xing_offset(head)
     side_info = head[4:xing_offset]
     is_xing = head[xing_offset:].startswith((b"Xing", b"Info")) and not side_info.strip(b"\0")
-    is_vbri = head[_VBRI_AT:].startswith(b"VBRI")
-    return is_xing or is_vbri
+    return is_xing or _is_vbri(head)
+
+
+def _is_vbri(head: bytes) -> bool:
+    """Whether a frame begins with the header of Fraunhofer's encoders."""
+    return head.startswith(b"VBRI", _VBRI_AT)
 
 
 def _xing_offset(head: bytes) -> int:
@@ -330,7 +342,7 @@ def _declared_mp3_frames(frame: bytes) -> int | None:
 
     vbri = frame[_VBRI_AT:]
     count_end = _VBRI_COUNT_AT + 4
-    if vbri.startswith(b"VBRI") and len(vbri) >= count_end:
+    if _is_vbri(frame) and len(vbri) >= count_end:
         count_bytes = vbri[_VBRI_COUNT_AT:count_end]
         return int.from_bytes(count_bytes, "big")
 
