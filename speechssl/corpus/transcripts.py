@@ -1,4 +1,4 @@
-"""What is no transcript: texts that say nothing, placeholders, and marks of noises within texts."""
+"""What is no transcript: texts that say nothing, and placeholders; and marks within others."""
 
 import re
 from collections import Counter
@@ -6,19 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from speechssl.corpus.manifest import Manifest, Record
+from speechssl.text.marks import Marks, named
 from speechssl.text.normalise import normalise
-
-# A mark in a transcript: [laughter], <unk>, (coughs), {breath}, *sighs*, ++noise++.
-_MARK = re.compile(r"\[[^][]*\]|<[^<>]*>|\([^()]*\)|\{[^{}]*\}|\*[^*\s][^*]*\*|\+\+[^+]+\+\+")
-
-# Marks of sounds that are no words, and of words that were not understood, without brackets.
-_NOISE = re.compile(
-    "((background|spoken|vocali[sz]ed|human|non ?human) )?noises?|static|beep|clicks?|ringing"
-    "|laugh(s|ter|ing)?|cough(s|ing)?|sneez(es?|ing)|sniff(s|ing)?|sigh(s|ing)?|yawn(s|ing)?"
-    "|breath(s|es|ing)?|(in|ex)hal(es?|ing)|(lip ?)?smack(s|ing)?|clears throat|throat clearing"
-    "|cry(ing)?|music|applause|cross ?talk|sil|silence|pause|spn|nsn"
-    "|unk|unknown|inaudible|unintelligible"
-)
 
 # Texts that stand for no transcript where many rows share them, as basic-1 gives them.
 _PLACEHOLDER = re.compile(
@@ -39,9 +28,6 @@ _FEW = 2
 
 # Letters that a sentence of a script without spaces and without upper case has at least.
 _SENTENCE_LETTERS = 4
-
-# Texts or marks that a line of the log names.
-_NUM_SHOWN = 5
 
 
 def says_nothing(text: str | None) -> bool:
@@ -73,15 +59,14 @@ def clean_transcripts(manifest: Manifest) -> tuple[Manifest, list[str]]:
     Returns:
         the manifest, and lines that say what was done and what to look at.
     """
-    dropped: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
+    marks = Marks()
     nothing: Counter[str] = Counter()
 
     records: list[Record] = []
     for record in manifest.records:
         text = record.text
         if text is not None:
-            text = _without_noises(text, dropped, kept)
+            text = marks.without_noises(text)
             if says_nothing(text):
                 nothing[record.text or ""] += 1
                 text = None
@@ -94,11 +79,11 @@ def clean_transcripts(manifest: Manifest) -> tuple[Manifest, list[str]]:
 
     lines: list[str] = []
     if nothing:
-        lines.append(f"{nothing.total()} transcripts say nothing: {_shown(nothing)}")
+        lines.append(f"{nothing.total()} transcripts say nothing: {named(nothing)}")
     if placeholders:
         lines.append(
             f"{placeholders.total()} of {num_labelled} transcripts are placeholders: "
-            f"{_shown(placeholders)}"
+            f"{named(placeholders)}"
         )
     if num_without and num_without < len(records):
         lines.append(
@@ -106,41 +91,11 @@ def clean_transcripts(manifest: Manifest) -> tuple[Manifest, list[str]]:
         )
     if shared:
         lines.append(
-            f"of {num_labelled} transcripts many are equal: {_shown(shared)}; if such a text "
+            f"of {num_labelled} transcripts many are equal: {named(shared)}; if such a text "
             "stands for no transcript, leave it empty"
         )
-    if dropped:
-        lines.append(
-            f"{dropped.total()} marks of noises are left out of transcripts: {_shown(dropped)}"
-        )
-    if kept:
-        lines.append(
-            f"{kept.total()} other marks in transcripts stay, as words: {_shown(kept)}; "
-            "remove those that nobody says"
-        )
+    lines += marks.lines("transcripts")
     return replace(manifest, records=tuple(records)), lines
-
-
-def _without_noises(text: str, dropped: Counter[str], kept: Counter[str]) -> str:
-    """Take the marks of noises out of a text; count them, and the marks that stay."""
-
-    def replacement(match: re.Match[str]) -> str:
-        mark = match.group()
-        if _NOISE.fullmatch(_inner(mark)):
-            dropped[mark] += 1
-            return " "
-
-        kept[mark] += 1
-        return mark
-
-    cleaned = _MARK.sub(replacement, text)
-    return text if cleaned == text else " ".join(cleaned.split())
-
-
-def _inner(mark: str) -> str:
-    """Return what stands between a mark's brackets, in lower case and with single spaces."""
-    words = re.findall(r"[^\W_]+", mark.lower())
-    return " ".join(words)
 
 
 def _shared_texts(texts: Iterable[str | None]) -> tuple[Counter[str], Counter[str]]:
@@ -181,11 +136,3 @@ def _without_text_of(record: Record, placeholders: Collection[str]) -> Record:
     if normalise(record.text, "basic-1") in placeholders:
         return replace(record, text=None)
     return record
-
-
-def _shown(counts: Counter[str]) -> str:
-    """Name the most frequent texts, and how often each occurs."""
-    most = counts.most_common(_NUM_SHOWN)
-    named = [f"{text!r} {count}" for text, count in most]
-    dots = ["..."] if len(counts) > _NUM_SHOWN else []
-    return ", ".join(named + dots)

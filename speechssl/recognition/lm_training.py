@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +27,7 @@ from speechssl.runtime.log import log
 from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.text_files import open_text
+from speechssl.text.marks import Marks
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.tokenizers import load_tokenizer
 
@@ -176,6 +178,8 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
     """
     started = time.monotonic()
     plan.check()
+    _say_repeated(texts)
+
     held_out: list[list[str]] = []
     if plan.held_out is not None:
         sentences = corpus.sentences([plan.held_out], plan.held_out_split)
@@ -223,6 +227,21 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
     return LmReport(discounts, tuple(num_ngrams), ingredients, found)
 
 
+def _say_repeated(paths: Iterable[Path]) -> None:
+    """Log which texts are named more than once: the same file, or stores of the same recordings."""
+    names: dict[str | Path, list[str]] = defaultdict(list)
+    for path in paths:
+        content = Store(path).plan if is_store(path) else path.resolve()
+        names[content].append(str(path))
+
+    for same in names.values():
+        if len(same) > 1:
+            log(
+                f"{' and '.join(same)} hold the same text, which counts {len(same)} times: "
+                "name a text once, unless that is meant"
+            )
+
+
 def _joined_names(paths: Iterable[Path]) -> str:
     return " ".join(map(str, paths))
 
@@ -262,23 +281,37 @@ def _mixed(
     return mix(list(tables.values()), weights), tuple(ingredients)
 
 
-def read_texts(paths: Iterable[Path], split: str) -> Iterator[str]:
+def read_texts(paths: Sequence[Path], split: str) -> Iterator[str]:
     """Read the lines of text files, and the transcripts of one split of stores.
+
+    Marks of noises, such as ``[noise]``, are left out as ``prepare`` leaves them out of
+    transcripts. How many there were is logged at the end, and which other marks stay.
 
     Raises:
         ConfigError: a file is not text in UTF-8 or is a table, or a store has no transcript there.
     """
+    marks = Marks()
     for path in paths:
-        if is_store(path):
-            yield from _transcripts(Store(path), split)
-        elif path.exists() and path.suffix.lower() in TABLE_SUFFIXES:
-            raise ConfigError(
-                f"{path} is a table, not text: prepare it and give the store, "
-                "or a file of one text a line"
-            )
-        else:
-            with open_text(path) as file:
-                yield from file
+        for text in _texts(path, split):
+            yield marks.without_noises(text)
+
+    lines = marks.lines("texts")
+    if lines:
+        log(f"{', '.join(map(str, paths))}: {'; '.join(lines)}")
+
+
+def _texts(path: Path, split: str) -> Iterator[str]:
+    """Read the lines of a text file, or the transcripts of one split of a store."""
+    if is_store(path):
+        yield from _transcripts(Store(path), split)
+    elif path.exists() and path.suffix.lower() in TABLE_SUFFIXES:
+        raise ConfigError(
+            f"{path} is a table, not text: prepare it and give the store, "
+            "or a file of one text a line"
+        )
+    else:
+        with open_text(path) as file:
+            yield from file
 
 
 def _transcripts(store: Store, split: str) -> Iterator[str]:

@@ -1,15 +1,18 @@
-"""What ``build_lm`` writes of the kind of a model, for recognisers with and without spaces."""
+"""What ``build_lm`` makes of texts: marks of noises, texts named twice, what n-grams are of."""
 
+import os
 import random
 from pathlib import Path
 
 import pytest
 from support.encoders import tiny_encoder
+from support.language_models import toy_sentences
+from support.stores import build, waveforms
 
 from speechssl.decoding.arpa import arpa_words
 from speechssl.decoding.lm_unit import recorded_unit, unit_of
 from speechssl.errors import ConfigError
-from speechssl.recognition.lm_training import LmCorpus, LmPlan, build_lm
+from speechssl.recognition.lm_training import LmCorpus, LmPlan, build_lm, read_texts
 from speechssl.recognition.model import CtcConfig, CtcModel, save_ctc
 from speechssl.text.character_tokenizer import CharTokenizer
 
@@ -54,3 +57,83 @@ def test_a_bar_and_a_space_have_two_names(tmp_path: Path) -> None:
     out = tmp_path / "tokens.arpa"
     build_lm([text], out, LmPlan(order=2), LmCorpus(tokens_of=model))
     assert set(arpa_words(out)) == {"a", "b", "|", "<bar>"}
+
+
+def arpa_of(out: Path, *texts: Path) -> bytes:
+    build_lm(texts, out, LmPlan(order=2), LmCorpus())
+    return out.read_bytes()
+
+
+def write_sentences(path: Path, sentences: list[list[str]]) -> Path:
+    path.write_text("".join(" ".join(words) + "\n" for words in sentences), encoding="utf-8")
+    return path
+
+
+NOISES = ["[noise]", "<unk>", "(laughter)", "[BREATH]", "*sighs*"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_marks_of_noises_are_no_words(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is that of the texts without them, and one line says how many there were."""
+    draw = random.Random(seed)
+    plain = toy_sentences(100, seed)
+    marked = [list(sentence) for sentence in plain]
+    drawn = draw.choices(NOISES, k=draw.randint(20, 60))
+    for noise in drawn:
+        sentence = draw.choice(marked)
+        sentence.insert(draw.randint(0, len(sentence)), noise)
+
+    # Nothing is left of a line that holds a noise alone.
+    text = write_sentences(tmp_path / "marked.txt", [*marked, ["[noise]"]])
+    without = write_sentences(tmp_path / "plain.txt", plain)
+    assert arpa_of(tmp_path / "a.arpa", text) == arpa_of(tmp_path / "b.arpa", without)
+
+    said = [line for line in capsys.readouterr().err.splitlines() if "marks of noises" in line]
+    assert len(said) == 1
+    assert f"marked.txt: {len(drawn) + 1} marks of noises are left out of texts: " in said[0]
+    assert f"'[noise]' {drawn.count('[noise]') + 1}" in said[0]
+
+
+def test_marks_in_stores_and_other_marks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that an older version prepared has both; other marks are named and stay."""
+    build(tmp_path / "store", waveforms(5), None, text="a [noise] b (he said)")
+    write_sentences(tmp_path / "a.txt", [["c", "<overlap>"]])
+    found = list(read_texts([tmp_path / "a.txt", tmp_path / "store"], "train"))
+    assert found == ["c <overlap>\n", "a b (he said)", "a b (he said)"]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith(
+        "2 marks of noises are left out of texts: '[noise]' 2; 3 other marks in texts stay, as "
+        "words: '(he said)' 2, '<overlap>' 1; remove those that nobody says"
+    )
+
+
+def test_a_text_that_is_named_twice_is_said_to_count_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By another path, a link, or a copy of a store too; and it counts twice, as was asked for."""
+    text = write_sentences(tmp_path / "a.txt", toy_sentences(50))
+    other = write_sentences(tmp_path / "b.txt", toy_sentences(50, seed=1))
+    (tmp_path / "link.txt").symlink_to(text)
+    for name in ("store", "copy"):
+        build(tmp_path / name, waveforms(4), None)
+
+    def said_of(*paths: Path) -> list[str]:
+        arpa_of(tmp_path / "lm.arpa", *paths)
+        lines = capsys.readouterr().err.splitlines()
+        return [line.partition(" ")[2] for line in lines if "which counts" in line]
+
+    assert said_of(text, other, tmp_path / "store") == []
+    again = Path(os.path.relpath(text))
+    assert said_of(text, other, again, tmp_path / "link.txt") == [
+        f"{text} and {again} and {tmp_path / 'link.txt'} hold the same text, which counts 3 times: "
+        "name a text once, unless that is meant"
+    ]
+    (line,) = said_of(tmp_path / "store", text, tmp_path / "copy")
+    assert f"{tmp_path / 'store'} and {tmp_path / 'copy'} hold the same text" in line
+
+    doubled = write_sentences(tmp_path / "doubled.txt", toy_sentences(50) * 2)
+    assert arpa_of(tmp_path / "2.arpa", text, text) == arpa_of(tmp_path / "1.arpa", doubled)

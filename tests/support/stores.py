@@ -25,11 +25,15 @@ def chunk(number: int, num_samples: int, split: str, text: str | None = "héllo"
 
 
 def build(
-    folder: Path, arrays: list[NDArray[np.generic]], width: int | None, per_shard: int = 3
+    folder: Path,
+    arrays: list[NDArray[np.generic]],
+    width: int | None,
+    per_shard: int = 3,
+    text: str = "héllo",
 ) -> list[Chunk]:
     """A store of ``arrays``; splits alternate between dev and train."""
     folder.mkdir()
-    chunks = [chunk(k, 100 + k, ("dev", "train")[k % 2]) for k in range(len(arrays))]
+    chunks = [chunk(k, 100 + k, ("dev", "train")[k % 2], text) for k in range(len(arrays))]
     starts = range(0, len(arrays), per_shard)
     table, shards = TableWriter(folder, len(arrays)), []
     for number, start in enumerate(starts):
