@@ -76,7 +76,7 @@ class BeamSearch:
             # It loads numba, for which greedy decoding need not wait.
             from speechssl.decoding.lexicon_search import LexiconSearch
 
-            self._search = LexiconSearch(lm, config)
+            self._search = LexiconSearch(tokenizer, lm, config)
 
     def with_lm_weight(self, lm_weight: float) -> "BeamSearch":
         """Give the same search with another weight of the language model."""

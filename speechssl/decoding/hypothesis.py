@@ -60,7 +60,7 @@ class Hypothesis(NamedTuple):
         score: ln probability of CTC, less the scaled prior, plus the weighted scores of the
             language model and of the words. Over words, it is the probability of the best path
             alone; over tokens, of all paths.
-        decoded: its tokens, and its words if the language model is over words.
+        decoded: its tokens, and its words if the language model is over words with spaces between.
     """
 
     text: str

@@ -6,8 +6,10 @@ from speechssl.decoding.ngram import SPECIAL
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import log
 from speechssl.text.normalise import normalise
+from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from speechssl.text.tokenizer import Spelling, Tokenizer
+from speechssl.text.word_spaces import are_without_word_spaces
 
 # The ways to spell each word in tokens, of which every word has one at least.
 Lexicon = dict[str, list[Spelling]]
@@ -51,6 +53,30 @@ def separator(tokenizer: Tokenizer) -> tuple[int, ...]:
         if tokenizer.texts[token_id] == " ":
             return (token_id,)
     return ()
+
+
+def are_joined(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
+    """Whether a recogniser writes these words without spaces between them, as in Chinese or Thai.
+
+    What a recogniser of phones learned from was split into words: it has spaces in any script.
+    """
+    return not isinstance(tokenizer, PhoneTokenizer) and are_without_word_spaces(words)
+
+
+def with_free_spaces(lexicon: Lexicon, space: tuple[int, ...]) -> Lexicon:
+    """Let a space follow each word or not: where words are joined, some stand between phrases.
+
+    Args:
+        space: the token that is a space; empty if there is none.
+    """
+    if not space:
+        return lexicon
+
+    found: Lexicon = {}
+    for word, ways in lexicon.items():
+        with_space = [Spelling(way.ids + space, way.log_prob) for way in ways]
+        found[word] = ways + with_space
+    return found
 
 
 def token_name(text: str) -> str:

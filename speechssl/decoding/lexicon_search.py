@@ -8,6 +8,7 @@ from speechssl.decoding.hypothesis import BeamConfig, Decoded, Hypothesis, Spoke
 from speechssl.decoding.ngram import BEGIN, END
 from speechssl.decoding.search_kernel import Results, Weights, search
 from speechssl.decoding.word_model import WordModel
+from speechssl.text.tokenizer import Tokenizer
 
 # Weights are of log10 probabilities, and the search has natural logarithms.
 _LN_10 = float(np.log(10.0))
@@ -20,7 +21,8 @@ class LexiconSearch:
     tree, the same context of the language model and the same last frame (blank or token) only the
     best goes on, since their futures are the same. Within a word the best unigram that lies ahead
     stands for the word's probability (look-ahead). Where the recogniser has a token for the space,
-    each word is followed by it, and the last one need not be.
+    each word is followed by it, and the last one need not be. In scripts without spaces between
+    words it may follow any word, and what is found are the tokens, whose texts tell the rest.
 
     Source: Ney et al. 1992, "Improvements in beam search for 10000-word continuous speech
     recognition" (tree and pruning), and Ortmanns et al. 1996, "Language-model look-ahead for large
@@ -28,7 +30,8 @@ class LexiconSearch:
     one copy for each last word; here, one for each context of the language model.
     """
 
-    def __init__(self, model: WordModel, config: BeamConfig) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: WordModel, config: BeamConfig) -> None:
+        self._tokenizer = tokenizer
         self._model = model
         self._weights = Weights(
             lm=config.lm_weight / _LN_10,
@@ -99,6 +102,10 @@ class LexiconSearch:
             ids += tree.ids[spelling]
             words.append(SpokenWord(tree.words[spelling], len(tree.ids[spelling])))
 
+        score = float(results.score[place])
+        if self._model.are_joined:
+            text = self._tokenizer.decode(ids)
+            return Hypothesis(text, score, Decoded(tuple(ids)))
+
         text = " ".join(word.text for word in words)
-        decoded = Decoded(tuple(ids), tuple(words))
-        return Hypothesis(text, float(results.score[place]), decoded)
+        return Hypothesis(text, score, Decoded(tuple(ids), tuple(words)))

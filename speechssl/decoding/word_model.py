@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from speechssl.decoding.lexicon import Lexicon, separator
+from speechssl.decoding.lexicon import Lexicon, are_joined, separator, with_free_spaces
 from speechssl.decoding.ngram_table import SearchTable
 from speechssl.decoding.prefix_tree import PrefixTree, prefix_tree
 from speechssl.text.tokenizer import Tokenizer
@@ -14,11 +14,14 @@ class WordModel:
 
     Attributes:
         separator: the token between words, if there is one.
+        are_joined: whether words stand without spaces between them. The texts of the tokens tell
+            then where there is a space.
     """
 
     table: SearchTable
     tree: PrefixTree
     separator: tuple[int, ...]
+    are_joined: bool
     blank_id: int
 
 
@@ -34,5 +37,10 @@ def word_model(
         ConfigError: the language model has no word of the lexicon.
     """
     between_words = separator(tokenizer)
+    joined = are_joined(tokenizer, lexicon)
+    if joined:
+        lexicon = with_free_spaces(lexicon, between_words)
+        between_words = ()
+
     tree = prefix_tree(lexicon, table, between_words, unknown_words)
-    return WordModel(table, tree, between_words, tokenizer.blank_id)
+    return WordModel(table, tree, between_words, joined, tokenizer.blank_id)

@@ -23,6 +23,7 @@ from speechssl.recognition.decoders import (
 )
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.json_text import json_line
+from speechssl.text.word_spaces import are_without_word_spaces
 
 # The share of the labels that is learned from, the most confident ones.
 KEEP = 0.67
@@ -45,8 +46,8 @@ class Label:
         confidence: geometric mean over the letters of the probability that the words are right;
             0 where nothing was heard.
         made_by: digest of the model and the language model that heard it.
-        stability: share of the words that a language model of more weight leaves as they are; 1
-            where it was not tried.
+        stability: share of the words that a language model of more weight leaves as they are, or of
+            the characters in scripts without spaces between words; 1 where it was not tried.
     """
 
     id: str
@@ -136,12 +137,17 @@ def _text(words: Sequence[WordSpan]) -> str:
 
 
 def _stability(text: str, other: str) -> float:
-    """Give the share of the words of a text that another one leaves as they are, 0..1."""
+    """Give the share of the words of a text that another one leaves as they are, 0..1.
+
+    In scripts without spaces between words, it is the share of the characters.
+    """
     import jiwer
 
     if not text:
         return 1.0
-    return round(max(0.0, 1 - jiwer.wer(text, other)), 4)
+
+    rate = jiwer.cer if are_without_word_spaces([text]) else jiwer.wer
+    return round(max(0.0, 1 - rate(text, other)), 4)
 
 
 def _confidence(words: Sequence[WordSpan]) -> float:

@@ -14,6 +14,7 @@ from speechssl.config import Table, as_table
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.beam import BeamSearch
+from speechssl.decoding.lexicon import are_joined
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.decoders import (
     BATCH_SECONDS,
@@ -141,7 +142,7 @@ class Recogniser:
 
         Returns:
             how often each such character stands there, or each such word with a language model
-            over words.
+            over words, unless these are written without spaces between them.
         """
         found: list[Unwritable] = []
         if scores[0].unit == "word":
@@ -149,7 +150,7 @@ class Recogniser:
             found.append(unwritable_characters(self.model.tokenizer, texts))
 
         known = None if self.beam is None else lm_words(self.folder)
-        if known is not None:
+        if known is not None and not are_joined(self.model.tokenizer, known):
             texts = [utterance.reference for utterance in scores[-1].utterances]
             found.append(unwritable_words(known, texts))
 

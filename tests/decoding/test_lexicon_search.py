@@ -148,6 +148,59 @@ def test_the_best_of_all_alignments_of_all_texts(
         )
 
 
+@pytest.mark.parametrize("has_space", [False, True])
+def test_words_of_scripts_without_spaces_are_joined(tmp_path: Path, has_space: bool) -> None:
+    """Against all alignments of all texts; a space stands where the recogniser says one."""
+    words = ["今", "天", "今天", "天天", "天今天"]
+    letters = "今天 " if has_space else "今天"
+    tokenizer = CharTokenizer(letters)
+
+    num_spaced = 0
+    for seed in range(8):
+        rng = random.Random(seed)
+        sentences = [rng.choices(words, k=rng.randint(1, 4)) for _ in range(12)]
+        path = language_model(tmp_path, [*sentences, words], 3)
+        lm = read_arpa(path)
+        config = BeamConfig.model_validate(
+            {"lm_weight": 2 * rng.random(), "word_score": 2 * rng.random() - 1} | WIDE
+        )
+        model = word_model(tokenizer, read_search_table(path), spellings(tokenizer, words))
+        frames = emissions(6, tokenizer.size, seed)
+        frames[:, 1] = -1e4
+
+        # The best alignment of each text, and the best way to make words of it.
+        scores: dict[str, float] = {}
+        outputs = [i for i in range(tokenizer.size) if i != 1]
+        for alignment in product(outputs, repeat=6):
+            said = "".join(tokenizer.texts[i] for i, _ in groupby(alignment) if i != 0)
+            own = float(frames.double()[range(6), alignment].sum())
+            for parts in ways_to_part(said, words):
+                log10 = config.lm_weight * sum(lm.score(parts))
+                total = own + log10 + config.word_score * len(parts)
+                scores[said.strip()] = max(total, scores.get(said.strip(), -math.inf))
+        expected = max(scores, key=lambda said: scores[said])
+
+        ((found,),) = BeamSearch(tokenizer, model, config)(frames[None], torch.tensor([6]))
+        assert found.text == expected
+        assert found.score == pytest.approx(scores[expected], abs=1e-4)
+        assert found.decoded.words is None
+        assert tokenizer.decode(found.decoded.ids) == found.text
+        num_spaced += " " in expected
+
+    assert (num_spaced > 0) == has_space
+
+
+def ways_to_part(said: str, words: list[str]) -> Iterator[list[str]]:
+    """All ways to part a text into words, each of which one space may follow."""
+    if not said:
+        yield []
+    for word in words:
+        if said.startswith(word):
+            rest = said.removeprefix(word)
+            for others in ways_to_part(rest.removeprefix(" "), words):
+                yield [word, *others]
+
+
 def check_against_plain_python(
     folder: Path, seed: int, frames: Tensor, has_space: bool, config: BeamConfig
 ) -> None:

@@ -20,7 +20,13 @@ from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition import pseudo_labels
-from speechssl.recognition.decoders import emissions, greedy_decoder, recognise
+from speechssl.recognition.decoders import (
+    CtcDecoder,
+    Emissions,
+    emissions,
+    greedy_decoder,
+    recognise,
+)
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label, read_labels, with_labels
@@ -282,6 +288,35 @@ def test_what_is_no_label_is_refused(tmp_path: Path, line: str) -> None:
 def test_a_label_counts_for_as_much_as_it_is_stable() -> None:
     weights = [Label("a", 1, "b", 0.5, stability=stability).weight for stability in (1, 0.64, 0)]
     assert weights == pytest.approx([1, 0.64 * 0.8, 0.05 * math.sqrt(0.05)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stability"),
+    [("ab cd", "ab ce", 0.5), ("今天天气", "今天天汽", 0.75), ("今天", "", 0.0)],
+)
+def test_stability_is_by_characters_where_no_spaces_part_the_words(
+    heard: CtcModel,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    second: str,
+    stability: float,
+) -> None:
+    """A changed character left nothing of a sentence, which counted as one word."""
+    one, other = greedy_decoder(heard), greedy_decoder(heard)
+    texts = {one.search: first, other.search: second}
+
+    def said(
+        _: CtcModel, batches: list[Emissions], decoder: CtcDecoder
+    ) -> dict[str, list[WordSpan]]:
+        words = [WordSpan(word, 0, 1, 0.5) for word in texts[decoder.search].split()]
+        return dict.fromkeys(batches[0].ids, words)
+
+    monkeypatch.setattr(pseudo_labels, "recognise", said)
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    found = label(heard, dataset, tmp_path / "a.jsonl", decoder=one, second_decoder=other)
+    assert {one.stability for one in found} == {stability}
 
 
 def test_the_weight_of_a_label_scales_the_loss_of_its_utterance_alone(

@@ -2,10 +2,12 @@
 
 import ast
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import call
 from support.language_models import write_lm
 from support.models import random_recogniser
@@ -104,6 +106,44 @@ def test_it_counts_what_it_could_not_write(
         written = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
         assert written["unwritable"] == expected
         assert f" {expected.total()} of " in done.stderr
+
+
+@pytest.mark.parametrize("letters", ["今天气很好我", "今天气很好我 "])
+def test_words_of_scripts_without_spaces_are_joined_everywhere(
+    letters: str, labelled_folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """The network never says a space, with a token for it or without one."""
+    tokenizer = CharTokenizer(letters)
+    torch.manual_seed(0)
+    model = CtcModel(random_recogniser().encoder, tokenizer, "basic-2", CtcConfig())
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    with torch.no_grad():
+        for token, text in enumerate(tokenizer.texts):
+            if text == " ":
+                model.head.bias[token] = -50.0
+
+    words = ["今天", "天气", "很好", "我", "好"]
+    save_ctc(model, tmp_path / "model", {})
+    write_lm(tmp_path / "given.arpa", [words, words[::-1]], 2)
+    save_lm(tmp_path / "model", tmp_path / "given.arpa", words, BeamConfig(lm_weight=0.5), {})
+    recogniser = load_recogniser(tmp_path / "model", device="cpu")
+
+    labels = recogniser.label(labelled_store, tmp_path / "labels.jsonl", split="test")
+    texts = {label.id: label.text for label in labels}
+    several_words = re.compile(f"({'|'.join(words)}){{2,}}")
+    assert any(map(several_words.fullmatch, texts.values()))
+    assert all(set(text) <= set("".join(words)) for text in texts.values())
+
+    evaluation = recogniser.evaluate(labelled_store)
+    assert {u.utterance_id: u.hypothesis for u in evaluation.best.utterances} == texts
+    # A sentence is no word that the language model lacks.
+    assert all(len(unwritable) == 1 for unwritable in evaluation.unwritable)
+
+    name = max(texts, key=lambda name: len(texts[name]))
+    transcript = recogniser.transcribe(labelled_folder / f"{name}.wav")
+    assert transcript.text == texts[name]
+    characters = [word.text for segment in transcript.segments for word in segment.words]
+    assert characters == list(texts[name])
 
 
 def test_it_labels_what_the_command_labels(
