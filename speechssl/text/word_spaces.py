@@ -1,7 +1,9 @@
 """Whether texts have spaces between words; where not, word error rates say little."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 from speechssl.text.unicode_words import is_unspaced
 
@@ -11,15 +13,13 @@ def are_without_word_spaces(texts: Iterable[str]) -> bool:
 
     Thai has spaces between phrases, so that to look for spaces would not do.
     """
+    counts = Counter(chain.from_iterable(texts))
     num_letters = 0
     num_without = 0
 
-    for text in texts:
-        for character in text:
-            if not unicodedata.category(character).startswith("L"):
-                continue
-
-            num_letters += 1
-            num_without += is_unspaced(character)
+    for character, count in counts.items():
+        if unicodedata.category(character).startswith("L"):
+            num_letters += count
+            num_without += count * is_unspaced(character)
 
     return 2 * num_without > num_letters
