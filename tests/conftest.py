@@ -17,8 +17,10 @@ from support.warm import start_workers_by, warm_command
 
 from speechssl.data.prepare import prepare
 
-# A shell that starts the tests in its background has them ignore it, and what they start too.
+# A shell that starts the tests in its background has them ignore the first, nohup the second, and
+# what they start ignores them too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The tests run side by side: one thread each, and the same sums whatever the machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
