@@ -112,6 +112,7 @@ def main() -> None:
         heard = {key: normalise(text, normaliser) for key, text in texts.items()}
         result = score(references, heard)
         rows.append((name, f"{result.wer:.1%}", f"{result.cer:.1%}"))
+
     print(text_table(("form", "WER", "CER"), rows), end="")
 
 

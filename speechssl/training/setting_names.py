@@ -43,13 +43,17 @@ _USUAL = {
 }
 USUAL_NAMES = {name: setting for setting, names in _USUAL.items() for name in names.split()}
 
+# The changes of log-mel rows that came later, in each table that holds such changes.
+_ADDED_CHANGES = {"noise": 0.0, "shift_rows": 0, "time_mask_rows": 20, "time_masks": 0.0}
+_CHANGED_BY = ("ctc", "hidden_units", "two_views")
+
 # Settings that came after the first runs, and the values that mean what was done before. A run
 # that was begun without them goes on with these.
 ADDED = {
-    "ctc.augment.noise": 0.0,
-    "ctc.augment.shift_rows": 0,
-    "ctc.augment.time_mask_rows": 20,
-    "ctc.augment.time_masks": 0.0,
+    f"{table}.augment.{name}": value
+    for table in _CHANGED_BY
+    for name, value in _ADDED_CHANGES.items()
+} | {
     "ctc.crf_share": 0.3,
     "ctc.criterion": "ctc",
     "encoder.batch_norm": False,

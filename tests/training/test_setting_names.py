@@ -12,6 +12,7 @@ from support.commands import one_line
 from support.settings import PRETRAIN, as_toml, tuned
 
 from speechssl.config import Table, as_table, build, merge, parse_overrides
+from speechssl.encoder.augment import AugmentConfig
 from speechssl.errors import ConfigError
 from speechssl.interop.convert import load_model
 from speechssl.pretraining.contrastive import Contrastive
@@ -240,12 +241,21 @@ def test_a_run_that_began_under_the_old_names_is_continued(
 # --- settings that came later ---------------------------------------------------------------------
 
 
+def test_no_change_of_log_mel_rows_that_was_added_is_forgotten() -> None:
+    """In any table that holds such changes; a new one must be added there too."""
+    first = {"tempo", "mel_stretch", "mel_masks", "mel_mask_bins"}
+    for table in ("ctc", "hidden_units", "two_views"):
+        others = {name for name in AugmentConfig.model_fields if f"{table}.augment.{name}" in ADDED}
+        assert others == AugmentConfig.model_fields.keys() - first, table
+
+
 def test_a_run_from_before_a_setting_was_added_goes_on_with_what_was_done_then(
     tmp_path: Path,
 ) -> None:
-    settings = as_table(tuned())
+    pretraining = as_table(build(PretrainSettings, {}))
     for name, value in ADDED.items():
         table, setting = name.rsplit(".", 1)
+        settings = pretraining if table.split(".")[0] in pretraining else as_table(tuned())
         before = json.loads(json.dumps(settings))
         place = before
         for key in table.split("."):
