@@ -104,7 +104,7 @@ class CorpusMelNorm(nn.Module):
 
 
 class SpeechMelNorm(CorpusMelNorm):
-    """``CorpusMelNorm`` that silence around the speech and hum below it do not change.
+    """``CorpusMelNorm`` that silence around the speech and hum below it hardly change.
 
     The level is that of the loud rows (``speech_level``), and bins below ``LOWEST_HZ`` become zero:
     mains hum is there, or it is not.
