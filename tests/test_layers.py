@@ -18,8 +18,9 @@ ROOMS = {
     "runtime": "streams threads device log memory machine processes seeds distributed",
     "tables": "",
     "pictures": "",
-    "audio": "containers.layout containers.tags containers.view containers.foreign containers.mp3"
-    " containers.flac containers.ogg containers.chunks containers.riff containers.au"
+    "audio": "containers.layout containers.tags containers.view containers.foreign"
+    " containers.mp3_frame containers.mp3_length containers.mp3 containers.flac containers.ogg"
+    " containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
     " resampling level threshold levelling channels reader listing silence",
     "text": "english english_signs unicode_words word_spaces marks normalise pronunciations"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.audio_bytes import declare, encode, load, noise, reason
 from support.speech import RATE
 
-from speechssl.audio.containers.mp3 import mp3_frame_bytes
+from speechssl.audio.containers.mp3_frame import mp3_frame_bytes
 from speechssl.audio.containers.ogg import ogg_checksum
 
 

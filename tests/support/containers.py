@@ -5,7 +5,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.containers.mp3 import mp3_frame_bytes
+from speechssl.audio.containers.mp3_frame import mp3_frame_bytes
 from support.audio_bytes import encode
 from support.speech import RATE
 

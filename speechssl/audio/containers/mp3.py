@@ -1,107 +1,26 @@
-"""MP3, and layers I and II of the same MPEG audio: frames that each tell their own length.
+"""MP3, and layers I and II of the same MPEG audio: a walk along the frames of a file."""
 
-Source: ISO 11172-3 and ISO 13818-3; the Xing and VBRI headers as their makers published them.
-"""
-
-import struct
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from speechssl.audio.containers.layout import Layout, read_at, unsupported
+from speechssl.audio.containers.mp3_frame import (
+    LONGEST_FRAME,
+    FrameHeader,
+    mp3_frame_bytes,
+    read_header,
+)
+from speechssl.audio.containers.mp3_length import (
+    counts_frames,
+    declared_frames,
+    is_vbri,
+    xing_frame,
+)
 from speechssl.audio.containers.tags import is_no_audio, skip_tags
 
-_MPEG_1 = 3  # codes of the version in a frame's header; 2 is MPEG 2, 0 is MPEG 2.5
-_RESERVED_VERSION = 1
-_RESERVED_LAYER = 4
-_RESERVED_RATE = 3
-_RATES_HZ = (44100, 48000, 32000)  # of MPEG 1
-_RATE_HALVINGS = {_MPEG_1: 0, 2: 1, 0: 2}
-# Bit rates, kbit/s, by their code in the header: of MPEG 1 by layer, and of MPEG 2 and 2.5.
-_KBIT_1 = {
-    1: tuple(range(0, 480, 32)),
-    2: (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-}
-_KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-_KBIT_2_LAYER_1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
-_NO_BIT_RATE = (0, 15)  # codes: "free", whose length no table gives, and invalid
-# Bytes of side information behind a frame's header, by whether it is of MPEG 1 and mono.
-_SIDE_INFO_BYTES = {
-    (True, True): 17,
-    (True, False): 32,
-    (False, True): 9,
-    (False, False): 17,
-}
-# A Xing header as far as it is read: name, flags, number of frames where a flag says so.
-_XING = struct.Struct(">4sII")
-_XING_HAS_COUNT = 1
-# A VBRI header stands here in every frame, and its number of frames here in the header.
-_VBRI_AT = 36
-_VBRI_COUNT_AT = 14
-# A frame is at most so long: layer II, 384 kbit/s at 32 kHz, and a byte of padding.
-_LONGEST_FRAME = 1729
 # So many frames on end are no coincidence.
 _SURE_FRAMES = 4
 _HEAD_BYTES = 64  # of a frame, to the end of a Xing header's name or a VBRI header's
-
-
-class _Header(NamedTuple):
-    """What the header of a frame says of its sound. All frames of a recording have it in common."""
-
-    layer: int
-    version: int
-    rate_hz: int
-    is_mono: bool
-
-    @property
-    def num_samples(self) -> int:
-        """Samples per channel of a frame."""
-        if self.layer == 1:
-            return 384
-        is_half = self.layer == 3 and self.version != _MPEG_1
-        return 576 if is_half else 1152
-
-
-def _read_header(head: bytes) -> _Header | None:
-    """Read the header of the frame that begins with ``head``; None if none does."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-
-    version = (head[1] >> 3) & 3
-    layer = 4 - ((head[1] >> 1) & 3)
-    rate_code = (head[2] >> 2) & 3
-    if version == _RESERVED_VERSION or layer == _RESERVED_LAYER or rate_code == _RESERVED_RATE:
-        return None
-    if head[2] >> 4 in _NO_BIT_RATE:
-        return None
-
-    rate_hz = _RATES_HZ[rate_code] >> _RATE_HALVINGS[version]
-    is_mono = head[3] >> 6 == 3
-    return _Header(layer, version, rate_hz, is_mono)
-
-
-def mp3_frame_bytes(head: bytes) -> int | None:
-    """Read the length of the frame that begins with ``head``; None if none does."""
-    header = _read_header(head)
-    if header is None:
-        return None
-
-    bit_rate_code = head[2] >> 4
-    padding = (head[2] >> 1) & 1
-    kbit = _kbit(header)[bit_rate_code]
-
-    # In layer I a frame is counted in slots of four bytes.
-    slot_bytes = 4 if header.layer == 1 else 1
-    slots_per_kbit = header.num_samples * 1000 // (8 * slot_bytes)
-    num_slots = slots_per_kbit * kbit // header.rate_hz + padding
-    return num_slots * slot_bytes
-
-
-def _kbit(header: _Header) -> tuple[int, ...]:
-    """Return the bit rates of a kind of frame by their codes, kbit/s."""
-    if header.version == _MPEG_1:
-        return _KBIT_1[header.layer]
-    return _KBIT_2_LAYER_1 if header.layer == 1 else _KBIT_2
 
 
 def find_mp3(raw: BinaryIO, start: int, size: int) -> int | None:
@@ -111,11 +30,11 @@ def find_mp3(raw: BinaryIO, start: int, size: int) -> int | None:
         its offset; None where several frames do not follow one another from there.
     """
     # A text in UTF-16 begins like layer I, so other layers are not believed at once.
-    header = _read_header(read_at(raw, start, 4))
+    header = read_header(read_at(raw, start, 4))
     if header is not None and header.layer == 3:
         return start
 
-    head = read_at(raw, start, _LONGEST_FRAME + 1)
+    head = read_at(raw, start, LONGEST_FRAME + 1)
     at = head.find(b"\xff")
     while at >= 0:
         if _are_frames(raw, start + at, size):
@@ -126,11 +45,11 @@ def find_mp3(raw: BinaryIO, start: int, size: int) -> int | None:
 
 def _are_frames(raw: BinaryIO, position: int, size: int) -> bool:
     """Whether several frames of one kind follow one another from ``position`` on."""
-    first = _read_header(read_at(raw, position, 4))
+    first = read_header(read_at(raw, position, 4))
     for _ in range(_SURE_FRAMES):
         head = read_at(raw, position, 4)
         frame_bytes = mp3_frame_bytes(head)
-        if frame_bytes is None or _read_header(head) != first:
+        if frame_bytes is None or read_header(head) != first:
             return False
         position += frame_bytes
     return position <= size
@@ -150,7 +69,7 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     if first_frame is None:
         return Layout()
 
-    kind = _read_header(read_at(raw, first_frame, 4))
+    kind = read_header(read_at(raw, first_frame, 4))
     assert kind is not None
 
     parts: list[Layout] = []
@@ -179,7 +98,7 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
 
 
 def _checked(
-    raw: BinaryIO, first_frame: int, walk: "_Walk", header: _Header, before: int
+    raw: BinaryIO, first_frame: int, walk: "_Walk", header: FrameHeader, before: int
 ) -> Layout:
     """Compare what one MP3 tells of its length with its frames; without a length, give it one.
 
@@ -187,10 +106,10 @@ def _checked(
         walk: along its frames, which are all of the kind that ``header`` tells.
         before: bytes in front of its first frame that are left out.
     """
-    first = read_at(raw, first_frame, _LONGEST_FRAME)
+    first = read_at(raw, first_frame, LONGEST_FRAME)
     first_bytes = mp3_frame_bytes(first)
     assert first_bytes is not None
-    declared = _declared_mp3_frames(first[:first_bytes])
+    declared = declared_frames(first[:first_bytes])
     spans = tuple(walk.spans)
 
     if declared is None:
@@ -198,8 +117,8 @@ def _checked(
         if header.layer < 3:
             num_samples = walk.num_frames * header.num_samples
             return Layout(note=note, spans=spans, declared=num_samples)
-        xing_frame = _xing_frame(first, walk.num_frames)
-        return Layout(note=note, spans=spans, prefix=xing_frame)
+        told = xing_frame(first, walk.num_frames)
+        return Layout(note=note, spans=spans, prefix=told)
 
     if walk.cut_off:
         return Layout("truncated", "the last MP3 frame is cut off")
@@ -211,11 +130,11 @@ def _checked(
     if held > declared + 1:
         return Layout("header mismatch", difference)
 
-    if _is_vbri(first):
+    if is_vbri(first):
         # The decoder would take this header for sound, and guess the length.
         header_end = first_frame + first_bytes
         sound = ((header_end, spans[0][1]), *spans[1:])
-        return Layout(spans=sound, prefix=_xing_frame(first, held))
+        return Layout(spans=sound, prefix=xing_frame(first, held))
     return Layout(spans=spans)
 
 
@@ -238,7 +157,7 @@ class _Walk:
     refusal: Layout | None = None
 
 
-def _follow(raw: BinaryIO, first_frame: int, size: int, kind: _Header) -> _Walk:
+def _follow(raw: BinaryIO, first_frame: int, size: int, kind: FrameHeader) -> _Walk:
     """Walk along all frames of one MP3, over the tags that may stand between them."""
     walk = _Walk()
     position = first_frame
@@ -246,7 +165,7 @@ def _follow(raw: BinaryIO, first_frame: int, size: int, kind: _Header) -> _Walk:
 
     while position < size:
         head = read_at(raw, position, _HEAD_BYTES)
-        header = _read_header(head)
+        header = read_header(head)
         frame_bytes = mp3_frame_bytes(head)
 
         if header is not None and frame_bytes is not None:
@@ -254,7 +173,7 @@ def _follow(raw: BinaryIO, first_frame: int, size: int, kind: _Header) -> _Walk:
             if walk.refusal is not None:
                 return walk
 
-            if walk.num_frames and _counts_frames(head):
+            if walk.num_frames and counts_frames(head):
                 walk.next_file = position
                 break
 
@@ -286,7 +205,7 @@ def _follow(raw: BinaryIO, first_frame: int, size: int, kind: _Header) -> _Walk:
     return walk
 
 
-def _change(first: _Header, now: _Header, position: int) -> Layout | None:
+def _change(first: FrameHeader, now: FrameHeader, position: int) -> Layout | None:
     """Refuse a frame of another kind than the first, where libsndfile stops; None where it is."""
     if now == first:
         return None
@@ -310,56 +229,3 @@ def _note(before: int, behind: int) -> str:
 
     parts = " and ".join(left_out)
     return f"{parts} are left out" if parts else ""
-
-
-def _counts_frames(head: bytes) -> bool:
-    """Whether a frame begins with a header that tells how many follow, as those of a new file."""
-    xing_offset = _xing_offset(head)
-    side_info = head[4:xing_offset]
-    is_xing = head[xing_offset:].startswith((b"Xing", b"Info")) and not side_info.strip(b"\0")
-    return is_xing or _is_vbri(head)
-
-
-def _is_vbri(head: bytes) -> bool:
-    """Whether a frame begins with the header of Fraunhofer's encoders."""
-    return head.startswith(b"VBRI", _VBRI_AT)
-
-
-def _xing_offset(head: bytes) -> int:
-    """Return where a frame's Xing header stands: behind its header and its side information."""
-    is_mono = head[3] >> 6 == 3
-    is_mpeg_1 = (head[1] >> 3) & 3 == _MPEG_1
-    return 4 + _SIDE_INFO_BYTES[is_mpeg_1, is_mono]
-
-
-def _declared_mp3_frames(frame: bytes) -> int | None:
-    """Read the number of frames from a Xing, Info or VBRI header; None without such a header."""
-    xing = frame[_xing_offset(frame) :]
-    if xing.startswith((b"Xing", b"Info")) and len(xing) >= _XING.size:
-        _, flags, count = _XING.unpack_from(xing)
-        if flags & _XING_HAS_COUNT:
-            return int(count)
-
-    vbri = frame[_VBRI_AT:]
-    count_end = _VBRI_COUNT_AT + 4
-    if _is_vbri(frame) and len(vbri) >= count_end:
-        count_bytes = vbri[_VBRI_COUNT_AT:count_end]
-        return int.from_bytes(count_bytes, "big")
-
-    return None
-
-
-def _xing_frame(head: bytes, count: int) -> bytes:
-    """Make a silent frame that tells the decoder how many frames follow, which it else guesses."""
-    # Like the frame of ``head``, but without a checksum, and of a bit rate with enough room.
-    sync, version, rate, channels = head[:4]
-    no_checksum = version | 1
-    roomy = rate & 0x0F | 0x80
-    header = bytes([sync, no_checksum, roomy, channels])
-    num_bytes = mp3_frame_bytes(header)
-    assert num_bytes is not None
-
-    xing_offset = _xing_offset(header)
-    xing = _XING.pack(b"Xing", _XING_HAS_COUNT, count)
-    frame = header.ljust(xing_offset, b"\0") + xing
-    return frame.ljust(num_bytes, b"\0")

@@ -1,0 +1,97 @@
+"""The header of a frame of MPEG audio, layers I to III: the kind of its sound, and its length.
+
+Source: ISO 11172-3 and ISO 13818-3.
+"""
+
+from typing import NamedTuple
+
+_MPEG_1 = 3  # codes of the version in a frame's header; 2 is MPEG 2, 0 is MPEG 2.5
+_RESERVED_VERSION = 1
+_RESERVED_LAYER = 4
+_RESERVED_RATE = 3
+_RATES_HZ = (44100, 48000, 32000)  # of MPEG 1
+_RATE_HALVINGS = {_MPEG_1: 0, 2: 1, 0: 2}
+# Bit rates, kbit/s, by their code in the header: of MPEG 1 by layer, and of MPEG 2 and 2.5.
+_KBIT_1 = {
+    1: tuple(range(0, 480, 32)),
+    2: (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+}
+_KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_KBIT_2_LAYER_1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
+_NO_BIT_RATE = (0, 15)  # codes: "free", whose length no table gives, and invalid
+# Bytes of side information behind a frame's header, by whether it is of MPEG 1 and mono.
+_SIDE_INFO_BYTES = {
+    (True, True): 17,
+    (True, False): 32,
+    (False, True): 9,
+    (False, False): 17,
+}
+# A frame is at most so long: layer II, 384 kbit/s at 32 kHz, and a byte of padding.
+LONGEST_FRAME = 1729
+
+
+class FrameHeader(NamedTuple):
+    """What the header of a frame says of its sound. All frames of a recording have it in common."""
+
+    layer: int
+    version: int
+    rate_hz: int
+    is_mono: bool
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per channel of a frame."""
+        if self.layer == 1:
+            return 384
+        is_half = self.layer == 3 and self.version != _MPEG_1
+        return 576 if is_half else 1152
+
+
+def read_header(head: bytes) -> FrameHeader | None:
+    """Read the header of the frame that begins with ``head``; None if none does."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+
+    version = (head[1] >> 3) & 3
+    layer = 4 - ((head[1] >> 1) & 3)
+    rate_code = (head[2] >> 2) & 3
+    if version == _RESERVED_VERSION or layer == _RESERVED_LAYER or rate_code == _RESERVED_RATE:
+        return None
+    if head[2] >> 4 in _NO_BIT_RATE:
+        return None
+
+    rate_hz = _RATES_HZ[rate_code] >> _RATE_HALVINGS[version]
+    is_mono = head[3] >> 6 == 3
+    return FrameHeader(layer, version, rate_hz, is_mono)
+
+
+def mp3_frame_bytes(head: bytes) -> int | None:
+    """Read the length of the frame that begins with ``head``; None if none does."""
+    header = read_header(head)
+    if header is None:
+        return None
+
+    bit_rate_code = head[2] >> 4
+    padding = (head[2] >> 1) & 1
+    kbit = _kbit(header)[bit_rate_code]
+
+    # In layer I a frame is counted in slots of four bytes.
+    slot_bytes = 4 if header.layer == 1 else 1
+    slots_per_kbit = header.num_samples * 1000 // (8 * slot_bytes)
+    num_slots = slots_per_kbit * kbit // header.rate_hz + padding
+    return num_slots * slot_bytes
+
+
+def side_info_end(head: bytes) -> int:
+    """Return where the side information ends of a frame of layer III that has no checksum."""
+    is_mono = head[3] >> 6 == 3
+    is_mpeg_1 = (head[1] >> 3) & 3 == _MPEG_1
+    return 4 + _SIDE_INFO_BYTES[is_mpeg_1, is_mono]
+
+
+def _kbit(header: FrameHeader) -> tuple[int, ...]:
+    """Return the bit rates of a kind of frame by their codes, kbit/s."""
+    if header.version == _MPEG_1:
+        return _KBIT_1[header.layer]
+    return _KBIT_2_LAYER_1 if header.layer == 1 else _KBIT_2
