@@ -63,12 +63,85 @@ def test_joined_mp3s_that_each_tell_their_length_are_heard_as_each_alone(
     alone = [load(tmp_path, file) for file in files]
     np.testing.assert_array_equal(heard, np.concatenate(alone))
 
-    # One without a length is heard to its last frame, in front.
-    bare = b"".join(mp3_frames(sounds[0])[1:])
-    heard = load(tmp_path, bare + between + files[1])
-    alone = [load(tmp_path, file) for file in (bare, files[1])]
-    np.testing.assert_array_equal(heard, np.concatenate(alone))
-    assert reason(tmp_path, files[1] + between + bare) == "header mismatch"
+
+def without_length(frames: list[bytes]) -> list[bytes]:
+    return frames[1:]
+
+
+def with_checksum(frames: list[bytes]) -> list[bytes]:
+    """The same frames, of which the first has a checksum, as lame -p writes it."""
+    first, *sound = frames
+    flagged = bytes([first[0], first[1] & 0xFE]) + first[2:4] + b"\xd1\x9c" + first[6:]
+    return [flagged, *sound]
+
+
+def telling(frames: list[bytes], count: int) -> bytes:
+    """The same MP3, whose header tells another number of frames."""
+    first, *sound = frames
+    told = first.replace(len(sound).to_bytes(4, "big"), count.to_bytes(4, "big"), 1)
+    return told + b"".join(sound)
+
+
+KINDS = {
+    "length": list,
+    "no length": without_length,
+    "vbri": with_vbri,
+    "checksum": with_checksum,
+}
+
+
+@pytest.mark.parametrize("name", ["nothing", *BETWEEN])
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44_100, 2)])
+def test_mp3s_with_and_without_a_length_are_heard_in_any_order(
+    tmp_path: Path, name: str, rate: int, channels: int
+) -> None:
+    rng = np.random.default_rng([len(name), rate])
+    names = list(rng.permutation(list(KINDS)))
+    files = []
+    for kind in names:
+        sound = noise(rng.uniform(0.3, 0.7), rate, channels, seed=int(rng.integers(1000)))
+        frames = KINDS[kind](mp3_frames(sound, rate))
+        files.append(b"".join(frames))
+
+    alone = [load(tmp_path, file, rate) for file in files]
+    heard = load(tmp_path, BETWEEN.get(name, b"").join(files) + id3v1(), rate)
+    assert len(heard) == sum(map(len, alone)), names
+    np.testing.assert_array_equal(heard, np.concatenate(alone), str(names))
+
+
+@pytest.mark.parametrize("order", ["told, bare", "bare, told", "bare, told, bare"])
+def test_what_follows_a_length_is_heard_or_refused(tmp_path: Path, order: str) -> None:
+    """Sound of frames that were left out may stand in frames that begin no recording."""
+    frames = mp3_frames(noise(0.8))
+    told = b"".join(frames)
+    for name, bare in [("whole", frames[1:]), ("part", frames[5:])]:
+        parts = [told if part == "told" else b"".join(bare) for part in order.split(", ")]
+        joined = b"".join(parts)
+        if name == "part" and order.endswith("told, bare"):
+            assert reason(tmp_path, joined) == "header mismatch"
+            continue
+
+        alone = [load(tmp_path, part) for part in parts]
+        np.testing.assert_array_equal(load(tmp_path, joined), np.concatenate(alone))
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_one_frame_more_than_is_told_is_heard_and_0_tells_nothing(
+    tmp_path: Path, rate: int
+) -> None:
+    frames = mp3_frames(noise(1, rate), rate)
+    whole = load(tmp_path, b"".join(frames), rate)
+    assert len(whole) == rate
+
+    num_frames = len(frames) - 1
+    for count in (num_frames - 1, 0):
+        odd = telling(frames, count)
+        np.testing.assert_array_equal(load(tmp_path, odd, rate), whole)
+        np.testing.assert_array_equal(load(tmp_path, odd * 2, rate), np.tile(whole, 2))
+
+    vbri = with_vbri(frames)
+    expected = load(tmp_path, b"".join(vbri), rate)
+    np.testing.assert_array_equal(load(tmp_path, telling(vbri, 0), rate), expected)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 1), (44_100, 2)])

@@ -8,12 +8,14 @@ from speechssl.audio.containers.mp3_frame import (
     LONGEST_FRAME,
     FrameHeader,
     mp3_frame_bytes,
+    needs_frames_before,
     read_header,
 )
 from speechssl.audio.containers.mp3_length import (
     counts_frames,
     declared_frames,
     is_vbri,
+    with_count,
     xing_frame,
 )
 from speechssl.audio.containers.tags import is_no_audio, skip_tags
@@ -43,10 +45,10 @@ def find_mp3(raw: BinaryIO, start: int, size: int) -> int | None:
     return None
 
 
-def _are_frames(raw: BinaryIO, position: int, size: int) -> bool:
-    """Whether several frames of one kind follow one another from ``position`` on."""
+def _are_frames(raw: BinaryIO, position: int, size: int, count: int = _SURE_FRAMES) -> bool:
+    """Whether ``count`` frames of one kind follow one another from ``position`` on."""
     first = read_header(read_at(raw, position, 4))
-    for _ in range(_SURE_FRAMES):
+    for _ in range(count):
         head = read_at(raw, position, 4)
         frame_bytes = mp3_frame_bytes(head)
         if frame_bytes is None or read_header(head) != first:
@@ -59,7 +61,8 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     """Count the frames, and leave out what stands between them.
 
     A header that tells the length of its file ends the decoding there, and it may tell how much the
-    encoder put around the sound. So MP3s that were joined with such headers become parts.
+    encoder put around the sound. So MP3s that were joined become parts where one with such a header
+    begins or ends.
 
     Args:
         start: where the first whole frame, or the rest of a frame before it, begins.
@@ -93,7 +96,7 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     # The decoder knows the tags in front, and not all of those that may stand elsewhere.
     (alone,) = parts
     tells_length = not alone.prefix and alone.declared is None
-    is_whole = tells_length and alone.spans == ((first_frame, size),)
+    is_whole = tells_length and alone.spans == ((first_frame, size),) and not alone.patches
     return Layout() if is_whole else alone
 
 
@@ -106,10 +109,8 @@ def _checked(
         walk: along its frames, which are all of the kind that ``header`` tells.
         before: bytes in front of its first frame that are left out.
     """
-    first = read_at(raw, first_frame, LONGEST_FRAME)
-    first_bytes = mp3_frame_bytes(first)
-    assert first_bytes is not None
-    declared = declared_frames(first[:first_bytes])
+    first = _frame_at(raw, first_frame)
+    declared = declared_frames(first)
     spans = tuple(walk.spans)
 
     if declared is None:
@@ -125,17 +126,27 @@ def _checked(
 
     held = walk.num_frames - 1  # the frame with the Xing header holds no sound
     difference = f"the header declares {declared} MP3 frames, the file holds {held}"
-    if held < declared:
+    is_told = declared > 0  # 0 is of an encoder that could not go back to its header
+    if is_told and held < declared:
         return Layout("truncated", difference)
-    if held > declared + 1:
+    if is_told and held > declared + 1:
         return Layout("header mismatch", difference)
 
     if is_vbri(first):
         # The decoder would take this header for sound, and guess the length.
-        header_end = first_frame + first_bytes
+        header_end = first_frame + len(first)
         sound = ((header_end, spans[0][1]), *spans[1:])
         return Layout(spans=sound, prefix=xing_frame(first, held))
+    if held != declared:
+        # The decoder would leave out what is not declared.
+        return Layout(spans=spans, patches={first_frame: with_count(first, held)})
     return Layout(spans=spans)
+
+
+def _frame_at(raw: BinaryIO, position: int) -> bytes:
+    """Read the frame that begins at ``position``."""
+    data = read_at(raw, position, LONGEST_FRAME)
+    return data[: mp3_frame_bytes(data)]
 
 
 @dataclass(slots=True)
@@ -146,7 +157,7 @@ class _Walk:
         spans: (start, end) of frames that follow one another.
         num_frames: in all of them.
         cut_off: bytes of a frame that the file does not hold to its end.
-        next_file: where another MP3 begins, with a header that tells its length; None at the end.
+        next_file: where another MP3 begins, to be decoded by itself; None at the end.
         refusal: why the file cannot be used.
     """
 
@@ -160,6 +171,7 @@ class _Walk:
 def _follow(raw: BinaryIO, first_frame: int, size: int, kind: FrameHeader) -> _Walk:
     """Walk along all frames of one MP3, over the tags that may stand between them."""
     walk = _Walk()
+    declared = declared_frames(_frame_at(raw, first_frame))
     position = first_frame
     span_start = first_frame
 
@@ -173,7 +185,10 @@ def _follow(raw: BinaryIO, first_frame: int, size: int, kind: FrameHeader) -> _W
             if walk.refusal is not None:
                 return walk
 
-            if walk.num_frames and counts_frames(head):
+            # The frame with the header is one more than it declares.
+            is_complete = declared and walk.num_frames > declared
+            is_next = counts_frames(head) or (is_complete and _begins_anew(raw, position, size))
+            if walk.num_frames and is_next:
                 walk.next_file = position
                 break
 
@@ -203,6 +218,16 @@ def _follow(raw: BinaryIO, first_frame: int, size: int, kind: FrameHeader) -> _W
         detail = f"no MP3 frame at byte {position}, {left} bytes before the end"
         walk.refusal = Layout("decode error", detail)
     return walk
+
+
+def _begins_anew(raw: BinaryIO, position: int, size: int) -> bool:
+    """Whether an MP3 without a header that tells its length begins behind one that has all frames.
+
+    A single frame more than is declared belongs to the one before.
+    """
+    if needs_frames_before(read_at(raw, position, _HEAD_BYTES)):
+        return False
+    return _are_frames(raw, position, size, count=2)
 
 
 def _change(first: FrameHeader, now: FrameHeader, position: int) -> Layout | None:

@@ -90,6 +90,21 @@ def side_info_end(head: bytes) -> int:
     return 4 + _SIDE_INFO_BYTES[is_mpeg_1, is_mono]
 
 
+def needs_frames_before(head: bytes) -> bool:
+    """Whether a frame of layer III keeps some of its sound in the room that frames before it left.
+
+    The first frame of a recording never does.
+    """
+    has_checksum = not head[1] & 1
+    side_info = head[6:] if has_checksum else head[4:]
+    is_mpeg_1 = (head[1] >> 3) & 3 == _MPEG_1
+
+    # How many bytes before the frame its sound begins: nine bits of MPEG 1, eight of MPEG 2.
+    num_bits = 9 if is_mpeg_1 else 8
+    first_bits = int.from_bytes(side_info[:2], "big")
+    return first_bits >> (16 - num_bits) > 0
+
+
 def _kbit(header: FrameHeader) -> tuple[int, ...]:
     """Return the bit rates of a kind of frame by their codes, kbit/s."""
     if header.version == _MPEG_1:

@@ -17,8 +17,9 @@ _VBRI_COUNT_AT = 14
 
 def counts_frames(head: bytes) -> bool:
     """Whether a frame begins with a header that tells how many follow, as those of a new file."""
+    # The two bytes behind the frame's own header may be a checksum.
     xing_offset = side_info_end(head)
-    side_info = head[4:xing_offset]
+    side_info = head[6:xing_offset]
     is_xing = head[xing_offset:].startswith((b"Xing", b"Info")) and not side_info.strip(b"\0")
     return is_xing or is_vbri(head)
 
@@ -43,6 +44,12 @@ def declared_frames(frame: bytes) -> int | None:
         return int.from_bytes(count_bytes, "big")
 
     return None
+
+
+def with_count(frame: bytes, count: int) -> bytes:
+    """Return a frame with a Xing or Info header that tells another number of frames."""
+    count_end = side_info_end(frame) + _XING.size
+    return frame[: count_end - 4] + count.to_bytes(4, "big") + frame[count_end:]
 
 
 def xing_frame(head: bytes, count: int) -> bytes:
