@@ -18,6 +18,7 @@ from pathlib import Path
 import onnxruntime
 import torch
 
+from speechssl.audio.levelling import levelled
 from speechssl.audio.reader import load_audio
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.encoder import EncoderOutput
@@ -41,7 +42,10 @@ BATCH_SIZES = (1, 8)
 
 
 def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
-    """Load samples of the files that transcription takes whole; the others are named."""
+    """Load samples of the files that transcription takes whole, at the level at which it does.
+
+    The others are named.
+    """
     rate = model.encoder.config.features.sample_rate_hz
     shortest = min_samples(model.encoder.config)
     longest = WHOLE_BELOW_S * rate
@@ -49,7 +53,7 @@ def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
     recordings = []
     for path in find_audio(paths):
         try:
-            samples = load_audio(path, rate)
+            samples, _ = levelled(load_audio(path, rate), rate)
         except AudioError as error:
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue

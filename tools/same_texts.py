@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio.features import INT16_SCALE, featurise
+from speechssl.audio.levelling import levelled
 from speechssl.audio.reader import load_audio, write_wav
 from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.convert import import_model
@@ -105,7 +106,7 @@ def choose(paths: Sequence[Path], most: int) -> list[Path]:
 
 
 def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
-    """Load 16-bit samples of the files that transcription takes whole, as float32.
+    """Load 16-bit samples of the files that transcription takes whole, as float32 and levelled.
 
     The others are named.
     """
@@ -114,7 +115,8 @@ def load(model: CtcModel, paths: Sequence[Path]) -> Recordings:
     recordings: Recordings = {}
     for path in paths:
         try:
-            samples = load_audio(path, features.sample_rate_hz)
+            as_recorded = load_audio(path, features.sample_rate_hz)
+            samples, _ = levelled(as_recorded, features.sample_rate_hz)
         except AudioError as error:
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue

@@ -4,9 +4,12 @@ Log-mel features have a floor of energy, and each utterance is normalised by its
 very quietly, or far more quietly than the rest of the chunk, would leave no trace in them.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from speechssl.audio.features import FeatureConfig, featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
 from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
 
@@ -34,11 +37,31 @@ _TURN_S = 0.4
 _PAUSE_S = 0.3
 
 
+def featurise_chunk(samples: Samples, config: FeatureConfig) -> tuple[NDArray[Any], float]:
+    """Compute what a recogniser hears of one chunk, at a level that features can hold.
+
+    ``prepare`` and ``transcribe`` both pass every chunk through here, so a recogniser hears what it
+    was trained on.
+
+    Args:
+        samples: (S,) float32 at ``config.sample_rate_hz``, of any range.
+
+    Returns:
+        features: as ``featurise`` gives them.
+        gain_db: as ``levelled`` gives it.
+
+    Raises:
+        AudioError: shorter than one window.
+    """
+    samples_heard, gain_db = levelled(samples, config.sample_rate_hz)
+    return featurise(samples_heard, config), gain_db
+
+
 def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
     """Scale a chunk to a level at which features hold all of its speech.
 
-    ``prepare`` and ``transcribe`` both pass every chunk through here, so a recogniser hears what it
-    was trained on. A chunk of usual level comes back as it is.
+    A chunk of usual level comes back as it is. A program that feeds an exported model itself calls
+    this first; ``docs/guides/interop.md`` has it in words.
 
     Args:
         samples: (S,) float32 at ``sample_rate_hz``, of any range.

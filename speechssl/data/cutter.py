@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speechssl.audio.features import featurise, input_length
+from speechssl.audio.features import input_length
 from speechssl.audio.level import is_silent, peak_of
-from speechssl.audio.levelling import levelled
+from speechssl.audio.levelling import featurise_chunk
 from speechssl.audio.reader import Samples, Span
 from speechssl.audio.silence import WINDOW_S, settled_chunks
 from speechssl.corpus.manifest import Record
@@ -184,7 +184,7 @@ class Cutter:
         """Write one chunk, at a level that features hold; see ``levelled``."""
         if peak_of(samples) > 1:
             self.account.num_scaled += 1
-        samples, gain_db = levelled(samples, self.rate)
+        features, gain_db = featurise_chunk(samples, self.config.features)
         self.account.count_gain(gain_db)
 
         record = self.record
@@ -198,7 +198,6 @@ class Cutter:
             speaker=record.speaker,
             split=str(record.split),
         )
-        features = featurise(samples, self.config.features)
         self.writer.add(features, chunk)
 
         kept = Tally(0, 1, len(samples))

@@ -44,15 +44,22 @@ _IMPOSSIBLE = -1000.0
 # compared on: from one frame to some seconds, from beyond full scale to nearly silent.
 _CHECKED = ((0.0, 0.3), (0.41, 0.5), (1.3, 1.5), (2.71, 0.1), (4.0, 0.01))
 
+_LEVELLING = (
+    "not in the graph: speechssl.audio.levelling.levelled(samples, sample_rate_hz). It leaves "
+    "recordings of usual level as they are. Of others it takes out an offset and strong hum, "
+    "scales peaks above 1 down, and raises quiet speech. docs/guides/interop.md has its steps"
+)
+
 Recordings = Sequence[NDArray[np.float32]]
 
 
 def export_onnx(model: CtcModel, path: Path) -> float:
     """Write the folder ``path``: the graph, its description ``about.json``, the tokenizer's files.
 
-    The graph takes samples at the model's rate and does everything that transcription does to them,
-    roundings included. Batch size and length are free. The graph is run and compared with the
-    model, and the folder appears only if they agree.
+    The graph takes samples at the model's rate. Of what transcription does to them it lacks only
+    ``levelled``, which stands in ``about.json``; all else is in it, roundings included. Batch size
+    and length are free. The graph is run and compared with the model, and the folder appears only
+    if they agree.
 
     Args:
         model: on the CPU; is left in evaluation mode.
@@ -119,7 +126,8 @@ def onnx_log_probs(
     """Run the graph on some recordings as one batch.
 
     Args:
-        recordings: (S,) float32 each, in -1..1 at the model's sample rate.
+        recordings: (S,) float32 each, in -1..1 at the model's sample rate. ``levelled`` makes them
+            as transcription hears them.
         padding: stands behind the longest recording, and its start behind the others; None = zeros,
             and no more of them than the longest recording needs.
 
@@ -145,7 +153,7 @@ def onnx_log_probs(
 
 @torch.inference_mode()
 def model_log_probs(model: CtcModel, recordings: Recordings) -> EncoderOutput:
-    """Run the model itself on the same recordings, as transcription does."""
+    """Run the model itself on the same recordings: on levelled ones as transcription does."""
     config = model.encoder.config.features
     arrays = [featurise(samples, config) for samples in recordings]
     ids = [str(number) for number in range(len(arrays))]
@@ -349,11 +357,12 @@ def _about(model: CtcModel) -> dict[str, Any]:
         "min_samples": min_samples(config),
         "samples_per_frame": config.samples_per_frame / model.config.tokens_per_frame,
         "inputs": {
-            "waveform": "(batch, samples) float32 in -1..1; at least min_samples long, "
-            "anything behind num_samples",
+            "waveform": "(batch, samples) float32 in -1..1, each recording levelled as below; at "
+            "least min_samples long, anything behind num_samples",
             "num_samples": "(batch,) int64, valid samples of each; "
             "fewer than min_samples give no frame",
         },
+        "levelling": _LEVELLING,
         "outputs": {
             "log_probs": "(batch, frames, tokens) float32, natural logarithm; "
             "no meaning from num_frames on",

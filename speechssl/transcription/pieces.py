@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from speechssl.audio.channels import Mixer
-from speechssl.audio.features import featurise, input_length
+from speechssl.audio.features import input_length
 from speechssl.audio.level import is_silent
-from speechssl.audio.levelling import levelled
+from speechssl.audio.levelling import featurise_chunk
 from speechssl.audio.listing import is_recording
 from speechssl.audio.reader import Samples, Span, stream_mono
 from speechssl.audio.silence import WINDOW_S, is_steady, settled_chunks
@@ -191,11 +191,11 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
     if num_frames < 1:
         return None
 
-    samples_heard, _ = levelled(heard, rate)
+    array, _ = featurise_chunk(heard, config)
     return Piece(
         start=(window.position + start) / rate,
         end=(window.position + end) / rate,
-        array=featurise(samples_heard, config),
+        array=array,
         lead=lead,
         frames=num_frames,
         goes_on=goes_on,

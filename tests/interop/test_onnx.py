@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy.typing import NDArray
 from reference.models import tiny_encoder
 
 from speechssl.audio.features import LOG_FLOOR, FeatureConfig, featurise, mel_filters
+from speechssl.audio.levelling import levelled
+from speechssl.audio.reader import load_audio
 from speechssl.data.collate import Batch, collate
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.encoder import EncoderOutput
@@ -30,6 +33,7 @@ from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.tokenizers import load_tokenizer, train_tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
+from speechssl.transcription.pieces import Piece, read_pieces
 
 # Low rates: frames are few, and rounding to int16 and float16 matters as much.
 WAVEFORM = {"features": {"kind": "waveform", "sample_rate_hz": 2000}}
@@ -147,6 +151,42 @@ def test_transcripts_are_those_of_the_package(exported: Exported) -> None:
     assert len(set(texts)) > 6
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_transcription_hears_what_the_graph_hears_of_levelled_recordings(
+    exported: Exported, tmp_path: Path, seed: int
+) -> None:
+    model = exported.model
+    rate = model.encoder.config.features.sample_rate_hz
+    draws = np.random.default_rng(seed)
+    clean = sound(model, 3 * rate, seed, level=0.7)
+    clean *= np.hanning(len(clean))
+    time = np.arange(len(clean)) / rate
+    disturbed = {
+        "quiet": clean * draws.uniform(2e-3, 5e-3),
+        "offset": 0.1 * clean + draws.uniform(0.1, 0.5),
+        "hum": 0.1 * clean + draws.uniform(0.5, 1) * np.sin(2 * np.pi * 50 * time),
+        "above full scale": clean * draws.uniform(3, 3e4),
+    }
+
+    differences = []
+    for name, samples in disturbed.items():
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+        piece, _ = read_pieces(model, [path])
+        assert isinstance(piece, Piece)
+        batch = collate(["x"], [piece.array], [None], model.encoder.config.features)
+        with torch.no_grad():
+            expected = model.log_probs(batch)
+
+        recording = load_audio(path, rate)
+        made_ready, _ = levelled(recording, rate)
+        assert_close(onnx_log_probs(exported.session, [made_ready]), expected)
+        as_given = onnx_log_probs(exported.session, [recording])
+        differences.append(output_difference(as_given, expected))
+
+    assert max(differences) > 0.01
+
+
 def test_what_is_too_short_has_no_frames_and_harms_nobody(exported: Exported) -> None:
     recordings = [
         sound(exported.model, 300, 0),
@@ -213,6 +253,7 @@ def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> Non
     assert about["min_samples"] == len(sound(model, 0, 0))
     assert (about["blank_id"], about["normaliser"]) == (0, "basic-1")
     assert about["tokens"] == ["<pad>", "⁇", *" abcdefgh"]
+    assert "speechssl.audio.levelling.levelled" in about["levelling"]
     assert about["max_difference"] == exported.difference < 2e-5
     assert [i.name for i in exported.session.get_inputs()] == list(reversed(about["inputs"]))
     assert [i.name for i in exported.session.get_outputs()] == list(about["outputs"])
