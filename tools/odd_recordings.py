@@ -2,17 +2,20 @@
 
 Each clean recording is written as a random one: container, coding, rate, channels, level, offset,
 hum, silence around it, and a tag behind it, drawn by a seed. All go through ``prepare`` and
-``transcribe``, and each transcript is compared with that of the clean file:
+``transcribe``, and each transcript is compared with that of the clean file. What a lossy coding
+itself takes is no loss: there the clean file comes in the same coding, at full scale.
 
     python tools/odd_recordings.py MODEL CLEAN_FOLDER WORK_FOLDER --count 1000 --seed 0
 """
 
 import argparse
 import json
+import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jiwer
@@ -23,27 +26,59 @@ from numpy.typing import NDArray
 from speechssl.audio.reader import AUDIO_SUFFIXES, load_audio
 from speechssl.audio.resampling import Resampler
 from speechssl.data.prepare import PrepareReport, prepare
+from speechssl.tables import text_table
 from speechssl.transcription.recogniser import load_recogniser
 from speechssl.transcription.transcript import Transcript
 
 RATE_HZ = 16_000
-# Container and coding, as libsndfile names them, and the level of the coding's own noise, dB of
-# full scale. What is quieter than that cannot be heard.
-CODINGS = {
-    ("WAV", "PCM_16"): -98,
-    ("WAV", "PCM_24"): -140,
-    ("WAV", "FLOAT"): -140,
-    ("WAV", "ULAW"): -75,
-    ("RF64", "PCM_16"): -98,
-    ("AIFF", "PCM_16"): -98,
-    ("AU", "PCM_16"): -98,
-    ("CAF", "PCM_24"): -140,
-    ("FLAC", "PCM_16"): -98,
-    ("FLAC", "PCM_24"): -140,
-}
 RATES_HZ = (16_000, 22_050, 44_100, 48_000)
+OPUS_RATES_HZ = (16_000, 24_000, 48_000)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What a coding can hold.
+
+    Attributes:
+        noise_db: level of its own noise where nothing else is, dB of full scale. What is quieter
+            cannot be heard.
+        range_db: how far speech may lie below offset and hum, dB. The noise of logarithmic codings
+            grows with these.
+        is_lossy: whether it changes what it holds also at full scale.
+        is_mono: whether it has one channel only.
+    """
+
+    noise_db: float
+    range_db: float = np.inf
+    rates_hz: tuple[int, ...] = RATES_HZ
+    is_lossy: bool = False
+    is_mono: bool = False
+
+
+# Container and coding, as libsndfile names them.
+CODINGS = {
+    ("WAV", "PCM_16"): Coding(-98),
+    ("WAV", "PCM_24"): Coding(-140),
+    ("WAV", "FLOAT"): Coding(-140),
+    ("RF64", "PCM_16"): Coding(-98),
+    ("AIFF", "PCM_16"): Coding(-98),
+    ("AU", "PCM_16"): Coding(-98),
+    ("CAF", "PCM_24"): Coding(-140),
+    ("FLAC", "PCM_16"): Coding(-98),
+    ("FLAC", "PCM_24"): Coding(-140),
+    ("WAV", "ULAW"): Coding(-75, range_db=12, is_lossy=True),
+    ("AU", "ALAW"): Coding(-75, range_db=12, is_lossy=True),
+    ("WAV", "IMA_ADPCM"): Coding(-75, is_lossy=True),
+    ("WAV", "MS_ADPCM"): Coding(-75, is_lossy=True),
+    ("WAV", "GSM610"): Coding(-75, is_lossy=True, is_mono=True),
+    ("MP3", "MPEG_LAYER_III"): Coding(-95, is_lossy=True),
+    ("OGG", "VORBIS"): Coding(-95, is_lossy=True),
+    ("OGG", "OPUS"): Coding(-95, rates_hz=OPUS_RATES_HZ, is_lossy=True),
+}
 CHANNELS = ("mono", "same", "dead", "quiet", "inverted")
 TAG = b"TAG" + bytes(125)  # ID3v1
+# Behind these containers players put tags.
+TAGGED = ("WAV", "FLAC", "MP3")
 # Peaks of speech must lie this far above the coding's noise to be asked for, dB.
 NEEDED_DB = 45
 
@@ -65,29 +100,53 @@ class Form:
     tag: bool
 
     @property
+    def about_coding(self) -> Coding:
+        return CODINGS[self.container, self.coding]
+
+    @property
     def is_asked_for(self) -> bool:
         """Whether speech lies above the coding's resolution."""
-        return self.peak_db >= CODINGS[self.container, self.coding] + NEEDED_DB
+        coding = self.about_coding
+        below_speech = self.offset + 10 ** (self.hum_db / 20)
+        least_db = max(
+            coding.noise_db + NEEDED_DB,
+            20 * math.log10(below_speech) - coding.range_db,
+        )
+        return self.peak_db >= least_db
+
+    def undisturbed(self) -> "Form":
+        """Return the same coding and rate at full scale, with nothing beside the speech."""
+        return replace(
+            self,
+            channels="mono",
+            peak_db=0.0,
+            offset=0.0,
+            hum_db=-np.inf,
+            before_s=0.0,
+            after_s=0.0,
+            tag=False,
+        )
 
 
 def draw_form(draws: np.random.Generator) -> Form:
     """Draw how a recording is written."""
     codings = list(CODINGS)
     container, coding = codings[draws.integers(len(codings))]
+    about = CODINGS[container, coding]
+    channels = "mono" if about.is_mono else str(draws.choice(CHANNELS))
     peak_db = float(draws.uniform(-50, 0))
     return Form(
         container=container,
         coding=coding,
-        rate_hz=int(draws.choice(RATES_HZ)),
-        channels=str(draws.choice(CHANNELS)),
+        rate_hz=int(draws.choice(about.rates_hz)),
+        channels=channels,
         peak_db=peak_db,
         offset=float(draws.uniform(0, 0.2)),
         hum_hz=int(draws.choice([50, 60])),
         hum_db=min(peak_db + float(draws.uniform(-30, 6)), -12),
         before_s=float(draws.uniform(0, 3)),
         after_s=float(draws.uniform(0, 3)),
-        # Behind these containers players put tags.
-        tag=bool(container in ("WAV", "FLAC") and draws.random() < 0.3),
+        tag=bool(container in TAGGED and draws.random() < 0.3),
     )
 
 
@@ -110,24 +169,52 @@ def write_form(path: Path, clean: NDArray[np.float32], form: Form) -> None:
     peak = np.abs(both).max()
     if peak > 1 and form.coding != "FLOAT":
         both = both / peak
-    soundfile.write(path, both, form.rate_hz, subtype=form.coding, format=form.container)
+    _write_blocks(path, both, form)
     if form.tag:
         with path.open("ab") as file:
             file.write(TAG)
 
 
+def _write_blocks(path: Path, samples: NDArray[np.float64], form: Form) -> None:
+    """Write samples (S, channels), a second at a time: of Ogg libsndfile takes little at once."""
+    _, num_channels = samples.shape
+    about = {"subtype": form.coding, "format": form.container}
+    with soundfile.SoundFile(path, "w", form.rate_hz, num_channels, **about) as file:
+        for start in range(0, len(samples), form.rate_hz):
+            file.write(samples[start : start + form.rate_hz])
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An odd recording, and what its transcript is compared with."""
+
+    path: Path
+    form: Form
+    clean: Path
+    reference: Path
+
+
 def make_recordings(
     clean_files: list[Path], folder: Path, count: int, seed: int
-) -> Iterator[tuple[Path, Path, Form]]:
-    """Write ``count`` recordings, and give each with its clean file and its form."""
+) -> Iterator[Recording]:
+    """Write ``count`` recordings into ``folder``, and references of lossy codings beside it."""
     folder.mkdir(parents=True)
+    references = folder.with_name("references")
+    references.mkdir()
+
     for number in range(count):
         draws = np.random.default_rng([seed, number])
         clean = clean_files[draws.integers(len(clean_files))]
         form = draw_form(draws)
+        voice = load_audio(clean, RATE_HZ)
         path = folder / f"{number:04d}.{form.container.lower()}"
-        write_form(path, load_audio(clean, RATE_HZ), form)
-        yield clean, path, form
+        write_form(path, voice, form)
+
+        reference = clean
+        if form.about_coding.is_lossy:
+            reference = references / path.name
+            write_form(reference, voice, form.undisturbed())
+        yield Recording(path, form, clean, reference)
 
 
 def lost_words(reference: str, heard: str) -> int:
@@ -155,26 +242,33 @@ def main() -> None:
     print(report.table())
 
     recogniser = load_recogniser(options.model)
-    clean_files = sorted({clean for clean, _, _ in made})
-    paths = [*clean_files, *(path for _, path, _ in made)]
+    references = sorted({recording.reference for recording in made})
+    paths = [*references, *(recording.path for recording in made)]
     texts = {
         Path(result.path): result.text if isinstance(result, Transcript) else ""
         for result in recogniser.transcribe_files(paths)
     }
 
-    num_words = num_lost = 0
-    for clean, path, form in made:
-        lost = lost_words(texts[clean], texts[path])
+    counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(4, np.int64))
+    for recording in made:
+        form = recording.form
+        expected, heard = texts[recording.reference], texts[recording.path]
+        lost = lost_words(expected, heard)
         if lost:
-            row = {"file": path.name, "lost": lost, "asked_for": form.is_asked_for}
-            print(json.dumps({**row, **asdict(form), "clean": texts[clean], "heard": texts[path]}))
-        if form.is_asked_for:
-            num_words += len(texts[clean].split())
-            num_lost += lost
+            row = {"file": recording.path.name, "lost": lost, "asked_for": form.is_asked_for}
+            print(json.dumps({**row, **asdict(form), "clean": expected, "heard": heard}))
 
+        count = np.array([1, form.is_asked_for, len(expected.split()), lost])
+        if not form.is_asked_for:
+            count[2:] = 0
+        counts[f"{form.container} {form.coding}"] += count
+
+    heads = ("coding", "recordings", "asked for", "their words", "lost")
+    print(text_table(heads, [(name, *count.tolist()) for name, count in sorted(counts.items())]))
+    _, _, num_words, num_lost = sum(counts.values())
     seconds = time.monotonic() - started
     print(f"{num_lost} of {num_words} words lost in {options.count} recordings, {seconds:.0f} s")
-    sys.exit(num_lost > 0)
+    sys.exit(int(num_lost > 0))
 
 
 if __name__ == "__main__":
