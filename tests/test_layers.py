@@ -22,7 +22,7 @@ ROOMS = {
     " containers.mp3_frame containers.mp3_length containers.mp3 containers.flac containers.ogg"
     " containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
-    " resampling level threshold levelling channels reader listing silence",
+    " resampling level threshold bangs levelling channels reader listing silence",
     "text": "english english_signs unicode_words word_spaces marks normalise pronunciations"
     " possessives tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
     " phone_tokenizer tokenizers",

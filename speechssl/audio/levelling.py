@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechssl.audio.bangs import bang_gain_db
 from speechssl.audio.features import FeatureConfig, featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
 from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
@@ -71,13 +72,21 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
         gain_db: the most that any of them was raised by, dB; 0 where none was.
     """
     heard = without_lows(samples, sample_rate_hz)
+    beside_bangs = samples
+    lowering_db = bang_gain_db(heard, sample_rate_hz)
+    if lowering_db is not None:
+        heard = heard * np.power(10, lowering_db / 20)
+        beside_bangs = samples[lowering_db == 0]
+
     loudest = peak_of(heard)
     if loudest == 0:
         return samples, 0.0
 
-    offset = samples.mean(dtype=np.float64)
+    offset = beside_bangs.mean(dtype=np.float64)
     if abs(offset) > _MOST_OFFSET * loudest:
         samples = samples - np.float32(offset)
+    if lowering_db is not None:
+        samples = samples * np.power(10, lowering_db / 20).astype(np.float32)
     if peak_of(samples) > _MOST_LOWS * loudest:
         samples = heard.astype(np.float32)
 

@@ -18,7 +18,7 @@ TOP_DB = 35.0
 
 # Windows over which loudness is measured, and the steps between them, seconds.
 _WINDOW_S = 0.025
-_STEP_S = 0.01
+STEP_S = 0.01
 _STEPS_PER_S = 100
 
 # By how much loudness falls away from a sound, dB a second, towards both sides. Echo in a room
@@ -46,33 +46,36 @@ def loud_spans(
     Returns:
         (start, end) in samples, in order and disjoint.
     """
-    step = max(1, round(_STEP_S * sample_rate_hz))
-    window = max(2, round(_WINDOW_S * sample_rate_hz))
-    loudness = _loudness(heard, step, window)
+    loudness = loudness_db(heard, sample_rate_hz)
     is_loud = loudness > _threshold(loudness, top_db)
 
     # Where loud turns to quiet or back, with quiet before the beginning and after the end.
     padded = np.concatenate([[False], is_loud, [False]])
     changes = np.flatnonzero(padded[1:] != padded[:-1])
-    bounds = np.minimum(changes * step, len(heard)).tolist()
+    bounds = np.minimum(changes * samples_per_step(sample_rate_hz), len(heard)).tolist()
     return list(zip(bounds[::2], bounds[1::2], strict=True))
 
 
 def noise_level_db(heard: NDArray[np.float64], sample_rate_hz: int) -> float:
     """Return the level of the noise in a chunk, dB of full scale."""
-    step = max(1, round(_STEP_S * sample_rate_hz))
-    window = max(2, round(_WINDOW_S * sample_rate_hz))
-    loudness = _loudness(heard, step, window)
+    loudness = loudness_db(heard, sample_rate_hz)
     return float(np.percentile(loudness, _NOISE_PERCENTILE))
 
 
-def _loudness(heard: NDArray[np.float64], step: int, window: int) -> NDArray[np.float64]:
-    """Return the level (T,) around every ``step`` samples, dB of full scale."""
+def loudness_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
+    """Return the level (T,) every ``STEP_S``, over 25 ms around, dB of full scale."""
     from librosa.feature import rms  # a second of import time that only this function needs
 
+    window = max(2, round(_WINDOW_S * sample_rate_hz))
+    step = samples_per_step(sample_rate_hz)
     frames = rms(y=heard, frame_length=window, hop_length=step, dtype=np.float64)
     level: NDArray[np.float64] = 20 * np.log10(np.maximum(frames[0], 1e-6))
     return level
+
+
+def samples_per_step(sample_rate_hz: int) -> int:
+    """Return the samples from one measured level to the next."""
+    return max(1, round(STEP_S * sample_rate_hz))
 
 
 def _threshold(loudness: NDArray[np.float64], top_db: float) -> NDArray[np.float64]:

@@ -47,7 +47,8 @@ _CHECKED = ((0.0, 0.3), (0.41, 0.5), (1.3, 1.5), (2.71, 0.1), (4.0, 0.01))
 _LEVELLING = (
     "not in the graph: speechssl.audio.levelling.levelled(samples, sample_rate_hz). It leaves "
     "recordings of usual level as they are. Of others it takes out an offset and strong hum, "
-    "scales peaks above 1 down, and raises quiet speech. docs/guides/interop.md has its steps"
+    "scales peaks above 1 down, lowers bangs, and raises quiet speech. docs/guides/interop.md has "
+    "its steps"
 )
 
 Recordings = Sequence[NDArray[np.float32]]
