@@ -51,6 +51,61 @@ def test_streams_of_other_containers(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(load(tmp_path, stream + id3v1()), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_aiff_of_a_stream_has_sizes_of_whole_samples(
+    tmp_path: Path, subtype: str, channels: int
+) -> None:
+    """SoX leaves the most that it could have written."""
+    data = encode(noise(0.7, channels=channels), format="AIFF", subtype=subtype)
+    expected = load(tmp_path, data)
+
+    sample_bytes = channels * {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
+    num_samples = 0x7F000000 // sample_bytes
+    size = 8 + num_samples * sample_bytes
+    at = data.index(b"SSND") + 4
+    counted = data.index(b"COMM") + 10
+    stream = bytearray(data)
+    stream[4:8] = (0x7F000050).to_bytes(4, "big")
+    stream[at : at + 4] = size.to_bytes(4, "big")
+    stream[counted : counted + 4] = num_samples.to_bytes(4, "big")
+    np.testing.assert_array_equal(load(tmp_path, bytes(stream)), expected)
+    np.testing.assert_array_equal(load(tmp_path, bytes(stream) + id3v1()), expected)
+
+
+def wave64_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of Wave64: its identifier is a GUID, and its size counts itself."""
+    identifier = name + bytes.fromhex("f3acd3118cd100c04f8edb8a")
+    header = identifier + struct.pack("<Q", 24 + len(body))
+    return header + body + bytes(-len(body) % 8)
+
+
+@pytest.mark.parametrize(("coding", "kind"), [(1, "<i2"), (1, "<i4"), (3, "<f4"), (3, "<f8")])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_wave64_that_tells_its_coding_elsewhere_is_no_noise(
+    tmp_path: Path, coding: int, kind: str, channels: int
+) -> None:
+    """ffmpeg writes floats, and more than two channels, in this way."""
+    draws = np.random.default_rng([coding, channels])
+    samples = draws.uniform(-0.5, 0.5, (3000, channels))
+    is_whole = coding == 1
+    width = np.dtype(kind).itemsize
+    scale = 2.0 ** (8 * width - 1) if is_whole else 1.0
+    data = (scale * samples).astype(kind).tobytes()
+
+    frame = width * channels
+    known = struct.pack("<HHIIHH", 0xFFFE, channels, RATE, RATE * frame, frame, 8 * width)
+    true_coding = struct.pack("<H", coding) + bytes.fromhex("000000001000800000aa00389b71")
+    layout = known + struct.pack("<HHI", 22, 8 * width, 0) + true_coding
+    chunks = wave64_chunk(b"fmt ", layout) + wave64_chunk(b"data", data)
+    magic = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+    file_type = bytes.fromhex("77617665f3acd3118cd100c04f8edb8a")
+    size = struct.pack("<Q", 40 + len(chunks))
+
+    heard = load(tmp_path, magic + size + file_type + chunks)
+    np.testing.assert_allclose(heard, samples.mean(axis=1), atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [0x7FFFF000, 0xFFFFFFFF, 0, "0 in ds64"])
 def test_a_stream_of_more_than_4_gib_is_seen_to_its_end(tmp_path: Path, size: int | str) -> None:
     """The file is sparse: it takes a few kilobytes of the disk."""

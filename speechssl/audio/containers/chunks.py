@@ -56,6 +56,9 @@ _FILES = frozenset(magic[:4] for magic in CHUNK_FORMATS)  # a whole file is no c
 STREAMED_SIZES = frozenset(
     {-1, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1}
 )
+# SoX leaves this in AIFF, rounded down to whole samples of all channels.
+_STREAMED_AIFF_SIZE = 0x7F000008
+_LARGEST_SAMPLE_BYTES = 1024
 LARGEST_SIZE = 0xFFFFFFFE  # that four bytes hold and that is none of the above
 LONG_FORMS = (b"RF64", b"BW64")  # RIFF with sizes of eight bytes in a chunk ds64
 _SIZE_IS_ELSEWHERE = 0xFFFFFFFF  # in RF64: the true size is in the chunk ds64
@@ -127,7 +130,8 @@ def follow_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Ch
             if not is_inside or is_file or (is_behind and not _is_text(chunk)):
                 break
 
-        if chunk.identifier in form.needed and chunk.length <= _LONGEST_NEEDED:
+        # The longer identifiers of Wave64 begin with the same names.
+        if chunk.identifier[:4] in form.needed and chunk.length <= _LONGEST_NEEDED:
             chain.needed.append(chunk)
 
         chain.end = chunk.end
@@ -182,7 +186,8 @@ def _is_open(raw: BinaryIO, audio: Chunk, start: int, size: int, form: ChunkForm
     # Some writers count from a size of the whole file that they do not know either.
     header_bytes = audio.body - start
     sizes = {audio.declared, audio.declared + header_bytes, audio.declared + header_bytes - 8}
-    if not sizes & STREAMED_SIZES:
+    is_streamed_aiff = 0 <= _STREAMED_AIFF_SIZE - audio.declared < _LARGEST_SAMPLE_BYTES
+    if not (sizes & STREAMED_SIZES or is_streamed_aiff):
         return False
 
     # A file may be as long as that by chance.

@@ -79,7 +79,11 @@ def walk_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Layo
     if coding is not None and coding not in _READ:
         name = _NAMES.get(coding, f"coding {coding:#x}")
         return unsupported(f"{name} in WAV")
-    return _presented(raw, start, size, form, chain, audio._replace(end=end))
+
+    layout = _presented(raw, start, size, form, chain, audio._replace(end=end))
+    if form.size_has_header and coding is not None:
+        return _with_coding(raw, layout, form, chain, coding)
+    return layout
 
 
 def _mpeg(raw: BinaryIO, start: int, end: int) -> Layout:
@@ -101,17 +105,40 @@ def _ends_in_tags(raw: BinaryIO, chain: Chain, size: int) -> bool:
 
 def _coding(raw: BinaryIO, form: ChunkFormat, chain: Chain) -> int | None:
     """Read how the samples of a WAV file are coded; None in other formats."""
+    chunk = _format_chunk(chain)
     number = struct.Struct(form.size_format[0] + "H")
-    for chunk in chain.needed:
-        if chunk.identifier != b"fmt " or chunk.length < number.size:
-            continue
+    if chunk is None or chunk.length < number.size:
+        return None
 
-        fields = read_at(raw, chunk.body, chunk.length)
-        (coding,) = number.unpack_from(fields)
-        has_true_coding = chunk.length >= _TRUE_CODING_AT + number.size
-        if coding == _CODING_IS_ELSEWHERE and has_true_coding:
-            (coding,) = number.unpack_from(fields, _TRUE_CODING_AT)
-        return int(coding)
+    fields = read_at(raw, chunk.body, chunk.length)
+    (coding,) = number.unpack_from(fields)
+    has_true_coding = chunk.length >= _TRUE_CODING_AT + number.size
+    if coding == _CODING_IS_ELSEWHERE and has_true_coding:
+        (coding,) = number.unpack_from(fields, _TRUE_CODING_AT)
+    return int(coding)
+
+
+def _with_coding(
+    raw: BinaryIO, layout: Layout, form: ChunkFormat, chain: Chain, coding: int
+) -> Layout:
+    """Put the true coding of Wave64 where libsndfile looks for it.
+
+    Where it is elsewhere, libsndfile takes all samples for integers, and hears noise.
+    """
+    chunk = _format_chunk(chain)
+    assert chunk is not None
+
+    coding_bytes = struct.pack(form.size_format[0] + "H", coding)
+    if read_at(raw, chunk.body, 2) == coding_bytes:
+        return layout
+    return replace(layout, patches={**layout.patches, chunk.body: coding_bytes})
+
+
+def _format_chunk(chain: Chain) -> Chunk | None:
+    """Return the chunk that says how the samples of a WAV file are coded."""
+    for chunk in chain.needed:
+        if chunk.identifier.startswith(b"fmt "):
+            return chunk
     return None
 
 
