@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from support.audio_bytes import noise
 from support.speech import RATE
 
-from speechssl.audio.silence import speech_intervals, split_at_silence
+from speechssl.audio.silence import MARGIN_S, PAUSE_S, speech_intervals, split_at_silence
 from speechssl.errors import ConfigError
 
 
@@ -70,6 +70,7 @@ def test_silence_gives_nothing(level: float) -> None:
     st.sampled_from([8000, 16000]),
 )
 @example([(0.01, 1.0)], 0.375, 1.09375, 8000)  # fewer than five frames to choose the cut from
+@example([(0.0, 1.0), (0.0, 1.40625), (0.0001, 9.0), (0.0, 1.0), (0.01, 1.0)], 2.1640625, 1.0, 8000)
 @settings(max_examples=60, deadline=None)
 def test_chunks_are_ordered_disjoint_and_within_bounds(
     pattern: list[tuple[float, float]], low: float, factor: float, rate: int
@@ -86,6 +87,11 @@ def test_chunks_are_ordered_disjoint_and_within_bounds(
     speech = np.zeros(len(samples), bool)
     for a, b in spans:
         speech[a:b] = True
+    # Short pauses stay inside of speech.
+    pause = round((PAUSE_S - 2 * MARGIN_S) * rate)
+    for (_, end), (start, _) in pairwise(spans):
+        if start - end < pause:
+            speech[end:start] = True
     assert all(
         2 * speech[a:b].sum() >= b - a - 2 for a, b in chunks
     )  # never more silence than speech
