@@ -10,6 +10,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from support.audio_bytes import declare, encode, load, noise, reason
+from support.containers import flac_in_ogg, id3v2
 from support.speech import RATE
 
 from speechssl.audio.containers.mp3_frame import mp3_frame_bytes
@@ -110,3 +111,28 @@ def test_mp3_without_a_length_is_heard_to_its_end(tmp_path: Path) -> None:
     # Nobody can tell a stream that was cut out from a file that was cut off.
     assert 9 * RATE < len(load(tmp_path, bare[: len(bare) // 2])) < 11 * RATE
     assert reason(tmp_path, data[: len(data) // 3] + data[len(data) // 2 :]) == "decode error"
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(16_000, 1, "PCM_16"), (44_100, 2, "PCM_24")]
+)
+def test_flac_in_ogg_is_heard_as_the_flac_in_it(
+    tmp_path: Path, rate: int, channels: int, subtype: str
+) -> None:
+    """The decoder reads no FLAC in Ogg. A stream declares no number of samples."""
+    draws = np.random.default_rng(rate)
+    num_samples = int(draws.integers(rate // 2, rate))
+    samples = noise(1, rate, channels)[:num_samples]
+    flac = encode(samples, rate, format="FLAC", subtype=subtype)
+    expected = load(tmp_path, flac, rate)
+    assert len(expected) == num_samples
+
+    page_bytes = int(draws.integers(2000, 65_000))
+    for told in (flac, declare(flac, 0)):
+        in_ogg = flac_in_ogg(told, num_samples, page_bytes)
+        np.testing.assert_array_equal(load(tmp_path, in_ogg, rate), expected)
+        np.testing.assert_array_equal(load(tmp_path, id3v2() + in_ogg, rate), expected)
+        assert reason(tmp_path, in_ogg[: len(in_ogg) // 2]) == "truncated"
+
+    too_many = flac_in_ogg(declare(flac, 0), num_samples + 1, page_bytes)
+    assert reason(tmp_path, too_many) == "truncated"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.audio.containers.mp3_frame import mp3_frame_bytes
+from speechssl.audio.containers.ogg import ogg_checksum
 from support.audio_bytes import encode
 from support.speech import RATE
 
@@ -93,6 +94,33 @@ def with_vbri(frames: list[bytes]) -> list[bytes]:
 def layer_2_frame() -> bytes:
     """A silent frame of MPEG 1 layer II: 192 kbit/s, 44100 Hz, mono. No bits are allocated."""
     return bytes([0xFF, 0xFD, 0xA0, 0xC4]) + bytes(144 * 192_000 // 44_100 - 4)
+
+
+def ogg_page(body: bytes, sequence: int, flags: int, granule: int) -> bytes:
+    """A page of one packet, or of a part of one."""
+    lacing = bytes([255] * (len(body) // 255))
+    if len(body) % 255:
+        lacing += bytes([len(body) % 255])
+
+    fields = (b"OggS", 0, flags, granule, 7, sequence, 0, len(lacing))
+    page = struct.pack("<4sBBqIIIB", *fields) + lacing + body
+    checksum = ogg_checksum(page)
+    return page[:22] + struct.pack("<I", checksum) + page[26:]
+
+
+def flac_in_ogg(flac: bytes, num_samples: int, page_bytes: int) -> bytes:
+    """A FLAC file in pages of Ogg, the first of which holds its first block of metadata."""
+    first_end = 4 + 4 + 34  # name, header of the block, STREAMINFO
+    pages = [ogg_page(b"\x7fFLAC\1\0\0\0" + flac[:first_end], 0, flags=2, granule=0)]
+
+    rest = flac[first_end:]
+    for start in range(0, len(rest), page_bytes):
+        is_last = start + page_bytes >= len(rest)
+        flags = 4 if is_last else 0
+        granule = num_samples if is_last else -1
+        body = rest[start : start + page_bytes]
+        pages.append(ogg_page(body, len(pages), flags, granule))
+    return b"".join(pages)
 
 
 # ---- tags ----------------------------------------------------------------------------------------

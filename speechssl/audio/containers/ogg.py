@@ -30,8 +30,9 @@ _OGG_HEADER = struct.Struct("<4sBBqIIIB")
 _CHECKSUM = slice(22, 26)  # where the checksum stands in the header
 _FIRST_PAGE = 2  # flags of a stream's first and last page
 _LAST_PAGE = 4
-# The first packet of FLAC in Ogg, and where STREAMINFO stands in it.
+# The first packet of FLAC in Ogg, where a FLAC file begins in it, and where its STREAMINFO stands.
 _OGG_FLAC = b"\x7fFLAC"
+_OGG_FLAC_FILE_AT = 9
 _OGG_FLAC_INFO_AT = 17
 # First packets of streams that libsndfile does not read.
 _UNREAD = {b"Speex   ": "Speex speech in Ogg", b"\x80theora": "video (Theora in Ogg)"}
@@ -48,6 +49,8 @@ _REVERSED = bytes(_reversed_bits(byte, 8) for byte in range(256))
 def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
     """Check every page, and that none is missing.
 
+    libsndfile does not read FLAC in Ogg. What its pages hold is a FLAC file, and is shown as one.
+
     Args:
         start: where the container begins.
         size: where the file ends.
@@ -55,6 +58,8 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
     position = start
     granule = 0
     flac_samples = 0
+    flac_stream: int | None = None
+    flac_spans: list[tuple[int, int]] = []
     ended = False
     next_sequence: dict[int, int] = {}  # of each stream that has begun and not ended
 
@@ -78,12 +83,7 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         body = raw.read(body_bytes)
         if len(lacing) < page.num_segments or len(body) < body_bytes:
             return Layout("truncated", f"the Ogg page at byte {position} is cut off")
-
-        # The checksum is of the page with zeros in the checksum's own place.
-        blanked = bytearray(head)
-        blanked[_CHECKSUM] = bytes(4)
-        checksum = ogg_checksum(b"".join((blanked, lacing, body)))
-        if checksum != page.checksum:
+        if not _is_intact(head, lacing, body):
             return Layout("decode error", f"the Ogg page at byte {position} fails its checksum")
 
         if page.flags & _FIRST_PAGE:
@@ -94,6 +94,8 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
             if refusal is not None:
                 return refusal
             flac_samples = _flac_samples(body) or flac_samples
+            if body.startswith(_OGG_FLAC):
+                flac_stream = page.stream
         elif next_sequence.get(page.stream) != page.sequence:
             return Layout("decode error", f"Ogg pages are missing before byte {position}")
 
@@ -104,7 +106,11 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
             next_sequence.pop(page.stream)
             ended = True
 
-        position += len(head) + len(lacing) + len(body)
+        body_start = position + len(head) + len(lacing)
+        position = body_start + len(body)
+        if page.stream == flac_stream:
+            skipped = 0 if flac_spans else _OGG_FLAC_FILE_AT
+            flac_spans.append((body_start + skipped, position))
 
     if next_sequence:
         return Layout("truncated", "the Ogg stream stops before its last page")
@@ -113,7 +119,18 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         difference = f"the header declares {flac_samples} samples, the pages hold {granule}"
         return Layout("header mismatch", difference)
 
+    if flac_spans:
+        return Layout(spans=tuple(flac_spans), declared=granule)
     return Layout(spans=spans_of(start, position, size))
+
+
+def _is_intact(head: bytes, lacing: bytes, body: bytes) -> bool:
+    """Whether a page has the checksum that stands in its header."""
+    # It is of the page with zeros in the checksum's own place.
+    blanked = bytearray(head)
+    blanked[_CHECKSUM] = bytes(4)
+    checksum = ogg_checksum(b"".join((blanked, lacing, body)))
+    return checksum.to_bytes(4, "little") == head[_CHECKSUM]
 
 
 def _refused(packet: bytes) -> Layout | None:
