@@ -27,8 +27,8 @@ ROOMS = {
     " possessives tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
     " phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "manifest export shares splits paths columns transcripts unused_transcripts"
-    " transcript_files metadata_csv jsonl toolkits layouts",
+    "corpus": "unicode_forms manifest export shares splits paths columns transcripts"
+    " unused_transcripts transcript_files metadata_csv jsonl toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
     "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"

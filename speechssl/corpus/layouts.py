@@ -16,6 +16,7 @@ from speechssl.corpus.splits import split_of_folder
 from speechssl.corpus.toolkits import read_fairseq, read_kaldi
 from speechssl.corpus.transcript_files import find_transcript_files, find_transcripts_beside
 from speechssl.corpus.transcripts import says_nothing
+from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
@@ -192,12 +193,12 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
     Texts come by utterance from ``SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt``. The split comes from
     the folder at the top.
     """
-    texts = _librispeech_texts(transcripts, root)
-
     found: dict[str, Record] = {}
     for record in records:
         utterance, _ = os.path.splitext(record.audio)
         found[utterance] = record
+
+    texts = KnownNames(found).as_keys(_librispeech_texts(transcripts, root))
 
     # A transcript without a recording is listed too, so that it is rejected as a missing file.
     without_recording = texts.keys() - found.keys()

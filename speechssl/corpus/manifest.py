@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from speechssl.audio.reader import AUDIO_SUFFIXES
+from speechssl.corpus.unicode_forms import composed
 from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import json_line
@@ -59,10 +60,12 @@ class Manifest:
 def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
     """Sort records by id, after giving an id to those that have none.
 
+    The names of speakers get one form of Unicode, so that nobody is two people.
+
     Raises:
         ManifestError: there is no record, or two have the same id.
     """
-    named = _with_ids(list(records))
+    named = _with_ids([_with_composed_speaker(record) for record in records])
     ordered = sorted(named, key=lambda record: record.id)
 
     if not ordered:
@@ -123,6 +126,12 @@ def printable(name: str) -> str:
     """Write bytes that are not UTF-8 as backslash escapes, so that a name fits into any file."""
     escaped = name.encode("utf-8", "backslashreplace")
     return escaped.decode()
+
+
+def _with_composed_speaker(record: Record) -> Record:
+    if record.speaker is None or record.speaker.isascii():
+        return record
+    return replace(record, speaker=composed(record.speaker))
 
 
 def _with_ids(records: list[Record]) -> list[Record]:

@@ -1,12 +1,11 @@
 """For all readers of manifests: paths that stay below the root, and lines with their numbers."""
 
 import os
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.errors import ManifestError
 from speechssl.storage.text_files import BYTE_ORDER_MARK, open_text
 
@@ -69,11 +68,6 @@ def path_below(root: Path, audio: str, where: str, takes_root: bool = False) -> 
     return Path(relative).as_posix()
 
 
-def composed(name: str) -> str:
-    """Return the form of a name in which letters and their accents are one character (NFC)."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _as_stored(root: str, parts: list[str]) -> str:
     """Return the path below ``root`` under which the parts of a name are stored.
 
@@ -88,7 +82,7 @@ def _as_stored(root: str, parts: list[str]) -> str:
     for part in parts:
         alike: list[str] = []
         for path in found:
-            names = _stored_names(os.path.join(root, path)).get(composed(part), [])
+            names = _stored_names(os.path.join(root, path)).alike(part)
             alike += [os.path.join(path, name) for name in names]
         found = alike
 
@@ -96,15 +90,12 @@ def _as_stored(root: str, parts: list[str]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _stored_names(folder: str) -> dict[str, list[str]]:
-    """Return the names in a folder by their composed form."""
-    names: dict[str, list[str]] = defaultdict(list)
+def _stored_names(folder: str) -> KnownNames:
+    """Return the names in a folder."""
     try:
-        for name in os.listdir(folder):
-            names[composed(name)].append(name)
+        return KnownNames(os.listdir(folder))
     except OSError:  # no folder, or one that may not be read: nothing is found there
-        return {}
-    return names
+        return KnownNames([])
 
 
 def forget_folders() -> None:

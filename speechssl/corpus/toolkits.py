@@ -10,6 +10,7 @@ from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manife
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
 from speechssl.corpus.transcript_files import find_transcripts_beside
+from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
@@ -40,16 +41,18 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
             )
         audio[key] = path_below(root, path, where, takes_root=True)
 
-    texts = _kaldi_table(folder / "text")
-    speakers = _kaldi_table(folder / "utt2spk")
-    split = split_of_folder(folder.name)
-
     # Without segments, each recording is one utterance of the same name.
     segments = folder / "segments"
     if segments.is_file():
         records = _kaldi_segments(segments, audio)
     else:
         records = [Record(key, path) for key, path in audio.items()]
+
+    ids = {record.id for record in records}
+    known_ids = KnownNames(ids)
+    texts = known_ids.as_keys(_kaldi_table(folder / "text"))
+    speakers = known_ids.as_keys(_kaldi_table(folder / "utt2spk"))
+    split = split_of_folder(folder.name)
 
     completed: list[Record] = []
     for record in records:
@@ -58,7 +61,6 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
         complete = replace(record, text=text, speaker=speaker, split=split)
         completed.append(complete)
 
-    ids = {record.id for record in records}
     strange_texts = sorted(texts.keys() - ids)
     if strange_texts:
         unused.note(
@@ -74,6 +76,7 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
 
 def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
     """Read the parts of recordings, whose paths ``audio`` has by name."""
+    recordings = KnownNames(audio)
     records: list[Record] = []
     for key, fields, where in _kaldi_lines(path):
         try:
@@ -85,6 +88,7 @@ def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
                 f"{where}: utterance, recording, start and end are expected"
             ) from error
 
+        recording = recordings.find(recording)
         if recording not in audio:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp")
 

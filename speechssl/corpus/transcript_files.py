@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from speechssl.audio.listing import RECORDING_SUFFIXES
 from speechssl.corpus.transcripts import is_sentence, words_with_letters
+from speechssl.corpus.unicode_forms import KnownNames
 
 # What annotation tools, subtitling and recognisers write.
 _ANNOTATION = re.compile(
@@ -52,7 +53,7 @@ def find_transcript_files(root: Path, audio: Collection[str], read: Collection[P
     Returns:
         the others, sorted.
     """
-    stems = {_stem(path) for path in audio}
+    stems = KnownNames(map(_stem, audio))
     found: list[Path] = []
 
     for folder, subfolders, files in os.walk(root):
@@ -81,7 +82,8 @@ def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
         stems_by_folder.setdefault(folder, set()).add(_stem(name))
 
     found: list[Path] = []
-    for folder, stems in stems_by_folder.items():
+    for folder, stems_of_folder in stems_by_folder.items():
+        stems = KnownNames(stems_of_folder)
         # Of a folder that is missing or cannot be read, walk yields nothing.
         place = root / folder
         _, _, names = next(os.walk(place), ("", [], []))
@@ -92,7 +94,7 @@ def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
     return sorted(found)
 
 
-def _looks_like_transcript(path: Path, stems: Collection[str]) -> bool:
+def _looks_like_transcript(path: Path, stems: KnownNames) -> bool:
     """Whether a file is an annotation, has a recording's name and words, or lists recordings."""
     suffix = path.suffix.lower()
     if path.name.startswith(".") or suffix in RECORDING_SUFFIXES or not path.is_file():
@@ -114,7 +116,7 @@ def _looks_like_transcript(path: Path, stems: Collection[str]) -> bool:
     return _lists_recordings(text, stems, _has_telling_name(path))
 
 
-def _has_stem(name: str, stems: Collection[str]) -> bool:
+def _has_stem(name: str, stems: KnownNames) -> bool:
     """Whether a file is called like a recording: ``a.txt``, ``a.wav.txt``, ``a.en.txt``."""
     parts = name.split(".")
     beginnings = (".".join(parts[:count]) for count in range(1, len(parts)))
@@ -126,7 +128,7 @@ def _has_telling_name(path: Path) -> bool:
     return bool(_TELLING_NAME.search(stem))
 
 
-def _lists_recordings(text: str, stems: Collection[str], a_word_will_do: bool) -> bool:
+def _lists_recordings(text: str, stems: KnownNames, a_word_will_do: bool) -> bool:
     """Whether at least half of the lines, a header apart, name a recording and say something.
 
     Args:
@@ -143,7 +145,7 @@ def _lists_recordings(text: str, stems: Collection[str], a_word_will_do: bool) -
     return num_listing > 0 and 2 * num_listing >= len(lines) - 1
 
 
-def _names_one(line: str, stems: Collection[str]) -> Iterator[bool]:
+def _names_one(line: str, stems: KnownNames) -> Iterator[bool]:
     """Yield, for each part of a line that may be a name, whether it is that of a recording."""
     for pattern in (_TOKEN, _CELL):
         parts = [part.strip() for part in pattern.findall(line)]
@@ -155,7 +157,7 @@ def _names_one(line: str, stems: Collection[str]) -> Iterator[bool]:
                 yield _stem(part) in stems
 
 
-def _words(text: str, stems: Collection[str]) -> list[str]:
+def _words(text: str, stems: KnownNames) -> list[str]:
     """List the words of a text that are neither names of recordings nor checksums."""
     words: list[str] = []
     for token in words_with_letters(_TOKEN.findall(text)):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest, Record, write_jsonl
 from speechssl.corpus.splits import split_name
+from speechssl.corpus.unicode_forms import composed
 
 
 def touch(root: Path, *names: str) -> None:
@@ -30,8 +31,8 @@ records = st.builds(
     offset_s=st.floats(0, 1e6),
     duration_s=st.none() | st.floats(1e-3, 1e6),
     text=st.none() | words,
-    # An empty name is none, and a split has the name that we give it.
-    speaker=st.none() | words.filter(bool),
+    # An empty name is none, and has one form of Unicode; a split has the name that we give it.
+    speaker=st.none() | words.filter(bool).map(composed),
     split=words.map(split_name),
 )
 
