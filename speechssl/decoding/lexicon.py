@@ -63,19 +63,21 @@ def are_joined(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     return not isinstance(tokenizer, PhoneTokenizer) and are_without_word_spaces(words)
 
 
-def with_free_spaces(lexicon: Lexicon, space: tuple[int, ...]) -> Lexicon:
-    """Let a space follow each word or not: where words are joined, some stand between phrases.
+def with_free_spaces(lexicon: Lexicon, tokenizer: Tokenizer) -> Lexicon:
+    """Let a space stand beside each word or not: where words are joined, some are between phrases.
 
-    Args:
-        space: the token that is a space; empty if there is none.
+    The token that is a space may follow a word. The pieces of SentencePiece have it before one.
     """
-    if not space:
-        return lexicon
+    space = separator(tokenizer)
 
     found: Lexicon = {}
     for word, ways in lexicon.items():
-        with_space = [Spelling(way.ids + space, way.log_prob) for way in ways]
-        found[word] = ways + with_space
+        found[word] = list(ways)
+        if isinstance(tokenizer, SentencePieceTokenizer):
+            inside = tokenizer.encode_inside(word)
+            found[word].append(Spelling(tuple(inside), 0.0))
+        elif space:
+            found[word] += [Spelling(way.ids + space, way.log_prob) for way in ways]
     return found
 
 

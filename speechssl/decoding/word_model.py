@@ -39,7 +39,7 @@ def word_model(
     between_words = separator(tokenizer)
     joined = are_joined(tokenizer, lexicon)
     if joined:
-        lexicon = with_free_spaces(lexicon, between_words)
+        lexicon = with_free_spaces(lexicon, tokenizer)
         between_words = ()
 
     tree = prefix_tree(lexicon, table, between_words, unknown_words)

@@ -40,6 +40,7 @@ from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Score
 from speechssl.storage.checkpoint import model_folder
 from speechssl.text.phone_tokenizer import PhoneTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.word_spaces import are_without_word_spaces
 
@@ -191,7 +192,9 @@ def tune_lm(
         table = read_search_table(lm)
         if unknown_words:
             _check_unknown(table, lm)
-        source = word_model(tokenizer, table, spellings(tokenizer, known), unknown_words)
+        words_to_find = word_model(tokenizer, table, spellings(tokenizer, known), unknown_words)
+        _say_what_pieces_miss(tokenizer, words_to_find, folder)
+        source = words_to_find
         config = BeamConfig(unit="words", unknown_words=unknown_words)
     elif unknown_words:
         raise ConfigError(
@@ -241,6 +244,16 @@ def _with_lexicon(words: Sequence[str], tokenizer: Tokenizer) -> list[str]:
             "from: list them in a file for --words"
         )
     return list(dict.fromkeys([*words, *tokenizer.lexicon.words]))
+
+
+def _say_what_pieces_miss(tokenizer: Tokenizer, words: WordModel, folder: Path) -> None:
+    """Say that pieces of a text without spaces may hold the end of a word and the next one."""
+    if words.are_joined and isinstance(tokenizer, SentencePieceTokenizer):
+        log(
+            "the recogniser's pieces may reach from one word into the next, which a language model "
+            "over words cannot follow: one over its tokens can, speechssl lm --tokens-of "
+            f"{folder}"
+        )
 
 
 def _check_unknown(table: SearchTable, lm: Path) -> None:

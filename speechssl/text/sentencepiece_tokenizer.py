@@ -19,6 +19,9 @@ from speechssl.text.tokenizer import (
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 
+# Unicode has given this code point away for no character, so that no text holds it.
+_NO_CHARACTER = "\ufdd0"
+
 
 class SentencePieceTokenizer(Tokenizer):
     """Subword pieces of a SentencePiece model, shifted by one id to make room for the blank."""
@@ -120,6 +123,16 @@ class SentencePieceTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         pieces = self._processor.encode(single_spaced(text))
         return [piece + 1 for piece in pieces]
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of ``text`` where it follows other text without a space.
+
+        ``encode`` begins with a space. Here an unknown character begins instead: no piece reaches
+        over it, and what follows is divided as it would be inside a longer text.
+        """
+        ids = self.encode(_NO_CHARACTER + text)
+        begin = ids.index(UNK_ID) + 1
+        return ids[begin:]
 
     def decode(self, ids: Sequence[int]) -> str:
         pieces = [i - 1 for i in self.without_blanks(ids)]

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterator
-from itertools import groupby, product
+from itertools import accumulate, groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import ConfigError
 from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from speechssl.text.tokenizer import Spelling, Tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
@@ -198,6 +199,83 @@ def ways_to_part(said: str, words: list[str]) -> Iterator[list[str]]:
         if said.startswith(word):
             rest = said.removeprefix(word)
             for others in ways_to_part(rest.removeprefix(" "), words):
+                yield [word, *others]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_pieces_of_scripts_without_spaces_are_joined(tmp_path: Path, kind: str) -> None:
+    """Against all alignments of all texts, each word divided as it is inside a longer text."""
+    words = ["แมว", "รัก", "มา"]
+    rng = random.Random(kind)
+    spoken = [rng.choices(words, k=rng.randint(1, 4)) for _ in range(200)]
+    texts = ["".join(word + " " * (rng.random() < 0.2) for word in said) for said in spoken]
+    tokenizer = SentencePieceTokenizer.train(texts, 15, kind)
+
+    # A word is divided so between other words, whichever they are.
+    ways: dict[tuple[int, ...], str] = {}
+    for word in words:
+        ways[tuple(tokenizer.encode(word))] = word
+        ways[tuple(divided_inside(tokenizer, word, words))] = word
+
+    num_spaced = 0
+    num_joined = 0
+    for seed in range(4):
+        path = language_model(tmp_path, [*spoken[:20], words], 3)
+        lm = read_arpa(path)
+        config = BeamConfig.model_validate({"lm_weight": 0.5, "word_score": 2.0} | WIDE)
+        model = word_model(tokenizer, read_search_table(path), spellings(tokenizer, words))
+        # Every second recogniser seldom says a space.
+        frames = emissions(5, tokenizer.size, seed)
+        frames[:, [" " in text for text in tokenizer.texts]] -= 3.0 * (seed % 2)
+        frames[:, 1] = -1e4
+
+        # The best alignment of all pieces, and the best words that they may be.
+        rows = frames.tolist()
+        best_alignment: dict[tuple[int, ...], float] = {}
+        for alignment in product(sorted({0}.union(*ways)), repeat=5):
+            ids = tuple(i for i, _ in groupby(alignment) if i != 0)
+            own = sum(row[i] for row, i in zip(rows, alignment, strict=True))
+            best_alignment[ids] = max(own, best_alignment.get(ids, -math.inf))
+
+        scores: dict[tuple[int, ...], float] = {}
+        for ids, own in best_alignment.items():
+            for parts in ways_to_divide(ids, ways):
+                log10 = config.lm_weight * sum(lm.score(parts))
+                total = own + log10 + config.word_score * len(parts)
+                scores[ids] = max(total, scores.get(ids, -math.inf))
+        expected = max(scores, key=lambda ids: scores[ids])
+
+        ((found,),) = BeamSearch(tokenizer, model, config)(frames[None], torch.tensor([5]))
+        assert found.decoded.ids == expected
+        assert found.score == pytest.approx(scores[expected], abs=1e-4)
+        assert found.text == tokenizer.decode(expected)
+        num_spaced += " " in found.text
+        num_joined += found.text not in words and " " not in found.text
+
+    assert num_spaced > 0
+    assert num_joined > 0
+
+
+def divided_inside(tokenizer: Tokenizer, word: str, words: list[str]) -> list[int]:
+    """The pieces of a word within longer texts, where none of them reaches into its neighbours."""
+    found: set[tuple[int, ...]] = set()
+    for before, after in product(words, words):
+        ids = tokenizer.encode(before + word + after)
+        ends = list(accumulate(len(tokenizer.texts[i].strip()) for i in ids))
+        begin, end = len(before), len(before + word)
+        if begin in ends and end in ends:
+            found.add(tuple(ids[ends.index(begin) + 1 : ends.index(end) + 1]))
+    (only,) = found
+    return list(only)
+
+
+def ways_to_divide(ids: tuple[int, ...], ways: dict[tuple[int, ...], str]) -> Iterator[list[str]]:
+    """All words that these pieces may be."""
+    if not ids:
+        yield []
+    for pieces, word in ways.items():
+        if ids[: len(pieces)] == pieces:
+            for others in ways_to_divide(ids[len(pieces) :], ways):
                 yield [word, *others]
 
 
