@@ -28,7 +28,7 @@ ROOMS = {
     " phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "unicode_forms manifest export shares splits paths columns transcripts"
-    " unused_transcripts transcript_files metadata_csv jsonl toolkits layouts",
+    " unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits layouts",
     "data": "settings account collate sandbox store dataset store_writer batches cutter"
     " shards plan prepare",
     "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"

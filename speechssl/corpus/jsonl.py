@@ -1,6 +1,7 @@
 """Reads JSONL manifests: NeMo's, with the names that other tools give to the same things."""
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ def read_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record
     Raises:
         ManifestError: a malformed line, an id that stands twice, or a path outside ``root``.
     """
+    return _read(path, root, unused, folder="", takes_root=True)
+
+
+def read_metadata_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
+    """Read Hugging Face's ``metadata.jsonl``, whose paths start at its folder.
+
+    Everything else is as in other JSONL manifests.
+    """
+    folder = os.path.relpath(path.parent, root)
+    return _read(path, root, unused, folder, takes_root=False)
+
+
+def _read(
+    path: Path, root: Path, unused: UnusedTranscripts, folder: str, takes_root: bool
+) -> list[Record]:
+    """Read a manifest whose paths start at a folder below the root."""
     records: list[Record] = []
     place_of_id: dict[str, str] = {}
     given_path = ""
@@ -45,7 +62,8 @@ def read_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record
         is_new_path = own_path != given_path or not audio
         if is_new_path:
             given_path = own_path
-            audio = path_below(root, given_path, where, takes_root=True)
+            joined = os.path.join(folder, given_path) if given_path else ""
+            audio = path_below(root, joined, where, takes_root)
 
         offset_s, duration_s = _part_of(row, columns, where)
         string = partial(_string, row, where=where)
@@ -101,7 +119,11 @@ def _refuse_constant(name: str) -> float:
 def _path_of(row: _Row, columns: Columns, where: str) -> str:
     path = None if columns.audio is None else row[columns.audio]
     if not isinstance(path, str):
-        raise ManifestError(f"{where}: an object with audio_filepath is expected")
+        keys = ", ".join(row) or "none"
+        raise ManifestError(
+            f"{where}: the path of a recording is expected as audio_filepath or file_name; "
+            f"the keys are {keys}"
+        )
     return path
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechssl.audio.listing import is_recording
+from speechssl.corpus.folder_tables import find_folder_table, read_folder_table
 from speechssl.corpus.jsonl import read_jsonl
 from speechssl.corpus.manifest import Manifest, Record, make_manifest
-from speechssl.corpus.metadata_csv import read_metadata_csv
 from speechssl.corpus.paths import forget_folders, numbered_lines, path_below
 from speechssl.corpus.splits import split_of_folder
 from speechssl.corpus.toolkits import read_fairseq, read_kaldi
@@ -35,10 +35,10 @@ def scan(
     """Read a source, whatever its layout.
 
     A folder may be a Kaldi data directory (``wav.scp``), a folder with Hugging Face's
-    ``metadata.csv`` (its own or in folders below; a table governs the folder that it lies in), a
-    LibriSpeech tree (``*.trans.txt``) or just audio, nested in any way. A file may be a JSONL
-    manifest, a ``metadata.csv``, a fairseq ``.tsv`` with ``.wrd`` or ``.ltr`` beside it, or one
-    recording. The order in which a file system lists never matters.
+    ``metadata.csv`` or ``metadata.jsonl`` (its own or in folders below; a table governs the folder
+    that it lies in), a LibriSpeech tree (``*.trans.txt``) or just audio, nested in any way. A file
+    may be a JSONL manifest, a ``metadata.csv``, a fairseq ``.tsv`` with ``.wrd`` or ``.ltr`` beside
+    it, or one recording. The order in which a file system lists never matters.
 
     Args:
         source: folder or file.
@@ -96,7 +96,7 @@ def _read(
         records = read_jsonl(path, jsonl_root, unused)
         return _with_notes(make_manifest(jsonl_root, records), unused)
     if suffix == ".csv":
-        records = read_metadata_csv(path, folder, unused)
+        records = read_folder_table(path, folder, unused)
         return _with_notes(make_manifest(folder, records), unused)
     if suffix == ".tsv":
         # Its first line names the root, so it comes as a whole manifest.
@@ -155,8 +155,8 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
                 inside = os.path.join(subfolder, "x")
                 path_below(root, os.path.relpath(inside, root), where)
 
-        if "metadata.csv" in files:
-            table = Path(folder, "metadata.csv")
+        table = find_folder_table(Path(folder), files)
+        if table is not None:
             tables.append(table)
             # The table speaks for all folders below, so the walk skips them.
             subfolders.clear()
@@ -174,7 +174,7 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     if transcripts:
         records = _join_librispeech(records, transcripts, root)
     for table in tables:
-        records += read_metadata_csv(table, root, unused)
+        records += read_folder_table(table, root, unused)
 
     silent = [record.audio for record in records if says_nothing(record.text)]
     if silent:

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from speechssl.audio.listing import RECORDING_SUFFIXES, is_recording
+from speechssl.audio.listing import RECORDING_SUFFIXES
 from speechssl.corpus.columns import Columns, find_columns
-from speechssl.corpus.manifest import Record, printable
+from speechssl.corpus.manifest import Record
 from speechssl.corpus.paths import path_below
-from speechssl.corpus.splits import split_name, split_of_folder
+from speechssl.corpus.splits import split_name
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
-from speechssl.runtime.log import log
 from speechssl.storage.text_files import open_text
 
 
-def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
-    """Read the records of a table, and log how many recordings lie below it but are not in it.
+def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
+    """Yield a record for each row: its file_name, and text, speaker and split where known.
 
     Args:
         unused: takes note of columns that look like transcripts and are not read.
@@ -26,25 +25,7 @@ def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> list
     Raises:
         ManifestError: a malformed table, named by file and line number.
     """
-    records = list(_records(path, root, unused))
-
-    listed = {record.audio for record in records}
-    unlisted = _unlisted_audio(path, root, listed)
-    if unlisted:
-        num_unlisted = len(unlisted)
-        first = str(min(unlisted))
-        example = printable(first)
-        log(f"{num_unlisted} recordings are not in {path} and are left out, {example} for one")
-
-    return records
-
-
-def _records(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
-    """Yield a record for each row: its file_name, and text, speaker and split where known."""
     folder = os.path.relpath(path.parent, root)
-    default_split = None
-    if path.parent != root:
-        default_split = split_of_folder(path.parent.name)
 
     with open_text(path, newline="", error_class=ManifestError) as file:
         rows = _numbered_rows(path, file)
@@ -60,13 +41,12 @@ def _records(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Reco
 
             # File names start at the folder of the table, paths of records at the root.
             relative = os.path.join(folder, row[audio_column])
-            split = split_name(_cell(row, columns.split))
             yield Record(
                 id="",
                 audio=path_below(root, relative, where),
                 text=_cell(row, columns.text),
                 speaker=_cell(row, columns.speaker),
-                split=split or default_split,
+                split=split_name(_cell(row, columns.split)),
             )
 
 
@@ -139,24 +119,3 @@ def _cell(row: dict[str, str], column: str | None) -> str | None:
     if column is None:
         return None
     return row[column].strip() or None
-
-
-def _unlisted_audio(table: Path, root: Path, listed: set[str]) -> list[Path]:
-    """Find the recordings below a table that are not in it."""
-    unlisted: list[Path] = []
-    for folder, _, names in os.walk(table.parent):
-        for name in names:
-            file = Path(folder, name)
-            if not is_recording(file):
-                continue
-
-            relative = Path(os.path.relpath(file, root))
-            if relative.as_posix() not in listed:
-                unlisted.append(file)
-
-    # A table may name a file by way of a linked folder, so names alone do not tell. Links are
-    # followed only where something seems to be left out: it takes a system call for each file.
-    if unlisted:
-        used = {os.path.realpath(root / name) for name in listed}
-        return [file for file in unlisted if os.path.realpath(file) not in used]
-    return []

@@ -81,7 +81,7 @@ FILES: dict[str, Write] = {
     "subtitles": _beside(".srt", "1\n00:00:00,000 --> 00:00:01,000\n{text}\n"),
     "web subtitles": _beside(".en.vtt", "WEBVTT\n"),
     "json beside": _beside(".json", '{{"duration": 3, "text": "{text}"}}'),
-    "metadata.jsonl": _table("metadata.jsonl", '{{"file_name": "{audio}", "text": "{text}"}}'),
+    "other jsonl": _table("texts.jsonl", '{{"file_name": "{audio}", "text": "{text}"}}'),
     "Common Voice": _table("validated.tsv", "cl\t{audio}\t{text}", "client_id\tpath\tsentence"),
     "VoxForge": _table("etc/PROMPTS", "corpus/mfc/{stem} {text}"),
     "festival": _table("txt.done.data", '( {stem} "{text}" )'),
