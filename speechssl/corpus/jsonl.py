@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def _read(
 def _parse_row(line: str, where: str) -> _Row:
     """Parse a line, which is an object."""
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
+        row = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_one_of_each)
     except (ValueError, RecursionError) as error:
         if line.lstrip().startswith("["):
             raise _array(where) from error
@@ -114,6 +115,16 @@ def _array(where: str) -> ManifestError:
 def _refuse_constant(name: str) -> float:
     """Refuse NaN and Infinity, which Python's json reads although JSON has none."""
     raise ValueError(f"{name} is not allowed")
+
+
+def _one_of_each(pairs: list[tuple[str, Any]]) -> _Row:
+    """Refuse a key that stands twice, of which Python's json takes the last one."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        key, _ = counts.most_common(1)[0]
+        raise ValueError(f"the key {key!r} stands twice: remove or rename one of them")
+    return row
 
 
 def _path_of(row: _Row, columns: Columns, where: str) -> str:
@@ -148,7 +159,9 @@ def _part_of(row: _Row, columns: Columns, where: str) -> tuple[float, float | No
         # Rounded to microseconds, so that 1.3 - 1.2 is 0.1.
         length_s = round(end_s - offset_s, 6)
         if length_s <= 0:
-            raise ManifestError(f"{where}: a part from {offset_s:g} to {end_s:g} s")
+            raise ManifestError(
+                f"{where}: a part from {offset_s:g} to {end_s:g} s: it must end behind its start"
+            )
         if duration_s is not None and abs(duration_s - length_s) > _SAME_SECONDS:
             raise ManifestError(
                 f"{where}: from {offset_s:g} to {end_s:g} s, but the duration is {duration_s:g}: "

@@ -4,6 +4,7 @@ A manifest is data: no path in it leads outside its root.
 """
 
 import os
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,20 +194,21 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
     Texts come by utterance from ``SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt``. The split comes from
     the folder at the top.
     """
-    found: dict[str, Record] = {}
+    # Two recordings may have one name, with different suffixes.
+    found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         utterance, _ = os.path.splitext(record.audio)
-        found[utterance] = record
+        found[utterance].append(record)
 
     texts = KnownNames(found).as_keys(_librispeech_texts(transcripts, root))
 
     # A transcript without a recording is listed too, so that it is rejected as a missing file.
     without_recording = texts.keys() - found.keys()
     for utterance in without_recording:
-        found[utterance] = Record("", f"{utterance}.flac")
+        found[utterance].append(Record("", f"{utterance}.flac"))
 
     joined: list[Record] = []
-    for utterance, record in found.items():
+    for utterance, of_utterance in found.items():
         # SPLIT/SPEAKER/CHAPTER/UTTERANCE; without SPLIT the root is one split's folder.
         parts = utterance.split("/")
         num_parts = len(parts)
@@ -215,8 +217,9 @@ def _join_librispeech(records: list[Record], transcripts: list[Path], root: Path
         split = split_of_folder(top_folder)
 
         text = texts.get(utterance)
-        complete = replace(record, text=text, speaker=speaker, split=split)
-        joined.append(complete)
+        for record in of_utterance:
+            complete = replace(record, text=text, speaker=speaker, split=split)
+            joined.append(complete)
     return joined
 
 
@@ -228,12 +231,19 @@ def _librispeech_texts(transcripts: list[Path], root: Path) -> dict[str, str]:
         folder = relative.as_posix()
 
         for where, line in numbered_lines(path):
-            name, _, text = line.partition(" ")
+            if not line.strip():
+                continue
+            # Some tools write a tab behind the utterance.
+            name, _, text = line.replace("\t", " ", 1).partition(" ")
             if not name or "/" in name:
                 raise ManifestError(
                     f"{where}: an utterance and its text are expected, not {line!r}"
                 )
 
             utterance = path_below(root, f"{folder}/{name}", where)
+            if utterance in texts:
+                raise ManifestError(
+                    f"{where}: {name!r} has a transcript already: remove one of them"
+                )
             texts[utterance] = text.strip()
     return texts

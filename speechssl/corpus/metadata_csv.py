@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -14,6 +15,9 @@ from speechssl.corpus.splits import split_name
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.storage.text_files import open_text
+
+# What tables have between columns in place of commas.
+_OTHER_SIGNS = ";\t|"
 
 
 def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
@@ -35,7 +39,7 @@ def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iter
         audio_column = _checked(path, header, columns)
 
         for where, cells in rows:
-            _check_row(where, cells, header, columns)
+            _check_row(where, cells, header, audio_column)
             row = dict(zip(header, cells, strict=True))
             unused.add(path, row, columns)
 
@@ -51,7 +55,7 @@ def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iter
 
 
 def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
-    """Yield ("file:number", cells) of each row that is not empty; the line is its first one.
+    """Yield ("file:number", cells) of each row that says anything; the line is its first one.
 
     Raises:
         ManifestError: a malformed row.
@@ -69,27 +73,44 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
 
         if cells is None:
             return
-        if cells:
+        # Spreadsheet programs write rows of nothing but commas.
+        if any(map(str.strip, cells)):
             yield where, cells
 
 
 def _checked(path: Path, header: tuple[str, ...], columns: Columns) -> str:
     """Check the columns of a table, and return the one that names the recordings."""
+    where = f"{path}:1"
     if columns.audio is None:
         found = ", ".join(header) or "none"
-        raise ManifestError(f"{path}:1: no column file_name among {found}")
+        raise ManifestError(f"{where}: no column file_name among {found}: {_remedy(header)}")
+
+    counts = Counter(header)
+    twice = [name for name in header if counts[name] > 1 and name not in columns.others]
+    if twice:
+        raise ManifestError(f"{where}: two columns {twice[0]!r}: rename or remove one of them")
 
     if columns.place is not None:
         raise ManifestError(
-            f"{path}:1: a column {columns.place!r}, but a table has whole files: give parts as a "
+            f"{where}: a column {columns.place!r}, but a table has whole files: give parts as a "
             "JSONL manifest with offset and duration, or remove the column"
         )
     return columns.audio
 
 
-def _check_row(where: str, cells: list[str], header: tuple[str, ...], columns: Columns) -> None:
-    """See that a row has all columns, and that no cell holds rows that follow it."""
-    swallowing = next((cell for cell in cells if _holds_rows(cell, header, columns)), None)
+def _remedy(header: tuple[str, ...]) -> str:
+    """Say what to do with a table whose columns are not known."""
+    only = header[0] if len(header) == 1 else ""
+    other_sign = next((sign for sign in _OTHER_SIGNS if sign in only), None)
+    if other_sign is not None:
+        return f"commas must stand between columns, not {other_sign!r}"
+    return "the first line names the columns, and that of the recordings is file_name"
+
+
+def _check_row(where: str, cells: list[str], header: tuple[str, ...], audio_column: str) -> None:
+    """See that a row has all columns and a recording, and that no cell holds rows that follow."""
+    position = header.index(audio_column)
+    swallowing = next((cell for cell in cells if _holds_rows(cell, position)), None)
     if swallowing is not None:
         raise ManifestError(
             f"{where}: a quotation mark opens here, and the rows behind it stand before the next "
@@ -97,15 +118,13 @@ def _check_row(where: str, cells: list[str], header: tuple[str, ...], columns: C
         )
     if len(cells) != len(header):
         raise ManifestError(f"{where}: the row does not have {len(header)} columns")
+    if not cells[position].strip():
+        raise ManifestError(f"{where}: the row names no recording: fill in file_name, or remove it")
 
 
-def _holds_rows(cell: str, header: tuple[str, ...], columns: Columns) -> bool:
+def _holds_rows(cell: str, position: int) -> bool:
     """Whether a line within a cell names a recording where a row does."""
     lines = cell.splitlines()[1:]
-    if not lines or columns.audio is None:
-        return False
-
-    position = header.index(columns.audio)
     for fields in csv.reader(lines):
         if len(fields) > position:
             suffix = Path(fields[position]).suffix.lower()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest
+from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest, printable
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
 from speechssl.corpus.transcript_files import find_transcripts_beside
@@ -47,6 +47,13 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
         records = _kaldi_segments(segments, audio)
     else:
         records = [Record(key, path) for key, path in audio.items()]
+
+    unused_audio = sorted(set(audio.values()) - {record.audio for record in records})
+    if unused_audio:
+        log(
+            f"{len(unused_audio)} recordings of {wav_scp} have no segment and are left out, "
+            f"{printable(unused_audio[0])} for one"
+        )
 
     ids = {record.id for record in records}
     known_ids = KnownNames(ids)
@@ -125,14 +132,14 @@ class _KaldiLine(NamedTuple):
 
 
 def _kaldi_lines(path: Path) -> Iterator[_KaldiLine]:
-    """Yield the lines of a Kaldi file; keys are unique."""
+    """Yield the lines of a Kaldi file that are not empty; keys are unique."""
     seen: set[str] = set()
     for where, line in numbered_lines(path):
         # Some tools write a tab behind the key.
         spaced = line.replace("\t", " ", 1)
         key, _, rest = spaced.strip(" ").partition(" ")
         if not key:
-            raise ManifestError(f"{where}: an empty line")
+            continue
         if key in seen:
             raise ManifestError(f"{where}: {key!r} stands here twice")
 

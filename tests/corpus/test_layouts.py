@@ -322,7 +322,6 @@ def test_a_table_of_parts_of_files_is_refused(tmp_path: Path) -> None:
         ("segments", "u rec nan 1", "segment"),
         ("segments", "u rec 1", "start and end"),
         ("segments", "u other 1 2", "not in wav.scp"),
-        ("text", "", "empty"),
     ],
 )
 def test_kaldi_lines_that_are_refused(tmp_path: Path, name: str, line: str, message: str) -> None:
