@@ -30,16 +30,8 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
     Raises:
         ManifestError: a malformed line, a command instead of a path, or a path outside ``root``.
     """
-    audio: dict[str, str] = {}
     wav_scp = folder / "wav.scp"
-    for key, path, where in _kaldi_lines(wav_scp):
-        is_command = path.startswith("|") or path.endswith("|")
-        if is_command:
-            raise ManifestError(
-                f"{where}: {path!r} is a command; speechssl runs none: "
-                "write the audio to files first"
-            )
-        audio[key] = path_below(root, path, where, takes_root=True)
+    audio = _kaldi_audio(wav_scp, root)
 
     # Without segments, each recording is one utterance of the same name.
     segments = folder / "segments"
@@ -79,6 +71,20 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
     if strange_speakers:
         log(f"{len(strange_speakers)} lines of {folder / 'utt2spk'} belong to no utterance")
     return completed
+
+
+def _kaldi_audio(wav_scp: Path, root: Path) -> dict[str, str]:
+    """Read the paths of recordings by name."""
+    audio: dict[str, str] = {}
+    for key, path, where in _kaldi_lines(wav_scp):
+        is_command = path.startswith("|") or path.endswith("|")
+        if is_command:
+            raise ManifestError(
+                f"{where}: {path!r} is a command; speechssl runs none: "
+                "write the audio to files first"
+            )
+        audio[key] = path_below(root, path, where, takes_root=True)
+    return audio
 
 
 def _kaldi_segments(path: Path, audio: dict[str, str]) -> list[Record]:
