@@ -19,9 +19,11 @@ def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
     audio = sorted(labelled_folder.rglob("*.wav"))[:3]
     (tmp_path / "kaldi").mkdir()
     (tmp_path / "kaldi/wav.scp").write_text("".join(f"{path.stem} {path}\n" for path in audio))
+
     refused = call("prepare", tmp_path / "kaldi", tmp_path / "store")
     assert refused.exit_code == 1
     assert "--root" in str(refused.exception)
+
     done = call(
         "prepare",
         tmp_path / "kaldi",
@@ -32,6 +34,7 @@ def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
         0.1,
     )
     assert done.exit_code == 0, done.stderr
+
     store = Store(tmp_path / "store")
     assert {store.record(k).audio for k in range(len(store))} == {
         str(p.relative_to(labelled_folder)) for p in audio
@@ -44,18 +47,23 @@ def test_prepare_prints_the_account_and_rejects_are_bounded(tmp_path: Path) -> N
     result = call("prepare", folder, tmp_path / "store")
     assert result.exit_code == 0
     assert "kept" in result.stdout
+
     (folder / "train001.wav").write_bytes(b"no audio")
     result = call("prepare", folder, tmp_path / "second")
     assert result.exit_code == 3
     assert "1 of 5 files rejected, 1 lines in " in result.stderr
     assert "split as given (dev 1, test 1, train 3 recordings)" in result.stderr
+
     assert call("prepare", folder, tmp_path / "third", "--max-bad-fraction", "0.2").exit_code == 0
+
     for path in folder.glob("*.wav"):
         path.write_bytes(b"")
     assert call("prepare", folder, tmp_path / "fourth").exit_code == 4
+
     assert "no chunk at all in" in str(
         call("pretrain", tmp_path / "fourth", "--run", tmp_path / "run").exception
     )
+
     rejects = [
         json.loads(line) for line in (tmp_path / "fourth/rejects.jsonl").read_text().splitlines()
     ]

@@ -40,6 +40,7 @@ def test_models_are_mixed_and_pruned(tmp_path: Path) -> None:
         "--prune-entropy", "1e-5", "--max-words", 20,
     )  # fmt: skip
     assert mixed.exit_code == 0
+
     rows = [
         line.split("|") for line in mixed.stdout.splitlines() if "txt" in line or "arpa" in line
     ]
@@ -48,6 +49,7 @@ def test_models_are_mixed_and_pruned(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert sum(float(row[2]) for row in rows[:3]) == pytest.approx(1, abs=2e-4)
     assert f"perplexity of {held_out}: " in mixed.stdout
+
     model = read_arpa(tmp_path / "mixed.arpa")
     assert model.order == 4
     assert len(model.words) == 32  # 30 of general.arpa, </s> and <unk>

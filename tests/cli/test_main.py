@@ -32,12 +32,14 @@ def test_errors_are_one_line(
         "pretrain", labelled_store, "--run", tmp_path, "--preset", "huge"
     )
     assert "name=value" in error("pretrain", labelled_store, "--run", tmp_path, "--set", "optim.lr")
+
     assert "neither a model folder" in error("transcribe", tmp_path, labelled_store / "store.json")
     assert "allowed are txt, srt, vtt" in error(
         "transcribe", model, labelled_store, "--output-format", "srt9"
     )
     assert "no such file" in error("transcribe", model, tmp_path / "missing.wav")
     assert "no audio found" in error("transcribe", model, tmp_path)
+
     both = (labelled_store / "store.json", labelled_store / "chunks.jsonl")
     assert "srt holds one recording, and these are 2" in error(
         "transcribe", model, *both, "--output-format", "srt"
@@ -45,14 +47,17 @@ def test_errors_are_one_line(
     assert "stdout takes one format" in error(
         "transcribe", model, tmp_path, "--output-format", "txt,json"
     )
+
     assert "give a folder that speechssl evaluate wrote" in error("compare", tmp_path)
     assert "missing" in error("prepare", tmp_path / "missing", tmp_path / "store")
     assert "holds a model: give another --out" in error(
         "evaluate", model, labelled_store, "--out", model / "model"
     )
+
     holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
     assert "split holdout" in holdout
     assert "splits there: dev, test, train" in holdout
+
     nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
     assert "min_chunk_s" in nan
     assert "finite number" in nan
@@ -72,6 +77,7 @@ def test_files_and_folders_in_the_way_are_one_line(
     file = tmp_path / "file"
     file.write_text("mine")
     wave = labelled_folder / "test000.wav"
+
     assert str(file) in error("prepare", labelled_folder, file / "store")
     assert str(file) in error("transcribe", model, wave, "--output-dir", file)
     assert f"{file} is there already and holds no scores" in error(
@@ -80,8 +86,10 @@ def test_files_and_folders_in_the_way_are_one_line(
     assert "--force deletes run folders only" in error(
         "pretrain", labelled_store, "--run", file, "--force"
     )
+
     (tmp_path / "utterances.jsonl").write_text("{}")
     assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
+
     assert file.read_text() == "mine"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -28,21 +29,14 @@ def test_evaluate_and_compare(model: Path, labelled_store: Path, tmp_path: Path)
     result = call("evaluate", model, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert result.exit_code == 0
     assert "WER" in result.stdout
-    again = call(
-        "evaluate",
-        model,
-        labelled_store,
-        "--out",
-        tmp_path / "e",
-        "--split",
-        "dev",
-        "--normaliser",
-        "english-1",
-    )
+
+    command = ("evaluate", model, labelled_store, "--out", tmp_path / "e", "--split", "dev")
+    again = call(*command, "--normaliser", "english-1")
     assert [line.split()[1] for line in again.stdout.splitlines() if "ER" in line][:4] == [
         *["english-1"] * 2,
         *["raw"] * 2,
     ]
+
     table = call("compare", f"one system={tmp_path / 'score'}", tmp_path / "score")
     assert table.exit_code == 0
     assert "one system" in table.stdout
@@ -57,156 +51,145 @@ def test_a_language_model_from_transcripts_to_texts(
 ) -> None:
     """lm, tune-lm, evaluate and transcribe; the greedy result beside is what --greedy gives."""
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    made = call(
-        "lm",
-        labelled_store,
-        "--out",
-        tmp_path / "lm.arpa",
-        "--order",
-        3,
-        "--held-out",
-        labelled_store,
-    )
+
+    command = ("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--order", 3)
+    made = call(*command, "--held-out", labelled_store)
     assert made.exit_code == 0
     assert "perplexity of" in made.stdout
+
     tuned_lm = call("tune-lm", run, tmp_path / "lm.arpa", labelled_store)
     assert tuned_lm.exit_code == 0
     assert tuned_lm.stdout.splitlines()[2].split()[1] == "greedy"
+
     shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert "With the language model:" in shown.stdout
     assert "minus greedy" in shown.stdout
+
     both = [
         json.loads((tmp_path / "score" / name).read_text())
         for name in ("score.json", "lm/score.json")
     ]
     assert "lm" not in both[0]
     assert both[1]["lm"]["unit"] == "words"
-    assert (
-        both[1]["wer"]
-        == json.loads((run / "model/lm/record.json").read_text())["record"]["about"]["wer"]
-    )
+    record = json.loads((run / "model/lm/record.json").read_text())["record"]
+    assert both[1]["wer"] == record["about"]["wer"]
+
     shutil.rmtree(run / "model/lm")
     shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
     assert "With the language model:" not in shown.stdout
     assert not (tmp_path / "score/lm").exists()
     assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
+
     wave = labelled_folder / "test000.wav"
     spoken = {
-        w
+        word
         for line in (labelled_folder / "metadata.csv").read_text().splitlines()
-        for w in line.split(",")[1].split()
+        for word in line.split(",")[1].split()
     }
     assert set(call("transcribe", run, wave).stdout.split()) <= spoken
+    greedy = call("transcribe", run, wave, "--greedy")
+    assert greedy.stdout == call("transcribe", model, wave).stdout
+
     (tmp_path / "broken.arpa").write_text((tmp_path / "lm.arpa").read_text()[:-400])
     broken = call("tune-lm", run, tmp_path / "broken.arpa", labelled_store)
     assert isinstance(broken.exception, ConfigError)
     assert "give a whole ARPA file" in str(broken.exception)
-    assert (
-        call("transcribe", run, wave, "--greedy").stdout == call("transcribe", model, wave).stdout
-    )
 
 
 def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    assert (
-        call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model).exit_code
-        == 0
-    )
+    made = call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model)
+    assert made.exit_code == 0
+
     assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0
-    assert (
-        json.loads((run / "model/lm/record.json").read_text())["record"]["beam"]["unit"] == "tokens"
-    )
-    assert (
-        call(
-            "evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev"
-        ).exit_code
-        == 0
-    )
+    record = json.loads((run / "model/lm/record.json").read_text())["record"]
+    assert record["beam"]["unit"] == "tokens"
+
+    score = ("--out", tmp_path / "score", "--split", "dev")
+    assert call("evaluate", run, labelled_store, *score).exit_code == 0
 
 
-@pytest.mark.slow
-def test_self_training_as_the_readme_has_it(
-    model: Path, labelled_store: Path, tmp_path: Path
-) -> None:
-    run = Path(shutil.copytree(model, tmp_path / "run"))
-    (make_labelled(tmp_path / "radio", {"train": 4}, seed=5) / "metadata.csv").unlink()
-    assert call("prepare", tmp_path / "radio", tmp_path / "store").exit_code == 0
-    assert call("lm", run / "texts.txt", "--out", tmp_path / "own.arpa").exit_code == 0
-    assert call("tune-lm", run, tmp_path / "own.arpa", labelled_store).exit_code == 0
+FEW = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
+
+
+class Labelling(NamedTuple):
+    """A recogniser with a language model, and what it has heard."""
+
+    run: Path
+    arpa: Path
+    store: Path
+    labels: Path
+
+
+@pytest.fixture(scope="module")
+def labelling(
+    model: Path, labelled_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Labelling:
+    folder = tmp_path_factory.mktemp("labelling")
+    run = Path(shutil.copytree(model, folder / "run"))
+    (make_labelled(folder / "radio", {"train": 4}, seed=5) / "metadata.csv").unlink()
+    assert call("prepare", folder / "radio", folder / "store").exit_code == 0
+    assert call("lm", run / "texts.txt", "--out", folder / "own.arpa").exit_code == 0
+    assert call("tune-lm", run, folder / "own.arpa", labelled_store).exit_code == 0
 
     # Trained for six updates, the recogniser hears nothing that is not paid for.
     talkative = BeamConfig(lm_weight=1.0, word_score=20.0)
     words = (run / "texts.txt").read_text().split()
-    save_lm(run / "model", tmp_path / "own.arpa", sorted(set(words)), talkative, {})
+    save_lm(run / "model", folder / "own.arpa", sorted(set(words)), talkative, {})
 
-    heard = tmp_path / "heard.jsonl"
-    done = call("label", run, tmp_path / "store", "--out", heard)
+    labels = folder / "heard.jsonl"
+    done = call("label", run, folder / "store", "--out", labels)
     assert done.exit_code == 0, done.exception
-    assert done.stdout == f"{heard}\n"
-    texts = [json.loads(line)["text"] for line in heard.read_text().splitlines()]
-    assert len(texts) == len(Store(tmp_path / "store"))
+    assert done.stdout == f"{labels}\n"
+    return Labelling(run, folder / "own.arpa", folder / "store", labels)
+
+
+@pytest.mark.slow
+def test_self_training_as_the_readme_has_it(
+    labelling: Labelling, labelled_store: Path, tmp_path: Path
+) -> None:
+    run, _, store, labels = labelling
+    texts = [json.loads(line)["text"] for line in labels.read_text().splitlines()]
+    assert len(texts) == len(Store(store))
     assert any(texts)
-    before = heard.read_bytes()
-    assert call("label", run, tmp_path / "store", "--out", heard).exit_code == 0
-    assert heard.read_bytes() == before
-    command = (
-        "finetune",
-        labelled_store,
-        tmp_path / "store",
-        "--labels",
-        heard,
-        "--init-from",
-        run,
-        "--run",
-    )
-    few = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
-    done = call(*command, tmp_path / "self", *few, "--keep", 1)
+
+    before = labels.read_bytes()
+    assert call("label", run, store, "--out", labels).exit_code == 0
+    assert labels.read_bytes() == before
+
+    options = ("--init-from", run, "--run", tmp_path / "self", *FEW, "--keep", 1)
+    done = call("finetune", labelled_store, store, "--labels", labels, *options)
     assert done.exit_code == 0, done.exception
     assert f"{sum(map(bool, texts))} labels are learned from" in done.stderr
     assert (tmp_path / "self/texts.txt").read_text() == (run / "texts.txt").read_text()
-    assert "is no share" in str(call(*command, tmp_path / "self", *few, "--keep", 1.5).exception)
 
-    assert "--keep is of the labels" in str(
-        call(
-            "finetune",
-            labelled_store,
-            "--init-from",
-            run,
-            "--run",
-            tmp_path / "self",
-            *few,
-            "--keep",
-            0.5,
-        ).exception
-    )
 
-    # Of another model no label joins them, and what cannot be used costs no run.
-    (run / "model/lm").rename(tmp_path / "lm")
-    assert "holds labels of another model" in str(
-        call("label", run, tmp_path / "store", "--out", heard).exception
-    )
+@pytest.mark.slow
+def test_labels_that_cannot_be_used_cost_no_run(
+    labelling: Labelling, model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    run, arpa, store, labels = labelling
+    trained = Path(shutil.copytree(model, tmp_path / "trained"))
+
+    def error(*arguments: object) -> str:
+        return str(call(*arguments).exception)
+
+    # The model without its language model is another one: its labels would be others.
+    said = error("label", model, store, "--out", labels)
+    assert "holds labels of another model" in said
+
+    command = ("finetune", labelled_store, "--init-from", run, "--run", trained, *FEW, "--force")
+    assert "--keep is of the labels" in error(*command, "--keep", 0.5)
+    assert "is no share" in error(*command, "--labels", labels, "--keep", 1.5)
+
     unusable = {
         tmp_path / "typo.jsonl": "cannot be read as labels",
-        tmp_path / "own.arpa": "is no label",
-        heard: "no label is of use",  # of another store
+        arpa: "is no label",
+        labels: "no label is of use",  # of another store
     }
-    for labels, problem in unusable.items():
-        wrong = (
-            "finetune",
-            labelled_store,
-            "--labels",
-            labels,
-            "--init-from",
-            run,
-            "--run",
-            tmp_path / "self",
-            *few,
-        )
-        assert problem in str(call(*wrong, "--force").exception)
-    assert "is no share" in str(
-        call(*command, tmp_path / "self", *few, "--keep", 1.5, "--force").exception
-    )
-    assert (tmp_path / "self/model").exists()
+    for given, problem in unusable.items():
+        assert problem in error(*command, "--labels", given)
+    assert (trained / "model").exists()
 
 
 def test_a_language_model_that_does_not_fit_is_an_error(
@@ -221,68 +204,78 @@ def test_a_language_model_that_does_not_fit_is_an_error(
 
     text = tmp_path / "text.txt"
     text.write_text("ABBA DAD\nFACE\n")
-    assert (
-        call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1").exit_code == 0
-    )
+    made = call("lm", text, "--out", tmp_path / "upper.arpa", "--normaliser", "none-1")
+    assert made.exit_code == 0
+
     assert "3 of the 3 words of the language model have characters" in error(
         "tune-lm", model, tmp_path / "upper.arpa", labelled_store
     )
+
     (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
     assert "list them with --words FILE" in error(
         "tune-lm", model, tmp_path / "lm.bin", labelled_store
     )
+
     assert "cannot be read as" in error("tune-lm", model, tmp_path / "missing.arpa", labelled_store)
     assert "allowed are 2 to 6" in error("lm", text, "--out", tmp_path / "x.arpa", "--order", 9)
-    assert (
-        call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model).exit_code == 0
-    )  # as the model does
+
+    # The texts are normalised as the model does it.
+    made = call("lm", text, "--out", tmp_path / "a.arpa", "--tokens-of", model)
+    assert made.exit_code == 0
     assert "\ta\t" in (tmp_path / "a.arpa").read_text()
+
     assert "unknown normaliser" in error(
         "lm", text, "--out", tmp_path / "x.arpa", "--normaliser", "nothing"
     )
+
     assert not (tmp_path / "x.arpa").exists()
     assert not (model / "model/lm").exists()
 
 
 @pytest.mark.slow
-def test_transcribe_prints_text_and_writes_a_mirrored_tree(
-    model: Path, labelled_folder: Path, tmp_path: Path
-) -> None:
+def test_transcribe_prints_text_or_json(model: Path, labelled_folder: Path) -> None:
     wave = labelled_folder / "test000.wav"
     single = call("transcribe", model, wave)
     assert single.exit_code == 0
+
     several = call("transcribe", model, wave, labelled_folder / "test001.wav")
     assert several.stdout.splitlines()[0] == f"{wave}\t{single.stdout.strip()}"
+
     as_json = call("transcribe", model, wave, "--output-format", "json")
     assert json.loads(as_json.stdout)["text"] == single.stdout.strip()
+
+
+@pytest.mark.slow
+def test_transcribe_writes_a_mirrored_tree(
+    model: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    wave = labelled_folder / "test000.wav"
     for name in ("a/x.wav", "b/x.wav", "b/bad.wav"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"" if "bad" in name else wave.read_bytes())
-    command = (
-        "transcribe",
-        model,
-        tmp_path / "in",
-        "--output-format",
-        "txt,json",
-        "--output-dir",
-        tmp_path / "out",
-    )
+    command = ("transcribe", model, tmp_path / "in", "--output-format", "txt,json")
+    command += ("--output-dir", tmp_path / "out")
+
     result = call(*command)
     assert result.exit_code == 3
     assert "bad.wav" in result.stderr
     assert result.stdout == ""
+
     written = sorted(
         str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
     )
     notes, texts = written[:2], written[2:]
     assert notes == [".speechssl-done.jsonl", ".speechssl.json"]
     assert texts == ["a/x.wav.json", "a/x.wav.txt", "b/x.wav.json", "b/x.wav.txt"]
+
     assert "2 of 3 files are done already" in call(*command).stderr
+
     shutil.rmtree(tmp_path / "out")
     assert call(*command, "--jobs", 2, "--threads", 2).exit_code == 3
     assert written == sorted(
         str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")
     )
+
     assert call("transcribe", model, tmp_path / "in/b/bad.wav").exit_code == 4
 
 
@@ -291,21 +284,14 @@ def test_standard_input_is_a_file_like_any_other(
     model: Path, labelled_folder: Path, tmp_path: Path, speechssl_command: Path
 ) -> None:
     wave = labelled_folder / "test000.wav"
-    command = [
-        speechssl_command,
-        "transcribe",
-        model,
-        "-",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    command = [speechssl_command, "transcribe", model, "-", "--threads", "1", "--device", "cpu"]
     command += ["--report", tmp_path / "report.jsonl"]
+
     done = subprocess.run(
         [*command, "--output-format", "jsonl"], input=wave.read_bytes(), stdout=subprocess.PIPE
     )
     assert done.returncode == 0
+
     expected = json.loads(call("transcribe", model, wave, "--output-format", "jsonl").stdout)
     assert json.loads(done.stdout) == expected | {"path": "-"}
     row = {
@@ -316,6 +302,7 @@ def test_standard_input_is_a_file_like_any_other(
         "words": len(expected["text"].split()),
     }
     assert json.loads((tmp_path / "report.jsonl").read_text()) == row
+
     done = subprocess.run(
         [*command, "--output-dir", tmp_path], input=b"no audio", stderr=subprocess.PIPE
     )
@@ -330,18 +317,14 @@ def test_the_report_says_what_became_of_each_file(
     for name in "ab":
         shutil.copy(labelled_folder / "test000.wav", tmp_path / f"in/{name}.wav")
     (tmp_path / "in/bad.wav").write_bytes(b"")
-    command = (
-        "transcribe",
-        model,
-        tmp_path / "in",
-        "--output-dir",
-        tmp_path / "out",
-        "--report",
-        tmp_path / "r.jsonl",
-    )
+    command = ("transcribe", model, tmp_path / "in", "--output-dir", tmp_path / "out")
+    command += ("--report", tmp_path / "r.jsonl")
+
     assert call(*command).exit_code == 3
+
     (tmp_path / "out/a.wav.txt").unlink()
     assert call(*command).exit_code == 3
+
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert [(Path(row["path"]).name, row["status"]) for row in rows] == [
         ("a.wav", "done"), ("b.wav", "done before"), ("bad.wav", "failed")
@@ -394,22 +377,20 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
             labelled_folder / f"train{number:03d}.wav",
             tmp_path / "in" / ("deep" if number % 2 else ""),
         )
-    command = [
-        "transcribe",
-        model,
-        tmp_path / "in",
-        "--output-format",
-        "txt,json,srt",
-        "--output-dir",
-    ]
+
+    command = ["transcribe", model, tmp_path / "in"]
+    command += ["--output-format", "txt,json,srt", "--output-dir"]
+
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
+
     for renames in (1, 5, 4):
         arguments = [renames, *command, tmp_path / "killed"]
         child = children.start_script(script, arguments, tmp_path / "log", {})
         child.join()
         assert child.exitcode == -signal.SIGKILL
     assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
+
     assert call(*command, tmp_path / "killed").exit_code == 0
     assert call(*command, tmp_path / "whole").exit_code == 0
 

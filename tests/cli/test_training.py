@@ -38,16 +38,20 @@ def test_probe_prints_a_table_and_pretraining_probes_on_the_way(
     monkeypatch.setattr(probe_heads, "UPDATES", 5)
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
+
     run, asked = tmp_path / "run", f"characters={labelled_store}"
     probes = ("--probe", asked, "--probe-every", 2)
     few = ("--set", "train.steps=10", "--set", "batch.seconds=10", "--set", "train.device=cpu")
+
     made = call("pretrain", labelled_store, "--preset", preset, "--run", run, *probes, *few)
     assert made.exit_code == 0, made.output
     assert "nothing held out is measured" not in made.stderr
+
     rows = read_json_lines(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "probe_characters" in row] == [2, 4, 6, 8, 10]
     assert all(row["probe_mean"] == row["probe_characters"] for row in rows if "probe_mean" in row)
     assert (run / "probe.png").is_file()
+
     found = call("probe", run, asked, f"speaker={labelled_store}", "--out", tmp_path / "out")
     assert found.exit_code == 0, found.output
     assert [line.split("|")[2].strip() for line in found.stdout.splitlines()[2:]] == [
