@@ -113,7 +113,9 @@ def test_a_word_spans_its_tokens_and_is_as_sure_as_all_of_them() -> None:
         TokenSpan(space, 6, 7, 0.1),
         TokenSpan(a, 9, 10, 0.25),
     ]
+
     assert words_of(spans, tokenizer, Scaling()) == [("ab", 1, 5, 0.5), ("a", 9, 10, 0.25)]
+
     scaled = words_of(
         spans, tokenizer, Scaling(0.5, 1.0)
     )  # logit 0 -> 1, logit ln 1/3 -> 1 - ln 3 / 2

@@ -99,15 +99,19 @@ def test_an_utterance_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 def test_pieces_are_searched_as_tokens(tmp_path: Path, backend: Backend, frames_each: int) -> None:
     if backend == "flashlight":
         pytest.importorskip("flashlight")
+
     tokenizer = SentencePieceTokenizer.train(SENTENCES * 5, 8, "bpe")
     config = BeamConfig.model_validate({"lm_weight": 0.5} | WIDE)
+
     pieces = [[token_name(tokenizer.texts[i]) for i in tokenizer.encode(s)] for s in SENTENCES]
     (tmp_path / "pieces.arpa").write_text("".join(lm_lines(pieces, 3)), encoding="utf-8")
     narrow = config.model_copy(update={"unit": "tokens", "beam_size": 50, "beam_threshold": 30.0})
     beam = BeamSearch(tokenizer, tmp_path / "pieces.arpa", narrow, backend)
     said = tokenizer.encode("ba ab a")
+
     ids = [i for token in said for i in (*[token] * frames_each, tokenizer.blank_id)]
     frames = torch.full((len(ids), tokenizer.size), 1e-5)
     frames[range(len(ids)), ids] = 1.0
+
     (best,) = beam(frames.log()[None], torch.tensor([len(ids)]))[0]
     assert (best.text, best.decoded.ids) == ("ba ab a", tuple(said))

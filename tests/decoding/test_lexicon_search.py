@@ -365,12 +365,15 @@ def test_a_path_of_its_own_tokens_has_its_score(tmp_path: Path) -> None:
     beam = BeamSearch(
         tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.0, beam_size=500)
     )
+
     for seed in range(5):
         frames = emissions(30, 6, seed, peak=3.0)
         frames[:, 1] = -1e4
+
         for found in beam(frames[None], torch.tensor([30]), nbest=5)[0]:
             own = path_score(frames.numpy(), found.decoded.ids)
             assert found.score <= own + 1e-3
+
         ((best,),) = beam(frames[None], torch.tensor([30]))
         assert best.score == pytest.approx(path_score(frames.numpy(), best.decoded.ids), abs=1e-3)
 
@@ -396,11 +399,13 @@ def test_a_long_utterance_forgets_words_that_nobody_needs(tmp_path: Path) -> Non
     beam = BeamSearch(
         tokenizer, word_model(tokenizer, table, lexicon), BeamConfig(lm_weight=0.1, beam_size=400)
     )
+
     said = [rng.choice(WORDS) for _ in range(600)]
     frames = torch.full((1200, 8), -6.0)
     for place, word in enumerate(said):
         frames[2 * place, lexicon[word][0].ids[0]] = 0.0
         frames[2 * place + 1, 0] = 0.0
+
     ((found,),) = beam(frames[None], torch.tensor([1200]))
     assert found.text.split() == said
 

@@ -16,13 +16,17 @@ def test_kenlm_reads_it_and_gives_the_same_scores(tmp_path: Path) -> None:
     """KenLM, as it comes with flashlight-text, on 1,000 sentences with known and unknown words."""
     decoder = pytest.importorskip("flashlight.lib.text.decoder.kenlm")
     dictionary = pytest.importorskip("flashlight.lib.text.dictionary")
+
     path = tmp_path / "lm.arpa"
     write_lm(path, toy_sentences(), 4)
     model = read_arpa(path)
+
     texts = toy_sentences(1000, seed=3, vocabulary=36)
     assert any(word not in model.words for text in texts for word in text)
+
     entries = dictionary.Dictionary(sorted({w for text in texts for w in text}))
     kenlm = decoder.KenLM(str(path), entries)
+
     for text in texts:
         state, total = kenlm.start(False), 0.0
         for word in text:

@@ -65,6 +65,7 @@ def test_arrays_survive_a_file_and_tell_of_damage(tmp_path: Path) -> None:
     path = tmp_path / "lm.arpa"
     path.write_text("".join(lm_lines([list("abcab"), list("bca")], 3)))
     table = read_search_table(path)
+
     tensors = table.as_tensors()
     again = from_tensors(table.words, tensors)
     assert again.words == table.words
@@ -91,6 +92,7 @@ def test_arrays_survive_a_file_and_tell_of_damage(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             from_tensors(table.words, damaged)
+
     with pytest.raises(ValueError, match="unigrams"):
         from_tensors([], tensors)
 
