@@ -33,6 +33,7 @@ def without(table_path: Path, ngram: tuple[str, str], out: Path) -> NgramModel:
     followers = [w for w in model.words if any(f"\t{context} {w}" in line for line in lines)]
     left = 1 - sum(10 ** model.log10_prob(w, [context]) for w in followers if w != last)
     shorter = 1 - sum(10 ** model.log10_prob(w, []) for w in followers if w != last)
+
     changed = []
     for line in lines:
         fields = line.split("\t")
@@ -41,9 +42,11 @@ def without(table_path: Path, ngram: tuple[str, str], out: Path) -> NgramModel:
         if len(fields) == 3 and fields[1] == context:
             line = f"{fields[0]}\t{context}\t{math.log10(left / shorter):.9f}"
         changed.append(line)
+
     number = next(line for line in lines if line.startswith("ngram 2="))
     count = int(number.partition("=")[2])
     text = "\n".join(changed).replace(number, f"ngram 2={count - 1}")
+
     out.write_text(text + "\n")
     return read_arpa(out)
 

@@ -96,17 +96,21 @@ def test_a_bigram_model_worked_by_hand(tmp_path: Path) -> None:
     Bigrams: after <s> stands a twice, after a stand b and </s>, after b stands </s>.
     """
     model = built(tmp_path / "lm.arpa", [["a", "b"], [], ["a"]], 2)
+
     unigrams = {"a": 0.5 / 4 + 1 / 8, "b": 0.5 / 4 + 1 / 8, END: 1 / 4 + 1 / 8, UNKNOWN: 1 / 8}
     for word, value in unigrams.items():
         assert 10 ** model.log10_prob(word, ()) == pytest.approx(value, abs=1e-6)
+
     assert 10 ** model.log10_prob("a", (BEGIN,)) == pytest.approx(
         (2 - 1) / 2 + 1 / 2 * 1 / 4, abs=1e-6
     )
     assert 10 ** model.log10_prob("b", ("a",)) == pytest.approx(0.5 / 2 + 1 / 2 * 1 / 4, abs=1e-6)
     assert 10 ** model.log10_prob("a", ("b",)) == pytest.approx(0.5 * 1 / 4, abs=1e-6)
     assert 10 ** model.log10_prob("other", ("b",)) == pytest.approx(0.5 * 1 / 8, abs=1e-6)
+
     said = 10 ** sum(model.score(["a", "b"]))
     assert said == pytest.approx(0.625 * 0.375 * (0.5 + 0.5 * 0.375), abs=1e-6)
+
     found = perplexity(model, [["a", "b"]])
     assert found.excluding_unknown == pytest.approx(said ** (-1 / 3), rel=1e-5)
 

@@ -25,6 +25,7 @@ def test_each_ngram_has_the_weighted_sum_and_every_context_sums_to_one(tmp_path:
     write_lm(tmp_path / "b.arpa", MANY, 3)
     tables = [read_table(tmp_path / name) for name in ("a.arpa", "b.arpa")]
     parts = [read_arpa(tmp_path / name) for name in ("a.arpa", "b.arpa")]
+
     mixed = mix(tables, np.array([0.3, 0.7]))
     (tmp_path / "mixed.arpa").write_text("".join(mixed.lines()))
     model = read_arpa(tmp_path / "mixed.arpa")
@@ -39,6 +40,7 @@ def test_each_ngram_has_the_weighted_sum_and_every_context_sums_to_one(tmp_path:
             *context, word = (mixed.words[word_id] for word_id in row)
             if word == BEGIN:
                 continue
+
             # A model without the words of a context backs off to what it has of it.
             expected = 0.0
             for weight, part in zip((0.3, 0.7), parts, strict=True):
@@ -47,8 +49,10 @@ def test_each_ngram_has_the_weighted_sum_and_every_context_sums_to_one(tmp_path:
                     while any(w not in part.words | {BEGIN} for w in known):
                         known = known[1:]
                     expected += weight * 10 ** part.log10_prob(word, known)
+
             assert 10 ** model.log10_prob(word, context) == pytest.approx(expected, rel=3e-6)
             num_checked += 1
+
     assert num_checked > 500
 
     said = [(BEGIN, *sentence) for sentence in (*FEW[:20], *MANY[:20])]
@@ -97,11 +101,13 @@ def test_a_model_that_lacks_parts_of_its_ngrams_gets_them(tmp_path: Path) -> Non
         "-0.6\tb\t-0.2\n-0.7\tc\n-0.8\t</s>\n\n\\2-grams:\n-0.3\ta b\t-0.4\n\n"
         "\\3-grams:\n-0.2\ta b c\n\n\\end\\\n"
     )
+
     assert is_arpa(path)
     table = read_table(path)
     (tmp_path / "again.arpa").write_text("".join(table.lines()))
     model, again = read_arpa(path), read_arpa(tmp_path / "again.arpa")
     assert [len(order.ids) for order in table.orders] == [6, 2, 1]
+
     for context in ([], ["a"], ["b"], ["a", "b"], ["c", "b"]):
         for word in ("a", "b", "c", END):
             expected = model.log10_prob(word, context)
