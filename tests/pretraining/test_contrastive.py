@@ -27,16 +27,19 @@ def reference(model: Contrastive, batch: Batch, step: int) -> Terms:
     draws, lengths = drawn(model, batch, step)
     masked = masked_frames(draws)
     counts = [len(m) for m in masked]
+
     with torch.no_grad():
         frames, num_frames = model.encoder.extract(batch.inputs, batch.input_lengths)
         context = model.encoder.contextualise(
             model.encoder.norm(frames), num_frames, torch.from_numpy(draws.mask)
         )
+
     split = (
         None
         if draws.noise is None
         else np.split(draws.noise.astype(np.float64), np.cumsum(counts)[:-1])
     )
+
     return terms(
         [f[:t].double().numpy() for f, t in zip(frames, lengths, strict=True)],
         [c[:t].double().numpy() for c, t in zip(context, lengths, strict=True)],
@@ -60,13 +63,16 @@ def test_every_term_equals_a_float64_reference(kind: str, training: bool) -> Non
         output, expected = model(batch, step), reference(model, batch, step)
         count = len(expected.codes)
         assert output.weight == count > 50
+
         metrics = {n: float(v) for n, v in output.metrics.items()}
         assert metrics["loss"] == pytest.approx(expected.contrastive, rel=1e-5)
         assert metrics["diversity"] / count == pytest.approx(expected.diversity, abs=1e-5)
         assert metrics["penalty"] / count == pytest.approx(expected.penalty, rel=1e-5)
         assert metrics["accuracy"] == expected.correct
+
         whole = expected.contrastive + count * (0.1 * expected.diversity + 10 * expected.penalty)
         assert output.total.item() == pytest.approx(whole, rel=1e-5)
+
         live = np.mean([len(set(column)) for column in zip(*expected.codes, strict=True)])
         assert (output.used["live_codes"] > 0).sum(1).float().mean() == pytest.approx(live)
         assert output.used["live_codes"].sum(1).tolist() == [count, count]
@@ -77,14 +83,17 @@ def test_the_loss_of_an_ignorant_model_is_chance() -> None:
     model = make().eval()
     with torch.no_grad():
         model.target_projection.weight.zero_()
+
     output = model(batch_of(utterances_of("base")), 0)
     loss, chance = float(output.metrics["loss"]), float(output.metrics["chance"])
     assert loss == pytest.approx(chance, rel=1e-5)
     assert chance < output.weight * math.log(11)  # 25 codes: some negatives equal the positive
+
     many = make(quantizer=QuantizerConfig(num_codes=320, width=8)).eval()
     with torch.no_grad():
         many.quantizer.logits.weight.mul_(10)
         many.target_projection.weight.zero_()
+
     draws, _ = drawn(many, batch_of(utterances_of("base")), 0)
     output = many(batch_of(utterances_of("base")), 0)
     assert float(output.metrics["chance"]) == pytest.approx(
@@ -106,6 +115,7 @@ def test_a_negative_with_the_codes_of_the_positive_is_minus_infinity_and_no_othe
     model = make(quantizer=QuantizerConfig(num_codebooks=2, num_codes=5, width=8))
     codes = torch.tensor([[1, 2], [2, 1], [1, 2], [1, 1]])
     predicted, targets = torch.randn(4, 6), torch.randn(4, 6)
+
     logits = model._logits(
         predicted[None], targets, codes, handmade([[1, 2, 3], [0, 2, 3], [0, 1, 0], [2, 1, 0]])
     )
@@ -115,6 +125,7 @@ def test_a_negative_with_the_codes_of_the_positive_is_minus_infinity_and_no_othe
         [False, True, False, True],
         [False, False, False, False],
     ]
+
     others = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3], [2, 0, 1, 0], [3, 2, 1, 0]])
     expected = torch.cosine_similarity(predicted[:, None], targets[others], dim=-1) / 0.1
     torch.testing.assert_close(logits.where(logits.isfinite(), expected), expected)
@@ -125,16 +136,21 @@ def test_logits_equal_the_reference_with_any_share_of_duplicates(num_codes: int)
     model, random = make().train(), np.random.default_rng(num_codes)
     draws, _ = drawn(model, batch_of(utterances_of("base")), 1)
     counts = draws.valid.sum(1)
+
     predicted, targets = random.standard_normal((2, counts.sum(), 6))
     codes = random.integers(num_codes, size=(counts.sum(), 2))
+
     packed = torch.randn(
         *draws.valid.shape, 6
     )  # what stands where no frame takes part must not matter
     packed[torch.from_numpy(draws.valid)] = torch.from_numpy(predicted).float()
+
     found = model._logits(packed, torch.tensor(targets).float(), torch.tensor(codes), draws)
+
     parts = [np.split(values, np.cumsum(counts)[:-1]) for values in (predicted, targets, codes)]
     negatives = [row[:count] for row, count in zip(draws.negatives, counts, strict=True)]
     expected = [logits_of(*own, 0.1) for own in zip(*parts, negatives, strict=True)]
+
     np.testing.assert_allclose(found.numpy(), np.concatenate(expected), atol=1e-5)
     assert bool(found[:, 1:].isneginf().all()) == (num_codes == 1)
     assert found[:, 0].isfinite().all()
@@ -217,10 +233,12 @@ def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths:
     """They have no feature penalty and no factor on gradients; their group norm sees padding."""
     model = make(kind, penalty_weight=0.0, front_end_gradient=1.0).train()
     batch = batch_of(noise(model.encoder.config, lengths))
+
     output = model(batch, 5)
     output.total.backward()
     ours = objective_as_theirs(gradients(model), model.encoder.config)
     theirs, result = their_training(model, batch, 5)
+
     assert float(output.metrics["loss"]) == pytest.approx(
         float(result.contrastive_loss.detach()), rel=1e-5
     )
@@ -228,9 +246,11 @@ def test_training_loss_and_every_gradient_equal_transformers(kind: str, lengths:
         float(result.diversity_loss.detach()), rel=1e-5
     )
     assert output.total.item() == pytest.approx(float(result.loss.detach()), rel=1e-5)
+
     # Theirs is the sum over codebooks, ours the mean.
     perplexity = QUANTIZER.num_codebooks * float(output.metrics["code_perplexity"]) / output.weight
     assert perplexity == pytest.approx(float(result.codevector_perplexity.detach()), abs=1e-4)
+
     result.loss.backward()
     assert_equal_to_theirs(ours, {n: p.grad for n, p in theirs.named_parameters()})
 

@@ -92,12 +92,14 @@ def test_a_teacher_describes_with_its_last_layers() -> None:
     task = make(teacher=True, layers=1)
     batch = batch_of(noise(task.encoder.config, [80, 120]))
     described, num_frames = task.describe(batch)
+
     teacher = task._teacher[0]
     outputs = []
     for layer in teacher.context.layers:
         layer.register_forward_hook(lambda _layer, _inputs, out: outputs.append(out))
     with torch.no_grad():
         teacher(batch.inputs, batch.input_lengths)
+
     last = outputs[-task.config.layers :]
     wanted = torch.stack(
         [
@@ -105,6 +107,7 @@ def test_a_teacher_describes_with_its_last_layers() -> None:
             for x in last
         ]
     )
+
     for row, count in enumerate(num_frames.tolist()):
         assert torch.allclose(described[row, :count], wanted.mean(0)[row, :count], atol=1e-5)
 
@@ -165,6 +168,7 @@ def test_clusters_are_the_same_each_time_and_are_saved() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="waveforms"):
         HiddenUnits(tiny_encoder("base"), None, HiddenUnitsConfig(), MASK)
+
     with pytest.raises(ConfigError, match="teacher"):
         HiddenUnits(
             tiny_encoder("logmel-4"),
@@ -172,9 +176,11 @@ def test_what_does_not_fit_is_refused() -> None:
             HiddenUnitsConfig(augment=PLAIN),
             MASK,
         )
+
     task = HiddenUnits(tiny_encoder("logmel-4"), None, HiddenUnitsConfig(num_codes=(2000,)), MASK)
     with pytest.raises(ConfigError, match="2000 clusters of 42 frames"):
         task.fit(Utterances([90, 90]))  # type: ignore[arg-type]
+
     teacher = tiny_encoder("logmel-4")
     with pytest.raises(ConfigError, match=r"units\.layers is 99"):
         HiddenUnits(tiny_encoder("logmel-4"), teacher, HiddenUnitsConfig(layers=99), MASK)

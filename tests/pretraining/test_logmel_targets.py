@@ -24,12 +24,15 @@ def test_rows_are_the_middle_of_each_frames_window(kind: str, subsampling: int) 
     encoder = tiny_encoder(kind)
     (mel,) = noise(encoder.config, [61])
     batch = batch_of([mel], ["x"])
+
     frames, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
     stacked = encoder.stacked_log_mel(batch.inputs, batch.input_lengths, frames.shape[1])[0]
     rows = normalise_valid(batch.inputs, batch.input_lengths, 1e-5)[0]
+
     for t in range(int(num_frames)):
         expected = torch.cat([rows[subsampling * t + 1 + i] for i in range(subsampling)])
         assert torch.equal(stacked[t], expected)
+
         # The window of frame t reads these rows: changing them changes the frame.
         changed = batch.inputs.clone()
         changed[0, subsampling * t + 1 : subsampling * t + 1 + subsampling] += torch.randn(
@@ -46,12 +49,14 @@ def test_neither_padding_nor_split_changes_a_step(kind: str) -> None:
     mels, ids = noise(model.encoder.config, LENGTHS), [str(i) for i in range(len(LENGTHS))]
     batch = batch_of(mels, ids)
     whole = model(batch, 7)
+
     wider = torch.nn.functional.pad(batch.inputs, (0, 0, 0, 37), value=float("nan"))
     padded = model(
         type(batch)(batch.ids, batch.keys, wider, batch.input_lengths, batch.texts, batch.audio_s),
         7,
     )
     assert padded.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
+
     parts = [batch_of(mels[a:b], ids[a:b]) for a, b in ((0, 2), (2, 5))]
     statistics = model.statistics(parts[0], 7) + model.statistics(parts[1], 7)
     total = sum(model(part, 7, statistics).total.item() for part in parts)

@@ -97,6 +97,7 @@ def test_everywhere_holds_what_is_asked_for_at_the_masked_frames(layers: int) ->
 def test_without_layers_there_is_no_decoder_and_with_them_gaps_are_filled_in_place() -> None:
     assert make_decoder(16, None) is None
     assert make_decoder(16, MaskDecoderConfig()) is None
+
     torch.manual_seed(0)
     decoder = MaskDecoder(16, MaskDecoderConfig(num_layers=1, groups=4))
     with torch.no_grad():  # a decoder that does nothing but put frames where they belong
@@ -105,9 +106,11 @@ def test_without_layers_there_is_no_decoder_and_with_them_gaps_are_filled_in_pla
         decoder.norms[0].weight.zero_()
         decoder.out.weight.copy_(torch.eye(16))
         decoder.out.bias.zero_()
+
     hidden = torch.randn(2, 3, 16)
     visible = Visible(torch.tensor([[0, 2, 3], [1, 0, 0]]), torch.tensor([3, 1]))
     out = decoder(hidden, visible, torch.tensor([5, 4]), 5)
+
     expected = decoder.gap.detach().expand(2, 5, 16).clone()
     expected[0, [0, 2, 3]] = hidden[0]
     expected[1, 1] = hidden[1, 0]
@@ -118,11 +121,13 @@ def test_gradients_reach_every_part() -> None:
     encoder = tiny_encoder("logmel-4")
     decoder = make_decoder(16, MaskDecoderConfig(num_layers=2, groups=4))
     assert decoder is not None
+
     inputs = torch.nn.utils.rnn.pad_sequence(noise(encoder.config, [90, 60]), batch_first=True)
     raw, counts = encoder.extract(inputs, torch.tensor([90, 60]))
     masked = draw_masks(
         counts.tolist(), raw.shape[1], MASK, [np.random.default_rng(i) for i in range(2)]
     )
+
     masked_context(encoder, decoder, encoder.norm(raw), counts, masked).square().sum().backward()
     silent = [
         n

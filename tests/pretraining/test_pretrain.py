@@ -115,14 +115,18 @@ def test_chunks_without_a_frame_are_left_out(
         write_wav(folder / f"{name}.wav", click, 16_000)
         rows += f"{name}.wav,a {name[:-3]},speaker9,{name[:-3]}\n"
     (folder / "metadata.csv").write_text(rows)
+
     prepare(folder, tmp_path / "store")
     pretrain([tmp_path / "store"], tmp_path / "run", PRETRAIN)
     assert "1 chunks left out: too short for one frame" in capsys.readouterr().err
+
     with pytest.raises(ConfigError, match="longer --min-chunk"):
         pretrain([tmp_path / "store"], tmp_path / "none", PRETRAIN, ["click"])
+
     tiny_crop = build(PretrainSettings, as_table(PRETRAIN) | {"batch": {"crop_s": 0.05}})
     with pytest.raises(ConfigError, match=r"crop_s is 0\.05 s"):
         pretrain([tmp_path / "store"], tmp_path / "crop", tiny_crop)
+
     model = CtcModel(load_encoder(tmp_path / "run"), CharTokenizer("ab"), "basic-1", CtcConfig())
     score = evaluate(
         model, Dataset([Store(tmp_path / "store")], ["dev", "click"]), batch_seconds=0.01

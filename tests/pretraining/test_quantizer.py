@@ -38,6 +38,7 @@ def test_straight_through_values_and_gradients_equal_a_float64_reference() -> No
     random = np.random.default_rng(1)
     frames = torch.from_numpy(random.standard_normal((9, 4)).astype(np.float32)).requires_grad_()
     noise, upstream = gumbel(9, 2, 5), random.standard_normal((9, 6))
+
     quantized = quantizer(frames, noise, temperature)
     (quantized.vectors * torch.from_numpy(upstream)).sum().backward()
 
@@ -49,10 +50,12 @@ def test_straight_through_values_and_gradients_equal_a_float64_reference() -> No
         temperature,
         upstream,
     )
+
     assert (quantized.codes.numpy() == expected.codes).all()
     assert len(np.unique(expected.codes)) > 2
     np.testing.assert_allclose(quantized.vectors.detach().numpy(), expected.vectors, atol=1e-6)
     np.testing.assert_allclose(quantized.probs.detach().numpy(), expected.probs, atol=1e-6)
+
     for name, found in (
         ("codebook", quantizer.codebook.grad),
         ("weight", quantizer.logits.weight.grad),

@@ -28,8 +28,10 @@ def test_loss_and_chance_are_the_mean_error_of_the_rows_under_the_masked_frames(
     torch.nn.init.zeros_(task.head.weight)
     with torch.no_grad():
         task.head.bias.fill_(0.25)
+
     batch = batch_of(noise(task.encoder.config, LENGTHS))
     output = task(batch, 4)
+
     loss = chance = weight = 0.0
     for row, units, key in zip(batch.inputs, LENGTHS, batch.keys, strict=True):
         rows = normalise_valid(row[None, :units], torch.tensor([units]), 1e-5)[0]
@@ -39,6 +41,7 @@ def test_loss_and_chance_are_the_mean_error_of_the_rows_under_the_masked_frames(
             loss += float((0.25 - target).abs().pow(power).mean())
             chance += float(target.abs().pow(power).mean())
             weight += 1
+
     assert output.weight == weight
     assert float(output.total.detach()) == pytest.approx(loss, rel=1e-4)
     assert float(output.metrics["chance"]) == pytest.approx(chance, rel=1e-4)

@@ -29,9 +29,11 @@ def test_each_masked_frame_is_told_from_the_other_frames_of_the_other_view() -> 
     task = make().eval()
     batch = batch_of(noise(task.encoder.config, LENGTHS))
     output = task(batch, 4)
+
     (first, counts, masked), (second, _, masked_too) = (
         task._view(batch, 4, which) for which in range(2)
     )
+
     loss, weight = 0.0, 0
     for row, count in enumerate(counts.tolist()):
         for own, other, mask in ((first, second, masked.mask), (second, first, masked_too.mask)):
@@ -41,6 +43,7 @@ def test_each_masked_frame_is_told_from_the_other_frames_of_the_other_view() -> 
                 )
                 loss -= float((similar / 0.1).log_softmax(0)[frame].detach())
                 weight += 1
+
     assert output.weight == weight
     assert float(output.total.detach()) == pytest.approx(loss, rel=1e-4)
     assert (masked.mask != masked_too.mask).any()
