@@ -129,6 +129,7 @@ def test_kathleen_measures_all_systems_with_each_language_model(
                             ("all labels", ("general", "own")))
         for lm in lms
     ]  # fmt: skip
+
     rows = re.findall(r"^\| (\w[^|]*?) +\| +\d", tables.stdout, re.MULTILINE)
     with_other_words = ["phones", "phones, other words too"]
     assert rows == [
@@ -149,6 +150,7 @@ def test_kathleen_measures_all_systems_with_each_language_model(
         for name in ("heard-first", "heard", "longer")
     }
     assert updates["heard-first"] + updates["heard"] == updates["longer"] == 80
+
     # What the audio says is not known to the language model that helps to hear it.
     about = load_record(few / "heard-first/model/lm")["about"]
     assert Path(about["lm"]).name == "general.arpa"
@@ -207,8 +209,10 @@ def test_digits_joins_every_recording_once_and_trains_four_systems(
         1,
     )
     options += ("--steps", 3, "--pretrain-steps", 3, "--again-steps", 3, "--preset", preset)
+
     done = run("digits", *options)
     assert done.returncode == 0, done.stderr
+
     systems = (
         r"pretrained \+ fine-tuned",
         "fine-tuned twice",
@@ -217,6 +221,7 @@ def test_digits_joins_every_recording_once_and_trains_four_systems(
     )
     rows_in_order = r".*\n.*".join(systems)
     assert re.search(rows_in_order, done.stdout)
+
     rows = [
         line.split(",")
         for line in (tmp_path / "exp/strings/metadata.csv").read_text().splitlines()[1:]
@@ -228,9 +233,11 @@ def test_digits_joins_every_recording_once_and_trains_four_systems(
             "abcdef"[n % 6] for n in range(60)
         )
         assert all(3 <= len(row[1].split()) <= 7 for row in own)
+
     other = run("digits", *options, "--seed", 1, "--stop-stage", 1)
     assert other.returncode == 1
     assert "holds strings of seed 0: give another folder for those of 1" in other.stderr
+
     name, text = rows[0][0], rows[0][1]
     seconds = soundfile.info(tmp_path / "exp/strings" / name).duration
     letters = len(text.split())

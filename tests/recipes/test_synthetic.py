@@ -182,20 +182,24 @@ def test_the_labelled_training_voices_are_a_few_of_the_unlabelled(
 def test_metadata_lists_each_labelled_file_once(recipe: ModuleType, corpus: Path) -> None:
     table = rows(corpus)
     assert list(table[0]) == ["file_name", "transcription", "speaker", "split"]
+
     listed = [row["file_name"] for row in table]
     on_disk = {
         str(path.relative_to(corpus / "labelled")) for path in (corpus / "labelled").rglob("*.flac")
     }
     assert len(listed) == len(on_disk)
     assert set(listed) == on_disk
+
     for row in table:
         assert row["file_name"].startswith(row["speaker"] + "/")
         assert recipe.part_of(row["transcription"]) == row["split"]
+
     speakers = {
         split: {row["speaker"] for row in table if row["split"] == split}
         for split in ("train", "dev", "test")
     }
     assert all(speakers.values())
+
     unlabelled = {path.name for path in (corpus / "unlabelled").iterdir()}
     assert speakers["train"] <= unlabelled
     assert not (speakers["dev"] | speakers["test"]) & unlabelled
@@ -219,9 +223,11 @@ def test_recordings_are_16_khz_mono_flac_of_about_the_minutes_asked_for(corpus: 
                 "FLAC",
                 "PCM_16",
             )
+
             samples, _ = soundfile.read(path)
             assert 0.01 < np.abs(samples).max() < 1
             seconds[part] += info.duration
+
     assert 42 <= seconds["unlabelled"] < 54
     assert 15 <= seconds["labelled"] < 30
 
