@@ -78,9 +78,11 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
         "a": [WordSpan(word, 0, 1, 0.5) for word in ("it's", "five", "apples")],
         "b": [WordSpan(word, 0, 1, 0.5) for word in ("no", "no")],
     }
+
     result = score_words(said, heard, "english-1")
     assert (result.wer, result.raw and result.raw.wer) == (0.0, 5 / 6)  # every word but the last
     assert score_words(said, heard, "basic-1").wer == 2 / 6
+
     about = {"normaliser": "english-1"}
     rows = [
         line.split() for line in write_score(result, tmp_path, about).splitlines() if "ER" in line
@@ -89,6 +91,7 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
         ["english-1", "WER", "0.00%"],
         ["raw", "WER", "83.33%"],
     ]
+
     written = json.loads((tmp_path / "score.json").read_text())
     assert (written["wer"], written["raw"]["wer"]) == (0.0, 5 / 6)
     assert "raw" not in written["raw"]

@@ -47,13 +47,16 @@ def test_fine_tuning_learns_a_toy_language(labelled_store: Path, tmp_path: Path)
         "ffn_width": 128,
     }
     settings = tuned(train=train, encoder=SMALL_ENCODER | wider, batch={"seconds": 8})
+
     model = finetune([labelled_store], tmp_path / "run", settings, init=None)
     result = evaluate(model, Dataset([Store(labelled_store)], ["test"]))
     assert result.cer < 0.2
+
     rows = [row for row in read_json_lines(tmp_path / "run/metrics.jsonl") if "dev_wer" in row]
     assert [row["step"] for row in rows] == [240, 480]
     best = min(rows, key=lambda row: row["dev_score"])
     assert model.scaling == Scaling(best["confidence_slope"], best["confidence_offset"])
+
     # Half way most words of dev are wrong. At the end all may be right, which leaves the identity.
     half_way = Scaling(rows[0]["confidence_slope"], rows[0]["confidence_offset"])
     assert half_way != Scaling()
@@ -219,6 +222,7 @@ def test_every_stage_draws_anew(
     monkeypatch.setattr("speechssl.recognition.finetune.CtcModel", Model)
     for run, init in zip(runs, (None, runs[0], runs[1], runs[1]), strict=True):
         finetune([labelled_store], run, settings, init)
+
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2, 2]
     first, second, third, again = (read_json_lines(run / "metrics.jsonl") for run in runs)
     assert [json.loads((run / "settings.json").read_text()).get("stage") for run in runs] == [
@@ -227,8 +231,10 @@ def test_every_stage_draws_anew(
         2,
         2,
     ]
+
     heard = [[(row["audio_s"], row["weight"]) for row in rows] for rows in (first, second, third)]
     assert heard[0] != heard[1] != heard[2] != heard[0]
+
     assert len(set(seeds[:3])) == 3
     assert seeds[3:] == seeds[2:3]
     assert [row["loss"] for row in third] == [row["loss"] for row in again]
@@ -237,6 +243,7 @@ def test_every_stage_draws_anew(
     pretrain([labelled_store], runs[0], PRETRAIN)
     pretrain([labelled_store], runs[1], PRETRAIN, init=runs[0])
     finetune([labelled_store], runs[2], settings, runs[1])
+
     assert [load_folder(run / "model")[1]["about"]["stage"] for run in runs] == [0, 1, 2]
     learned, on = (read_json_lines(run / "metrics.jsonl") for run in runs[:2])
     assert [row["masked_share"] for row in learned] != [row["masked_share"] for row in on]
@@ -279,13 +286,16 @@ def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path
         + "".join(shape)
         + "[finetune.train]\nsteps = 7\n"
     )
+
     once = pretrain_settings(None, str(own), {"train": {"steps": 1, "device": "cpu"}})
     pretrain([labelled_store], tmp_path / "run", once)
     assert finetune_settings(tmp_path / "run", None, {}).train.steps == 7
     assert pretrain_settings(tmp_path / "run", None, {}).preset == str(own)
+
     own.rename(tmp_path / "other.toml")
     with pytest.raises(
         ConfigError, match=r"with the preset .*tiny\.toml, which is not there: give one as --preset"
     ):
         finetune_settings(tmp_path / "run", None, {})
+
     assert finetune_settings(tmp_path / "run", str(tmp_path / "other.toml"), {}).train.steps == 7

@@ -64,6 +64,7 @@ def test_the_best_pair_is_found_and_comes_first(
     found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     best = found.tried[0].config
     assert (best.lm_weight, best.prior_scale, best.word_score) == (3.5, 0.6, -6)
+
     shares = torch.cat(
         [
             rows[k, :n]
@@ -75,10 +76,13 @@ def test_the_best_pair_is_found_and_comes_first(
         found.log_prior.exp(), shares.double().exp().mean(0).clamp(min=1e-4).float()
     )
     assert all(prior is found.log_prior for prior in priors)
+
     both = [t.score.wer + t.score.cer for t in found.tried]
     assert both == sorted(both)
     assert len({t.config for t in found.tried}) == len(found.tried) <= 56
+
     assert found.greedy == evaluate(recogniser, dataset)
+
     assert found.tried[0].score.calibration is not None
     scaling = found.tried[0].score.calibration.scaling
     assert (found.best.confidence_slope, found.best.confidence_offset) == (

@@ -72,6 +72,7 @@ def test_the_loss_is_minus_the_log_of_the_sum_over_all_paths(text: str) -> None:
     hidden, num_frames = model.encoder(batch.inputs, batch.input_lengths)
     probs = model.log_probs(batch).hidden.detach().double().exp().numpy()
     assert num_frames.tolist() == [6, 5]
+
     expected, weight, bias = 0.0, np.zeros((4, 16)), np.zeros(4)
     for row, (length, own) in enumerate(zip(num_frames.tolist(), (text, "b"), strict=True)):
         target = [{"a": 2, "b": 3}[letter] for letter in own]
@@ -79,10 +80,12 @@ def test_the_loss_is_minus_the_log_of_the_sum_over_all_paths(text: str) -> None:
         gradient = ctc.gradient(probs[row, :length], target)
         weight += gradient.T @ hidden[row, :length].detach().double().numpy()
         bias += gradient.sum(0)
+
     output = model(batch, 0)
     assert output.total.item() == pytest.approx(expected, rel=1e-5)
     assert output.weight == len(text) + 1
     assert float(output.metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
     output.total.backward()
     found = gradients(model)
     np.testing.assert_allclose(found["head.weight"].numpy(), weight, atol=1e-5)
@@ -115,19 +118,23 @@ def test_the_blank_share_counts_valid_frames_only() -> None:
 def test_padding_changes_neither_log_probabilities_nor_loss(kind: str) -> None:
     model = make(kind).eval()
     plain, padded = labelled(kind), labelled(kind, more_padding=77, fill=float("nan"))
+
     with torch.no_grad():
         one, other = model.log_probs(plain), model.log_probs(padded)
         assert torch.equal(one.num_frames, other.num_frames)
         assert one.hidden.dtype == torch.float32
+
         for row, t in enumerate(one.num_frames.tolist()):
             torch.testing.assert_close(
                 one.hidden[row, :t], other.hidden[row, :t], atol=1e-5, rtol=0
             )
             torch.testing.assert_close(one.hidden[row, :t].exp().sum(-1), torch.ones(t))
+
             alone = batch_of([plain.inputs[row, : plain.input_lengths[row]]])
             torch.testing.assert_close(
                 model.log_probs(alone).hidden[0], one.hidden[row, :t], atol=1e-5, rtol=0
             )
+
         first, second = model(plain, 0), model(padded, 0)
     assert second.total.item() == pytest.approx(first.total.item(), rel=1e-5)
 
@@ -139,6 +146,7 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
     whole = model(batch, 3)
     whole.total.backward()
     expected = gradients(model)
+
     summed = 0.0
     weight = 0
     for rows in ([2, 0], [1]):
@@ -148,6 +156,7 @@ def test_an_update_is_the_same_for_any_split_with_masks(kind: str) -> None:
         )
         part.total.backward()
         summed, weight = summed + part.total.item(), weight + part.weight
+
     assert (summed, weight) == (pytest.approx(whole.total.item(), rel=1e-5), whole.weight)
     for name, gradient in gradients(model).items():
         scale = float(expected[name].abs().max())
@@ -179,9 +188,11 @@ def test_logits_and_loss_equal_transformers(kind: str) -> None:
     labels = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(t) for t in targets], batch_first=True, padding_value=-100
     )
+
     result = theirs(inputs, attention_mask=attention, labels=labels)
     output, (log_probs, num_frames) = model(batch, 0), model.log_probs(batch)
     logits = model.head(model.encoder(batch.inputs, batch.input_lengths).hidden)
+
     for row, t in enumerate(num_frames.tolist()):
         torch.testing.assert_close(logits[row, :t], result.logits[row, :t], atol=1e-5, rtol=0)
         torch.testing.assert_close(
@@ -195,8 +206,10 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
     tokens = {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3, "b": 4}
     (tmp_path / "vocab.json").write_text(json.dumps(tokens))
     their_tokenizer = Wav2Vec2CTCTokenizer(tmp_path / "vocab.json", bos_token=None, eos_token=None)
+
     model = make(kind).eval()
     batch, inputs, attention = for_both(kind)
+
     with torch.no_grad():
         # Every token has its turn, except the unknown one, which the two write differently.
         model.head.bias.sub_(
@@ -205,9 +218,11 @@ def test_greedy_transcripts_equal_transformers(kind: str, tmp_path: Path) -> Non
         model.head.bias[1] = -1000
         log_probs, num_frames = model.log_probs(batch)
         best = ctc_twin(model)(inputs, attention_mask=attention).logits.argmax(-1)
+
     ids = greedy(log_probs, num_frames)
     texts = [model.tokenizer.decode(row) for row in ids]
     assert {token for row in ids for token in row} == {2, 3, 4}
+
     for row, t in enumerate(num_frames.tolist()):
         path = best[row, :t].tolist()
         assert ids[row] == list(ctc.collapse(path))
@@ -277,6 +292,7 @@ def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> Non
     batch = batch_of(
         noise(model.encoder.config, [7, 12]), texts=texts
     )  # 1 and 2 frames: few paths to enumerate
+
     hidden, num_frames = model.encoder(batch.inputs, batch.input_lengths)
     found, outputs = model.log_probs(batch)
     assert (
@@ -284,11 +300,13 @@ def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> Non
         == (3 * num_frames).tolist()
         == model.num_outputs(batch.input_lengths).tolist()
     )
+
     size = model.tokenizer.size
     for part in range(3):
         rows = slice(part * size, (part + 1) * size)
         logits = hidden @ model.head.weight[rows].T + model.head.bias[rows]
         assert torch.allclose(found[:, part::3], logits.log_softmax(-1), atol=1e-6)
+
     expected = sum(
         ctc.loss(row[:count].detach().exp().double().numpy(), model.encode_text(text))
         for row, count, text in zip(found, outputs.tolist(), texts, strict=True)
@@ -343,11 +361,14 @@ def seen_masks(model: CtcModel, step: int) -> tuple[Tensor | None, Tensor | None
 def test_masks_are_of_training_only_and_new_at_every_update() -> None:
     model = make(config=MASKED)
     assert seen_masks(model.eval(), 0) == (None, None)
+
     losses = {model(labelled(), step).total.item() for step in range(3)}
     assert len(losses) == 1
+
     model.train()
     drawn = [seen_masks(model, step) for step in (0, 1, 0)]
     num_frames = model.encoder.num_frames(labelled().input_lengths)
+
     for time, channel in drawn:
         assert time is not None
         assert channel is not None
@@ -358,6 +379,7 @@ def test_masks_are_of_training_only_and_new_at_every_update() -> None:
         assert channel.shape == (3, 16)
         assert channel.any()
         assert not channel.all(1).any()
+
     for one, other, again in zip(*drawn, strict=True):
         assert one is not None
         assert other is not None
@@ -389,19 +411,24 @@ def test_a_saved_model_loads_to_equal_log_probabilities(
     tokenizer = train_tokenizer(spec, ["ab a ab ba", "ba ab", "b a b", "abab"])
     model = make(kind, tokenizer, MASKED).eval()
     save_ctc(model, tmp_path / "model", {"preset": "tiny", "dev_wer": 0.25}, Scaling(0.5, -1.0))
+
     loaded = load_ctc(str(tmp_path))  # a run folder, and as text
     assert (model.scaling, loaded.scaling) == (Scaling(), Scaling(0.5, -1.0))
+
     assert not loaded.training
     assert loaded.encoder.config == model.encoder.config
     assert loaded.normaliser == "basic-1"
     assert loaded.encode_text("Ab a") == model.encode_text("Ab a")
     assert loaded.tokenizer.decode([2, 3, 4]) == model.tokenizer.decode([2, 3, 4])
+
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+
     with torch.no_grad():
         assert torch.equal(
             loaded.log_probs(labelled(kind)).hidden, model.log_probs(labelled(kind)).hidden
         )
+
     assert load_record(tmp_path / "model")["about"] == {"preset": "tiny", "dev_wer": 0.25}
 
 

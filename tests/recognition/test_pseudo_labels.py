@@ -67,15 +67,18 @@ def made(
 def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_path: Path) -> None:
     dataset = Dataset([Store(labelled_store)], ["train"])
     found = label(heard, dataset, tmp_path / "new/labels.jsonl", "me")
+
     assert read_labels(tmp_path / "new/labels.jsonl") == found
     assert sorted((one.id, one.crc32) for one in found) == sorted(
         dataset.key(p) for p in range(len(dataset))
     )
+
     words = recognise(heard, emissions(heard, dataset), greedy_decoder(heard))
     assert {one.id: one.text for one in found} == {
         k: " ".join(w.text for w in ws) for k, ws in words.items()
     }
     assert any(one.text for one in found)
+
     for one in found:
         probabilities = [word.probability for word in words[one.id]]
         letters = sum(len(word.text) for word in words[one.id])
@@ -92,6 +95,7 @@ def test_labelling_goes_on_where_it_was_killed(
         tmp_path / "labels.jsonl",
         list[float](),
     )
+
     whole = label(
         heard,
         dataset,
@@ -103,6 +107,7 @@ def test_labelling_goes_on_where_it_was_killed(
     assert len(hours) > 2
     assert hours == sorted(hours)
     assert hours[-1] == pytest.approx(1)
+
     content = path.read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 1, len(content)):
         path.write_bytes(content[:length])
@@ -117,10 +122,13 @@ def test_labelling_goes_on_where_it_was_killed(
             one.confidence == pytest.approx(before[name].confidence, abs=2e-4)
             for name, one in after.items()
         )
+
         assert read_labels(path) == again
         assert path.read_bytes().startswith(content[: content[:length].rfind(b"\n") + 1])
+
     with pytest.raises(ConfigError, match="holds labels of another model"):
         label(heard, dataset, path, "you")
+
     path.write_text("notes\nof mine")
     with pytest.raises(ManifestError, match=r"labels\.jsonl:1 is no label"):
         label(heard, dataset, path, "me")
@@ -136,24 +144,30 @@ def test_fine_tuning_learns_transcripts_and_labels(
     own = {chosen.id_text(p)[0] for p in range(len(chosen))}
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
     others = [name for name in names if name not in own][:-1]
+
     file = made(
         tmp_path / "labels.jsonl", dataset, dict.fromkeys([*sorted(own)[:2], *others], "abba")
     )
+
     finetune([labelled_store], tmp_path / "self", tuned(minutes=0.3), run, file, keep=1)
 
     truth = sorted(normalise(chosen.id_text(p)[1] or "", "basic-1") for p in range(len(chosen)))
     for folder in (run, tmp_path / "self"):
         assert sorted((folder / TEXTS).read_text().splitlines()) == truth
+
     settings = json.loads((tmp_path / "self/settings.json").read_text())
     assert settings["labels"]["count"] == len(others)
+
     transcribed = np.flatnonzero([name in own for name in names])
     both, used, unused = with_labels(dataset, transcribed, read_labels(file), bool, 1)
     assert (len(both), len(used)) == (len(names) - 1, len(others))
     assert unused == {"of chunks with a transcript": 2}
+
     texts = dict(both.id_text(p) for p in range(len(both)))
     original = dict(dataset.id_text(p) for p in range(len(dataset)))
     assert texts == {name: original[name] if name in own else "abba" for name in texts}
     assert both.batch([0]).texts == (both.id_text(0)[1],)
+
     assert len(read_json_lines(tmp_path / "self/metrics.jsonl")) == 6
 
     # Other labels are another run; what is not learned from is none of it.
@@ -172,9 +186,11 @@ def test_the_most_confident_labels_of_use_are_kept(
     names = [dataset.id_text(p)[0] for p in range(len(dataset))]
     own, silent, strange, rest = names[:3], names[3], names[4], names[5:]
     surest = dict(zip(names, np.linspace(0.9, 0.1, len(names)).tolist(), strict=True))
+
     texts = dict.fromkeys(names, "abba") | {silent: "", strange: "abba 7"}
     given = read_labels(made(tmp_path / "labels.jsonl", dataset, texts, surest))
     given.append(Label(names[-1], 1, "another recording of that name", 0.99))
+
     for keep in (0.5, 1.0, 1e-9):
         _, used, unused = with_labels(
             dataset, np.arange(3), given, lambda text: "7" not in text, keep
@@ -187,6 +203,7 @@ def test_the_most_confident_labels_of_use_are_kept(
             "with characters that no transcript has": 1,
             "of chunks that are not here": 1,
         }
+
     for share in (0, 1.5, math.nan):
         with pytest.raises(ConfigError, match="is no share"):
             with_labels(dataset, np.arange(3), given, bool, share)
@@ -209,16 +226,20 @@ def test_a_store_without_transcripts_gives_its_labelled_chunks(
     radio = Dataset([Store(tmp_path / "store")])
     labels = made(tmp_path / "labels.jsonl", radio, {radio.id_text(1)[0]: "bad face"})
     both = [labelled_store, tmp_path / "store"]
+
     finetune(both, tmp_path / "self", tuned(), run, labels)
     assert json.loads((tmp_path / "self/settings.json").read_text())["labels"]["count"] == 1
     assert "no transcript" not in capfd.readouterr().err
+
     # Without labels the rest teaches nothing, as in a table that was filled in for half.
     finetune(both, tmp_path / "none", tuned(), run)
     assert f"{len(radio)} of " in (said := capfd.readouterr().err)
     assert "have no transcript: without --labels they teach nothing" in said
     assert (tmp_path / "none/texts.txt").read_text() == (tmp_path / "self/texts.txt").read_text()
+
     with pytest.raises(ConfigError, match=r"no label is of use \(1 of chunks that are not here\)"):
         finetune([labelled_store], tmp_path / "other", tuned(), run, labels)
+
     prepare(make_labelled(tmp_path / "dev", {"dev": 3}), tmp_path / "measured")
     with pytest.raises(ConfigError, match="no chunk of train has a transcript"):
         finetune([tmp_path / "measured", both[1]], tmp_path / "other", tuned(), run, labels)
@@ -243,17 +264,20 @@ def test_any_id_and_text_come_back(
     """A file name may hold line breaks, and bytes that are not UTF-8."""
     folder = make_labelled(tmp_path / "odd", {"train": 2})
     (folder / "metadata.csv").unlink()
+
     for path, name in zip(
         sorted(folder.rglob("*.wav")), ("x\u2028y\x85.wav", "\udcff\n.wav"), strict=True
     ):
         path.rename(folder / name)
     prepare(folder, tmp_path / "store")
+
     words = [WordSpan("l\x85r\u2028", 0, 1, 0.25)]
     monkeypatch.setattr(
         pseudo_labels,
         "recognise",
         lambda model, batches, decoder: {n: words for n in batches[0][0]},
     )
+
     found = label(heard, Dataset([Store(tmp_path / "store")]), tmp_path / "labels.jsonl")
     assert len(found) == 2
     assert read_labels(tmp_path / "labels.jsonl") == found

@@ -20,12 +20,14 @@ def test_transcripts_too_long_for_their_frames_are_listed(tmp_path: Path) -> Non
     table[1] = f"{name},{'ab' * 200},speaker0,train"
     (folder / "metadata.csv").write_text("\n".join(table) + "\n")
     prepare(folder, tmp_path / "store")
+
     finetune([tmp_path / "store"], tmp_path / "run", tuned(), init=None)
     (row,) = [
         json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines()
     ]
     assert row["id"] == Path(name).stem
     assert row["needed"] == 400 > row["frames"]
+
     for line in range(2, 6):
         table[line] = f"{table[line].split(',')[0]},{'ab' * 200},speaker0,train"
     (folder / "metadata.csv").write_text("\n".join(table) + "\n")
@@ -40,13 +42,16 @@ def test_transcripts_that_hold_nothing_teach_nothing(
     """Speech was trained to be silence: of "um" nothing is left when hesitations go."""
     folder = make_labelled(tmp_path / "corpus", {"train": 8, "dev": 2, "test": 1})
     rows = (folder / "metadata.csv").read_text().splitlines()
+
     for line, text in ((2, "um"), (3, "uh"), (4, "")):
         name, _, *rest = rows[line].split(",")
         rows[line] = ",".join([name, text, *rest])
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+
     prepare(folder, tmp_path / "store")
     settings = tuned().model_copy(update={"normaliser": "english-1"})
     finetune([tmp_path / "store"], tmp_path / "run", settings, init=None)
+
     said = capsys.readouterr().err
     assert (
         "2 transcripts hold nothing that english-1 keeps (first: 'um' of train001): "
