@@ -50,6 +50,7 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
 ) -> None:
     folder, planted = corpus
     command = ["prepare", folder, tmp_path / "first", "--max-duration", 60, "--max-bad-fraction", 1]
+
     for command[2] in (
         tmp_path / "first",
         tmp_path / "whole",
@@ -59,8 +60,10 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
         child.join()
         took = time.monotonic() - started
         assert child.exitcode == 0, (tmp_path / "log").read_text()
+
     assert listed(tmp_path / "whole") == planted
     assert len(Store(tmp_path / "whole")) == KEPT
+
     expected, draws = files_of(tmp_path / "whole"), random.Random(0)
     command[2] = tmp_path / "killed"
     kills, wanted = 0, campaign.size(2, 50)
@@ -78,6 +81,7 @@ def test_planted_faults_are_the_reject_list_after_kills_too(
             assert child.exitcode == -9, (tmp_path / "log").read_text()
             kills += 1
         assert files_of(tmp_path / "killed") == expected
+
     campaign.figures |= {
         "tries": kills,
         "planted": len(planted),

@@ -65,19 +65,24 @@ def test_damage_is_noticed(
     folder, draws = tmp_path / "folder", random.Random(0)
     folder.mkdir()
     use = make(folder, labelled_store)
+
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     use()
+
     tries = campaign.size(40, 1000)
     for number in range(2 * tries):
         path = draws.choice(files)
         good = path.read_bytes()
         at = draws.randrange(len(good))
+
         flipped = bytearray(good)
         flipped[at] ^= 1 << draws.randrange(8)
         path.write_bytes(flipped if number % 2 else good[:at])
+
         with pytest.raises(SpeechsslError):
             use()
         path.write_bytes(good)
+
     use()
     campaign.figures |= {
         "tries": f"{tries} flips, {tries} truncations",

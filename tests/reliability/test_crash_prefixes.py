@@ -36,12 +36,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are 
 def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
     folder, at, reached = tmp_path / "model", 0, True
     save_folder(folder, {"a": torch.zeros(999)}, {"kind": "old"}, {"words": b"old"})
+
     while reached:
         kind = f"new {at}"
         new = partial(
             save_folder, folder, {"a": torch.ones(999)}, {"kind": kind}, {"words": b"new"}
         )
         reached, message = attempt(new, fate, at, tmp_path)
+
         tensors, record = load_folder(folder)
         assert record["kind"] in ("old", *(f"new {k}" for k in range(at + 1)))
         assert bool(tensors["a"].all()) == (record["kind"] != "old")
@@ -54,7 +56,9 @@ def test_a_saved_folder(fate: Fate, tmp_path: Path, campaign: Any) -> None:
                 == kind  # what fails after the rename only leaves something behind
             )
         )
+
         at += 1
+
     assert record["kind"] == kind
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     campaign.figures |= {"tries": at, "failures": 0}
@@ -160,6 +164,7 @@ def test_a_store_in_the_place_of_an_unfinished_one(
     assert attempt(lambda: prepare(corpus, unfinished, other), Fate.killed, 16, unfinished)[0]
     assert list(unfinished.glob("shard-*"))
     prepare(corpus, tmp_path / "whole", SMALL)
+
     at, reached = 0, True
     while reached:
         shutil.copytree(unfinished, tmp_path / "s")
@@ -170,6 +175,7 @@ def test_a_store_in_the_place_of_an_unfinished_one(
         assert files_of(tmp_path / "s") == files_of(tmp_path / "whole"), at
         shutil.rmtree(tmp_path / "s")
         at += campaign.size(5, 1)
+
     campaign.figures |= {"tries": at // campaign.size(5, 1), "failures": 0}
 
 

@@ -43,12 +43,15 @@ def test_what_fuzzing_found(path: Path, tmp_path: Path) -> None:
 def test_guided_by_coverage(name: str, tmp_path: Path, campaign: Any) -> None:
     if not campaign.full:
         pytest.skip("minutes for each reader: in the full campaign")
+
     command = [sys.executable, fuzzing.__file__, name, str(SECONDS), str(tmp_path / "kept")]
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(command, env=os.environ | threads, capture_output=True, check=False)
+
     output = done.stderr.decode("utf-8", "replace")
     failed = [f"{p.name}: {p.read_bytes()!r}" for p in (tmp_path / "kept").glob("*-*")]
     assert done.returncode == 0, (failed, output[-3000:])
+
     tries = int(output.rpartition("Done ")[2].split()[0])
     kept = len(list((tmp_path / "kept").iterdir()))
     campaign.figures |= {

@@ -136,6 +136,7 @@ def test_a_batch_that_is_not_finite_changes_nothing(
         run, bad = tmp_path / str(plan), sorted(draws.sample(range(0, 19, 2), 5))
         changed.clear()
         heard: dict[int, list[str]] = {}
+
         with monkeypatch.context() as patch:
             patch.setattr(Batches, "micro_batches", poisoned([*bad, 21, 22, 23], heard))
             over = {"steps": 40, "save_every": 4, "max_bad_steps": 3, "seed": plan}
@@ -143,10 +144,12 @@ def test_a_batch_that_is_not_finite_changes_nothing(
                 TrainingError, match=r"3 updates in a row were not finite \(last: 24\)"
             ):
                 pretrain([labelled_store], run, settings(train=over))
+
         listed = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
         steps = [*bad, 21, 22, 23]
         assert [(row["step"] - 1, row["utterances"]) for row in listed] == [
             (step, heard[step]) for step in steps
         ]
         assert changed == [step not in steps for step in range(24)]
+
     campaign.figures |= {"tries": plans, "failures": 0}

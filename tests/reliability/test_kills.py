@@ -40,6 +40,7 @@ def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) 
     draws, wanted = random.Random(0), campaign.size(5, 200)
     kills = in_saves = runs = 0
     lost: list[int] = []
+
     while kills < wanted:
         run, log = tmp_path / f"run{runs}", tmp_path / f"run{runs}.log"
         longest = took
@@ -49,16 +50,21 @@ def test_killed(verb: str, labelled_store: Path, tmp_path: Path, campaign: Any) 
             child.join(None if fault is not None else draws.uniform(0, longest))
             child.kill()
             child.join()
+
             longest *= children.PATIENCE
             if child.exitcode == 0:
                 break
             assert child.exitcode == -9, log.read_text()
+
             kills, in_saves = kills + 1, in_saves + (fault is not None)
             lost.append(num_logged(run) - num_saved(run))
+
         runs += 1
         assert learned(run) == expected
+
     assert min(lost) >= 0
     assert max(lost) <= SAVE_EVERY
+
     campaign.figures |= {"tries": kills, "inside a save": in_saves, "runs": runs, "failures": 0}
     campaign.figures |= {
         "updates lost by a kill, mean and most": f"{np.mean(lost):.1f}, {max(lost)}"
@@ -72,19 +78,23 @@ def test_stopped_by_sigterm(verb: str, labelled_store: Path, tmp_path: Path, cam
     draws, wanted = random.Random(1), campaign.size(2, 50)
     seconds: list[float] = []
     runs = 0
+
     while len(seconds) < wanted:
         run, log = tmp_path / f"run{runs}", tmp_path / f"run{runs}.log"
         while True:
             before = num_logged(run)
             child = children.start(command(verb, labelled_store, preset, run), log)
+
             while (
                 child.is_alive() and num_logged(run) <= before
             ):  # from the first update on it listens
                 time.sleep(0.005)
+
             child.join(draws.uniform(0, took / 3))
             sent = time.monotonic()
             child.terminate()
             child.join()
+
             if child.exitcode == 0:
                 break
             assert child.exitcode == 143, log.read_text()
@@ -92,6 +102,7 @@ def test_stopped_by_sigterm(verb: str, labelled_store: Path, tmp_path: Path, cam
             assert num_logged(run) == num_saved(run)
         runs += 1
         assert learned(run) == expected
+
     campaign.figures |= {"tries": len(seconds), "runs": runs, "failures": 0}
     campaign.figures |= {
         "seconds to leave, 95 % within": round(float(np.quantile(seconds, 0.95)), 2)

@@ -42,8 +42,10 @@ def launched(
         "--run",
         run,
     ]
+
     command = [*launcher, "--nproc-per-node", count, "--no-python", "--", *ours]
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
     with Path(f"{run}.log").open("ab") as log:
         environment = os.environ | threads
         with running(command, stdout=log, stderr=log, env=environment) as launcher:
@@ -72,9 +74,11 @@ TRIES = 20
 def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaign: Any) -> None:
     if not campaign.full:
         pytest.skip("minutes of restarts: in the full campaign")
+
     preset = write_preset(tmp_path)
     with launched(count, labelled_store, preset, tmp_path / "whole") as launcher:
         assert launcher.wait() == 0, (tmp_path / "whole.log").read_text()
+
     draws, kills, runs = random.Random(count), 0, 0
     while kills < TRIES:
         run = tmp_path / f"run{runs}"
@@ -92,10 +96,12 @@ def test_a_killed_rank(count: int, labelled_store: Path, tmp_path: Path, campaig
                         while set(children_of(launcher.pid)) & set(ranks):
                             time.sleep(0.01)
                         before = num_logged(run)
+
         assert launcher.returncode == 0, Path(f"{run}.log").read_text()
         assert learned(run) == learned(tmp_path / "whole")
         assert [row["step"] for row in read_json_lines(run / "metrics.jsonl")] == list(
             range(1, STEPS + 1)
         )
         runs += 1
+
     campaign.figures |= {"tries": kills, "runs": runs, "failures": 0}

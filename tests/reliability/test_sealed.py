@@ -44,6 +44,7 @@ def test_every_value_replaced(name: str, tmp_path: Path, campaign: Any) -> None:
     target, tries, refused = fuzzing.TARGETS[name], 0, 0
     (seed,) = target.seeds(tmp_path)
     table = json.loads(seed)
+
     for path in places(table):
         for odd in ODD:
             changed = copy.deepcopy(table)
@@ -51,10 +52,12 @@ def test_every_value_replaced(name: str, tmp_path: Path, campaign: Any) -> None:
             for key in path[:-1]:
                 inner = inner[key]
             inner[path[-1]] = odd
+
             tries += 1
             try:
                 refused += not fuzzing.try_one(target, tmp_path, json.dumps(changed).encode())
             except Exception as error:
                 pytest.fail(f"{type(error).__name__}: {error}, {path} = {odd!r}")
+
     assert refused > tries / 2
     campaign.figures |= {"tries": tries, "refused": refused, "failures": 0}

@@ -80,9 +80,11 @@ class Watch:
             check=False,
         )
         assert done.returncode == code, (arguments, done.stderr.decode())
+
         events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         log.unlink(missing_ok=True)
         assert not list(self.folder.rglob("owned"))
+
         return [
             e for e in events if not (e[0] == "write" and self.may_write(e[1], into))
         ], done.stderr.decode()
@@ -183,6 +185,7 @@ def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> No
         as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
         encoding="utf-8",
     )
+
     watch("prepare", "in", "store", into=["store"])
     watch("pretrain", "store", "--run", "a", "--preset", preset, into=["a"])
     watch("finetune", "store", "--run", "b", "--preset", preset, "--init-from", "a", into=["b"])
@@ -201,6 +204,7 @@ def test_what_every_verb_does(watch: Watch, tmp_path: Path, campaign: Any) -> No
     )
     watch("probe", "a", "characters=store", "--out", "probes", into=["probes"])
     watch("compare", "score", "score")
+
     campaign.figures |= {"tries": watch.num_verbs, "failures": 0}
 
 
@@ -211,21 +215,26 @@ def test_hostile_names_through_the_commands(watch: Watch, tmp_path: Path, campai
         folder = tmp_path / "in" / f"{number}{name}" if name != ".." else tmp_path / "in" / "...."
         folder.mkdir()
         shutil.copy(tmp_path / "good/train000.wav", folder / f"{name}.wav")
+
     watch("prepare", "in", "store", "--min-chunk", 0.5, into=["store"])
+
     preset = tmp_path / "p.toml"
     train = {"steps": 1, "save_every": 1, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     table = {"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": {"train": train}}
     preset.write_text(as_toml(table), encoding="utf-8")
     watch("pretrain", "store", "--run", "a", "--preset", preset, into=["a"])
+
     make_labelled(tmp_path / "labelled", {"train": 4, "dev": 2})
     watch("prepare", "labelled", "labels", into=["labels"])
     watch("finetune", "labels", "--run", "b", "--preset", preset, "--init-from", "none", into=["b"])
+
     report = "report.jsonl"
     watch(
         "transcribe", "b", "in", "--output-dir", "texts", "--report", report, into=["texts", report]
     )
     assert len(list((tmp_path / "texts").rglob("*.txt"))) == len(HOSTILE) + 1
+
     campaign.figures |= {"tries": len(HOSTILE) + 1, "failures": 0}
 
 
@@ -241,23 +250,28 @@ def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, camp
     evil = pickle.dumps(Evil())
     (tmp_path / "evil.pt").write_bytes(evil)
     torch.save({"model": Evil(), "args": Evil()}, tmp_path / "zipped.pt")
+
     save_folder(tmp_path / "model", {}, {"kind": "ctc"})
     (tmp_path / "model/tensors.safetensors").write_bytes(evil)
     sums = {"tensors.safetensors": sha256(evil).hexdigest()}
     seal(tmp_path / "model", {"kind": "ctc", "encoder": SMALL_ENCODER, "files": sums})
+
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf/config.json").write_text(
         '{"model_type": "wav2vec2", "auto_map": {"AutoModel": "evil.Evil"}}'
     )
     (tmp_path / "hf/evil.py").write_text("import os; os.system('touch owned')")
     (tmp_path / "hf/pytorch_model.bin").write_bytes(evil)
+
     make_labelled(tmp_path / "in", {"train": 2, "dev": 1})
     watch("prepare", "in", "store", into=["store"])
+
     (tmp_path / "named.toml").write_text("[encoder]\nnorm = 'os.system'\n")
     (tmp_path / "extra.toml").write_text("[pretrain]\n__class__ = 'os.system'\n")
     (tmp_path / "out.jsonl").write_text(
         json.dumps({"audio_filepath": "../../../../etc/hostname"}) + "\n"
     )
+
     units = ("--set", "task=hidden_units", "--set", "hidden_units.teacher=../../../etc")
     commands: dict[tuple[str, ...], str] = {
         ("transcribe", "model", "in"): "is not a safetensors file",
@@ -279,6 +293,7 @@ def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, camp
         ("prepare", "out.jsonl", "s2"): "leads outside",
         ("evaluate", "model", "store", "--out", "score"): "is not a safetensors file",
     }
+
     for number, (command, reason) in enumerate(commands.items()):
         if campaign.full or number % 4 == 0:
             said = watch(*command, code=1)
@@ -299,6 +314,7 @@ def test_malicious_files_through_the_commands(watch: Watch, tmp_path: Path, camp
 def test_a_pickle_as_checkpoint_is_passed_over(watch: Watch, tmp_path: Path) -> None:
     make_labelled(tmp_path / "in", {"train": 8, "dev": 1})
     watch("prepare", "in", "store", into=["store"])
+
     train = {"steps": 2, "save_every": 1, "device": "cpu"}
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     (tmp_path / "p.toml").write_text(
@@ -306,10 +322,12 @@ def test_a_pickle_as_checkpoint_is_passed_over(watch: Watch, tmp_path: Path) -> 
     )
     command = ("pretrain", "store", "--run", "run", "--preset", "p.toml")
     watch(*command, into=["run"])
+
     evil = pickle.dumps(Evil())
     for path in checkpoints(tmp_path / "run"):
         (path / "tensors.safetensors").write_bytes(evil)
         seal(path, load_record(path) | {"files": {"tensors.safetensors": sha256(evil).hexdigest()}})
+
     said = watch(*command, into=["run"])
     assert said.count("passing over a checkpoint") == said.count("is not a safetensors file") == 2
     assert "no checkpoint can be read" in said
