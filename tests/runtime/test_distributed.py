@@ -147,13 +147,16 @@ def failures(folder: Path, store: Path) -> None:
     poisoned = Poisoned(known.dataset, known.config, 0)
     with pytest.raises(TrainingError, match="2 updates in a row were not finite"):
         run_fit("contrastive", store, folder / "poisoned", batches=poisoned, max_bad_steps=2)
+
     for broken in range(2):
         with pytest.raises(KeyError if distributed.rank() == broken else TrainingError):
             fail_on(broken)
+
     with pytest.raises(
         ConfigError if distributed.rank() == 0 else TrainingError
     ):  # rank 0 refuses the folder for all
         run_fit("contrastive", store, folder / "poisoned", seed=1)
+
     with pytest.raises(ConfigError, match="is not one folder for all processes"):
         run_fit(
             "ctc",
@@ -201,19 +204,23 @@ def sums(_folder: Path, _store: Path) -> None:
     double = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     (first if own == 0 else second).grad = torch.full((2, 3), 1.0 + own)
     both.grad, double.grad = torch.full((2, 3), 3.0 + own), torch.ones(2, dtype=torch.float64)
+
     distributed.sum_gradients([first, second, both, none, double])
     assert none.grad is None
     gradients = [p.grad for p in (first, second, both, double) if p.grad is not None]
     assert [(g.shape, g.unique().tolist()) for g in gradients] == [
         ((2, 3), [1.0]), ((2, 3), [2.0]), ((2, 3), [7.0]), ((2,), [2.0])
     ]  # fmt: skip
+
     values = {"table": torch.ones(2, 2) * own, "count": 2**40 + own, "share": 0.25}
     whole = distributed.sum_over_ranks(values, CPU)
     assert torch.equal(whole.pop("table"), torch.ones(2, 2))
     assert whole == {"count": 2**41 + 1, "share": 0.5}
     assert type(whole["count"]) is int
+
     mine = {"a": 1, "b": torch.ones(3)} if own == 0 else {}
     assert distributed.sum_over_ranks(mine, CPU).keys() == mine.keys()
+
     assert distributed.any_rank(own == 1)
     assert not distributed.any_rank(False)
 
@@ -422,8 +429,10 @@ def test_gradients_of_any_shares_add_up(
     model = make_model("contrastive").train()
     config = TrainConfig(device="cpu")
     (batch,) = make_batches("contrastive", labelled_store, seconds=seconds).micro_batches(step)
+
     whole, _ = loop._add_gradients(model, [batch], None, step, config)
     expected = taken_gradients(model)
+
     batches = make_batches(
         "contrastive", labelled_store, seconds=seconds, micro_seconds=micro_seconds
     )
@@ -432,6 +441,7 @@ def test_gradients_of_any_shares_add_up(
     weights = [
         loop._add_gradients(model, share, statistics, step, config)[0]["weight"] for share in shares
     ]
+
     assert sum(weights) == whole["weight"]
     found = taken_gradients(model)
     assert difference(found, expected, "") < 1e-5
@@ -447,18 +457,22 @@ def test_one_process_communicates_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("all_reduce", "broadcast", "init_process_group"):
         monkeypatch.setattr(torch.distributed, name, lambda *_, name=name, **__: pytest.fail(name))
     monkeypatch.setenv("RANK", "0")
+
     for size in ("1", None):
         if size:
             monkeypatch.setenv("WORLD_SIZE", size)
         else:
             monkeypatch.delenv("RANK")
             monkeypatch.setenv("WORLD_SIZE", "4")  # without a rank: another program's variable
+
         assert (distributed.rank(), distributed.count()) == (0, 1)
         distributed.start(CPU)
+
         parameter = nn.Parameter(torch.ones(2))
         parameter.grad = gradient = torch.ones(2)
         distributed.sum_gradients([parameter])
         assert parameter.grad is gradient
+
         distributed.copy_from_first([gradient])
         assert distributed.sum_over_ranks({"a": 1, "b": gradient}, CPU) == {"a": 1, "b": gradient}
         assert distributed.any_rank(True)

@@ -29,6 +29,7 @@ def test_a_machine_is_described_in_json_values() -> None:
         "wait_policy",
         "device",
     ]
+
     assert found["speechssl"] == speechssl.__version__
     assert found["torch"] == torch.__version__
     assert found["python"] == platform.python_version()

@@ -28,8 +28,10 @@ def test_generators_repeat_and_never_share_a_stream() -> None:
         ("masks", 0, 0),
         ("crop", 0, 0),
     ]
+
     drawn = {generator(*parts).random() for parts in streams}
     assert len(drawn) == len(streams)
+
     assert (generator("masks", 3, 4).random(5) == generator("masks", 3, 4).random(5)).all()
 
 
