@@ -48,9 +48,11 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_atomic(Path(sys.argv[1]), 'half')\n"
     )
+
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a/b/x.txt")], check=False)
     assert killed.returncode == -signal.SIGKILL
     (leftover,) = (tmp_path / "a/b").iterdir()
+
     kept = [
         tmp_path / f".speechssl-{os.getpid()}-0.tmp",
         tmp_path / ".speechssl-mine-0.tmp",
@@ -58,6 +60,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     ]
     for path in kept:
         path.write_text("")
+
     remove_leftovers(tmp_path)
     assert not leftover.exists()
     assert all(path.exists() for path in kept)

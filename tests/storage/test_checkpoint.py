@@ -54,6 +54,7 @@ def test_round_trip(tmp_path: Path) -> None:
         "not a number": torch.tensor([torch.nan, torch.inf]),
     }
     record = {"é": [1, 2.5, None, True], "nested": {"third": 1 / 3}, "odd name": "\udcff"}
+
     save_folder(tmp_path / "new" / "folder", tensors, record, {"words.txt": b"one"})
     loaded, found = load_folder(tmp_path / "new" / "folder")
     assert found.pop("files").keys() == {TENSORS, "words.txt"}
@@ -62,10 +63,12 @@ def test_round_trip(tmp_path: Path) -> None:
         == record
         == {k: v for k, v in load_record(tmp_path / "new" / "folder").items() if k != "files"}
     )
+
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
         torch.testing.assert_close(loaded[name], tensor.detach(), rtol=0, atol=0, equal_nan=True)
+
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["folder"]
 
 
@@ -194,11 +197,13 @@ def test_a_kill_at_either_rename_keeps_the_old_contents(
         with pytest.raises(Killed):
             save_folder(saved, {"c": torch.ones(1)}, {"kind": "new"})
     assert saved.exists() == (number == 1)
+
     for _ in range(2):
         tensors, record = load_folder(saved)
         assert (sorted(tensors), record["kind"]) == (["a", "b"], "test")
     assert (stored_folder(saved) / "words.txt").read_bytes() == b"one\ntwo\n"
     assert load_record(model_folder(saved))["kind"] == "test"
+
     # The next save puts everything in order.
     save_folder(saved, {"c": torch.ones(1)}, {"kind": "new"})
     assert load_folder(saved)[1]["kind"] == "new"
@@ -239,6 +244,7 @@ def test_what_kills_left_goes_and_what_is_whole_stays(
     shutil.copytree(saved, parent / ".step-9.old")  # the only good one of its name
     (parent / "mine.txt").touch()
     (parent / ".film.partial").touch()
+
     remove_partial(parent)
     assert {path.name for path in parent.iterdir()} == {
         saved.name,
@@ -246,11 +252,13 @@ def test_what_kills_left_goes_and_what_is_whole_stays(
         "mine.txt",
         ".film.partial",
     }
+
     monkeypatch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         remove_folder(saved)
     monkeypatch.undo()
     assert not saved.exists()
+
     remove_folder(saved)
     assert {path.name for path in parent.iterdir()} == {".step-9.old", "mine.txt", ".film.partial"}
 
@@ -309,6 +317,7 @@ def test_load_into_lists_what_is_missing_unexpected_and_misshapen() -> None:
     tensors = dict(module.state_dict())
     del tensors["0.bias"], tensors["1.running_mean"]
     tensors |= {"extra": torch.ones(1), "0.weight": torch.zeros(3, 3)}
+
     with pytest.raises(CheckpointError) as caught:
         load_into(module, tensors, "there")
     for part in (
@@ -319,6 +328,7 @@ def test_load_into_lists_what_is_missing_unexpected_and_misshapen() -> None:
         "0.weight is (3, 3), the model has (3, 2)",
     ):
         assert part in str(caught.value)
+
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 

@@ -68,6 +68,7 @@ def test_a_mark_changes_nothing_for_any_reader(tmp_path: Path, seed: int) -> Non
         "m.jsonl": (f'{{"audio_filepath": "{first}.wav", "text": "{second}"}}\n', scan),
         "x.csv": (f"file_name,text\n{first}.wav,{second}\n", scan),
     }
+
     for name, (content, read) in files.items():
         path = tmp_path / name
         path.write_text(content, encoding="utf-8")
