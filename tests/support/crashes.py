@@ -44,9 +44,11 @@ def attempt(action: Callable[[], object], fate: Fate, at: int, root: Path) -> tu
             code = 1 if counter.left < 0 else 0
         finally:
             os._exit(code)
+
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
         message = file.read().decode()
+
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, 1), f"the child ended with {code}"
     return code == 1, message

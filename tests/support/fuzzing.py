@@ -250,6 +250,7 @@ def mutated(data: bytes, draws: random.Random) -> bytes:
     for _ in range(draws.choice((1, 1, 2, 4, 8))):
         at = draws.randrange(len(found) + 1)
         length = min(len(found) - at, draws.choice((1, 2, 4, 8, 64)))
+
         match draws.randrange(7):
             case 0:
                 found[at : at + 1] = bytes(b ^ 1 << draws.randrange(8) for b in found[at : at + 1])

@@ -42,12 +42,16 @@ def damage(corpus: Path) -> dict[str, str]:
 
     wav, flac = encoded(good, format="WAV"), bytearray(encoded(good, format="FLAC"))
     ogg = encoded(good, format="OGG", subtype="OPUS")
+
     lying = flac.copy()
     lying[22:26] = (10).to_bytes(4, "big")
+
     huge = flac.copy()
     huge[21] |= 15
+
     bad = good.copy()
     bad[5] = np.nan
+
     planted = {
         "empty.wav": (b"", "empty file"),
         "text.wav": (b"this is no audio\n" * 30, "not audio"),
@@ -62,6 +66,7 @@ def damage(corpus: Path) -> dict[str, str]:
         "long.flac": (encoded(np.zeros(61 * RATE, np.float32), format="FLAC"), "too long"),
         "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "unsupported format"),
     }
+
     for name, (data, _) in planted.items():
         (corpus / name).write_bytes(data)
     return {name: reason for name, (_, reason) in planted.items()}

@@ -22,11 +22,13 @@ def write_preset(folder: Path) -> Path:
     }
     pretrain = {k: v for k, v in SETTINGS.items() if k != "encoder"} | {"train": train}
     finetune = {"train": train, "batch": {"seconds": 12}}
+
     path = folder / "tiny.toml"
     path.write_text(
         as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain, "finetune": finetune}),
         encoding="utf-8",
     )
+
     return path
 
 

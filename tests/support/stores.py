@@ -34,17 +34,21 @@ def build(
     """A store of ``arrays``; splits alternate between dev and train."""
     folder.mkdir()
     chunks = [chunk(k, 100 + k, ("dev", "train")[k % 2], text) for k in range(len(arrays))]
+
     starts = range(0, len(arrays), per_shard)
     table, shards = TableWriter(folder, len(arrays)), []
     for number, start in enumerate(starts):
         writer = ShardWriter(folder, number, ("dev", "train"))
+
         for array, one in zip(
             arrays[start : start + per_shard], chunks[start : start + per_shard], strict=True
         ):
             writer.add(array, one)
+
         index, lines, about = writer.close()
         table.add(index, lines, b"{}\n")
         shards.append(about)
+
     dtype = "int16" if width is None else "float16"
     meta = {
         "dtype": dtype,
@@ -53,6 +57,7 @@ def build(
         "shards": shards,
         "features": {"kind": dtype},
     }
+
     table.finish({**meta, "totals": {"chunks": len(arrays)}, "account": {"kept": 1}, "plan": "p"})
     return chunks
 

@@ -65,6 +65,7 @@ def warm_command(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
