@@ -29,12 +29,14 @@ def test_a_row_for_each_system_and_amount(
     given = [
         f"ours@{m}={evaluated(tmp_path / f'{m}{k}', k)}" for m in ("2.5", "10") for k in (0, 2)
     ]
+
     assert (
         tool.main(
             [str(tmp_path / "x/curve.png"), *given, f"scratch@10={evaluated(tmp_path / 's', 10)}"]
         )
         == 0
     )
+
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in capsys.readouterr().out.splitlines()[2:]

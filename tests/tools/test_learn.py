@@ -85,6 +85,7 @@ def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
     rows += [of_task("two_views", 1, None, cer) for cer in (1, 2, 3)] + [
         row("y", "scratch", 10, 0, 5)
     ]
+
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in learn.correlations(rows).splitlines()[3:]
@@ -94,6 +95,7 @@ def test_rank_correlations_are_worked_out_for_each_task_by_itself() -> None:
         ["10", "contrastive", "4", "+0.80", "+0.80", "-0.80", "-0.80"],
         ["10", "reconstruction", "4", "-1.00", "-1.00", "-", "-"],
     ]
+
     assert learn.correlations(ROWS) == ""
 
 
@@ -110,16 +112,20 @@ def test_trials_of_one_amount_stand_beside_each_other(
 ) -> None:
     figures: list[Any] = []
     monkeypatch.setattr(learn, "save_figure", lambda figure, _: figures.append(figure))
+
     rows = [
         row(name, "pretrained", None, seed, 40.0 + seed)
         for name in ("a", "b", "c")
         for seed in (0, 2)
     ]
+
     learn.plot(rows, tmp_path / "x.png")
     learn.plot([], tmp_path / "x.png")  # before the first result
+
     (axes,) = figures[0].axes
     drawn = axes.get_legend_handles_labels()
     assert drawn[1] == ["a, pretrained", "b, pretrained", "c, pretrained"]
+
     places = [bars[0].get_xdata()[0] for bars in drawn[0]]
     assert min(b - a for a, b in pairwise(places)) > 0.1
     assert [bars[0].get_ydata()[0] for bars in drawn[0]] == [41.0] * 3
@@ -159,6 +165,7 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
         "train.steps=2",
     ]
     command += ["--pretrain", "batch.seconds=15", "--out", str(tmp_path)]
+
     assert learn.main(command) == 0
     rows = learn.read_rows(tmp_path)
     assert [(r["system"], r["minutes"], r["seed"]) for r in rows] == [
@@ -167,6 +174,7 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     assert rows[0]["pretraining"]["steps"] == 3  # 6 s of processor time
     assert rows[0]["pretraining"]["hours"] > 0
     assert all(0 < r["cer"] <= 1000 and 0 < r["wer"] <= 1000 for r in rows)
+
     runs = tmp_path / "first" / "3"
     settings = [
         json.loads((runs / f"{s}-all" / "settings.json").read_text(encoding="utf-8"))
@@ -178,11 +186,13 @@ def test_a_trial_gives_each_system_the_same_updates_and_is_done_once(
     assert [s["init"] for s in settings[1:]] == ["none", "none"]
     assert settings[0]["init"]["path"] == str(runs / "pretrained")
     assert load_record(runs / "pretrained" / "model")["kind"] == "pretraining"
+
     monkeypatch.setattr(learn, "finetune", None)  # would be called, and fail
     capsys.readouterr()
     assert learn.main(command) == 0
     assert capsys.readouterr().out == ""
     assert len(learn.read_rows(tmp_path)) == 3
+
     assert learn.main([*command, "--cpu-minutes", "0.2"]) == 1  # never mixed under one name
     assert "trial first was begun with another cpu_minutes" in capsys.readouterr().err
 
@@ -193,6 +203,7 @@ def test_a_trial_that_cannot_be_run_says_why(
     with pytest.raises(SystemExit):
         learn.main(["try", "x", "--labelled", str(labelled_store)])
     assert "give stores as --unlabelled, or a run as --init" in capsys.readouterr().err
+
     command = [
         "try",
         "x",
@@ -204,12 +215,16 @@ def test_a_trial_that_cannot_be_run_says_why(
         str(tmp_path),
     ]
     command += ["--finetune", "optim.rl=1"]
+
     assert learn.main(command) == 1
     assert "error: unknown setting 'optim.rl'" in capsys.readouterr().err
+
     assert learn.main([*command[:-1], "encoder.dropout=0.2"]) == 1
     assert "--finetune encoder.dropout is not free" in capsys.readouterr().err
+
     assert learn.main([*command[:-1], "train.seed=4"]) == 1
     assert "--finetune train.seed is not free" in capsys.readouterr().err
+
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,10 +245,12 @@ def test_a_stopped_trial_is_never_gone_on_with_under_other_settings(
         "--out",
         str(tmp_path),
     ]
+
     monkeypatch.setattr(learn, "tuned", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         learn.main(["try", "x", *stores, "--cpu-minutes", "1"])
     assert json.loads((tmp_path / "x" / "trial.json").read_text(encoding="utf-8"))["steps"] == 30
+
     assert learn.main(["try", "x", *stores, "--cpu-minutes", "2"]) == 1
     assert "trial x was begun with another cpu_minutes" in capsys.readouterr().err
 
@@ -254,6 +271,7 @@ def test_a_lost_run_is_a_line_and_the_others_go_on(
 
     monkeypatch.setattr(learn, "tuned", tuned)
     (tmp_path / "results.jsonl").write_text('{"name": "cut o', encoding="utf-8")
+
     command = [
         "try",
         "x",
@@ -268,9 +286,11 @@ def test_a_lost_run_is_a_line_and_the_others_go_on(
         learn.main([*command, "--seeds", "1", "1", "--minutes", "all", "2", "--out", str(tmp_path)])
         == 0
     )
+
     rows = learn.read_rows(tmp_path)
     assert [(r["system"], r["minutes"], "failed" in r) for r in rows] == [
         ("scratch", None, True), ("scratch", 2, True), ("frozen", None, False), ("frozen", 2, False)
     ]  # fmt: skip
     assert "lost: x, scratch, seed 1: collapsed after 3 updates" in capsys.readouterr().out
+
     assert learn.main(["show", "--out", str(tmp_path), "--png", str(tmp_path / "x.png")]) == 0

@@ -135,14 +135,17 @@ def test_the_exit_code_is_zero_only_when_all_are_caught(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong, same = planted("2 * x", "3 * x"), replace(planted("2 * x", "x + x"), label="2a")
+
     assert run_main(tree, monkeypatch, wrong) == 0
     assert capsys.readouterr().out.endswith(
         "planted: 1 of the mistakes in 1 forms; not caught: none\n"
     )
+
     assert run_main(tree, monkeypatch, wrong, same) == 1
     shown = capsys.readouterr().out
     assert "tests/test_thing.py::test_double\n" in shown
     assert shown.endswith("planted: 2 of the mistakes in 2 forms; not caught: 2a\n")
+
     (tree / "tests/test_thing.py").write_text(TEST.replace("== 6", "== 7"))
     assert run_main(tree, monkeypatch, wrong) == 1
     assert capsys.readouterr().out.startswith(

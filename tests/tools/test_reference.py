@@ -245,6 +245,7 @@ def test_torchaudios_decoder_finds_the_same(
     """Without lexicon or language model, and with a beam that loses nothing: all labellings."""
     log_probs = np.log(random_probs(num_frames, size, seed, peaky))
     expected = prefix_beam_search(log_probs, beam=10**6)
+
     decoder = ctc_decoder(
         lexicon=None,
         tokens=["-", "a", "b", "c"][:size],
@@ -255,6 +256,7 @@ def test_torchaudios_decoder_finds_the_same(
         blank_token="-",
         sil_token="-",
     )
+
     (found,) = decoder(torch.from_numpy(log_probs[None].astype(np.float32)))
     assert dict(expected) == pytest.approx(
         {tuple(h.tokens.tolist()): h.score for h in found}, abs=1e-4

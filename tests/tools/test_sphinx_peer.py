@@ -94,11 +94,13 @@ def test_the_configuration_is_sphinxtrains_own_with_our_numbers(tmp_path: Path) 
         '$CFG_BASE_DIR = "___BASE_DIR___";\n$CFG_FINAL_NUM_DENSITIES = 256;\n'
         "$CFG_FINAL_NUM_DENSITIES = 8;\n$CFG_N_TIED_STATES = 200;\n"
     )
+
     settings = PeerSettings(senones=70, gaussians=4)
     assert configuration(tmp_path, Path("/models/a"), settings) == (
         '$CFG_BASE_DIR = "/models/a";\n$CFG_FINAL_NUM_DENSITIES = 4;\n'
         "$CFG_FINAL_NUM_DENSITIES = 4;\n$CFG_N_TIED_STATES = 70;\n"
     )
+
     template.write_text("$CFG_N_TIED_STATES = 200;\n")
     with pytest.raises(SpeechsslError, match="CFG_FINAL_NUM_DENSITIES"):
         configuration(tmp_path, Path("/models/a"), settings)

@@ -208,6 +208,7 @@ def test_sides_take_turns_and_only_their_own_work_counts(worker: Path) -> None:
         turns.Side(str(worker), "work", pause=1.0) as slow,
     ):
         replies = turns.alternate({"speechssl": quick, "other": slow}, warm_up=1, repeats=3)
+
     assert [[r["number"] for r in found] for found in replies.values()] == [[1, 2, 3], [1, 2, 3]]
     assert all(
         0.02 <= r["seconds"] < 1 for r in replies["speechssl"]
@@ -216,12 +217,14 @@ def test_sides_take_turns_and_only_their_own_work_counts(worker: Path) -> None:
     assert all(
         0 < r["before_gb"] <= r["peak_gb"] * 1.05 for found in replies.values() for r in found
     )
+
     compared = turns.compared(replies, "other")
     first = replies["other"][0]["seconds"] / replies["speechssl"][0]["seconds"]
     lowest, highest = (compared["speed_ratio"][end] for end in ("low", "high"))
     assert (
         lowest * (1 - 1e-9) <= first <= highest * (1 + 1e-9)
     )  # another order of division rounds otherwise
+
     assert quick.process.returncode == slow.process.returncode == 0
 
 
@@ -265,6 +268,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
     shape = small | {"num_heads": 2, "ffn_width": 32, "pos_kernel": 8, "pos_groups": 4}
     monkeypatch.setitem(bench_peers.ENCODERS, "small", shape)
+
     return {
         "folder": str(tmp_path),
         "size": "small",
@@ -282,6 +286,7 @@ def test_the_peer_gets_our_weights_our_masks_and_the_dropout_of_both(
     bench_peers.make_pretraining(task, once)
     assert once.report["loss_difference"] < 1e-5
     assert once.report["gradient_difference"] < 1e-4
+
     config = json.loads((tmp_path / "theirs.json").read_text())
     dropouts = (
         "hidden_dropout",
@@ -298,9 +303,11 @@ def test_the_peer_gets_our_weights_our_masks_and_the_dropout_of_both(
         0.0,
         0.0,
     )
+
     model = bench_peers.make_objective(bench_peers.pretraining("small"), seed=5)
     weights = load_file(tmp_path / "theirs.safetensors")
     assert torch.equal(weights["project_q.weight"], model.target_projection.weight)
+
     batch = bench_peers.make_batch(bench_peers.pretraining("small"), 3, 1.0, 5)
     masks = [load_file(tmp_path / f"draws-{number}.safetensors")["mask"] for number in range(2)]
     for step, mask in enumerate(masks):
@@ -331,16 +338,19 @@ def test_operations_are_counted_as_by_hand(task: dict[str, Any]) -> None:
     model = bench_peers.make_objective(bench_peers.pretraining("small", still=True), 0)
     batch = bench_peers.make_batch(bench_peers.pretraining("small"), 1, 1.0, 0)
     counted = bench_peers.agreement(model, batch)["flops"] * batch.audio_s
+
     frames, forward, width = 16_000, 0.0, 1
     for channels, kernel, stride in bench_peers.ENCODERS["small"]["conv_layers"]:
         frames = (frames - kernel) // stride + 1
         forward += 2 * frames * channels * kernel * width
         width = channels
+
     positions = (
         2 * (frames + 1) * 32 * 8 * 8
     )  # kernel 8, 32 / 4 channels a group; even kernels give a frame more
     layer = 2 * frames * (4 * 32 * 32 + 2 * 32 * 32) + 4 * frames * frames * 32
     codes, projections = 2 * frames * 16 * 640, 2 * frames * (16 * 32 + 256 * 256 + 32 * 256)
+
     assert counted == pytest.approx(
         3 * (forward + positions + layer + codes + projections), rel=1e-9
     )
@@ -353,8 +363,10 @@ def test_updates_are_timed_on_both_sides(
     made = tmp_path / "made.json"
     arguments = "pretrain --rows 1 --seconds 0.5 --repeats 1 --threads 1 --keep-memory --json"
     bench_peers.main([*arguments.split(), str(made)])
+
     table = json.loads(made.read_text())
     assert table["about"]["loss_difference"] < 1e-4
+
     names = ["speechssl", "transformers"]
     assert sorted(table["sides"]) == names
     for side in table["sides"].values():
@@ -364,10 +376,12 @@ def test_updates_are_timed_on_both_sides(
         )
         assert 0 < side["share"] < 1
         assert 0 < side["increase_gb"] < side["peak_gb"]
+
     rates = {name: side["audio_s_per_s"]["median"] for name, side in table["sides"].items()}
     assert table["speed_ratio"]["median"] == pytest.approx(
         rates["speechssl"] / rates["transformers"]
     )
+
     shown = [
         line.split("|")[1].strip()
         for line in capsys.readouterr().out.splitlines()
@@ -396,6 +410,7 @@ def test_transcription_is_timed_on_both_sides_and_our_memory_alone(
     made = tmp_path / "made.json"
     arguments = "--hours 0.002 --repeats 1 --threads 1 --memory 0.05 --json"
     bench_peers.main(["transcribe", str(audio), *arguments.split(), str(made)])
+
     table = json.loads(made.read_text())
     assert table["about"]["difference"] < 1e-4
     assert table["about"]["audio_s"] == pytest.approx(7.2)
@@ -404,6 +419,7 @@ def test_transcription_is_timed_on_both_sides_and_our_memory_alone(
         "transformers, batches of 1",
         "transformers, batches of 8",
     ]
+
     assert table["peer"].startswith("transformers")
     assert all(0.1 < peak < 10 for peak in table["our_peak_gb"].values())
     assert "our peak for a recording of 0.05 minutes" in capsys.readouterr().out
@@ -425,6 +441,7 @@ def test_efficiency_is_against_one_process_with_as_many_threads_and_with_one(
     )
     monkeypatch.setattr(bench_ranks, "make_store", lambda *_: tmp_path)
     monkeypatch.setattr(bench_ranks, "run_once", lambda side, *_: rows[side])
+
     assert bench_ranks.main(["--updates", "4", "--json", str(tmp_path / "made.json")]) == 0
     table = json.loads((tmp_path / "made.json").read_text())
     assert table["audio_s_per_s"][bench_ranks.SHARED]["median"] == 15
@@ -432,8 +449,10 @@ def test_efficiency_is_against_one_process_with_as_many_threads_and_with_one(
     assert table["efficiency"][bench_ranks.HALF]["median"] == pytest.approx(15 / (2 * 10))
     assert table["loss_difference"][bench_ranks.SHARED] == pytest.approx(0.00025)
     assert "15.00 (15.00 .. 15.00)" in capsys.readouterr().out
+
     rows[bench_ranks.SHARED] = rows_of(2.0, 4.1)
     assert bench_ranks.main(["--updates", "4"]) == 1
+
     assert (
         bench_ranks.apart(rows_of(1.0), [row | {"audio_s": 31.0} for row in rows_of(1.0)])
         == math.inf
