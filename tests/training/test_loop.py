@@ -65,6 +65,7 @@ def training(store: Path, run: Path) -> Iterator["subprocess.Popen[str]"]:
     preset.write_text(
         as_toml({"encoder": SMALL_ENCODER, "pretrain": pretrain_table}), encoding="utf-8"
     )
+
     command = [
         sys.executable,
         "-m",
@@ -76,11 +77,13 @@ def training(store: Path, run: Path) -> Iterator["subprocess.Popen[str]"]:
         "--preset",
         str(preset),
     ]
+
     # Reductions depend on the number of threads: a child must use as many as this process.
     threads = {
         name: str(torch.get_num_threads()) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     }
     environment = os.environ | threads
+
     with running(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         yield process
 
@@ -104,10 +107,12 @@ def test_sigkill_and_resume_equal_an_undisturbed_run(
             with pytest.raises(ConfigError, match="another process trains in"):
                 pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
     assert not (run / "model").exists()
+
     pretrain([labelled_store], run, build(PretrainSettings, SETTINGS))
     printed = capsys.readouterr().err
     assert "continuing after update" in printed
     assert "are done already" not in printed
+
     assert losses(run) == losses(undisturbed)
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(run)[name]), name
@@ -313,14 +318,17 @@ def test_the_best_model_is_kept_by_the_development_score(tmp_path: Path) -> None
         lambda: {"dev_wer": next(scores)}, "dev_wer", lambda m: kept.append(m["dev_wer"])
     )
     config = TrainConfig(steps=8, validate_every=2, save_every=4, device="cpu")
+
     fit(Toy(), ToyBatches([12]), OptimConfig(), config, tmp_path / "run", validation=validation)
     assert kept == [0.5, 0.3]
+
     rows = [
         row["dev_wer"]
         for row in read_json_lines(tmp_path / "run/metrics.jsonl")
         if "dev_wer" in row
     ]
     assert rows == [0.5, 0.3, 0.4, 0.3]
+
     assert (tmp_path / "run/wer.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -338,5 +346,6 @@ def test_the_weight_decay_of_the_settings_reaches_the_weights(tmp_path: Path) ->
             tmp_path / str(decay),
         )
         found.append(model.linear.weight.detach())
+
     rate = read_json_lines(tmp_path / "0.5/metrics.jsonl")[0]["lr"]
     assert (found[0] - found[1]).ravel().tolist() == pytest.approx([rate * 0.5 * 0.3] * 3, rel=1e-3)

@@ -86,13 +86,16 @@ def test_updates_equal_adam_with_decoupled_decay_written_out() -> None:
     weight = nn.Parameter(torch.tensor(expected))
     optimizer = make_optimizer([weight], config)
     mean, square = np.zeros(5), np.zeros(5)
+
     for step in range(1, 6):
         gradient = random.standard_normal(5)
         weight.grad = torch.tensor(gradient)
         optimizer.step()
+
         expected = expected * (1 - 0.01 * 0.1)
         mean, square = 0.8 * mean + 0.2 * gradient, 0.95 * square + 0.05 * gradient**2
         expected -= 0.01 * (mean / (1 - 0.8**step)) / (np.sqrt(square / (1 - 0.95**step)) + 1e-3)
+
     np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-12)
 
 

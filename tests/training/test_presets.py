@@ -16,6 +16,7 @@ from speechssl.training.presets import resolve_settings
 
 def test_presets_resolve_and_have_their_sizes() -> None:
     assert preset_names() == ["base", "large", "minutes", "small", "tiny"]
+
     sizes = {}
     for name in preset_names():
         settings = resolve_settings(PretrainSettings, name, {})
@@ -25,6 +26,7 @@ def test_presets_resolve_and_have_their_sizes() -> None:
                 Encoder(settings.encoder), settings.contrastive, settings.quantizer, settings.mask
             )
         sizes[name] = sum(p.numel() for p in model.parameters()) / 1e6
+
     assert 1 <= sizes["minutes"] <= 2
     assert 3 <= sizes["tiny"] <= 5
     assert 20 <= sizes["small"] <= 30

@@ -34,27 +34,33 @@ def test_force_deletes_run_folders_only(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
+
     with pytest.raises(ConfigError, match="--force deletes run folders only"):
         start_anew(precious, force=True)
     assert (precious / "thesis.txt").exists()
+
     (precious / "settings.json").write_text("{}")
     origin_and_teacher = (None, precious / "model")
     for stores, models in (([precious / "store"], ()), ((), (precious,)), ((), origin_and_teacher)):
         with pytest.raises(ConfigError, match="which this command reads"):
             start_anew(precious, True, stores, *models)
+
     with pytest.raises(SpeechsslError, match="no finished store"):
         start_anew(precious, force=True, stores=[tmp_path / "misspelt"])
+
     with (
         only_process(precious),
         pytest.raises(ConfigError, match="another process trains in"),
     ):
         start_anew(precious, force=True)
     assert precious.exists()
+
     (tmp_path / "killed at once").mkdir()
     (tmp_path / "killed at once" / LOCK).touch()
     start_anew(tmp_path / "killed at once", force=True)
     assert not (tmp_path / "killed at once").exists()
     assert precious.exists()
+
     start_anew(precious, force=True)
     assert not precious.exists()
 
@@ -106,19 +112,23 @@ def test_only_an_empty_folder_or_a_run_is_trained_in(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "metrics.jsonl").write_text('{"step": 99}\n')
+
     with pytest.raises(
         ConfigError, match=r"no run folder and not empty \(it holds 'metrics.jsonl'\)"
     ):
         run_toy(Toy(), mine, [12])
     assert [p.name for p in mine.iterdir()] == ["metrics.jsonl"]
     assert (mine / "metrics.jsonl").read_text() == '{"step": 99}\n'
+
     with pytest.raises(ConfigError, match="is a file: give another --run"):
         run_toy(Toy(), mine / "metrics.jsonl", [12])
+
     half = tmp_path / "half"  # killed before it had settings
     half.mkdir()
     (half / ".speechssl-999999999-ab.tmp").write_text("{")
     run_toy(Toy(), half, [12])
     assert not list(half.glob("*.tmp"))
+
     (half / "settings.json").write_text("{")
     with pytest.raises(ConfigError, match=r"settings\.json is damaged"):
         run_toy(Toy(), half, [12])
