@@ -76,14 +76,18 @@ def test_each_format_by_example() -> None:
     assert to_srt(TRANSCRIPT) == (
         "1\n00:00:00,000 --> 00:00:01,250\nhello wörld\n\n2\n00:00:01,300 --> 00:00:02,000\nagain\n"
     )
+
     assert to_vtt(TRANSCRIPT) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nhello wörld\n\n"
         "00:00:01.300 --> 00:00:02.000\nagain\n"
     )
+
     assert to_tsv(TRANSCRIPT) == "start\tend\ttext\n0\t1250\thello wörld\n1300\t2000\tagain\n"
     assert to_ctm(TRANSCRIPT) == "x 1 0.000 0.400 hello 0.90\nx 1 0.500 0.750 wörld 0.12\n"
+
     assert json.loads(to_jsonl(TRANSCRIPT)) == json.loads(to_json(TRANSCRIPT))
     assert to_jsonl(TRANSCRIPT).count("\n") == 1
+
     names = ("txt", "srt", "vtt", "tsv", "ctm")
     assert [FORMATS[name](SILENCE, CueLimits()) for name in names] == [
         "", "", "WEBVTT\n", "start\tend\ttext\n", ""
@@ -118,20 +122,25 @@ def test_subtitles_keep_every_word_and_every_limit(
 ) -> None:
     found = cues(transcript, limits)
     assert " ".join(" ".join(cue.lines) for cue in found) == transcript.text
+
     words = [w for s in transcript.segments for w in s.words]
     for cue in found:
         count = len(" ".join(cue.lines).split())
         first, words = words[:count], words[count:]
+
         assert cue.start == round(1000 * first[0].start)
         spoken_until = round(1000 * first[-1].end)
         least = min(limits.least_seconds, limits.seconds)
         assert cue.end >= spoken_until
         assert cue.end == spoken_until or cue.end - cue.start <= round(1000 * least)
+
         assert count == 1 or (
             first[-1].end - first[0].start <= limits.seconds and len(cue.lines) <= limits.lines
         )
+
         assert all(len(line) <= limits.line_chars or " " not in line for line in cue.lines)
         assert all(b.start - a.end < limits.pause_s for a, b in pairwise(first))
+
     assert all(a.end <= b.start for a, b in pairwise(found))
 
 

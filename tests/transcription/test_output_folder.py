@@ -88,6 +88,7 @@ def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_
     assert outputs.waiting() == [first]
     outputs.put(said(first))
     assert plan([first], "txt", out).waiting() == []
+
     second.write_bytes(b"other")
     with pytest.raises(
         ConfigError, match=r"out/a\.wav\.txt would be of .*deep/a\.wav, and is of .*in/a\.wav: give"
@@ -96,15 +97,18 @@ def test_two_recordings_of_one_name_do_not_share_a_transcript(inputs: Path, tmp_
     assert plan([inputs], "txt", out).waiting() == [
         second
     ]  # under their common folder they do not meet
+
     second.write_bytes(
         first.read_bytes()
     )  # of one size and time, as an archive's may be, and yet another
     os.utime(second, ns=(first.stat().st_mtime_ns,) * 2)
     with pytest.raises(ConfigError, match="would be of"):
         plan([second], "txt", out).waiting()
+
     (tmp_path / "link").symlink_to(out)
     with pytest.raises(ConfigError, match="would be of"):
         plan([second], "txt", tmp_path / "link").waiting()
+
     elsewhere = inputs.rename(tmp_path / "moved")
     assert (
         plan([elsewhere / "a.wav"], "txt", out).waiting() == []
@@ -187,14 +191,17 @@ def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     made = {"model": "a", "language_model": "b"}
     claim(tmp_path, made, force=False)
     claim(tmp_path, made, force=False)
+
     for other in ({"model": "a"}, {"model": "c", "language_model": "b"}):
         with pytest.raises(
             ConfigError, match="holds transcripts of another model or language model: give another"
         ):
             claim(tmp_path, other, force=False)
+
     claim(tmp_path, {"model": "a"}, force=True)
     claim(tmp_path, {"model": "a"}, force=False)
     assert json.loads((tmp_path / MADE_BY).read_text()) == {"model": "a"}
+
     (tmp_path / MADE_BY).write_text("{")
     with pytest.raises(ConfigError, match="another model"):
         claim(tmp_path, made, force=False)
@@ -234,7 +241,9 @@ def test_the_report_has_what_became_of_a_file(inputs: Path) -> None:
         "silence_s": 0.0,
         "words": 2,
     }
+
     assert outcome(outputs, path, None) == {"path": str(path), "status": "done before"}
+
     assert outcome(outputs, path, Failure(str(path), "why")) == {
         "path": str(path),
         "status": "failed",

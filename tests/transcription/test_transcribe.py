@@ -110,13 +110,16 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     rng = np.random.default_rng(0)
     wave = np.concatenate([speak("abcdef" * 4, rng) for _ in range(20)])
     write_wav(tmp_path / "x.wav", wave, RATE)
+
     pieces = [p for p in read_pieces(model, [tmp_path / "x.wav"]) if isinstance(p, Piece)]
     assert len(pieces) > 2
     assert [p.goes_on for p in pieces] == [False] + [True] * (len(pieces) - 1)
     assert all(a.end == b.start for a, b in pairwise(pieces))
+
     per_frame = model.encoder.config.samples_per_frame / RATE
     for piece in pieces[:-1]:
         assert abs(piece.frames * per_frame - (piece.end - piece.start)) <= per_frame / 2
+
     samples = np.concatenate(list(stream_mono(tmp_path / "x.wav", RATE)))
     config = model.encoder.config.features
     for piece in pieces[1:]:
@@ -124,8 +127,10 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
         assert first == pytest.approx(
             (piece.start - 1) * RATE, abs=model.encoder.config.samples_per_frame
         )
+
         heard = samples[first : round(piece.end * RATE) + RATE]
         np.testing.assert_array_equal(piece.array, featurise(heard, config))
+
     lengths: list[int] = []
 
     def decode(log_probs: Tensor, frames: Tensor) -> list[Decoded]:
@@ -137,6 +142,7 @@ def test_pieces_of_one_stretch_are_one_to_the_decoder(model: CtcModel, tmp_path:
     assert len(lengths) == 2
     assert sum(lengths) == sum(p.frames for p in pieces) * model.config.tokens_per_frame
     assert 40 < lengths[0] * model.seconds_per_output <= 60 + per_frame
+
     assert isinstance(result, Transcript)
     words = [word for segment in result.segments for word in segment.words]
     assert len(words) > 10
@@ -150,11 +156,13 @@ def test_long_files_are_cut_at_pauses(model: CtcModel, tmp_path: Path) -> None:
     parts = [speak(sentence(rng, 8), rng) for _ in range(9)]
     wave = np.concatenate([piece for part in parts for piece in (part, pause)])
     write_wav(tmp_path / "long.wav", wave, RATE)
+
     (result,) = transcribe(model, [tmp_path / "long.wav"])
     assert isinstance(result, Transcript)
     assert result.duration_s == pytest.approx(len(wave) / RATE)
     assert result.duration_s > 35
     assert len(result.segments) >= 3
+
     times = [t for s in result.segments for t in (s.start, s.end)]
     assert times == sorted(times)
     assert times[-1] <= result.duration_s
@@ -185,6 +193,7 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
     write_wav(tmp_path / "good.wav", wave, RATE)
     wave[130 * RATE] = np.nan
     soundfile.write(tmp_path / "bad.wav", wave, RATE, "FLOAT")
+
     recognised: list[int] = []
     monkeypatch.setattr("speechssl.transcription.transcribe.HORIZON_S", 10.0)
     monkeypatch.setattr("speechssl.transcription.pieces.WINDOW_S", 50.0)
@@ -192,12 +201,15 @@ def test_damage_in_the_middle_makes_a_failure_of_that_file_only(
         "speechssl.transcription.transcribe.collate",
         lambda *args: recognised.append(len(args[0])) or collate(*args),
     )
+
     (expected,) = transcribe(model, [tmp_path / "good.wav"])
     recognised.clear()
+
     (failure,) = transcribe(model, [tmp_path / "bad.wav"])
     assert isinstance(failure, Failure)
     assert "NaN" in failure.error
     assert sum(recognised) > 10  # what came before the damage was at work already
+
     results = list(
         transcribe(model, [tmp_path / name for name in ("good.wav", "bad.wav", "good.wav")])
     )
@@ -262,17 +274,21 @@ def test_short_files_waste_little_on_padding_and_none_waits_for_ever(
 
     monkeypatch.setattr("speechssl.transcription.transcribe.collate", measured)
     pool, file = transcribe_module._Pool(), transcribe_module._File()
+
     lengths = np.random.default_rng(0).integers(100, 3000, size=300)  # rows of 10 ms
     for number, length in enumerate(lengths.tolist()):
         array = np.zeros((length, 80), np.float16)
         pool.add(file, Piece(0.0, length / 100, array, lead=0, frames=1, goes_on=False))
+
         while pool.seconds > HORIZON_S:
             oldest = file.log_probs.index(None)
             pool.recognise(model, round(100 * BATCH_SECONDS))
             assert file.log_probs[oldest] is not None
             assert number - oldest < 200
+
     while pool.waiting:
         pool.recognise(model, round(100 * BATCH_SECONDS))
+
     assert None not in file.log_probs
     assert all(piece.array.size == 0 for piece in file.pieces)  # of an hours-long file too
     assert pool.seconds == 0
