@@ -178,6 +178,7 @@ def test_texts_do_not_depend_on_device_or_batch(labelled_folder: Path) -> None:
     on_cpu = [
         result.text for result in transcribe(model, files, "name") if isinstance(result, Transcript)
     ]
+
     model.to("cuda")
     for seconds in (5, 30, 300):
         results = list(transcribe(model, files, "name", batch_seconds=seconds))
@@ -218,19 +219,23 @@ def test_labels_a_language_model_and_probes_work_there(
         BeamConfig(),
         {},
     )
+
     beam = load_lm(tmp_path / "model", model.tokenizer)
     assert beam is not None
     expected = evaluate(model, dataset, decoder=beam_decoder(beam))
     on_cpu = label(model, dataset, tmp_path / "cpu.jsonl", "me")
+
     model.to("cuda")
     assert evaluate(model, dataset, decoder=beam_decoder(beam)).wer == pytest.approx(
         expected.wer, abs=0.05
     )
+
     on_gpu = label(model, dataset, tmp_path / "gpu.jsonl", "me")
     assert [one.id for one in on_gpu] == [one.id for one in on_cpu]
     assert [one.confidence for one in on_gpu] == pytest.approx(
         [one.confidence for one in on_cpu], abs=0.02
     )
+
     errors = [
         {
             (found.system, found.layer): found.error

@@ -34,20 +34,24 @@ def test_the_python_lines_run(
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", WALK, re.DOTALL)
     assert len(code.strip().splitlines()) <= 16
+
     few = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
     preset = {"encoder": SMALL_ENCODER, "pretrain": few, "finetune": few}
     (tmp_path / "tiny.toml").write_text(as_toml(preset), encoding="utf-8")
+
     # The same lines with a smaller preset and fewer updates: what is shown must fit in a test.
     code = (
         code.replace('"tiny"', '"tiny.toml"')
         .replace('"steps": 600', '"steps": 4')
         .replace('"steps": 400', '"steps": 4')
     )
+
     make_labelled(tmp_path / "transcribed", {"": 30})
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "interview.mp3", speak(sentence(rng), rng), RATE)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "finetuning.md", "exec"), {})  # our own guide
+
     rate, text = capsys.readouterr().out.splitlines()[-2:]
     assert re.fullmatch(r"\d+\.\d%", rate)
 
@@ -84,9 +88,11 @@ def test_the_commands_it_shows_are_known_with_their_options(page: Path) -> None:
         if verb not in verbs:
             unknown.append(line)
             continue
+
         command = verbs[verb]
         if isinstance(command, TyperGroup):
             command = command.commands[rest.split()[0]]
+
         known = {option for given in command.params for option in given.opts}
         options = set(re.findall(r"(?<=\s)--[a-z][\w-]*", rest))
         unknown += [f"{verb} {option}" for option in sorted(options - known - {"--help"})]
