@@ -100,6 +100,7 @@ def bench_training(
 
     rate = spread([audio / took for audio, took in zip(audio_s, update_s, strict=True)])
     best = matmul_peak(device, precision)
+
     table: Table = {
         "bench": verb,
         "about": {
@@ -114,6 +115,7 @@ def bench_training(
         "peak_memory_gb": peak_gb,
         "matmul_peak": best,
     }
+
     table |= flop_rates("needed", needed * rate.median, best)
     return table | flop_rates("run", run * rate.median, best)
 

@@ -93,6 +93,7 @@ def bench_transcribe(
         "machine": machine_and_precision(device),
         "peak_memory_gb": peak_gb,
     }
+
     for name, rate in rates.items():
         table[name] = asdict(rate)
     table["matmul_peak"] = best

@@ -168,6 +168,7 @@ def finetune_command(
         options["tokenizer"] = tokenizer
     if not force:
         options |= begun_normaliser(first_run(run)) | begun_normaliser(run)
+
     ctc: Table = {}
     if criterion is not None:
         ctc["criterion"] = criterion
@@ -178,6 +179,7 @@ def finetune_command(
 
     origin = None if init_from == "none" else Path(init_from)
     overrides = merge(options, parse_overrides(set_ or []))
+
     budget_s = None
     if budget is not None:
         budget_s = _seconds(budget)
@@ -186,6 +188,7 @@ def finetune_command(
             raise ConfigError("--budget chooses train.steps: leave one of the two out")
         if origin is None:
             preset = preset or BUDGET_PRESET
+
     settings = finetune_settings(origin, preset, overrides)
     distributed.start(pick_device(settings.train.device))
 

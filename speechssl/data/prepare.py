@@ -336,6 +336,7 @@ def _make_in_processes(tasks: Sequence[ShardJob], jobs: int, tick: Callable[[flo
     num_pieces = sum(map(len, pieces))
     num_processes = min(jobs, num_pieces)
     already_running = set(active_children())
+
     with ProcessPoolExecutor(num_processes, worker_context(), _start_worker) as pool:
         try:
             # The processes start here, deaf to interrupts: an interrupt ends this process, which
@@ -436,6 +437,7 @@ def _assemble(
             "plan": plan,
             "recipe": RECIPE,
         }
+
         writer.finish(meta)
 
     shutil.rmtree(folder / PARTS)

@@ -93,6 +93,7 @@ class ShardWriter:
             len(line),
             zlib.crc32(line),
         )
+
         self._rows.append(row)
         self._lines.append(line)
         self._num_line_bytes += len(line)

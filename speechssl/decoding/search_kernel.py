@@ -199,12 +199,14 @@ def search(
                 ngrams,
                 weights,
             )
+
             if num_found + num_candidates > len(found):
                 num_found, lowest = _keep_best(found[:num_found], found, lowest, beam_size)
                 slots[:] = -1
                 num_found, best, lowest = _merge(
                     found[:num_found], found, 0, slots, best, lowest, weights.threshold
                 )
+
             num_found, best, lowest = _merge(
                 candidates[:num_candidates],
                 found,
@@ -380,6 +382,7 @@ def _extend(
             if ended + blank_score >= lowest:
                 pause = ended + blank_score
                 count = _put(candidates, count, pause, next_context, 1, link, spelling)
+
             count = _enter_words(
                 candidates,
                 count,
@@ -581,6 +584,7 @@ def _finish(
                 word_score, next_context = score_word(ngrams, context, np.int64(tree.word_id[last]))
                 end_score, _ = _find_ngram(ngrams, next_context, end)
                 lm_score = word_score + tree.log_prob[last] + end_score
+
                 score[found] = here + weights.lm * lm_score + weights.word
                 link[found] = beam[i]["link"]
                 spelling[found] = last

@@ -55,6 +55,7 @@ class ValidBatchNorm(nn.BatchNorm1d):
         values = frames.flatten(0, -2)  # (N, C)
         # A single value has no variance, and torch refuses it: the running statistics stand in.
         learns = self.training and len(values) > 1
+
         normed = F.batch_norm(
             values,
             self.running_mean,
@@ -65,6 +66,7 @@ class ValidBatchNorm(nn.BatchNorm1d):
             momentum=self.momentum or 0.0,
             eps=self.eps,
         )
+
         return normed.view(frames.shape)
 
 

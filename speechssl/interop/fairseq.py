@@ -192,6 +192,7 @@ def _encoder_config(path: Path, settings: Table) -> EncoderConfig:
 
     get = settings.get
     layered = get("extractor_mode", "default") == "layer_norm"
+
     table = {
         "features": {"kind": "waveform"},
         "conv_layers": conv_layers(get("conv_feature_layers", _DEFAULT_CONVS)),
@@ -210,6 +211,7 @@ def _encoder_config(path: Path, settings: Table) -> EncoderConfig:
         "activation_dropout": get("activation_dropout", 0.0),
         "layer_drop": get("encoder_layerdrop", 0.0),
     }
+
     return build(EncoderConfig, table)
 
 
@@ -222,6 +224,7 @@ def _our_objective(settings: Table, codebook: Tensor, width: int) -> Table:
     """
     num_codebooks, num_codes, vector_width = codebook.shape
     get = settings.get
+
     return {
         "quantizer": {
             "num_codebooks": num_codebooks,

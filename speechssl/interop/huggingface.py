@@ -168,6 +168,7 @@ def encoder_config(theirs: Any, extractor: Any) -> EncoderConfig:
         "activation_dropout": theirs.activation_dropout,
         "layer_drop": theirs.layerdrop,
     }
+
     return build(EncoderConfig, table)
 
 
@@ -214,6 +215,7 @@ def write_huggingface(model: Model, folder: Path) -> Callable[[Tensor], tuple[Te
 def their_settings(config: EncoderConfig) -> Table:
     """Translate an encoder's settings into keyword arguments of ``Wav2Vec2Config``."""
     channels, kernels, strides = zip(*config.conv_layers, strict=True)
+
     return {
         "conv_dim": list(channels),
         "conv_kernel": list(kernels),
@@ -445,10 +447,12 @@ def _their_objective(model: Contrastive) -> Table:
     """Translate a contrastive task's settings into keyword arguments of ``Wav2Vec2Config``."""
     config = model.config
     quantizer = model.quantizer.config
+
     if config.targets != "features":
         raise ConfigError(
             f"targets {config.targets!r} exist in no other library: fine-tune, and export that"
         )
+
     return {
         "num_codevector_groups": quantizer.num_codebooks,
         "num_codevectors_per_group": quantizer.num_codes,

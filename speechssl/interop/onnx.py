@@ -351,6 +351,7 @@ def _without_advice() -> Iterator[None]:
 def _about(model: CtcModel) -> dict[str, Any]:
     """Describe the graph for a program in any language."""
     config = model.encoder.config
+
     return {
         "graph": GRAPH,
         "opset": OPSET,

@@ -82,6 +82,7 @@ def load_torch(path: Path, allowed: tuple[type, ...] = ()) -> Any:
             what = f"an object of {refused_class[1]}"
         else:
             what = "something that is no tensor"
+
         raise CheckpointError(
             f"{path} is refused: it holds {what}, and only weights are read; nothing was run"
         ) from error

@@ -103,6 +103,7 @@ def encoder_config(settings: Table) -> EncoderConfig:
     """
     try:
         norm = settings["extractor_mode"].removesuffix("_norm")
+
         table = {
             "features": {"kind": "waveform"},
             "conv_layers": settings["extractor_conv_layer_config"] or WAV2VEC2_CONVS,
@@ -125,6 +126,7 @@ def encoder_config(settings: Table) -> EncoderConfig:
         raise CheckpointError(
             f"{SETTINGS} is not the arguments of torchaudio.models.wav2vec2_model: {error}"
         ) from error
+
     return build(EncoderConfig, table)
 
 
@@ -267,10 +269,12 @@ def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
             tensors[f"{_CONV}.{index}.conv.weight"].shape for index in range(len(WAV2VEC2_CONVS))
         ]
         width = len(tensors["encoder.feature_projection.projection.bias"])
+
         # Weight norm has had two names.
         old_name = f"{_POS_CONV}.weight_v"
         new_name = f"{_POS_CONV}.parametrizations.weight.original1"
         position_kernel = tensors[old_name] if old_name in tensors else tensors[new_name]
+
         ffn_width = len(tensors[f"{_LAYERS}.0.feed_forward.intermediate_dense.bias"])
     except KeyError as error:
         raise CheckpointError(
@@ -305,6 +309,7 @@ def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
         "encoder_ff_interm_features": ffn_width,
         "encoder_ff_interm_dropout": 0.0,
     }
+
     # LARGE and later models have LayerNorm in every convolution, and more differs with it.
     if f"{_CONV}.1.layer_norm.weight" in tensors:
         return settings | {
@@ -314,6 +319,7 @@ def _published(path: Path, tensors: Mapping[str, Tensor]) -> Table:
             "encoder_dropout": 0.0,
             "encoder_layer_drop": 0.0,
         }
+
     return settings | {
         "extractor_mode": "group_norm",
         "encoder_layer_norm_first": False,

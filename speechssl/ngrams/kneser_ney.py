@@ -307,12 +307,14 @@ def _share_out(
         total = 0.0
         left_over = 0.0
         end = first
+
         while end < len(rows):
             is_same = True
             for column in range(1, length):
                 if rows[end, column] != rows[first, column]:
                     is_same = False
                     break
+
             if not is_same:
                 break
 

@@ -123,6 +123,7 @@ def finetune(
     train = Dataset(opened, ["train"])
     dev = with_transcripts(Dataset(opened, ["dev"]), "dev")
     check_features(train, settings.encoder.features, ", or choose another --preset")
+
     label_file = None if labels is None else Path(labels)
     chosen = choose_training_set(train, dev, settings, label_file, keep)
 
@@ -165,8 +166,10 @@ def finetune(
     # between models; its learning rate has fallen by the end.
     best_by = None if settings.ctc.criterion == "ctc-crf" else "dev_score"
     validation = Validation(lambda: _measure(model, dev), best_by, keep_best)
+
     about = _about(settings, chosen, start, train)
     notes = {SKIPPED: unspelled + too_long, TEXTS: _one_a_line(chosen.texts)}
+
     fit(
         model,
         batches,

@@ -57,10 +57,12 @@ def save_lm(
         table = read_search_table(lm) if isinstance(lm, Path) else lm
         files[WORDS_FILE] = _as_lines(words)
         files[LM_WORDS_FILE] = _as_lines(table.words)
+
         for name, array in table.as_tensors().items():
             tensors[name] = torch.from_numpy(array)
     else:
         assert isinstance(lm, Path), "a language model over tokens is a file"
+
         if is_binary(lm):
             record["file"] = "lm.bin"
             files["lm.bin"] = lm.read_bytes()

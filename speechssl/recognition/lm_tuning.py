@@ -184,17 +184,21 @@ def tune_lm(
     table: SearchTable | None = None
     source: Path | WordModel = lm
     config = BeamConfig(unit="tokens")
+
     if unit == "words":
         listed = read_words(lm, words)
         if unknown_words and words is None:
             listed = _with_lexicon(listed, tokenizer)
         known = known_words(tokenizer, recogniser.normaliser, listed)
+
         table = read_search_table(lm)
         if unknown_words:
             _check_unknown(table, lm)
+
         words_to_find = word_model(tokenizer, table, spellings(tokenizer, known), unknown_words)
         _say_what_pieces_miss(tokenizer, words_to_find, folder)
         source = words_to_find
+
         config = BeamConfig(unit="words", unknown_words=unknown_words)
     elif unknown_words:
         raise ConfigError(

@@ -124,10 +124,12 @@ def _transcribed_positions(
             f"{len(empty)} transcripts hold nothing that {settings.normaliser} keeps "
             f"(first: {text!r} of {name}): they teach nothing"
         )
+
     if not spoken:
         raise ConfigError(
             "no chunk of train has a transcript that says anything: give a store with some"
         )
+
     if num_without and not has_labels:
         log_once(
             f"{num_without} of {len(train)} chunks have no transcript: "

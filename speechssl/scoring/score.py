@@ -153,6 +153,7 @@ class Score:
             "sentence_error_rate": self.sentence_error_rate,
             "num_utterances": len(self.utterances),
         }
+
         if self.unit == "phone":
             table |= {
                 "per": self.words.rate,
@@ -171,6 +172,7 @@ class Score:
                 "words": asdict(self.words),
                 "characters": asdict(self.characters),
             }
+
         if self.calibration:
             table["calibration"] = asdict(self.calibration)
         if self.raw:

@@ -76,6 +76,7 @@ def _tokenizer(path: Path, table: Any) -> Tokenizer:
         return CharTokenizer(table["characters"])
     if kind == "vocabulary":
         return VocabularyTokenizer(table["tokens"])
+
     if kind == "sentencepiece":
         model = path.with_name(SENTENCEPIECE_FILE).read_bytes()
         tokenizer = SentencePieceTokenizer(model)
@@ -84,6 +85,7 @@ def _tokenizer(path: Path, table: Any) -> Tokenizer:
                 f"{SENTENCEPIECE_FILE} has {tokenizer.size} ids, {path} says {table['size']}"
             )
         return tokenizer
+
     if kind == "phones":
         return _phone_tokenizer(path, table["phones"])
 

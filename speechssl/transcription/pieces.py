@@ -145,6 +145,7 @@ def read_pieces(
         num_samples = 0
         num_heard = 0
         last_end = -1
+
         try:
             for window in _windows(path, rate, top_db, mixer):
                 for chunk in window.chunks:

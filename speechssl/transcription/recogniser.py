@@ -127,6 +127,7 @@ class Recogniser:
                 f"{num_empty} transcripts hold nothing that {normaliser} keeps: "
                 "whatever is heard there counts as inserted"
             )
+
         unwritable = self._say_unwritable(scores)
         num_unspelled = _num_unspelled(scores[0])
         if num_unspelled:
@@ -134,6 +135,7 @@ class Recogniser:
                 f"{num_unspelled} words of the transcripts have no pronunciation: "
                 "each counts as one wrong phone"
             )
+
         ask_if_paired(scores[-1], f"{store}, split {split}")
         return Evaluation(scores[0], scores[1] if self.beam is not None else None, unwritable)
 

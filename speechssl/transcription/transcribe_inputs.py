@@ -63,6 +63,7 @@ def transcribe_inputs(
         results = transcribe_files(job, waiting, progress)
         if folder is None:
             results = in_order(results, waiting)
+
         for result in results:
             path = Path(result.path)
             rows[path] = outcome(outputs, path, result)
@@ -83,13 +84,16 @@ def transcribe_inputs(
             f"{num_dual_mono} of {len(outputs.files)} files have several channels that are equal; "
             "they are heard as one"
         )
+
     if silence_s >= 0.1:
         log(
             f"{silence_s:.1f} of {heard_s:.1f} s were left out as silence or steady noise "
             "(--silence-db)"
         )
+
     if num_failed:
         log(f"{num_failed} of {len(outputs.files)} files could not be transcribed")
+
     return Summary(len(outputs.files), num_failed)
 
 
