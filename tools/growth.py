@@ -250,11 +250,13 @@ def plot(rows: Sequence[Mapping[str, float]], out_png: Path) -> None:
         (STEP, "per step (s)", 1.0),
         (MEMORY, "memory beyond the imports (MB)", 1e-6),
     )
+
     for axes, (measures, label, factor) in zip(panels, contents, strict=True):
         for name, (key, _, _) in measures.items():
             # A logarithmic axis has no zero.
             points = [(row["chunks"], factor * row[key]) for row in rows if row[key] > 0]
             report.draw_line(axes, points, name.removeprefix("memory: "), marker="o")
+
             if points and measures is not STEP:
                 x, y = points[0]
                 last = points[-1][0]

@@ -182,13 +182,16 @@ def pretrained(options: argparse.Namespace, plan: Table, seed: int) -> tuple[Pat
         "hours": sum(row["audio_s"] for row in rows) / 3600,
         "wall_s": sum(row["time_s"] for row in rows),
     }
+
     # Of a run that was resumed nobody knows the processor time.
     if is_new:
         about["cpu_s"] = took_s
+
     for name in ("loss", "accuracy"):
         # A task that predicts values, such as reconstruction, has no accuracy.
         if name in rows[-1]:
             about[name] = statistics.mean(row[name] for row in rows[-LAST:])
+
     return run, about
 
 
@@ -439,20 +442,25 @@ def add_trial_options(trial: argparse.ArgumentParser) -> None:
     trial.add_argument(
         "--unlabelled", type=Path, nargs="+", default=[], metavar="STORE", help="to pretrain on"
     )
+
     init_help = "a pretrained encoder, instead of pretraining"
     trial.add_argument("--init", type=Path, metavar="RUN", help=init_help)
     budget_help = "processor time of pretraining"
     trial.add_argument("--cpu-minutes", type=float, default=20.0, help=budget_help)
+
     trial.add_argument(
         "--minutes", type=minutes_or_all, nargs="+", default=[], help="labelled minutes, or all"
     )
+
     trial.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     trial.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     trial.add_argument("--preset", default="tiny")
+
     for name in ("encoder", "pretrain", "finetune"):
         trial.add_argument(
             f"--{name}", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings of {name}"
         )
+
     trial.add_argument("--threads", type=int, default=1)
 
 

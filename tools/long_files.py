@@ -170,10 +170,12 @@ def long_rows(
         ("peak memory", f"{peak_memory_gb():.2f} GB, {before_gb:.2f} GB before"),
         ("recordings with a word", f"{len(errors)} of {len(places)}"),
     ]
+
     if len(errors):
         middle, most = np.quantile(errors, [0.5, 0.95])
         shown = f"median {middle:.3f} s, 95 % within {most:.3f} s"
         rows.append(("first word from onset", shown))
+
     return rows
 
 

@@ -135,6 +135,7 @@ def draw_form(draws: np.random.Generator) -> Form:
     about = CODINGS[container, coding]
     channels = "mono" if about.is_mono else str(draws.choice(CHANNELS))
     peak_db = float(draws.uniform(-50, 0))
+
     return Form(
         container=container,
         coding=coding,

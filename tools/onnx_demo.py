@@ -143,6 +143,7 @@ def run(options: argparse.Namespace, out: Path) -> None:
         "torch": partial(model_log_probs, model),
         "onnxruntime": partial(onnx_log_probs, onnx_session(out)),
     }
+
     rows = []
     for size in BATCH_SIZES:
         difference, num_same = compare(model, engines, recordings, size)
@@ -150,6 +151,7 @@ def run(options: argparse.Namespace, out: Path) -> None:
             "torch": ("", ""),
             "onnxruntime": (f"{difference:.1e}", f"{num_same} of {len(recordings)}"),
         }
+
         speeds = measure(model, engines, recordings, size, options.rounds)
         for name, found in speeds.items():
             speed = f"{statistics.median(found):.0f} ({min(found):.0f} .. {max(found):.0f})"
@@ -159,6 +161,7 @@ def run(options: argparse.Namespace, out: Path) -> None:
         f"{len(recordings)} recordings, {seconds_of(model, recordings):.1f} s of audio; "
         f"median (range) of {options.rounds} rounds"
     )
+
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     print(f"{options.threads} threads on {platform.machine()}; {versions}")
     print(text_table(("batch", "", "s of audio per s", "max difference", "same text"), rows))

@@ -103,6 +103,7 @@ def evaluate(model: Path, store: Path, out: Path, audio: Path, lm: Path, split: 
     result = score(measured.texts, found)
     running = [word for text in measured.texts.values() for word in text.split()]
     unknown = sum(word not in spoken for word in running) / len(running)
+
     about = {
         "model": str(model),
         "store": str(store),
@@ -116,6 +117,7 @@ def evaluate(model: Path, store: Path, out: Path, audio: Path, lm: Path, split: 
         "out_of_vocabulary": unknown,
         "decoding_s": round(decoding_s, 1),
     }
+
     write_score(result, out, about)
 
     return (

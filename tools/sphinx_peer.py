@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SpeechsslError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
     return 0
 
 

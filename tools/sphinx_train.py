@@ -196,6 +196,7 @@ def train(store: Path, model: Path, audio: Path, lexicon: Path, settings: PeerSe
 
     keep_acoustic_model(model, settings)
     write_atomic(model / LEXICON, tokenizer.lexicon.as_text())
+
     seconds = num_samples / RATE_HZ
     about = {
         "minutes": settings.minutes,
@@ -211,6 +212,7 @@ def train(store: Path, model: Path, audio: Path, lexicon: Path, settings: PeerSe
         "lexicon": str(lexicon),
         "phones": phone_ids,
     }
+
     write_atomic(model / ABOUT, as_json(about))
 
     return (
