@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support.places import ROOT
@@ -77,18 +78,35 @@ def settings_of(call: list[str]) -> dict[str, str]:
     return dict(part.split("=", 1) for part in given)
 
 
-@pytest.mark.parametrize("recipe", ["kathleen", "kerstin"])
-def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> None:
-    options = ("--lexicon", "words.dict", "--text", "books.txt.xz", "--few-steps", 100)
-    done, calls = run(tmp_path, recipe, *options, "--seed", 3, "--few-minutes", 10)
-    assert done.returncode == 0, done.stderr
+class Ran(NamedTuple):
+    calls: list[list[str]]
+    printed: str
 
-    extended, own = [call for call in calls if call[0] == "lexicon"]
+
+@pytest.fixture(scope="module", params=["kathleen", "kerstin"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Either recipe from end to end: both have the same systems."""
+    options = ("--lexicon", "words.dict", "--text", "books.txt.xz", "--few-steps", 100)
+    options += ("--seed", 3, "--few-minutes", 10)
+    done, calls = run(tmp_path_factory.mktemp("speaker"), request.param, *options)
+    assert done.returncode == 0, done.stderr
+    return Ran(calls, done.stdout)
+
+
+def test_lexicons_are_extended_without_a_hint(ran: Ran) -> None:
+    extended, own = [call for call in ran.calls if call[0] == "lexicon"]
     assert extended[:5] == ["lexicon", "extend", "words.dict", "exp/store", "exp/general.arpa"]
     # Words that only the general text has would be a hint about it.
     assert own[:5] == ["lexicon", "extend", "words.dict", "exp/store", "--most"]
 
-    trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
+
+def trainings(ran: Ran) -> dict[str, list[str]]:
+    """The fine-tunings, by the folder of their run."""
+    return {option(call, "--run"): call for call in ran.calls if call[0] == "finetune"}
+
+
+def test_each_system_is_trained_once_with_its_start(ran: Ran) -> None:
+    trained = trainings(ran)
     assert list(trained) == [
         "exp/few/heard",
         "exp/few/longer",
@@ -98,29 +116,35 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
         "exp/few/made",
         "exp/all/phones",
     ]
+
     starts = {"exp/few/pretrained": "exp/encoder", "exp/few/made": "exp/voices-model"}
     for run_folder, call in trained.items():
         is_few = run_folder.startswith("exp/few")
         assert ("--minutes" in call) == is_few
         assert settings_of(call)["train.seed"] == "3"
         assert option(call, "--preset") == "minutes"
-        letters = run_folder == "exp/few/letters"
-        assert option(call, "--tokenizer") == "chars" if letters else "phones:exp/lexicon.txt"
+        units = "chars" if run_folder == "exp/few/letters" else "phones:exp/lexicon.txt"
+        assert option(call, "--tokenizer") == units
         assert option(call, "--init-from") == starts.get(run_folder, "none")
+
     steps = {name: settings_of(call)["train.steps"] for name, call in trained.items()}
     assert steps["exp/few/heard"] == "100"
     assert steps["exp/few/longer"] == "200"
     assert option(trained["exp/few/heard"], "--lm") == "exp/general.arpa"
 
-    # Made voices have a store of their own, and one system.
-    (read,) = [call for call in calls if call[0] == "read_text.py"]
-    assert read[1] == "books.txt.xz"
-    (of_made,) = [call for call in calls if call[:2] == ["finetune", "exp/voices-store"]]
-    assert option(of_made, "--run") == "exp/voices-model"
-    assert not any("voices" in part for part in trained["exp/few/heard"])
 
+def test_made_voices_have_a_store_of_their_own_and_one_system(ran: Ran) -> None:
+    (read,) = [call for call in ran.calls if call[0] == "read_text.py"]
+    assert read[1] == "books.txt.xz"
+
+    (of_made,) = [call for call in ran.calls if call[:2] == ["finetune", "exp/voices-store"]]
+    assert option(of_made, "--run") == "exp/voices-model"
+    assert not any("voices" in part for part in trainings(ran)["exp/few/heard"])
+
+
+def test_systems_are_measured_with_each_language_model(ran: Ran) -> None:
     # tune-lm failed where a copy of the model still had the language model that helped to hear.
-    measured = {option(call, "--out") for call in calls if call[0] == "evaluate"}
+    measured = {option(call, "--out") for call in ran.calls if call[0] == "evaluate"}
     assert measured == {
         *(f"exp/few/heard-first/{lm}" for lm in ("general", "own", "few")),
         *(
@@ -132,7 +156,8 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
         "exp/few/heard/open-general",
         *(f"exp/all/phones/open-{lm}" for lm in ("general", "own")),
     }
-    for call in calls:
+
+    for call in ran.calls:
         if call[0] == "tune-lm":
             is_open = Path(call[1]).name.startswith("with-open-")
             lm = Path(call[1]).name.removeprefix("with-").removeprefix("open-")
@@ -140,17 +165,22 @@ def test_both_speakers_have_the_same_systems(tmp_path: Path, recipe: str) -> Non
             assert ("--unknown-words" in call) == is_open
             assert ("--words" in call) == (is_open and lm != "general")
             assert "--words" not in call or option(call, "--words") == "exp/words.txt"
-    of_peer = {call[4] for call in calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
+
+
+def test_the_peer_is_measured_with_the_same_language_models(ran: Ran) -> None:
+    of_peer = {call[4] for call in ran.calls if call[:2] == ["sphinx_peer.py", "evaluate"]}
     assert of_peer == {
         *(f"exp/few/peer/{lm}" for lm in ("general", "own", "few")),
         *(f"exp/all/peer/{lm}" for lm in ("general", "own")),
     }
 
     # pocketsphinx reads longer n-grams than three, and uses none of them.
-    arpas = {Path(option(call, "--lm")).stem for call in calls if call[1] == "evaluate"}
+    arpas = {Path(option(call, "--lm")).stem for call in ran.calls if call[1] == "evaluate"}
     assert arpas == {"general-3", "own", "few"}
 
-    tables = done.stdout.split("10 minutes of labels, language model general:\n")[1]
+
+def test_tables_have_a_row_for_each_system(ran: Ran) -> None:
+    tables = ran.printed.split("10 minutes of labels, language model general:\n")[1]
     assert tables.splitlines()[:9] == [
         "phones=exp/few/heard-first/general/lm",
         "phones, other words too=exp/few/heard-first/open-general/lm",

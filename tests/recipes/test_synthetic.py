@@ -139,9 +139,8 @@ def test_a_recording_has_the_level_and_the_noise_that_were_drawn(
 ) -> None:
     for name, value in (("LEVEL_DB", -20.0), ("SNR_DB", 30.0), ("TILT_DB_PER_OCTAVE", 0.0)):
         monkeypatch.setattr(recipe, name, (value, value))
-    square = np.tile(
-        [1.0] * 8 + [-1.0] * 8, 1000
-    )  # its RMS is its peak: no sample is too quiet to count
+    # Its RMS is its peak: no sample is too quiet to count.
+    square = np.tile([1.0] * 8 + [-1.0] * 8, 1000)
     samples = (
         recipe.record(np.concatenate([np.zeros(16_000), square]), 16_000, random.Random(0)) / 32767
     )
