@@ -208,10 +208,8 @@ def test_every_stage_draws_anew(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second fine-tuning with the same seed must not hear the inputs of the first one again."""
-    settings, runs = (
-        tuned(),
-        [tmp_path / name for name in ("first", "second", "third", "third again")],
-    )
+    settings = tuned()
+    runs = [tmp_path / name for name in ("first", "second", "third", "third again")]
     seeds = list[int]()  # of masks and changed inputs
 
     class Model(CtcModel):

@@ -164,61 +164,78 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
     assert len({config.prior_scale for config in tried[:looks]}) == 3
 
 
+def write_arpa(path: Path, store: Path) -> list[str]:
+    """Count the transcripts of ``store``; return their words."""
+    texts = [text.split() for text in read_texts([store], "train")]
+    path.write_text("".join(lm_lines(texts, 3)), encoding="utf-8")
+    return sorted({word for text in texts for word in text})
+
+
 def test_a_language_model_travels_with_its_model(
     model: Path, labelled_store: Path, tmp_path: Path
 ) -> None:
     recogniser = load_ctc(model_folder(model))
-    texts = [text.split() for text in read_texts([labelled_store], "train")]
     arpa = tmp_path / "given.arpa"
-    arpa.write_text("".join(lm_lines(texts, 3)), encoding="utf-8")
-    words = sorted({word for text in texts for word in text})
+    words = write_arpa(arpa, labelled_store)
     config = BeamConfig(lm_weight=1.5, word_score=20.0)
     folder = tmp_path / "model"
     assert load_lm(folder, recogniser.tokenizer) is None
+
     save_lm(folder, arpa, words, config, {})
     moved = folder.rename(tmp_path / "elsewhere")
     arpa.rename(tmp_path / "other.arpa")
     beam = load_lm(moved, recogniser.tokenizer)
     assert beam is not None
     assert beam.config == config
+
     dataset = Dataset([Store(labelled_store)], ["dev"])
     result = evaluate(recogniser, dataset, decoder=beam_decoder(beam))
     heard = {word for u in result.utterances for word in u.hypothesis.split()}
     assert heard
     assert heard <= set(words)
-    prior = torch.linspace(-9, 0, recogniser.tokenizer.size)
-    save_lm(
-        tmp_path / "prior",
-        tmp_path / "other.arpa",
-        words,
-        config.model_copy(update={"prior_scale": 0.5}),
-        {},
-        prior,
-    )
-    with_prior, rows = (
-        load_lm(tmp_path / "prior", recogniser.tokenizer),
-        torch.randn(1, 30, len(prior)).log_softmax(2),
-    )
+
+
+def test_the_prior_of_a_saved_language_model_is_taken_off(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_ctc(model_folder(model)).tokenizer
+    arpa = tmp_path / "given.arpa"
+    words = write_arpa(arpa, labelled_store)
+    plain = BeamConfig(lm_weight=1.5, word_score=20.0)
+    half = plain.model_copy(update={"prior_scale": 0.5})
+    prior = torch.linspace(-9, 0, tokenizer.size)
+
+    save_lm(tmp_path / "plain", arpa, words, plain, {})
+    save_lm(tmp_path / "prior", arpa, words, half, {}, prior)
+    without = load_lm(tmp_path / "plain", tokenizer)
+    with_prior = load_lm(tmp_path / "prior", tokenizer)
+    assert without is not None
     assert with_prior is not None
-    assert with_prior(rows, torch.tensor([30])) == beam(rows - 0.5 * prior, torch.tensor([30]))
+
+    rows = torch.randn(1, 30, len(prior)).log_softmax(2)
+    num_frames = torch.tensor([30])
+    assert with_prior(rows, num_frames) == without(rows - 0.5 * prior, num_frames)
+
     for wrong in (None, prior[1:]):
-        save_lm(
-            tmp_path / "wrong",
-            tmp_path / "other.arpa",
-            words,
-            BeamConfig(prior_scale=0.5),
-            {},
-            wrong,
-        )
+        save_lm(tmp_path / "wrong", arpa, words, half, {}, wrong)
         with pytest.raises(CheckpointError, match="does not hold log_prior of the"):
-            load_lm(tmp_path / "wrong", recogniser.tokenizer)
-    record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(config)}
+            load_lm(tmp_path / "wrong", tokenizer)
+
+
+def test_a_language_model_that_was_tampered_with_is_refused(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_ctc(model_folder(model)).tokenizer
+    record = {"kind": "lm", "file": "../../lm.arpa", "beam": as_table(BeamConfig())}
     save_folder(tmp_path / "hostile/lm", {}, record, {})
     with pytest.raises(CheckpointError, match="not a file of it"):
-        load_lm(tmp_path / "hostile", recogniser.tokenizer)
-    (moved / "lm" / "words.txt").write_text("other\n")
+        load_lm(tmp_path / "hostile", tokenizer)
+
+    words = write_arpa(tmp_path / "given.arpa", labelled_store)
+    save_lm(tmp_path / "model", tmp_path / "given.arpa", words, BeamConfig(), {})
+    (tmp_path / "model/lm/words.txt").write_text("other\n")
     with pytest.raises(CheckpointError, match=r"words\.txt is damaged"):
-        load_lm(moved, recogniser.tokenizer)
+        load_lm(tmp_path / "model", tokenizer)
 
 
 def test_texts_come_from_files_and_stores(labelled_store: Path, tmp_path: Path) -> None:

@@ -289,17 +289,13 @@ def test_a_head_of_several_outputs_a_frame_gives_them_one_after_another() -> Non
     config = QUIET.model_copy(update={"tokens_per_frame": 3})
     model = make("logmel-4", config=config).eval()
     texts = ["a", "ab"]
-    batch = batch_of(
-        noise(model.encoder.config, [7, 12]), texts=texts
-    )  # 1 and 2 frames: few paths to enumerate
+    # One frame and two: few paths to enumerate.
+    batch = batch_of(noise(model.encoder.config, [7, 12]), texts=texts)
 
     hidden, num_frames = model.encoder(batch.inputs, batch.input_lengths)
     found, outputs = model.log_probs(batch)
-    assert (
-        outputs.tolist()
-        == (3 * num_frames).tolist()
-        == model.num_outputs(batch.input_lengths).tolist()
-    )
+    assert outputs.tolist() == (3 * num_frames).tolist()
+    assert outputs.tolist() == model.num_outputs(batch.input_lengths).tolist()
 
     size = model.tokenizer.size
     for part in range(3):

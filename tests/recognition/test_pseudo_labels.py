@@ -90,11 +90,9 @@ def test_labels_are_what_is_heard(heard: CtcModel, labelled_store: Path, tmp_pat
 def test_labelling_goes_on_where_it_was_killed(
     heard: CtcModel, labelled_store: Path, tmp_path: Path
 ) -> None:
-    dataset, path, hours = (
-        Dataset([Store(labelled_store)], ["train"]),
-        tmp_path / "labels.jsonl",
-        list[float](),
-    )
+    dataset = Dataset([Store(labelled_store)], ["train"])
+    path = tmp_path / "labels.jsonl"
+    hours: list[float] = []
 
     whole = label(
         heard,
@@ -233,7 +231,8 @@ def test_a_store_without_transcripts_gives_its_labelled_chunks(
 
     # Without labels the rest teaches nothing, as in a table that was filled in for half.
     finetune(both, tmp_path / "none", tuned(), run)
-    assert f"{len(radio)} of " in (said := capfd.readouterr().err)
+    said = capfd.readouterr().err
+    assert f"{len(radio)} of " in said
     assert "have no transcript: without --labels they teach nothing" in said
     assert (tmp_path / "none/texts.txt").read_text() == (tmp_path / "self/texts.txt").read_text()
 

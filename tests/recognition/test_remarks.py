@@ -67,9 +67,8 @@ def test_wrong_pairs_are_asked_about(
 ) -> None:
     texts = sentences(0, letters)
     ask_if_paired(score(texts, texts), "dev")
-    ask_if_paired(
-        score(texts, dict.fromkeys(texts, "")), "dev"
-    )  # blanks have a remark of their own
+    # Blanks have a remark of their own.
+    ask_if_paired(score(texts, dict.fromkeys(texts, "")), "dev")
     one_right = dict.fromkeys(texts, "zzz") | {"0": texts["0"]}
     ask_if_paired(score(texts, one_right), "dev")
     assert capsys.readouterr().err == ""
