@@ -83,14 +83,17 @@ def test_training(verb: str, preset: Path, tmp_path: Path) -> None:
     sizes = ("--set", "batch.seconds=30", "--seconds", 60, "--repeats", 2)
     table = command(verb, tmp_path / "new" / "found.json", "--preset", preset, *sizes)
     check(table, *TRAINING)
+
     assert table["about"] == {
         "preset": "very-small",
         "updates": 2,
         "seconds in each": pytest.approx(20, abs=10),
     }
+
     assert table["needed_share"] == table["needed_flops"] / BEST
     # What was run has padding and what is computed twice, less what is computed in a shorter way.
     assert 0.7 < table["run_flops"] / table["needed_flops"] < 2
+
     shares = {name: part["share"] for name, part in table["parts"].items()}
     assert tuple(shares) == PARTS
     assert sum(shares.values()) == pytest.approx(1)
@@ -125,6 +128,7 @@ def test_prepare_of_synthetic_and_of_own_recordings(labelled_folder: Path, tmp_p
         "seconds": 70.0,
         "repeats": 1,
     }
+
     own = bench_prepare(labelled_folder, repeats=1)
     seconds = sum(soundfile.info(path).duration for path in labelled_folder.glob("*.wav"))
     assert own["about"]["files"] == 56
@@ -161,12 +165,15 @@ def test_errors_are_one_line(
     assert "train.steps is not for a benchmark" in error("pretrain", "--set", "train.steps=5")
     assert "--seconds is nan: give 5 to 86400" in error("pretrain", "--seconds", "nan")
     assert "--repeats is 0" in error("transcribe", "--repeats", "0")
+
     assert "missing" in error("prepare", tmp_path / "missing")
     (tmp_path / "broken.wav").write_bytes(b"")
     assert "can be decoded" in error("prepare", tmp_path / "broken.wav", "--repeats", "1")
+
     assert "neither a model folder" in error("transcribe", "--model", tmp_path)
     (tmp_path / "none").mkdir()
     assert "no audio" in error("transcribe", "--preset", preset, "--audio", tmp_path / "none")
+
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert "without torchrun" in error("pretrain")
@@ -177,6 +184,5 @@ def test_by_default_no_preset_asks_for_more_audio_than_is_allowed(name: str) -> 
     for kind in (PretrainSettings, FinetuneSettings):
         seconds = training.enough_audio(resolve_settings(kind, name, {}).batch.seconds)
         check_size(seconds, 1)
-        assert (
-            seconds >= 400
-        )  # below it, what is timed is few batches, and the longest of them mostly padding
+        # Below it, what is timed is few batches, and the longest of them mostly padding.
+        assert seconds >= 400

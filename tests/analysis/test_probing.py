@@ -50,17 +50,21 @@ def test_layers_are_those_of_the_encoder_and_nothing_of_it_changes(kind: str) ->
     encoder = tiny_encoder(kind).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     batch = batch_of(noise(encoder.config, [700, 500] if kind == "base" else [90, 60]))
+
     layers, num_frames = layer_outputs(encoder, batch.inputs, batch.input_lengths)
     assert encoder.training
     assert len(layers) == 3
     assert num_frames.tolist() == encoder.num_frames(batch.input_lengths).tolist()
+
     with torch.no_grad():
         frames, _ = encoder.extract(batch.inputs, batch.input_lengths)
         projected = encoder.projection(encoder.norm(frames))
         last, _ = encoder.eval()(batch.inputs, batch.input_lengths)
+
     assert torch.allclose(layers[0], projected)
     expected = encoder.context.norm(layers[-1]) if encoder.config.norm == "pre" else layers[-1]
     assert torch.allclose(expected, last, atol=1e-6)
+
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert not any(module._forward_hooks for module in encoder.modules())
 
@@ -83,16 +87,19 @@ def test_tones_are_told_apart_and_the_results_are_complete(letters: Path, tmp_pa
     encoder = small_encoder()
     results = probe(encoder, {"keyword": letters, "digit": letters, "speaker": letters})
     assert {r.system for r in results} == {"model", "random", "log-mel"}
+
     for target in ("keyword", "digit", "speaker"):
         own = [r for r in results if r.target == target]
         assert [r.layer for r in own] == [*"012", MIX, *"012", MIX, "log-mel"]
         assert all(r.chance > 0.4 for r in own)
         assert min(r.error for r in own if r.system == "model") < 0.25, own
     assert {r.examples for r in results if r.target == "digit"} == {24}
+
     probe_report.write_probes(results, tmp_path / "out", {"model": "m"})
     written = json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8"))
     assert [Probed(**row) for row in written["results"]] == results
     assert (tmp_path / "out" / "probe.png").read_bytes().startswith(b"\x89PNG")
+
     lines = probe_report.as_text(results).splitlines()
     assert len(lines) == 2 + 9
     assert lines[0].split("|")[3].strip() == "log-mel"
@@ -139,11 +146,14 @@ def test_no_recording_is_on_both_sides(tmp_path: Path) -> None:
                 [np.pad(np.tile(speak(word, rng), 8), (0, RATE)) for _ in range(2)]
             )
             write_wav(tmp_path / "in" / word / f"{n}.wav", wave, RATE)
+
     prepare(tmp_path / "in", tmp_path / "store", PrepareConfig(min_chunk_s=0.5, max_chunk_s=2.0))
     dataset = Dataset([Store(tmp_path / "store")])
+
     found = choose_examples("keyword", dataset, small_encoder(), 10.0, 0)
     audio = [found.dataset.stores[0].record(int(i)).audio for i in found.dataset.index_of]
     learned, held_out = set(audio[: found.train]), set(audio[found.train :])
+
     assert len(audio) > len(learned | held_out)  # several pieces of a recording
     assert held_out
     assert not learned & held_out
@@ -155,13 +165,14 @@ def test_a_store_that_cannot_answer_says_what_is_needed(letters: Path, tmp_path:
     for n in range(3):
         write_wav(tmp_path / "in" / f"{n}.wav", np.tile(speak("abc", rng), 6), RATE)
     prepare(tmp_path / "in", tmp_path / "store")
+
     for target in PROBE_TARGETS:
         with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             probe(small_encoder(), {target: tmp_path / "store"})
-        with pytest.raises(
-            ConfigError, match=f"cannot answer for {target}"
-        ):  # before the first update
+        # A run says it before its first update.
+        with pytest.raises(ConfigError, match=f"cannot answer for {target}"):
             watch({target: tmp_path / "store"}, small_encoder().config)
+
     with pytest.raises(ConfigError, match="prepare it anew"):
         probe(tiny_encoder("base"), {"digit": letters})
 

@@ -187,47 +187,41 @@ def test_time_is_put_where_it_was_spent(
         Encoder(PRETRAIN.encoder), PRETRAIN.contrastive, PRETRAIN.quantizer, PRETRAIN.mask
     )
     encoder: Any = objective.encoder
-    encoder.front_end, encoder.context = (
-        Slow(encoder.front_end, nap(1)),
-        Slow(encoder.context, nap(10)),
-    )
+    encoder.front_end = Slow(encoder.front_end, nap(1))
+    encoder.context = Slow(encoder.context, nap(10))
+
     # Parts of the loss run before the front end, between the two networks, and after them.
     objective.register_forward_pre_hook(nap(100))
     encoder.projection = Slow(encoder.projection, nap(100))
     objective.target_projection = Slow(objective.target_projection, nap(100))  # type: ignore[assignment]
+
     batches = Batches(
         Dataset([Store(labelled_store)], ["train"]),
         BatchConfig(seconds=12, micro_seconds=6),
         seed=0,
     )
-    hook = register_optimizer_step_pre_hook(
-        nap(1000)
-    )  # first, so it naps before the watch hears of the step
+
+    train = TrainConfig(steps=4, device="cpu")
+    # It comes before the watch, so it naps before the watch hears of the step.
+    hook = register_optimizer_step_pre_hook(nap(1000))
     try:
         with Stopwatch(CPU) as watch:
-            fit(
-                objective,
-                batches,
-                PRETRAIN.optim,
-                TrainConfig(steps=4, device="cpu"),
-                tmp_path / "run",
-            )
+            fit(objective, batches, PRETRAIN.optim, train, tmp_path / "run")
     finally:
         hook.remove()
-    for step in (
-        1,
-        2,
-        3,
-    ):  # in the first one the statistics of the whole update go before the first call
-        n = len(batches.micro_batches(step))
-        assert n >= 2  # so the front end runs for the statistics too
+
+    # In update 0 the statistics of the whole update go before the first call.
+    for step in (1, 2, 3):
+        num_micro = len(batches.micro_batches(step))
+        assert num_micro >= 2  # so the front end runs for the statistics too
         expected = {
-            "front end": 3 * n,
-            "context network": 20 * n,
-            "loss": 500 * n,
+            "front end": 3 * num_micro,
+            "context network": 20 * num_micro,
+            "loss": 500 * num_micro,
             "optimiser": 1000,
         }
-        assert {part: t for part, t in watch.updates[step].items() if t} == expected
+        passed = {part: seconds for part, seconds in watch.updates[step].items() if seconds}
+        assert passed == expected
 
 
 def test_parts_are_means_over_the_faster_half() -> None:
@@ -240,7 +234,9 @@ def test_parts_are_means_over_the_faster_half() -> None:
         {"loss": 80.0},
     ]
     rows = [{"time_s": t, "data_s": 1.0} for t in (100.0, 10.0, 12.0, 80.0, 90.0)]
+
     parts = watch.parts(rows, warm_up=1)
+
     seconds = {
         "data": 1.0,
         "front end": 0.5,

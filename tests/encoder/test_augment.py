@@ -90,21 +90,22 @@ def test_masked_bins_have_their_mean_in_whole_bands_no_wider_than_allowed() -> N
     rows = torch.tensor([-1.0, 1.0, 0.0, -1.0, 1.0, 0.0, 99.0])
     bins = torch.arange(20.0)
     inputs = (rows[:, None] + bins).expand(300, -1, -1).clone()
+
     found, _ = augment(inputs, torch.full((300,), 6), [1] * 300, config, rngs(*range(300)))
     found = found[:, :2]
+
     hidden = found == bins
     assert torch.equal(found[~hidden], inputs[:, :2][~hidden])
     assert bool((hidden == hidden[:, :1]).all())  # in all rows alike
+
     widths = hidden[:, 0].sum(1)
     assert set(widths.tolist()) == set(range(6))
-    edges = (
-        hidden[:, 0]
-        .int()
-        .diff(dim=1, prepend=torch.zeros(300, 1), append=torch.zeros(300, 1))
-        .abs()
-        .sum(1)
-    )
-    assert set(edges.tolist()) == {0, 2}  # one band
+
+    outside = torch.zeros(300, 1)
+    changes = hidden[:, 0].int().diff(dim=1, prepend=outside, append=outside)
+    num_edges = changes.abs().sum(1)
+    assert set(num_edges.tolist()) == {0, 2}  # one band
+
     assert float(inputs[:, -1].min()) == 99  # the caller's rows stay
 
 

@@ -40,17 +40,20 @@ def test_the_convolution_of_a_layer_is_gated_depthwise_and_sees_as_far_as_its_ke
     torch.manual_seed(0)
     module = ConvModule(4, 5, 0.0).eval()
     hidden = torch.randn(1, 12, 4)
+
     with torch.no_grad():
         found = module(hidden, None)[0]
+
         normed = F.layer_norm(hidden[0], (4,), module.norm_in.weight, module.norm_in.bias)
         value, gate = module.gate(normed).chunk(2, -1)
         padded = F.pad(value * torch.sigmoid(gate), (0, 0, 2, 2))
+
+        kernel = module.depthwise.weight[:, 0].T
         for t in range(12):
-            window = (padded[t : t + 5] * module.depthwise.weight[:, 0].T).sum(
-                0
-            ) + module.depthwise.bias
+            window = (padded[t : t + 5] * kernel).sum(0) + module.depthwise.bias
             around = F.layer_norm(window, (4,), module.norm.weight, module.norm.bias)
-            assert torch.allclose(found[t], module.out(around * torch.sigmoid(around)), atol=1e-6)
+            expected = module.out(around * torch.sigmoid(around))
+            assert torch.allclose(found[t], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,10 +65,12 @@ def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: i
     frames, num_frames = encoder.extract(batch.inputs, batch.input_lengths)
     normed = encoder.norm(frames)
     wanted = torch.stack([torch.randint(int(count), (5,)) for count in num_frames.clamp(min=1)])
+
     picked = encoder.contextualise(normed, num_frames, wanted=wanted)
     everything = encoder.contextualise(normed, num_frames)
     expected = everything.gather(1, wanted[..., None].expand(-1, -1, everything.shape[2]))
     torch.testing.assert_close(picked, expected, rtol=0, atol=1e-6)
+
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     direction = torch.randn_like(expected)
     gradients = [
@@ -74,6 +79,7 @@ def test_frames_that_are_wanted_are_those_of_all_frames(kind: str, num_layers: i
         )
         for out in (picked, expected)
     ]
+
     for own, other in zip(*gradients, strict=True):
         assert (own is None) == (other is None)
         if own is not None and other is not None:

@@ -178,25 +178,28 @@ def test_log_mel_is_normalised_per_utterance_so_loudness_does_not_matter() -> No
 def test_masked_frames_are_one_learned_vector_after_the_projection() -> None:
     encoder, utterances = make("base")
     frames, num_frames = encoder.extract(utterances[0][None], torch.tensor([700]))
-    normed, mask = encoder.norm(frames), torch.zeros(1, frames.shape[1], dtype=torch.bool)
+    normed = encoder.norm(frames)
+    mask = torch.zeros(1, frames.shape[1], dtype=torch.bool)
     mask[0, 5:9] = True
-    seen: list[Tensor] = []
-    handle = encoder.context.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     channels = torch.zeros(1, 16, dtype=torch.bool)
     channels[0, 3:6] = True
+
+    seen: list[Tensor] = []
+    handle = encoder.context.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     encoder.contextualise(normed, num_frames, mask, channels)
     handle.remove()
+
     expected = encoder.projection(normed)
     expected[0, 5:9] = encoder.mask_embedding
     expected[..., 3:6] = 0
     torch.testing.assert_close(seen[0], expected)
+
     # What stood at the masked frames has no influence.
     changed = normed.clone()
     changed[0, 5:9] = 50.0
     before = encoder.contextualise(normed, num_frames, mask)
-    torch.testing.assert_close(
-        encoder.contextualise(changed, num_frames, mask), before, atol=0, rtol=0
-    )
+    after = encoder.contextualise(changed, num_frames, mask)
+    torch.testing.assert_close(after, before, atol=0, rtol=0)
 
 
 # --- the same as transformers ---------------------------------------------------------------------
@@ -272,6 +275,5 @@ def test_an_unfinished_run_is_no_model(labelled_store: Path, tmp_path: Path) -> 
     (run / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="not finished"):
         load_encoder(run)
-    assert isinstance(
-        load_encoder(tmp_path / "elsewhere"), Encoder
-    )  # a model folder can be moved anywhere
+    # A model folder can be moved anywhere.
+    assert isinstance(load_encoder(tmp_path / "elsewhere"), Encoder)

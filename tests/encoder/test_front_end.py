@@ -60,25 +60,27 @@ def test_blocks_of_any_size_give_the_frames_and_gradients_of_the_plain_way(
     module = make(convs, grouped, bias)
     counts = torch.tensor([900, 411, 700])
     samples = (torch.randn(3, 930) * (torch.arange(930) < counts[:, None])).requires_grad_()
+
     found, expected = module(samples, counts), module._plain(samples, counts)
     assert found.shape == expected.shape
+
     num_frames = counts
     for kernel, stride in module.windows:
         num_frames = (num_frames - kernel) // stride + 1
     valid = (torch.arange(found.shape[1]) < num_frames[:, None])[..., None]
     torch.testing.assert_close(found * valid, expected * valid, atol=2e-5, rtol=1e-5)
+
     above = torch.randn_like(found) * valid
-    left, right = (
-        gradients(module, found, above, samples),
-        gradients(module, expected, above, samples),
-    )
-    if grouped and bias:  # goes away with the mean: zero but for rounding, and not computed at all
+    left = gradients(module, found, above, samples)
+    right = gradients(module, expected, above, samples)
+    if grouped and bias:
+        # It goes away with the mean: zero but for rounding, and not computed at all.
         assert right.pop("convs.0.bias").abs().max() < 1e-3
+
     assert left.keys() == right.keys()
     for name, gradient in right.items():
-        torch.testing.assert_close(
-            left[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-5, rtol=1e-4
-        )
+        largest = float(gradient.abs().max())
+        torch.testing.assert_close(left[name], gradient, atol=1e-5 * largest + 1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("learning", ["convs.0", "convs.2", "layer_norms.1", "layer_norms.3"])
@@ -164,6 +166,7 @@ def test_the_planes_are_convolutions_over_time_and_mel(mel_stride: int, num_mels
             "pos_groups": 2,
         },
     )
+
     torch.manual_seed(0)
     module = PlaneFrontEnd(Unchanged(), 2, config.frame_windows, config.mel_strides).double()
     rows = torch.randn(2, 20, num_mels, dtype=torch.float64)

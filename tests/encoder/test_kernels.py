@@ -21,12 +21,15 @@ def test_dropout_keeps_the_share_the_mean_and_its_mask() -> None:
     inputs = torch.rand(1000, 1001, requires_grad=True)
     out = Dropout(0.1).train()(inputs)
     kept = out != 0
+
     # Every place of a 64-bit draw for itself: a bit that is not random would show in one of four.
     for place in range(4):
         share = float(kept.flatten()[place::4].float().mean())
         assert share == pytest.approx(0.9, abs=5 * math.sqrt(0.09 / 250_000))
+
     assert out.mean().item() == pytest.approx(inputs.mean().item(), rel=0.002)
     torch.testing.assert_close(out[kept], inputs[kept] / 0.9, rtol=2e-5, atol=0)
+
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert inputs.grad is not None
     assert torch.equal(inputs.grad != 0, kept)
@@ -140,16 +143,19 @@ def test_attention_of_no_frame_and_over_no_frame_is_finite() -> None:
 def test_convolution_through_the_fft_equals_torchs(length: int, kernel: int) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(2, length, 6, requires_grad=True)
-    weight, bias = torch.randn(6, 3, kernel, requires_grad=True), torch.randn(6, requires_grad=True)
+    weight = torch.randn(6, 3, kernel, requires_grad=True)
+    bias = torch.randn(6, requires_grad=True)
+
     found = grouped_conv(inputs, weight, bias, 2)
-    expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)[
-        ..., :length
-    ]
-    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
+    expected = F.conv1d(inputs.transpose(1, 2), weight, bias, padding=kernel // 2, groups=2)
+    expected = expected[..., :length].transpose(1, 2)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
     with torch.no_grad():
         assert torch.equal(grouped_conv(inputs, weight, bias, 2), found)
+
     above, leaves = torch.randn_like(found), [inputs, weight, bias]
-    right = torch.autograd.grad(expected.transpose(1, 2), leaves, above)
+    right = torch.autograd.grad(expected, leaves, above)
     for one, other in zip(torch.autograd.grad(found, leaves, above), right, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 

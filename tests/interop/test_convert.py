@@ -90,14 +90,17 @@ def test_one_changed_weight_is_seen_in_every_kind_of_model(tmp_path: Path) -> No
         import_model(folder / "theirs", folder / "ours")
         model = load_model(folder / "ours")
         assert difference(model, found.run) < 1e-5
+
         for name, parameter in model.named_parameters():
             if name.endswith(("k_proj.bias", "mask_embedding")):
                 continue  # neither has a part in the outputs
+
             before = parameter.detach().clone()
             with torch.no_grad():
                 parameter.view(-1)[-1] += 0.5
             # The bias of the keys cancels in the softmax: take the last third, that of the values.
             assert difference(model, found.run) > 1e-5, (kind, name)
+
             with torch.no_grad():
                 parameter.copy_(before)
 
@@ -123,10 +126,11 @@ def test_a_misread_setting_is_seen(
     else:
         source = tmp_path / "theirs.pt"
         save_fairseq(source, tiny_encoder("large"), normalize=True)
+
     assert import_model(source, tmp_path / "right").difference < 1e-5
-    module = {"transformers": huggingface, "torchaudio": torchaudio_models, "fairseq": fairseq}[
-        library
-    ]
+
+    modules = {"transformers": huggingface, "torchaudio": torchaudio_models, "fairseq": fairseq}
+    module = modules[library]
     name = "_encoder_config" if library == "fairseq" else "encoder_config"
     real = getattr(module, name)
 
@@ -170,17 +174,23 @@ def test_nothing_is_overwritten_and_nothing_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="there already and stays as it is"):
         import_model(tmp_path / "theirs", tmp_path / "there")
+
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="there already and stays as it is"):
         import_model(tmp_path / "theirs", tmp_path / "dangling")
+
     with pytest.raises(CheckpointError, match="needs speechssl import first"):
         load_encoder(tmp_path / "theirs")
+
     with pytest.raises(ConfigError, match="no such file or folder"):
         import_model(tmp_path / "nowhere", tmp_path / "ours")
+
     with pytest.raises(CheckpointError, match="is no model: give a Hugging Face folder"):
         import_model(tmp_path / "there", tmp_path / "ours")
+
     with pytest.raises(CheckpointError, match="neither a model folder"):
         export_model(tmp_path / "there", tmp_path / "out", "hf")
+
     import_model(tmp_path / "theirs", tmp_path / "ours")
     with pytest.raises(ConfigError, match="there already and stays as it is"):
         export_model(tmp_path / "ours", tmp_path / "there", "hf")
@@ -243,12 +253,15 @@ def test_import_and_export_print_the_folder_and_the_difference(tmp_path: Path) -
 def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: Path) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2Model", "large")
     import_model(tmp_path / "theirs", tmp_path / "ours")
+
     settings = finetune_settings(
         tmp_path / "ours", None, {"train": FEW, "batch": BATCH, "ctc": {"head_only_steps": 0}}
     )
     assert settings.preset == "large"
     assert settings.encoder == load_encoder(tmp_path / "ours").config
+
     model = finetune([waveform_store], tmp_path / "run", settings, tmp_path / "ours")
+
     # The front end stays as it came; the rest has learnt.
     imported = safetensors.torch.load_file(tmp_path / "ours" / "tensors.safetensors")
     found = model.state_dict()
@@ -258,6 +271,7 @@ def test_a_converted_encoder_is_fine_tuned_from(tmp_path: Path, waveform_store: 
     assert not torch.equal(
         found["encoder.projection.weight"], imported["encoder.projection.weight"]
     )
+
     assert export_model(tmp_path / "run", tmp_path / "back", "hf").kind == "ctc"
 
 
@@ -267,28 +281,28 @@ def test_pretraining_goes_on_from_a_converted_objective(
 ) -> None:
     save_transformers(tmp_path / "theirs", "Wav2Vec2ForPreTraining", num_negatives=6)
     import_model(tmp_path / "theirs", tmp_path / "ours")
+
     small = {
         "train": FEW | {"precision": "float32"},
         "batch": BATCH | {"crop_s": 1.0},
         "optim": {"lr": 1e-9},
     }
     settings = pretrain_settings(tmp_path / "ours", None, small)
-    assert (settings.preset, settings.contrastive.num_negatives, settings.quantizer.num_codes) == (
-        "base",
-        6,
-        5,
-    )
+    assert settings.preset == "base"
+    assert settings.contrastive.num_negatives == 6
+    assert settings.quantizer.num_codes == 5
     assert settings.contrastive.penalty_weight == 10.0  # of the preset: theirs has no such setting
+
     pretrain([waveform_store], tmp_path / "run", settings, init=tmp_path / "ours")
     before, after = load_model(tmp_path / "ours"), load_model(tmp_path / "run" / "model")
     assert isinstance(before, Contrastive)
-    for (
-        name,
-        tensor,
-    ) in before.state_dict().items():  # with so small a rate they are still what they were
+    # With so small a rate they are still what they were.
+    for name, tensor in before.state_dict().items():
         torch.testing.assert_close(after.state_dict()[name], tensor, atol=1e-6, rtol=0)
     assert "all else of the task starts anew" not in capsys.readouterr().err
+
     assert export_model(tmp_path / "run", tmp_path / "back", "hf").kind == "pretraining"
+
     # Another quantiser does not fit, and that is said before anything is trained.
     other = pretrain_settings(tmp_path / "ours", None, small | {"quantizer": {"num_codes": 9}})
     with pytest.raises(CheckpointError, match=r"quantizer\.codebook is .*, the model has"):
@@ -302,6 +316,7 @@ def test_pretraining_goes_on_from_an_encoder_with_a_new_quantiser(
 ) -> None:
     save_transformers(tmp_path / "theirs", kind)
     import_model(tmp_path / "theirs", tmp_path / "ours")
+
     small = FEW | {"precision": "float32"}
     changes = [
         *(f"train.{name}={value}" for name, value in small.items()),
@@ -314,9 +329,11 @@ def test_pretraining_goes_on_from_an_encoder_with_a_new_quantiser(
     ]
     settings = [part for change in changes for part in ("--set", change)]
     where = ("--run", tmp_path / "run", "--init-from", tmp_path / "ours")
+
     result = call("pretrain", waveform_store, *where, *settings)
     assert result.exit_code == 0, result.output
     assert "is of use here: all else of the task starts anew" in result.stderr
+
     after = load_encoder(tmp_path / "run").state_dict()
     for name, tensor in load_encoder(tmp_path / "ours").state_dict().items():
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
@@ -328,10 +345,11 @@ def test_an_imported_recogniser_is_a_model_like_any_other(
     save_transformers(tmp_path / "theirs")
     import_model(tmp_path / "theirs", tmp_path / "ours")
     assert isinstance(load_ctc(tmp_path / "ours"), CtcModel)
-    result = call(
-        "evaluate", tmp_path / "ours", waveform_store, "--out", tmp_path / "score", "--split", "dev"
-    )
+
+    score = ("--out", tmp_path / "score", "--split", "dev")
+    result = call("evaluate", tmp_path / "ours", waveform_store, *score)
     assert result.exit_code == 0, result.output
+
     rows = [
         json.loads(line)
         for line in (tmp_path / "score" / "utterances.jsonl").read_text().splitlines()

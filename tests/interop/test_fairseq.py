@@ -42,13 +42,17 @@ def test_a_fine_tuned_model_is_imported_with_its_dictionary(tmp_path: Path, flat
     theirs = CtcModel(model.encoder, model.tokenizer, "basic-1", model.config)
     theirs.head = torch.nn.Linear(16, 7)
     save_fairseq(tmp_path / "theirs.pt", theirs, normalize=True, flat=flat)
+
     with pytest.raises(CheckpointError, match=r"needs .*dict\.ltr\.txt"):
         import_model(tmp_path / "theirs.pt", tmp_path / "ours")
+
     (tmp_path / "dict.ltr.txt").write_text("| 900\nE 400\n")
     with pytest.raises(CheckpointError, match="makes 6 tokens, the head has 7"):
         import_model(tmp_path / "theirs.pt", tmp_path / "ours")
+
     (tmp_path / "dict.ltr.txt").write_text("| 900\nE 400\nT 300\n")
     assert import_model(tmp_path / "theirs.pt", tmp_path / "ours").difference < 1e-5
+
     found = load_ctc(tmp_path / "ours")
     assert found.tokenizer.texts == ("<s>", "<unk>", "<pad>", "</s>", " ", "E", "T")
     assert torch.equal(found.head.weight, theirs.head.weight[[0, 3, 1, 2, 4, 5, 6]])
@@ -119,6 +123,7 @@ def test_convolutions_are_read_as_fairseq_writes_them() -> None:
     text = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
     assert tuple(conv_layers(text)) == WAV2VEC2_CONVS
     assert conv_layers("[(8, 10, 5), (8, 3, 2)]") == [(8, 10, 5), (8, 3, 2)]
+
     for wrong in (
         "",
         "8",

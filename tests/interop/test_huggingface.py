@@ -21,11 +21,12 @@ from transformers import (
 
 from speechssl.audio.reader import write_wav
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.interop.convert import export_model, import_model
+from speechssl.interop.convert import ExportFormat, export_model, import_model
 from speechssl.interop.huggingface import encoder_config, read_huggingface, their_settings
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.transcription.transcribe import transcribe
 
@@ -90,12 +91,15 @@ def test_both_namings_of_weight_norm_and_every_file_layout_give_equal_weights(
     expected = read_huggingface(tmp_path / "plain").tensors
     old = old_weight_norm({n: t.contiguous() for n, t in theirs.state_dict().items()})
     assert old.keys() != theirs.state_dict().keys()
+
     names = sorted(old)
     parts = [{n: old[n] for n in names[:20]}, {n: old[n] for n in names[20:]}]
+
     for layout in ("old", "bin", "shards", "bin-shards", "half"):
         folder = tmp_path / layout
         save_transformers(folder)
         (folder / "model.safetensors").unlink()
+
         if layout == "bin":
             torch.save(old, folder / "pytorch_model.bin")
         elif layout in ("old", "half"):
@@ -104,14 +108,13 @@ def test_both_namings_of_weight_norm_and_every_file_layout_give_equal_weights(
         else:
             stem, end = ("model", "safetensors") if layout == "shards" else ("pytorch_model", "bin")
             files = [f"{stem}-0000{i}-of-00002.{end}" for i in (1, 2)]
+            save = safetensors.torch.save_file if layout == "shards" else torch.save
             for file, part in zip(files, parts, strict=True):
-                (safetensors.torch.save_file if layout == "shards" else torch.save)(
-                    part, folder / file
-                )
+                save(part, folder / file)
             table = {n: file for file, part in zip(files, parts, strict=True) for n in part}
-            (folder / f"{stem}.{end}.index.json").write_text(
-                json.dumps({"metadata": {}, "weight_map": table})
-            )
+            index = json.dumps({"metadata": {}, "weight_map": table})
+            (folder / f"{stem}.{end}.index.json").write_text(index)
+
         found = read_huggingface(folder)
         assert found.tensors.keys() == expected.keys()
         for name, tensor in expected.items():
@@ -164,18 +167,22 @@ def test_what_our_encoder_does_not_have_is_refused(
 def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
     save_transformers(tmp_path / "theirs")
     settings = json.loads((tmp_path / "theirs" / "config.json").read_text())
+
     (tmp_path / "theirs" / "config.json").write_text(
         json.dumps(settings | {"model_type": "hubert"})
     )
     with pytest.raises(CheckpointError, match="type 'hubert'"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
+
     (tmp_path / "theirs" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
+
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(settings))
     (tmp_path / "theirs" / "vocab.json").unlink()
     with pytest.raises(CheckpointError, match=r"no vocab\.json"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
+
     (tmp_path / "theirs" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="has no weights"):
         import_model(tmp_path / "theirs", tmp_path / "ours")
@@ -394,64 +401,59 @@ def test_an_exported_objective_has_their_settings(tmp_path: Path) -> None:
     assert {name: getattr(config, name) for name in expected} == expected
 
 
-def test_what_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
-    save_ctc(recogniser("logmel-4"), tmp_path / "logmel", {})
-    with pytest.raises(
-        ConfigError, match=r"logmel front ends exist in no other library; recognisers: "
-    ):
-        export_model(tmp_path / "logmel", tmp_path / "out", "hf")
+def assert_refused(model: CtcModel, folder: Path, library: ExportFormat, why: str) -> None:
+    """Save a recogniser in ``folder``, and check that ``library`` has no place for it."""
+    save_ctc(model, folder / "ours", {})
+    with pytest.raises(ConfigError, match=why):
+        export_model(folder / "ours", folder / "theirs", library)
+    assert [path.name for path in folder.iterdir()] == ["ours"]
+
+
+def test_log_mel_rows_are_refused(tmp_path: Path) -> None:
+    why = "logmel front ends exist in no other library; recognisers: "
+    assert_refused(recogniser("logmel-4"), tmp_path, "hf", why)
+
+
+@pytest.mark.parametrize("library", ["hf", "torchaudio"])
+@pytest.mark.parametrize(
+    ("changes", "tokens_per_frame", "why"),
+    [
+        ({}, 2, "conv_kernel and tokens_per_frame exist in no other library"),
+        ({"conv_kernel": 3}, 1, "conv_kernel and tokens_per_frame exist in no other library"),
+        ({"context": "convolution"}, 1, "context convolution exists in no other library"),
+    ],
+)
+def test_settings_that_they_do_not_have_are_refused(
+    tmp_path: Path, library: ExportFormat, changes: dict[str, Any], tokens_per_frame: int, why: str
+) -> None:
+    encoder = tiny_encoder("base", **changes)
+    config = CtcConfig(tokens_per_frame=tokens_per_frame)
+    model = CtcModel(encoder, CharTokenizer(" ab"), "basic-1", config)
+    assert_refused(model, tmp_path, library, why)
+
+
+BAR = r"'\|' for the space, and this vocabulary has it as a letter"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "library", "why"),
+    [
+        (VocabularyTokenizer(["<pad>", "<unk>", "a", "a"]), "hf", "has one twice"),
+        (CharTokenizer(" |a"), "hf", BAR),
+        (CharTokenizer(" |a"), "torchaudio", BAR),
+    ],
+)
+def test_vocabularies_that_they_would_misread_are_refused(
+    tmp_path: Path, tokenizer: Tokenizer, library: ExportFormat, why: str
+) -> None:
+    model = CtcModel(tiny_encoder("base"), tokenizer, "none-1", CtcConfig())
+    assert_refused(model, tmp_path, library, why)
+
+
+def test_pieces_of_words_are_refused(tmp_path: Path) -> None:
     pieces = SentencePieceTokenizer.train(["ab a ab ba", "ba ab", "b a b"], 9, "bpe")
-    save_ctc(
-        CtcModel(tiny_encoder("base"), pieces, "basic-1", CtcConfig()), tmp_path / "pieces", {}
-    )
-    several = CtcConfig(tokens_per_frame=2)
-    save_ctc(
-        CtcModel(tiny_encoder("base"), CharTokenizer(" ab"), "basic-1", several),
-        tmp_path / "several",
-        {},
-    )
-    save_ctc(
-        CtcModel(tiny_encoder("base", conv_kernel=3), CharTokenizer(" ab"), "basic-1", CtcConfig()),
-        tmp_path / "conv",
-        {},
-    )
-    for own in ("several", "conv"):
-        for to in ("hf", "torchaudio"):
-            with pytest.raises(
-                ConfigError, match="conv_kernel and tokens_per_frame exist in no other library"
-            ):
-                export_model(tmp_path / own, tmp_path / "out", to)
-    convolutions = tiny_encoder("base", context="convolution")
-    save_ctc(
-        CtcModel(convolutions, CharTokenizer(" ab"), "basic-1", CtcConfig()),
-        tmp_path / "convolutions",
-        {},
-    )
-    for to in ("hf", "torchaudio"):
-        with pytest.raises(ConfigError, match="context convolution exists in no other library"):
-            export_model(tmp_path / "convolutions", tmp_path / "out", to)
-    with pytest.raises(ConfigError, match="--tokenizer chars"):
-        export_model(tmp_path / "pieces", tmp_path / "out", "hf")
-    twice = VocabularyTokenizer(["<pad>", "<unk>", "a", "a"])
-    save_ctc(CtcModel(tiny_encoder("base"), twice, "basic-1", CtcConfig()), tmp_path / "twice", {})
-    with pytest.raises(ConfigError, match="has one twice"):
-        export_model(tmp_path / "twice", tmp_path / "out", "hf")
-    bar = CharTokenizer(" |a")
-    save_ctc(CtcModel(tiny_encoder("base"), bar, "none-1", CtcConfig()), tmp_path / "bar", {})
-    for library in ("hf", "torchaudio"):
-        with pytest.raises(
-            ConfigError, match=r"'\|' for the space, and this vocabulary has it as a letter"
-        ):
-            export_model(tmp_path / "bar", tmp_path / "out", library)  # type: ignore[arg-type]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "bar",
-        "conv",
-        "convolutions",
-        "logmel",
-        "pieces",
-        "several",
-        "twice",
-    ]
+    model = CtcModel(tiny_encoder("base"), pieces, "basic-1", CtcConfig())
+    assert_refused(model, tmp_path, "hf", "--tokenizer chars")
 
 
 def test_settings_go_there_and_back() -> None:

@@ -247,6 +247,7 @@ def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> Non
         "tokenizer.json",
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["onnx"]
+
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     features = model.encoder.config.features
     assert about["sample_rate_hz"] == features.sample_rate_hz
@@ -255,8 +256,10 @@ def test_the_folder_says_what_a_program_needs_to_know(exported: Exported) -> Non
     assert about["tokens"] == ["<pad>", "⁇", *" abcdefgh"]
     assert "speechssl.audio.levelling.levelled" in about["levelling"]
     assert about["max_difference"] == exported.difference < 2e-5
+
     assert [i.name for i in exported.session.get_inputs()] == list(reversed(about["inputs"]))
     assert [i.name for i in exported.session.get_outputs()] == list(about["outputs"])
+
     assert load_tokenizer(folder).decode([2, 3, 4]) == model.tokenizer.decode([2, 3, 4])
 
 

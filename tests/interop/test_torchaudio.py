@@ -13,7 +13,7 @@ from reference.models import batch_of, noise, tiny_encoder
 from support.foreign import recogniser
 
 from speechssl.config import as_table
-from speechssl.encoder.encoder import load_encoder
+from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.convert import export_model, import_model, load_model
 from speechssl.interop.torchaudio import _published, encoder_config, their_settings
@@ -95,16 +95,20 @@ def test_a_published_shape_needs_no_settings(name: str, old: bool) -> None:
     with torch.device("meta"):
         theirs = getattr(torchaudio.models, name)()
     tensors = theirs.state_dict()
+
     found = _published(Path("weights.pth"), old_weight_norm(tensors) if old else tensors)
     with torch.device("meta"):
         built = torchaudio.models.wav2vec2_model(**found, aux_num_out=None)
+
     assert {n: t.shape for n, t in built.state_dict().items()} == {
         n: t.shape for n, t in tensors.items()
     }
+
     for ours, its in zip(built.modules(), theirs.modules(), strict=True):
         assert type(ours).__name__ == type(its).__name__
         for setting in ("num_heads", "stride", "layer_norm_first", "groups", "kernel_size"):
             assert getattr(ours, setting, None) == getattr(its, setting, None), setting
+
     assert encoder_config(found).normalise_input == (found["extractor_mode"] == "layer_norm")
 
 
@@ -153,26 +157,26 @@ def test_torchaudio_reads_an_exported_recogniser(tmp_path: Path, kind: str) -> N
     model = recogniser(kind)
     save_ctc(model, tmp_path / "ours", {})
     assert export_model(tmp_path / "ours", tmp_path / "theirs", "torchaudio").difference < 1e-5
+
     settings = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert settings.pop("normalize_waveform") == (kind == "large")
     labels = json.loads((tmp_path / "theirs" / "labels.json").read_text())
     assert labels == ["-", "<unk>", "'", "|", "a", "b", "c", "d"]
+
     theirs = torchaudio.models.wav2vec2_model(**settings, aux_num_out=len(labels)).eval()
     theirs.load_state_dict(
         safetensors.torch.load_file(tmp_path / "theirs" / "model.safetensors"), strict=True
     )
+
     samples = noise(model.encoder.config, [3000])[0]
-    given = (
-        (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
-        if kind == "large"
-        else samples
-    )
-    found, expected = (
-        model.log_probs(batch_of([samples])).hidden,
-        theirs(given[None])[0].log_softmax(-1),
-    )
+    given = samples
+    if kind == "large":
+        given = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+    found = model.log_probs(batch_of([samples])).hidden
+    expected = theirs(given[None])[0].log_softmax(-1)
     # CPUs round sums differently: 1.03e-5 on an Intel one, below 1e-5 on the AMD ones before.
     torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
+
     import_model(tmp_path / "theirs", tmp_path / "again")
     again = load_ctc(tmp_path / "again")
     assert torch.equal(again.head.weight, model.head.weight)
@@ -182,15 +186,17 @@ def test_torchaudio_reads_an_exported_recogniser(tmp_path: Path, kind: str) -> N
 def test_what_torchaudio_does_not_have_is_refused(tmp_path: Path) -> None:
     adapted = tiny_encoder("large", adapter_width=4)
     tensors = {f"encoder.{name}": tensor for name, tensor in adapted.state_dict().items()}
-    save_folder(
-        tmp_path / "adapted",
-        tensors,
-        {"kind": "encoder", "encoder": as_table(adapted.config), "about": {}},
-    )
-    assert torch.equal(load_model(tmp_path / "adapted").mask_embedding, adapted.mask_embedding)  # type: ignore[union-attr]
+    record = {"kind": "encoder", "encoder": as_table(adapted.config), "about": {}}
+    save_folder(tmp_path / "adapted", tensors, record)
+    loaded = load_model(tmp_path / "adapted")
+    assert isinstance(loaded, Encoder)
+    assert torch.equal(loaded.mask_embedding, adapted.mask_embedding)
+
     with pytest.raises(ConfigError, match="neither adapters nor this objective"):
         export_model(tmp_path / "adapted", tmp_path / "out", "torchaudio")
+
     save_ctc(recogniser("logmel-2"), tmp_path / "logmel", {})
     with pytest.raises(ConfigError, match="export --to onnx"):
         export_model(tmp_path / "logmel", tmp_path / "out", "torchaudio")
+
     assert not (tmp_path / "out").exists()
