@@ -33,10 +33,11 @@ def test_a_reader_takes_its_input_or_says_why_not(name: str, tmp_path: Path, cam
 @pytest.mark.parametrize(
     "path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
 )
-def test_what_fuzzing_found(path: Path, tmp_path: Path) -> None:
+def test_what_fuzzing_found_is_refused(path: Path, tmp_path: Path) -> None:
+    """Each is broken, and ended in an error that was not ours."""
     target = fuzzing.TARGETS[path.parent.name]
     target.seeds(tmp_path)
-    fuzzing.try_one(target, tmp_path, path.read_bytes())
+    assert not fuzzing.try_one(target, tmp_path, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", fuzzing.TARGETS)

@@ -22,6 +22,14 @@ def test_a_batch_norm_wants_whole_updates(monkeypatch: pytest.MonkeyPatch) -> No
         check_whole_updates(encoder, BatchConfig())
 
 
-def test_other_encoders_may_divide_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["base", "logmel-4", "convolutions", "batch-norm"])
+def test_other_encoders_may_divide_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "count", lambda: 2)
-    check_whole_updates(tiny_config("convolutions"), DIVIDED)
+
+    is_refused = False
+    try:
+        check_whole_updates(tiny_config(kind), DIVIDED)
+    except ConfigError:
+        is_refused = True
+
+    assert is_refused == (kind == "batch-norm")
