@@ -75,7 +75,8 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
     beside_bangs = samples
     lowering_db = bang_gain_db(heard, sample_rate_hz)
     if lowering_db is not None:
-        heard = heard * np.power(10, lowering_db / 20)
+        lowering = np.power(10, lowering_db / 20)
+        heard = heard * lowering
         beside_bangs = samples[lowering_db == 0]
 
     loudest = peak_of(heard)
@@ -85,8 +86,10 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
     offset = beside_bangs.mean(dtype=np.float64)
     if abs(offset) > _MOST_OFFSET * loudest:
         samples = samples - np.float32(offset)
+
     if lowering_db is not None:
-        samples = samples * np.power(10, lowering_db / 20).astype(np.float32)
+        samples = samples * lowering.astype(np.float32)
+
     if peak_of(samples) > _MOST_LOWS * loudest:
         samples = heard.astype(np.float32)
 

@@ -81,7 +81,8 @@ def walk_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Layo
         return unsupported(f"{name} in WAV")
 
     layout = _presented(raw, start, size, form, chain, audio._replace(end=end))
-    if form.size_has_header and coding is not None:
+    is_wave64 = form.size_has_header
+    if is_wave64 and coding is not None:
         return _with_coding(raw, layout, form, chain, coding)
     return layout
 
