@@ -19,8 +19,8 @@ ROOMS = {
     "tables": "",
     "pictures": "",
     "audio": "containers.layout containers.tags containers.view containers.foreign"
-    " containers.mp3_frame containers.mp3_length containers.mp3 containers.flac containers.ogg"
-    " containers.chunks containers.riff containers.au"
+    " containers.mp3_frame containers.mp3_length containers.mp3_sync containers.mp3"
+    " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
     " resampling level threshold bangs levelling channels reader listing silence",
     "text": "english english_signs unicode_words word_spaces marks normalise pronunciations"

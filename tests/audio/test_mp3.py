@@ -14,6 +14,8 @@ from support.containers import (
     lyrics,
     mp3_format,
     mp3_frames,
+    mp3_frames_of_one_length,
+    of_free_bit_rate,
     riff,
     with_vbri,
 )
@@ -240,6 +242,61 @@ def test_an_mp3_that_changes_is_refused_with_what_changes(
     behind = mp3_frames(noise(0.5, rate, channels), rate)[1:]
     assert reason(tmp_path, b"".join(before + behind)) == "unsupported format"
     assert reason(tmp_path, b"".join(before[1:] + behind)) == "unsupported format"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44_100, 2), (32_000, 1)])
+def test_frames_of_a_free_bit_rate_are_heard_as_those_that_tell_their_length(
+    tmp_path: Path, seed: int, rate: int, channels: int
+) -> None:
+    """The same frames with their bit rate in the header are what is compared with."""
+    rng = np.random.default_rng([seed, rate])
+    free, alone = [], []
+    for kind in rng.permutation(list(KINDS)):
+        sound = noise(rng.uniform(0.4, 0.7), rate, channels, seed=int(rng.integers(1000)))
+        frames = mp3_frames_of_one_length(sound, rate, rng.uniform(0.1, 0.9))
+        told = KINDS[kind](frames)
+        alone.append(load(tmp_path, b"".join(told), rate))
+
+        is_free = not free or rng.random() < 0.6
+        # A checksum is set in the header of the first frame, and a free bit rate in all of them.
+        free.append(b"".join(of_free_bit_rate(told) if is_free else told))
+        np.testing.assert_array_equal(load(tmp_path, free[-1], rate), alone[-1], kind)
+
+    for between in (b"", id3v2(300), id3v1()):
+        heard = load(tmp_path, between.join(free) + id3v1(), rate)
+        np.testing.assert_array_equal(heard, np.concatenate(alone))
+
+
+def test_an_mp3_of_free_bit_rate_is_walked_like_any_other(tmp_path: Path) -> None:
+    told = mp3_frames_of_one_length(noise(1, 44_100), 44_100)
+    frames = of_free_bit_rate(told)
+    bare = b"".join(frames[1:])
+    heard = load(tmp_path, bare, 44_100)
+
+    # Cut out of a stream, in a WAV, damaged, cut off, of more frames than are told.
+    cut = frames[1][50:] + b"".join(frames[2:-1]) + frames[-1][:50]
+    np.testing.assert_array_equal(
+        load(tmp_path, cut, 44_100), load(tmp_path, b"".join(told[2:-1]), 44_100)
+    )
+    in_wav = riff(mp3_format(), chunk(b"data", bare))
+    np.testing.assert_array_equal(load(tmp_path, in_wav, 44_100), heard)
+    assert reason(tmp_path, bare + bytes(5000) + bare) == "decode error"
+    assert reason(tmp_path, b"".join(frames)[:-10]) == "truncated"
+    assert reason(tmp_path, b"".join(frames + frames[-3:])) == "header mismatch"
+
+    other = of_free_bit_rate(mp3_frames_of_one_length(noise(1), RATE))
+    assert reason(tmp_path, bare + b"".join(other)) == "unsupported format"
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_frames_of_layer_2_may_be_of_any_length(tmp_path: Path, padding: int) -> None:
+    header = bytes([0xFF, 0xFD, padding, 0xC4])
+    for num_bytes, other_bytes in [(700, 500), (3000, 700)]:
+        frame = header.ljust(num_bytes, b"\0")
+        other = header.ljust(other_bytes, b"\0")
+        joined = frame * 9 + other * 7 + id3v1()
+        assert len(load(tmp_path, joined, 44_100)) == 16 * 1152
 
 
 @pytest.mark.parametrize("num_frames", [5, 31])

@@ -1,8 +1,10 @@
 """Bytes of containers as other programs write them, put together by hand."""
 
+import io
 import struct
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from speechssl.audio.containers.mp3_frame import mp3_frame_bytes
@@ -72,7 +74,31 @@ def pcm_8_bit(seed: int, num_samples: int) -> tuple[bytes, NDArray[np.float32]]:
 
 def mp3_frames(samples: NDArray[np.float32], rate: int = RATE) -> list[bytes]:
     """The frames of an MP3. The first one holds no sound, but their number."""
-    data = encode(samples, rate, format="MP3")
+    return _frames_of(encode(samples, rate, format="MP3"))
+
+
+def mp3_frames_of_one_length(
+    samples: NDArray[np.float32], rate: int = RATE, compression: float = 0.5
+) -> list[bytes]:
+    """The same of a constant bit rate, which is lower with more compression (0 to 1)."""
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        samples,
+        rate,
+        format="MP3",
+        bitrate_mode="CONSTANT",
+        compression_level=compression,
+    )
+    return _frames_of(file.getvalue())
+
+
+def of_free_bit_rate(frames: list[bytes]) -> list[bytes]:
+    """The same frames, whose headers do not tell their length, as lame --freeformat writes them."""
+    return [frame[:2] + bytes([frame[2] & 0x0F]) + frame[3:] for frame in frames]
+
+
+def _frames_of(data: bytes) -> list[bytes]:
     frames: list[bytes] = []
     while data:
         length = mp3_frame_bytes(data)

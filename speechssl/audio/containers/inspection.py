@@ -23,7 +23,8 @@ from speechssl.audio.containers.counted import (
 from speechssl.audio.containers.flac import walk_flac
 from speechssl.audio.containers.foreign import name_foreign
 from speechssl.audio.containers.layout import Layout, read_at
-from speechssl.audio.containers.mp3 import find_mp3, walk_mp3
+from speechssl.audio.containers.mp3 import walk_mp3
+from speechssl.audio.containers.mp3_sync import find_mp3
 from speechssl.audio.containers.ogg import OGG_CAPTURE, walk_ogg
 from speechssl.audio.containers.riff import walk_chunks
 from speechssl.audio.containers.sphere import SPHERE_MAGIC, walk_sphere

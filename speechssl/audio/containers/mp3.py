@@ -18,43 +18,10 @@ from speechssl.audio.containers.mp3_length import (
     with_count,
     xing_frame,
 )
+from speechssl.audio.containers.mp3_sync import are_frames, find_mp3, free_frame_bytes
 from speechssl.audio.containers.tags import is_no_audio, skip_tags
 
-# So many frames on end are no coincidence.
-_SURE_FRAMES = 4
 _HEAD_BYTES = 64  # of a frame, to the end of a Xing header's name or a VBRI header's
-
-
-def find_mp3(raw: BinaryIO, start: int, size: int) -> int | None:
-    """Find the first whole frame of an MP3, which may begin inside a frame.
-
-    Returns:
-        its offset; None where several frames do not follow one another from there.
-    """
-    # A text in UTF-16 begins like layer I, so other layers are not believed at once.
-    header = read_header(read_at(raw, start, 4))
-    if header is not None and header.layer == 3:
-        return start
-
-    head = read_at(raw, start, LONGEST_FRAME + 1)
-    at = head.find(b"\xff")
-    while at >= 0:
-        if _are_frames(raw, start + at, size):
-            return start + at
-        at = head.find(b"\xff", at + 1)
-    return None
-
-
-def _are_frames(raw: BinaryIO, position: int, size: int, count: int = _SURE_FRAMES) -> bool:
-    """Whether ``count`` frames of one kind follow one another from ``position`` on."""
-    first = read_header(read_at(raw, position, 4))
-    for _ in range(count):
-        head = read_at(raw, position, 4)
-        frame_bytes = mp3_frame_bytes(head)
-        if frame_bytes is None or read_header(head) != first:
-            return False
-        position += frame_bytes
-    return position <= size
 
 
 def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
@@ -62,7 +29,8 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
 
     A header that tells the length of its file ends the decoding there, and it may tell how much the
     encoder put around the sound. So MP3s that were joined become parts where one with such a header
-    begins or ends.
+    begins or ends. They do so too where frames of a free bit rate begin or end, as the decoder
+    believes that all of them have the length of the first.
 
     Args:
         start: where the first whole frame, or the rest of a frame before it, begins.
@@ -83,7 +51,8 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
             return walk.refusal
 
         left_out = 0 if parts else first_frame - start
-        part = _checked(raw, place, walk, kind, left_out)
+        first = _frame_at(raw, place, size)
+        part = _checked(first, place, walk, kind, left_out)
         if part.reason:
             return part
 
@@ -100,16 +69,14 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     return Layout() if is_whole else alone
 
 
-def _checked(
-    raw: BinaryIO, first_frame: int, walk: "_Walk", header: FrameHeader, before: int
-) -> Layout:
+def _checked(first: bytes, place: int, walk: "_Walk", header: FrameHeader, before: int) -> Layout:
     """Compare what one MP3 tells of its length with its frames; without a length, give it one.
 
     Args:
+        first: its first frame, which begins at ``place`` in the file.
         walk: along its frames, which are all of the kind that ``header`` tells.
         before: bytes in front of its first frame that are left out.
     """
-    first = _frame_at(raw, first_frame)
     declared = declared_frames(first)
     spans = tuple(walk.spans)
 
@@ -134,19 +101,20 @@ def _checked(
 
     if is_vbri(first):
         # The decoder would take this header for sound, and guess the length.
-        header_end = first_frame + len(first)
+        header_end = place + len(first)
         sound = ((header_end, spans[0][1]), *spans[1:])
         return Layout(spans=sound, prefix=xing_frame(first, held))
     if held != declared:
         # The decoder would leave out what is not declared.
-        return Layout(spans=spans, patches={first_frame: with_count(first, held)})
+        return Layout(spans=spans, patches={place: with_count(first, held)})
     return Layout(spans=spans)
 
 
-def _frame_at(raw: BinaryIO, position: int) -> bytes:
-    """Read the frame that begins at ``position``."""
+def _frame_at(raw: BinaryIO, position: int, size: int) -> bytes:
+    """Read the first frame of an MP3, which begins at ``position``."""
+    free_bytes = free_frame_bytes(raw, position, size)
     data = read_at(raw, position, LONGEST_FRAME)
-    return data[: mp3_frame_bytes(data)]
+    return data[: mp3_frame_bytes(data, free_bytes)]
 
 
 @dataclass(slots=True)
@@ -171,15 +139,21 @@ class _Walk:
 def _follow(raw: BinaryIO, first_frame: int, size: int, kind: FrameHeader) -> _Walk:
     """Walk along all frames of one MP3, over the tags that may stand between them."""
     walk = _Walk()
-    declared = declared_frames(_frame_at(raw, first_frame))
+    declared = declared_frames(_frame_at(raw, first_frame, size))
+    free_bytes = free_frame_bytes(raw, first_frame, size)
     position = first_frame
     span_start = first_frame
 
     while position < size:
         head = read_at(raw, position, _HEAD_BYTES)
         header = read_header(head)
-        frame_bytes = mp3_frame_bytes(head)
 
+        if header is not None and _changes_length(raw, position, size, header, free_bytes):
+            walk.refusal = _change(kind, header, position)
+            walk.next_file = position
+            break
+
+        frame_bytes = mp3_frame_bytes(head, free_bytes)
         if header is not None and frame_bytes is not None:
             walk.refusal = _change(kind, header, position)
             if walk.refusal is not None:
@@ -227,12 +201,33 @@ def _begins_anew(raw: BinaryIO, position: int, size: int) -> bool:
     """
     if needs_frames_before(read_at(raw, position, _HEAD_BYTES)):
         return False
-    return _are_frames(raw, position, size, count=2)
+    free_bytes = free_frame_bytes(raw, position, size)
+    return are_frames(raw, position, size, free_bytes, count=2)
+
+
+def _changes_length(
+    raw: BinaryIO, position: int, size: int, header: FrameHeader, free_bytes: int | None
+) -> bool:
+    """Whether frames of another free length begin, or frames whose length the header tells.
+
+    Args:
+        header: of the frame at ``position``.
+        free_bytes: the length of the frames before, where their bit rate is free.
+    """
+    if not header.is_free:
+        return free_bytes is not None
+
+    is_as_before = are_frames(raw, position, size, free_bytes, count=2)
+    if is_as_before:
+        return False
+
+    length_now = free_frame_bytes(raw, position, size)
+    return length_now not in (None, free_bytes)
 
 
 def _change(first: FrameHeader, now: FrameHeader, position: int) -> Layout | None:
     """Refuse a frame of another kind than the first, where libsndfile stops; None where it is."""
-    if now == first:
+    if now == first._replace(is_free=now.is_free):
         return None
 
     if now.rate_hz != first.rate_hz:

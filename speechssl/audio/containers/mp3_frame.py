@@ -19,7 +19,8 @@ _KBIT_1 = {
 }
 _KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _KBIT_2_LAYER_1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
-_NO_BIT_RATE = (0, 15)  # codes: "free", whose length no table gives, and invalid
+_FREE_BIT_RATE = 0  # a code: no table gives the length of the frame
+_NO_BIT_RATE = 15
 # Bytes of side information behind a frame's header, by whether it is of MPEG 1 and mono.
 _SIDE_INFO_BYTES = {
     (True, True): 17,
@@ -27,17 +28,23 @@ _SIDE_INFO_BYTES = {
     (False, True): 9,
     (False, False): 17,
 }
-# A frame is at most so long: layer II, 384 kbit/s at 32 kHz, and a byte of padding.
-LONGEST_FRAME = 1729
+# The decoder finds no longer frames of a free bit rate. Others have at most 1729 bytes: layer II,
+# 384 kbit/s at 32 kHz, and a byte of padding.
+LONGEST_FRAME = 3460
 
 
 class FrameHeader(NamedTuple):
-    """What the header of a frame says of its sound. All frames of a recording have it in common."""
+    """What the header of a frame says of its sound. All frames of a recording have it in common.
+
+    Attributes:
+        is_free: whether the header leaves the bit rate open, and with it the length of the frame.
+    """
 
     layer: int
     version: int
     rate_hz: int
     is_mono: bool
+    is_free: bool
 
     @property
     def num_samples(self) -> int:
@@ -58,29 +65,48 @@ def read_header(head: bytes) -> FrameHeader | None:
     rate_code = (head[2] >> 2) & 3
     if version == _RESERVED_VERSION or layer == _RESERVED_LAYER or rate_code == _RESERVED_RATE:
         return None
-    if head[2] >> 4 in _NO_BIT_RATE:
+    bit_rate_code = head[2] >> 4
+    if bit_rate_code == _NO_BIT_RATE:
         return None
 
     rate_hz = _RATES_HZ[rate_code] >> _RATE_HALVINGS[version]
     is_mono = head[3] >> 6 == 3
-    return FrameHeader(layer, version, rate_hz, is_mono)
+    is_free = bit_rate_code == _FREE_BIT_RATE
+    return FrameHeader(layer, version, rate_hz, is_mono, is_free)
 
 
-def mp3_frame_bytes(head: bytes) -> int | None:
-    """Read the length of the frame that begins with ``head``; None if none does."""
+def mp3_frame_bytes(head: bytes, free_bytes: int | None = None) -> int | None:
+    """Read the length of the frame that begins with ``head``; None if none does.
+
+    Args:
+        free_bytes: length of a frame of free bit rate without its padding; None where such frames
+            count as none.
+    """
     header = read_header(head)
     if header is None:
         return None
 
-    bit_rate_code = head[2] >> 4
-    padding = (head[2] >> 1) & 1
-    kbit = _kbit(header)[bit_rate_code]
+    if header.is_free:
+        return None if free_bytes is None else free_bytes + padding_bytes(head)
 
-    # In layer I a frame is counted in slots of four bytes.
-    slot_bytes = 4 if header.layer == 1 else 1
+    bit_rate_code = head[2] >> 4
+    kbit = _kbit(header)[bit_rate_code]
+    slot_bytes = _slot_bytes(header.layer)
     slots_per_kbit = header.num_samples * 1000 // (8 * slot_bytes)
-    num_slots = slots_per_kbit * kbit // header.rate_hz + padding
-    return num_slots * slot_bytes
+    num_slots = slots_per_kbit * kbit // header.rate_hz
+    return num_slots * slot_bytes + padding_bytes(head)
+
+
+def padding_bytes(head: bytes) -> int:
+    """Return how many bytes the frame that begins with ``head`` has beyond the usual ones."""
+    layer = 4 - ((head[1] >> 1) & 3)
+    padding = (head[2] >> 1) & 1
+    return padding * _slot_bytes(layer)
+
+
+def _slot_bytes(layer: int) -> int:
+    """Return the unit in which the length of a frame is counted, bytes."""
+    return 4 if layer == 1 else 1
 
 
 def side_info_end(head: bytes) -> int:

@@ -21,7 +21,8 @@ from speechssl.audio.containers.layout import (
     too_short,
     unsupported,
 )
-from speechssl.audio.containers.mp3 import find_mp3, walk_mp3
+from speechssl.audio.containers.mp3 import walk_mp3
+from speechssl.audio.containers.mp3_sync import find_mp3
 from speechssl.audio.containers.tags import is_no_audio, tags_start
 
 # Codings in the chunk "fmt ", and where the true one stands if the first says that it is elsewhere.
