@@ -4,7 +4,7 @@ Log-mel features have a floor of energy, and each utterance is normalised by its
 very quietly, or far more quietly than the rest of the chunk, would leave no trace in them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,19 @@ _TURN_S = 0.4
 _PAUSE_S = 0.3
 
 
-def featurise_chunk(samples: Samples, config: FeatureConfig) -> tuple[NDArray[Any], float]:
+class LevelChange(NamedTuple):
+    """How far a chunk was brought to another level.
+
+    Attributes:
+        raised_db: the most that any of its speech was raised by, dB; 0 where none was.
+        lowered_db: the most that a bang in it was lowered by, dB; 0 where there was none.
+    """
+
+    raised_db: float
+    lowered_db: float
+
+
+def featurise_chunk(samples: Samples, config: FeatureConfig) -> tuple[NDArray[Any], LevelChange]:
     """Compute what a recogniser hears of one chunk, at a level that features can hold.
 
     ``prepare`` and ``transcribe`` both pass every chunk through here, so a recogniser hears what it
@@ -49,16 +61,16 @@ def featurise_chunk(samples: Samples, config: FeatureConfig) -> tuple[NDArray[An
 
     Returns:
         features: as ``featurise`` gives them.
-        gain_db: as ``levelled`` gives it.
+        change: as ``levelled`` gives it.
 
     Raises:
         AudioError: shorter than one window.
     """
-    samples_heard, gain_db = levelled(samples, config.sample_rate_hz)
-    return featurise(samples_heard, config), gain_db
+    samples_heard, change = levelled(samples, config.sample_rate_hz)
+    return featurise(samples_heard, config), change
 
 
-def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
+def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChange]:
     """Scale a chunk to a level at which features hold all of its speech.
 
     A chunk of usual level comes back as it is. A program that feeds an exported model itself calls
@@ -69,19 +81,21 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
 
     Returns:
         samples: (S,) float32 in -1..1.
-        gain_db: the most that any of them was raised by, dB; 0 where none was.
+        change: how far speech was raised and bangs were lowered.
     """
     heard = without_lows(samples, sample_rate_hz)
     beside_bangs = samples
+    lowered_db = 0.0
     lowering_db = bang_gain_db(heard, sample_rate_hz)
     if lowering_db is not None:
+        lowered_db = -float(lowering_db.min())
         lowering = np.power(10, lowering_db / 20)
         heard = heard * lowering
         beside_bangs = samples[lowering_db == 0]
 
     loudest = peak_of(heard)
     if loudest == 0:
-        return samples, 0.0
+        return samples, LevelChange(0.0, lowered_db)
 
     offset = beside_bangs.mean(dtype=np.float64)
     if abs(offset) > _MOST_OFFSET * loudest:
@@ -100,10 +114,10 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, float]:
 
     gain_db = _gain_db(heard, sample_rate_hz)
     if not gain_db.any():
-        return samples, 0.0
+        return samples, LevelChange(0.0, lowered_db)
 
     raised = samples * np.power(10, gain_db / 20).astype(np.float32)
-    return raised.clip(-1, 1), float(gain_db.max())
+    return raised.clip(-1, 1), LevelChange(float(gain_db.max()), lowered_db)
 
 
 def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:

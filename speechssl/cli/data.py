@@ -124,11 +124,16 @@ def prepare_command(
 
 
 def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:
-    """Say what was raised, how much was left out as silence, and why nothing was kept."""
+    """Say what was raised and lowered, what was left out as silence, and why nothing was kept."""
     if report.num_raised:
         log(
             f"quiet speech was raised in {report.num_raised} of {report.kept.chunks} chunks, by "
             f"up to {report.max_gain_db:.1f} dB"
+        )
+    if report.num_lowered:
+        log(
+            f"bangs were lowered in {report.num_lowered} of {report.kept.chunks} chunks, by "
+            f"up to {report.max_lowering_db:.1f} dB"
         )
 
     silence = report.dropped.get("silence")

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from speechssl.audio.levelling import LevelChange
 from speechssl.corpus.manifest import Record
 
 
@@ -33,6 +34,8 @@ class Account:
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
         num_raised: chunks in which quiet speech was raised.
         max_gain_db: the most that any of it was raised by, dB, to a tenth.
+        num_lowered: chunks in which a bang was lowered.
+        max_lowering_db: the most that any of these was lowered by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
     """
 
@@ -43,6 +46,8 @@ class Account:
     num_scaled: int = 0
     num_raised: int = 0
     max_gain_db: float = 0.0
+    num_lowered: int = 0
+    max_lowering_db: float = 0.0
     num_dual_mono: int = 0
 
     def drop(self, reason: str, samples: int, files: int = 0) -> None:
@@ -51,12 +56,15 @@ class Account:
             tally = self.dropped.setdefault(reason, Tally())
             tally.add(Tally(files, 0, samples))
 
-    def count_gain(self, gain_db: float) -> None:
-        """Count a chunk whose speech was raised by up to ``gain_db``; 0 makes no entry."""
-        if gain_db > 0:
+    def count_change(self, change: LevelChange) -> None:
+        """Count a chunk whose speech was raised, or in which a bang was lowered."""
+        # To a tenth, which no processor's way of adding up changes.
+        if change.raised_db > 0:
             self.num_raised += 1
-            # To a tenth, which no processor's way of adding up changes.
-            self.max_gain_db = max(self.max_gain_db, round(gain_db, 1))
+            self.max_gain_db = max(self.max_gain_db, round(change.raised_db, 1))
+        if change.lowered_db > 0:
+            self.num_lowered += 1
+            self.max_lowering_db = max(self.max_lowering_db, round(change.lowered_db, 1))
 
     def reject(self, record: Record, reason: str, detail: str) -> None:
         """List a record of which nothing is used."""
@@ -74,6 +82,8 @@ class Account:
         self.num_scaled += other.num_scaled
         self.num_raised += other.num_raised
         self.max_gain_db = max(self.max_gain_db, other.max_gain_db)
+        self.num_lowered += other.num_lowered
+        self.max_lowering_db = max(self.max_lowering_db, other.max_lowering_db)
         self.num_dual_mono += other.num_dual_mono
 
     def table(self) -> dict[str, Any]:

@@ -184,8 +184,8 @@ class Cutter:
         """Write one chunk, at a level that features hold; see ``levelled``."""
         if peak_of(samples) > 1:
             self.account.num_scaled += 1
-        features, gain_db = featurise_chunk(samples, self.config.features)
-        self.account.count_gain(gain_db)
+        features, change = featurise_chunk(samples, self.config.features)
+        self.account.count_change(change)
 
         record = self.record
         chunk = Chunk(

@@ -79,6 +79,8 @@ class PrepareReport:
         num_scaled: chunks whose peak lay above 1 and that were scaled down.
         num_raised: chunks in which quiet speech was raised.
         max_gain_db: the most that any of it was raised by, dB, to a tenth.
+        num_lowered: chunks in which a bang was lowered.
+        max_lowering_db: the most that any of these was lowered by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
         max_bad_fraction: the limit that ``too_many_bad`` compares with.
     """
@@ -91,6 +93,8 @@ class PrepareReport:
     num_scaled: int
     num_raised: int
     max_gain_db: float
+    num_lowered: int
+    max_lowering_db: float
     num_dual_mono: int
     max_bad_fraction: float
 
@@ -454,12 +458,12 @@ def _delete_other_shards(folder: Path, ours: set[str]) -> None:
 def _merge(account: dict[str, Any], part: dict[str, Any]) -> None:
     """Add the counts of a nested table to another of the same kind, in place.
 
-    Of the largest gain the larger one stays.
+    Of the largest changes of level the larger ones stay.
     """
     for name, value in part.items():
         if isinstance(value, dict):
             _merge(account.setdefault(name, {}), value)
-        elif name == "max_gain_db":
+        elif name in ("max_gain_db", "max_lowering_db"):
             account[name] = max(account.get(name, 0.0), value)
         else:
             account[name] = account.get(name, 0) + value
@@ -477,6 +481,8 @@ def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
         # A store may have been finished before these were counted.
         num_raised=account.get("num_raised", 0),
         max_gain_db=account.get("max_gain_db", 0.0),
+        num_lowered=account.get("num_lowered", 0),
+        max_lowering_db=account.get("max_lowering_db", 0.0),
         num_dual_mono=account.get("num_dual_mono", 0),
         max_bad_fraction=config.max_bad_fraction,
     )

@@ -90,8 +90,9 @@ def test_a_quiet_speaker_beside_a_loud_one_is_speech(seed: int) -> None:
     assert is_speech[expected].mean() > 0.97
 
     # Features hear both speakers at like levels.
-    raised, gain_db = levelled(samples, RATE)
-    assert 20 < gain_db <= 60
+    raised, change = levelled(samples, RATE)
+    assert 20 < change.raised_db <= 60
+    assert change.lowered_db == 0
     levels = [np.abs(raised[start:end]).max() for start, end in turns]
     assert max(levels) < 3 * min(levels)
 
@@ -117,13 +118,13 @@ def test_one_bang_hides_no_quiet_speech(seed: int) -> None:
 def test_a_chunk_of_usual_level_stays_as_it_is() -> None:
     for seed in range(3):
         samples, _ = spoken(seed)
-        result, gain_db = levelled(samples, RATE)
+        result, change = levelled(samples, RATE)
         assert result is samples
-        assert gain_db == 0
+        assert change == (0, 0)
     zeros = np.zeros(100, np.float32)
-    result, gain_db = levelled(zeros, RATE)
+    result, change = levelled(zeros, RATE)
     assert result is zeros
-    assert gain_db == 0
+    assert change == (0, 0)
 
 
 @pytest.mark.parametrize("level", [1e-3, 1e-2, 1.0, 50.0, 3e4])

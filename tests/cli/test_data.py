@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.commands import call
+from support.recordings import talk
 from support.speech import RATE, make_labelled
 
 from speechssl.audio.reader import write_wav
@@ -149,3 +150,25 @@ def test_raised_speech_is_said_in_one_line(tmp_path: Path) -> None:
         (tmp_path / f"in/{number}.wav").unlink()
     usual = call("prepare", tmp_path / "in", tmp_path / "other")
     assert "raised" not in usual.stderr
+
+
+def test_lowered_bangs_are_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, peak in enumerate([0.4, 0.8, 0]):
+        samples = talk([(0.03, 1.2), (1e-4, 0.5), (0.03, 1)], seed=number)
+        samples[21_000:21_800] += peak * np.sin(np.arange(800))
+        write_wav(tmp_path / f"in/{number}.wav", samples, RATE)
+
+    result = call("prepare", tmp_path / "in", tmp_path / "store")
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if "lowered" in line]
+    assert len(lines) == 1
+    assert "bangs were lowered in 2 of 3 chunks, by up to " in lines[0]
+
+    again = call("prepare", tmp_path / "in", tmp_path / "store")
+    assert lines[0] in again.stderr
+
+    for number in range(2):
+        (tmp_path / f"in/{number}.wav").unlink()
+    usual = call("prepare", tmp_path / "in", tmp_path / "other")
+    assert "lowered" not in usual.stderr

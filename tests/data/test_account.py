@@ -201,6 +201,10 @@ def test_counts_are_those_of_an_undisturbed_run(
         num_equal += right is left
         write_wav(corpus / f"{k}.wav", np.stack([left, right], axis=1), RATE)
     write_wav(corpus / "mono.wav", talk([(0.1, 2.5)]), RATE)
+    for k, peak in enumerate((0.3, 0.6, 0.9)):
+        with_bang = talk([(0.02, 1.2), (1e-4, 0.5), (0.02, 1)], seed=k)
+        with_bang[21_000:21_800] = peak * np.sin(np.arange(800))
+        write_wav(corpus / f"bang {k}.wav", with_bang, RATE)
     damaged = (corpus / "1.wav").read_bytes()[:-4]
     (corpus / "damaged.wav").write_bytes(damaged)
 
@@ -208,6 +212,8 @@ def test_counts_are_those_of_an_undisturbed_run(
     assert expected.num_dual_mono == num_equal == 6
     assert expected.num_raised == 5
     assert 20 < expected.max_gain_db < 60
+    assert expected.num_lowered == 3
+    assert expected.max_lowering_db > 12
 
     monkeypatch.setattr("speechssl.data.shards.PART_FILES", 1)
     assert prepare(corpus, tmp_path / "two processes", SMALL, jobs=2) == expected
@@ -225,5 +231,5 @@ def test_counts_are_those_of_an_undisturbed_run(
     with pytest.raises(KeyboardInterrupt):
         prepare(corpus, tmp_path / "resumed", SMALL)
     assert prepare(corpus, tmp_path / "resumed", SMALL) == expected
-    assert num_made == 4 + 3  # six shards, of which three were made before
+    assert num_made == 4 + 4  # seven shards, of which three were made before
     assert prepare(corpus, tmp_path / "resumed", SMALL) == expected

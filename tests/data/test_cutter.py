@@ -136,6 +136,38 @@ def test_raised_chunks_are_counted_with_the_largest_gain(tmp_path: Path, seed: i
     assert report.num_raised == 2
     assert report.max_gain_db == pytest.approx(max(gains_db.values()), abs=0.1)
     assert report.max_gain_db > gains_db["quiet.wav"] + 1
+    assert report.num_lowered == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_with_a_bang_are_counted_with_the_largest_lowering(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    where = slice(21_000, 21_000 + round(rng.uniform(0.03, 0.12) * RATE))
+    peaks = {"none": 0.0, "loud": rng.uniform(0.3, 0.4), "louder": rng.uniform(0.6, 0.9)}
+    for name, peak in peaks.items():
+        samples = talk([(0.03, 1.2), (1e-4, 0.5), (0.03, 1)], seed=seed)
+        samples[where] += peak * rng.uniform(-1, 1, samples[where].shape).astype(np.float32)
+        soundfile.write(corpus / f"{name}.wav", samples, RATE, subtype="FLOAT")
+
+    report = prepare(corpus, tmp_path / "s", WAVEFORM)
+    store = Store(tmp_path / "s")
+    lowerings_db = {}
+    for position in range(len(store)):
+        audio = store.record(position).audio
+        given, _ = soundfile.read(corpus / audio)
+        kept = store.array(position) / 32768
+        lowerings_db[audio] = 20 * np.log10(given[where].std() / kept[where].std())
+
+    assert lowerings_db["none.wav"] == pytest.approx(0, abs=0.1)
+    assert report.num_lowered == 2
+    # Not every step of a bang is lowered as far as the loudest one.
+    assert report.max_lowering_db == pytest.approx(lowerings_db["louder.wav"], abs=4)
+    assert report.max_lowering_db > lowerings_db["loud.wav"] + 1
+    assert report.num_raised == 0
 
 
 def test_digital_silence_is_dropped_as_silence(tmp_path: Path) -> None:
