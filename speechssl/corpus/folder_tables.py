@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from speechssl.audio.listing import is_recording
 from speechssl.corpus.jsonl import read_metadata_jsonl
@@ -36,7 +36,8 @@ def find_folder_table(folder: Path, names: Collection[str]) -> Path | None:
 def read_folder_table(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
     """Read the records of a table, and log how many recordings lie below it but are not in it.
 
-    The name of the table's folder, if it is not the root, may be the split of its records.
+    The name of the table's folder, if it is not the root, may be the split of its records. Where
+    the table gives no split either, the folders of a recording's path are looked at.
 
     Args:
         unused: takes note of columns or keys that look like transcripts and are not read.
@@ -54,6 +55,11 @@ def read_folder_table(path: Path, root: Path, unused: UnusedTranscripts) -> list
         split = split_of_folder(path.parent.name)
     records = [replace(record, split=record.split or split) for record in records]
 
+    has_splits = any(record.split for record in records)
+    if not has_splits:
+        folder = os.path.relpath(path.parent, root)
+        records = [replace(record, split=_split_of_path(record, folder)) for record in records]
+
     listed = {record.audio for record in records}
     unlisted = _unlisted_audio(path, root, listed)
     if unlisted:
@@ -63,6 +69,18 @@ def read_folder_table(path: Path, root: Path, unused: UnusedTranscripts) -> list
         log(f"{num_unlisted} recordings are not in {path} and are left out, {example} for one")
 
     return records
+
+
+def _split_of_path(record: Record, folder: str) -> str | None:
+    """Return the split that a folder of a recording's path is named for; None where none is.
+
+    Args:
+        folder: where the table lies. What is above it does not count.
+    """
+    below = os.path.relpath(record.audio, folder)
+    folders = PurePath(below).parts[:-1]
+    splits = map(split_of_folder, folders)
+    return next((split for split in splits if split is not None), None)
 
 
 def _unlisted_audio(table: Path, root: Path, listed: set[str]) -> list[Path]:

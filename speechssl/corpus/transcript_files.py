@@ -15,8 +15,12 @@ _ANNOTATION = re.compile(
     r"\.(eaf|textgrid|srt|vtt|sbv|ass|ssa|ttml|lrc|stm|ctm|trn|trs|cha|lab|phn|wrd|mlf|exb|par|antx)"
 )
 
-# Documents, whose text is not looked into: their names tell.
-_DOCUMENT = re.compile(r"\.(docx?|odt|rtf|pdf|xlsx?|ods|gz|bz2|xz|zip)")
+# Documents and tables, whose content is not looked into: their names tell.
+_DOCUMENT = re.compile(
+    r"\.(docx?|odt|rtf|pdf|xlsx?|ods|gz|bz2|xz|zst|zip|parquet|arrow|feather|sqlite3?|db)"
+)
+# As a document, the table of a folder is one that is not read.
+_FOLDER_TABLE = "metadata"
 
 # Here a name and its text may be on different lines.
 _STRUCTURED = re.compile(r"\.(jsonl?|xml|ya?ml)")
@@ -105,7 +109,8 @@ def _looks_like_transcript(path: Path, stems: KnownNames) -> bool:
     has_stem = _has_stem(path.name, stems)
     # A link may lead outside, where nothing is read.
     if _DOCUMENT.fullmatch(suffix) or path.is_symlink():
-        return has_stem or _has_telling_name(path)
+        is_folder_table = path.name.lower().startswith(f"{_FOLDER_TABLE}.")
+        return has_stem or is_folder_table or _has_telling_name(path)
 
     text = _beginning(path)
     if _STRUCTURED.fullmatch(suffix):

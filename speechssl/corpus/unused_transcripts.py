@@ -1,6 +1,7 @@
 """Takes note of what looks like transcripts and is not read: columns of tables, and others."""
 
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ class UnusedTranscripts:
         if files:
             names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
             dots = " and more" if len(files) > _NUM_SHOWN else ""
-            self.note(f"{len(files)} files ({names}{dots})")
+            self.note(f"{len(files)} files ({names}{dots}){_conversion(files)}")
 
     def add(self, path: Path, row: Mapping[str, Any], columns: Columns) -> None:
         """Look at the cells of a row that are not read.
@@ -76,6 +77,20 @@ class UnusedTranscripts:
 
         columns = [f"{count} cells of {name!r} in {path}" for (path, name), count in counts.items()]
         return columns + self._notes
+
+
+def _conversion(files: Sequence[Path]) -> str:
+    """Name the command that makes a table which is read of the first Parquet table among files."""
+    parquet = next((path for path in files if path.suffix.lower() == ".parquet"), None)
+    if parquet is None:
+        return ""
+
+    # A file of another name would not be read either.
+    table = parquet.with_name("metadata.csv")
+    given, made = repr(str(parquet)), repr(str(table))
+    code = f"import pandas; pandas.read_parquet({given}).to_csv({made}, index=False)"
+    command = printable(f"python -c {shlex.quote(code)}")
+    return f"; this command converts Parquet (it needs pandas and pyarrow): {command}"
 
 
 def _as_text(cell: Any) -> str:

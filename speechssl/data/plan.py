@@ -22,7 +22,7 @@ from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 # Version of what prepare does. Raise it when the same recordings and settings give other bytes, so
 # that a store of the old version is not taken for finished. 2: splits look at sizes, texts that say
 # nothing are no transcripts, silence and levels are judged from the surroundings. 3: bangs are
-# lowered.
+# lowered, and tables without splits take them from their paths.
 RECIPE = 3
 
 # Share of dev and of test where some recordings have transcripts and the settings say nothing.

@@ -53,6 +53,39 @@ def test_both_kinds_are_read_in_folders_of_splits(tmp_path: Path, kind: str, see
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_table_without_splits_takes_them_from_its_paths(
+    tmp_path: Path, kind: str, seed: int
+) -> None:
+    rng = random.Random(seed)
+    above = rng.choice(["", "corpus", "corpus/speech"])
+    names = {
+        "train/a.wav": "train",
+        rng.choice(["validation", "dev-clean", "Valid"]) + "/b.wav": "dev",
+        f"{rng.choice(['audio', 'clips'])}/test/s1/c.wav": "test",
+        "training.wav": None,
+        "speaker/dev.wav": None,
+    }
+    rows = [{"file_name": name, "text": rng.choice(SENTENCES)} for name in names]
+    table = tmp_path / above / f"metadata.{kind}"
+    write_table(table, rows)
+    expected = {str(Path(above, name)): split for name, split in names.items()}
+    assert {record.audio: record.split for record in scan(tmp_path).records} == expected
+    assert {record.split for record in scan(table.parent).records} == set(names.values())
+
+    # The table's own word counts alone, and its folder's name before the paths.
+    with_splits = [{**row, "split": rng.choice(["dev", ""])} for row in rows]
+    with_splits[0]["split"] = "test"
+    write_table(table, with_splits)
+    splits = {record.audio: record.split for record in scan(table.parent).records}
+    assert splits == {row["file_name"]: row["split"] or None for row in with_splits}
+
+    write_table(tmp_path / "other" / "test" / table.name, rows)
+    table.unlink()
+    assert {record.split for record in scan(tmp_path).records} == {"test"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_recordings_that_a_table_lacks_are_counted(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import random
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +94,10 @@ FILES: dict[str, Write] = {
     "other case": _table("Metadata.csv", "{audio},{text}", "file_name,transcription"),
     "a text of no names": lambda root, names: (root / "Transkript.txt").write_text("Guten Abend"),
     "link": lambda root, names: (root / "prompts.list").symlink_to("/proc/self/status"),
+    "Parquet": lambda root, names: (root / "metadata.parquet").write_bytes(b"PAR1\0PAR1"),
+    "Parquet beside": _beside(".parquet", "PAR1"),
+    "Arrow": lambda root, names: (root / "transcripts.arrow").write_bytes(b"ARROW1\0\0"),
+    "compressed table": lambda root, names: (root / "metadata.csv.gz").write_bytes(b"\x1f\x8b"),
     "Excel": lambda root, names: (root / "transcriptions.xlsx").write_bytes(b"PK\0\0"),
 }
 
@@ -110,6 +117,30 @@ def test_files_that_look_like_transcripts_stop_the_reading(tmp_path: Path, kind:
     assert others[0] in str(caught.value)
     assert "6 of 6 recordings" in str(caught.value)
     assert len(scan(tmp_path, ignore_transcripts=True).records) == 6
+
+
+def test_the_command_that_converts_parquet_is_named(tmp_path: Path) -> None:
+    """It is run with a stand-in for pandas, which shows what it is asked to do."""
+    folder = tmp_path / 'it\'s a "corpus"'
+    folder.mkdir()
+    recordings(folder, random.Random(1))
+    (folder / "metadata.parquet").write_bytes(b"PAR1\0PAR1")
+    with pytest.raises(ManifestError) as caught:
+        scan(folder)
+
+    (tmp_path / "pandas.py").write_text(
+        "class Table:\n"
+        "    def to_csv(self, *made, **options): print(made, options)\n"
+        "def read_parquet(*given): print(given); return Table()\n"
+    )
+    command, _, _ = str(caught.value).partition(". Without them")
+    _, _, command = command.partition("pyarrow): python ")
+    run = subprocess.run(
+        [sys.executable, *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True
+    )
+    given = (str(folder / "metadata.parquet"),)
+    made = (str(folder / "metadata.csv"),)
+    assert run.stdout.splitlines() == [str(given), f"{made} {{'index': False}}"]
 
 
 def test_other_files_stop_nothing(tmp_path: Path) -> None:
