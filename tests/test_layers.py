@@ -23,9 +23,9 @@ ROOMS = {
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
     " resampling level threshold bangs levelling channels reader listing silence",
-    "text": "english english_signs unicode_words word_spaces marks normalise pronunciations"
-    " possessives tokenizer character_tokenizer sentencepiece_tokenizer vocabulary_tokenizer"
-    " phone_tokenizer tokenizers",
+    "text": "english english_measures english_signs unicode_words word_spaces marks normalise"
+    " pronunciations possessives tokenizer character_tokenizer sentencepiece_tokenizer"
+    " vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "unicode_forms manifest export shares splits paths columns transcripts"
     " unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits layouts",

@@ -19,6 +19,7 @@ from speechssl.text.english import (
     ordinal,
     plain_words,
 )
+from speechssl.text.english_measures import measures_written, units_written_out
 
 _CURRENCY = "[" + "".join([*CURRENCIES, *MORE_CURRENCIES]) + "]"
 
@@ -34,7 +35,7 @@ _SIGNS = {
 }
 # A hyphen or a dash before a number, with nothing before it that the number could go on from.
 _MINUS = re.compile(rf"(?<![\w.,)\]%°'\-–—])[-–﹣－](?={_CURRENCY}?\.?[0-9])")
-_NUMBER_SIGN = re.compile(r"#(?=[0-9])")
+_NUMBER_SIGN = re.compile(r"# ?(?=[0-9])")
 _DEGREES = re.compile(r"(?P<one>(?<![\w.,])1 ?)?°(?: ?(?P<scale>[cf])(?![a-z]))?")
 _SCALES = {"c": " celsius", "f": " fahrenheit"}
 
@@ -70,6 +71,15 @@ _DIGITS = frozenset(ONES[:10])
 _NUMBER_NAMES = frozenset({*ONES, *TENS, "oh", "thirty"})
 _PARTS = frozenset({"half", "third", "quarter"})
 
+# What has one reading only, beside what english-1 knows.
+_MORE_WORDS = {
+    "etc": "et cetera",
+    "jr": "junior",
+    "capt": "captain",
+    "sgt": "sergeant",
+    "fourths": "quarters",
+}
+
 
 def spoken_words(text: str) -> str:
     """Write the signs and numbers of folded lower-case text as words."""
@@ -80,6 +90,7 @@ def spoken_words(text: str) -> str:
     text = _FRACTION.sub(_spoken_fraction, text)
     text = _NO_WHOLE.sub("0.", text)
     text = _NUMBER_SIGN.sub(" number ", text)
+    text = measures_written(text)
     text = _DEGREES.sub(_spoken_degrees, text)
 
     for sign, name in _SIGNS.items():
@@ -93,7 +104,9 @@ def one_spelling(words: list[str]) -> list[str]:
     words = _without_hesitations(words)
     words = plain_words(words, hesitations=frozenset())
     words = _letters_joined(words)
-    return _numbers_alike(words)
+    words = _numbers_alike(words)
+    words = units_written_out(words)
+    return _with_more_words(words)
 
 
 def _plain_numbers(text: str) -> str:
@@ -167,6 +180,17 @@ def _without_hesitations(words: list[str]) -> list[str]:
     return kept
 
 
+def _with_more_words(words: list[str]) -> list[str]:
+    """Write out abbreviations of one reading, and "per cent" as one word."""
+    written: list[str] = []
+    for word in words:
+        if word == "cent" and written[-1:] == ["per"]:
+            written[-1] = "percent"
+        else:
+            written += _MORE_WORDS.get(word, word).split()
+    return written
+
+
 def _letters_joined(words: list[str]) -> list[str]:
     """Join letters that are spelled out: ``u s`` and ``us``, ``p m`` and ``pm`` are one reading.
 
@@ -201,7 +225,9 @@ def _letters_joined(words: list[str]) -> list[str]:
 
 def _is_other_word(together: str) -> bool:
     """Whether letters would become a word with a rule of its own: ``d r`` is no doctor."""
-    return together in WORDS or _HESITATION.fullmatch(together) is not None
+    return (
+        together in WORDS or together in _MORE_WORDS or _HESITATION.fullmatch(together) is not None
+    )
 
 
 def _numbers_alike(words: list[str]) -> list[str]:

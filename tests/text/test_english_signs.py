@@ -25,7 +25,7 @@ def english(text: str) -> str:
             " and twenty one degrees minus point five",
         ),
         ("5-10 people -- 3 of them", "five ten people three of them"),
-        ("$.50 is 50¢", "point five zero dollars is fifty cents"),
+        ("$.50 is 50¢", "fifty cents is fifty cents"),
         ("5 million € for £3k", "five million euros for three thousand pounds"),
         ("20 €50", "twenty fifty euros"),
         ("¥500, 7₹, 1₹", "five hundred yen seven rupees one rupee"),
@@ -111,6 +111,7 @@ PIECES = [
         "s",
     ],
     *["a", "m", "0", "7", ",", ".", "%", "$", "th", "point", "zero", "/", "half", "c", "'"],
+    *["km", "mm", "no.", "№", ":", "5:05", "$5.05", "per", "cent", "litre", "jr", "etc", "one"],
 ]
 
 
