@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.audio_bytes import encode, load, noise, reason
+from support.speech import RATE
 
 FIELD = b"sample_coding -s3 pcm"
 
@@ -39,3 +40,41 @@ def test_compressed_sphere_is_named(tmp_path: Path, coding: bytes) -> None:
     typed = b"sample_coding -s%d %s" % (len(coding), coding)
     compressed = with_header(data, FIELD, typed)
     assert reason(tmp_path, compressed) == "unsupported format"
+
+
+@pytest.mark.parametrize("num_bytes", [2, 3, 4])
+@pytest.mark.parametrize("is_little", [True, False])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_order_of_bytes_is_read_as_the_format_names_it(
+    tmp_path: Path, num_bytes: int, is_little: bool, channels: int
+) -> None:
+    rng = np.random.default_rng([num_bytes, channels])
+    num_samples = int(rng.integers(3000, 9000))
+    limit = 1 << (8 * num_bytes - 3)
+    samples = rng.integers(-limit, limit, (num_samples, channels))
+    lowest_first = samples.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :num_bytes]
+    as_bytes = lowest_first if is_little else lowest_first[:, ::-1]
+
+    order = "0123"[:num_bytes]
+    fields = {
+        "sample_count -i": num_samples,
+        "channel_count -i": channels,
+        "sample_rate -i": RATE,
+        "sample_n_bytes -i": num_bytes,
+        "sample_sig_bits -i": 8 * num_bytes,
+        f"sample_byte_format -s{num_bytes}": order if is_little else order[::-1],
+        "sample_coding -s3": "pcm",
+    }
+    lines = [f"{name} {value}\n" for name, value in fields.items()]
+    rng.shuffle(lines)
+    header = "".join(["NIST_1A\n   1024\n", *lines, "end_head\n"]).encode().ljust(1024)
+    data = header + as_bytes.tobytes()
+
+    expected = samples.mean(axis=1) / (1 << (8 * num_bytes - 1))
+    np.testing.assert_allclose(load(tmp_path, data), expected, atol=1e-7)
+    assert reason(tmp_path, data[:-1]) == "truncated"
+    if num_bytes > 2:
+        typed = f"-s{num_bytes} ".encode()
+        named = data.index(typed + (order if is_little else order[::-1]).encode()) + len(typed)
+        mixed = data[:named] + b"1" * num_bytes + data[named + num_bytes :]
+        assert reason(tmp_path, mixed) == "unsupported format"

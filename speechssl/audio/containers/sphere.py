@@ -20,6 +20,9 @@ SPHERE_MAGIC = b"NIST_1A\n"
 _SIZE_LINE_BYTES = 8
 _LARGEST_HEADER = 1 << 20
 
+# The order of three or four bytes as the format names it, and as libsndfile reads it.
+_BYTE_ORDERS = {"012": "01", "0123": "01", "210": "10", "3210": "10"}
+
 
 def walk_sphere(raw: BinaryIO, start: int, size: int) -> Layout:
     """Compare the number of samples that the header declares with the file.
@@ -38,7 +41,8 @@ def walk_sphere(raw: BinaryIO, start: int, size: int) -> Layout:
     if start + header_bytes > size:
         return too_short(start + header_bytes - size)
 
-    fields = _fields(read_at(raw, start, header_bytes))
+    header = read_at(raw, start, header_bytes)
+    fields = _fields(header)
     coding = fields.get("sample_coding", "pcm")
     _, comma, compression = coding.partition(",")
     if comma:
@@ -56,7 +60,17 @@ def walk_sphere(raw: BinaryIO, start: int, size: int) -> Layout:
     if not is_no_audio(raw, end, size):
         return too_long(size - end)
 
-    return Layout(spans=spans_of(start, end, size))
+    order = fields.get("sample_byte_format", "")
+    known_order = _BYTE_ORDERS.get(order)
+    if known_order is None:
+        is_unknown = sample_bytes > 2 and order not in _BYTE_ORDERS.values()
+        if is_unknown:
+            return unsupported(f"a SPHERE file whose bytes have the order {order!r}")
+        return Layout(spans=spans_of(start, end, size))
+
+    order_at = header.index(order.encode(), header.index(b"sample_byte_format"))
+    patch = known_order.ljust(len(order)).encode()
+    return Layout(spans=spans_of(start, end, size), patches={start + order_at: patch})
 
 
 def _fields(header: bytes) -> dict[str, str]:
