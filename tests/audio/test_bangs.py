@@ -9,7 +9,7 @@ from support.speech import RATE, sentence, speak
 
 from speechssl.audio.bangs import bang_gain_db
 from speechssl.audio.features import FeatureConfig, featurise
-from speechssl.audio.level import without_lows
+from speechssl.audio.level import speech_level_db, without_lows
 from speechssl.audio.levelling import levelled
 from speechssl.encoder.loudness import speech_level
 
@@ -32,10 +32,10 @@ def make_bang(draws: np.random.Generator, kind: str) -> NDArray[np.float64]:
     return bang / np.abs(bang).max()
 
 
-def quiet_speech(draws: np.random.Generator) -> Samples:
+def quiet_speech(draws: np.random.Generator, highest_hz: float = 5000) -> Samples:
     """Noise with the spectrum and the rhythm of a voice, peaks of 0.02, in noise of -80 dBFS."""
     length = round(draws.uniform(3, 8) * RATE)
-    sections = butter(2, [200, 5000], "bandpass", fs=RATE, output="sos")
+    sections = butter(2, [200, highest_hz], "bandpass", fs=RATE, output="sos")
     coloured = sosfilt(sections, draws.standard_normal(length))
     syllables = np.sin(2 * np.pi * draws.uniform(1.5, 3) * np.arange(length) / RATE)
     voice = coloured * syllables.clip(0) ** 2
@@ -70,6 +70,27 @@ def test_a_bang_leaves_the_level_of_the_speech_as_it_is(kind: str, seed: int) ->
     ratio = np.vdot(found[away], expected[away]) / np.vdot(expected[away], expected[away])
     assert 0.7 < ratio < 1.4
     np.testing.assert_allclose(found[away], ratio * expected[away], atol=0.003)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_noise_of_all_frequencies_need_not_be_loud(seed: int) -> None:
+    """In log-mel rows it is far louder than a voice of the same energy."""
+    draws = np.random.default_rng(seed)
+    clean = quiet_speech(draws, highest_hz=1000)
+    length = round(draws.uniform(0.05, 0.2) * RATE)
+    start = draws.integers(0, len(clean) - length)
+
+    level = speech_level_db(without_lows(clean, RATE), RATE)
+    rise = draws.uniform(6, 11)
+    burst = 10 ** ((level + rise) / 20) * draws.standard_normal(length)
+    with_burst = clean.copy()
+    with_burst[start : start + length] += burst.astype(np.float32)
+    assert level_of_rows(with_burst) - level_of_rows(clean) > 0.7
+
+    expected, _ = levelled(clean, RATE)
+    found, change = levelled(with_burst, RATE)
+    assert change.lowered_db > 12
+    assert abs(level_of_rows(found) - level_of_rows(expected)) < 0.7
 
 
 def test_without_it_a_bang_would_move_the_level() -> None:
