@@ -29,6 +29,9 @@ _NOISE_PERCENTILE = 10.0
 _DIGITAL_SILENCE_DB = -130.0
 # Samples are raised by so much, dB, before rows are made of them, which have a floor.
 _ABOVE_FLOOR_DB = 80.0
+# A row has the usual number of bins, or fewer at low rates, where they would be too narrow.
+_MOST_BINS = 80
+_HZ_PER_BIN = 200
 
 
 def bang_gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64] | None:
@@ -67,7 +70,8 @@ def bang_gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.
 
 def _row_levels_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
     """Return the mean of the log-mel row (T,) around every step, dB."""
-    config = FeatureConfig(sample_rate_hz=sample_rate_hz)
+    num_bins = min(_MOST_BINS, 1 + sample_rate_hz // _HZ_PER_BIN)
+    config = FeatureConfig(sample_rate_hz=sample_rate_hz, num_mels=num_bins)
     raised = heard * 10 ** (_ABOVE_FLOOR_DB / 20)
     around = np.pad(raised, config.window // 2)
 

@@ -93,6 +93,23 @@ def test_a_noise_of_all_frequencies_need_not_be_loud(seed: int) -> None:
     assert abs(level_of_rows(found) - level_of_rows(expected)) < 0.7
 
 
+@pytest.mark.parametrize("rate", [2000, 8000, 11_025, 22_050, 48_000])
+def test_bangs_are_found_at_every_rate(rate: int) -> None:
+    """At low rates the usual bins would be empty, which is a warning and so a failure here."""
+    draws = np.random.default_rng(rate)
+    voice = 0.01 * draws.standard_normal(3 * rate)
+    voice[: rate // 2] /= 100  # a pause
+    assert bang_gain_db(voice, rate) is None
+
+    with_bang = voice.copy()
+    with_bang[rate : rate + rate // 10] *= 30
+    gain_db = bang_gain_db(with_bang, rate)
+    assert gain_db is not None
+    assert gain_db.shape == voice.shape
+    assert gain_db[rate + rate // 20] < -20
+    assert (gain_db[2 * rate :] == 0).all()
+
+
 def test_without_it_a_bang_would_move_the_level() -> None:
     draws = np.random.default_rng(5)
     clean = quiet_speech(draws)
