@@ -34,7 +34,7 @@ option few_minutes 10 "labelled minutes of the small subset"
 option text "" "general text, a sentence a line, .xz too; without it there is no general language model"
 option words "" "a file of words that may be recognised besides those of the texts, one a line"
 option preset minutes "preset of all systems"
-option few_steps 1650 "updates of each training on the small subset"
+option few_steps "" "updates of each training on the small subset; empty = those of the preset"
 option all_steps 3600 "updates on all labels"
 option pretrain_steps 2500 "updates of pretraining"
 option made_minutes 150 "minutes that espeak-ng's voices read"
@@ -46,7 +46,8 @@ option peer_gaussians 8 "densities of each state"
 # speaker_stages NAME: all of it, for the recordings in the folder NAME of the corpus.
 speaker_stages() {
     if [[ -z $lexicon ]]; then wrong_usage "--lexicon is needed: a pronunciation lexicon such as CMUdict"; fi
-    whole few_steps all_steps pretrain_steps made_steps
+    whole all_steps pretrain_steps made_steps
+    if [[ -n $few_steps ]]; then whole few_steps; fi
     local phones=phones:$exp/lexicon.txt
 
     if stage 1 "prepare the store"; then
@@ -117,12 +118,13 @@ lexicon_of() {
     fi
 }
 
-# finetune few|all NAME STEPS INIT TOKENIZER [OPTION...]: train the system NAME.
+# finetune few|all NAME STEPS INIT TOKENIZER [OPTION...]: train the system NAME. Without STEPS the preset has them.
 finetune() {
-    local minutes=()
-    if [[ $1 == few ]]; then minutes=(--minutes "$few_minutes"); fi
-    speechssl finetune "$exp/store" --preset "$preset" ${minutes[@]+"${minutes[@]}"} --set "train.seed=$seed" \
-        --run "$exp/$1/$2" --set "train.steps=$3" --init-from "$4" --tokenizer "$5" "${@:6}" >&2
+    local some=()
+    if [[ $1 == few ]]; then some=(--minutes "$few_minutes"); fi
+    if [[ -n $3 ]]; then some+=(--set "train.steps=$3"); fi
+    speechssl finetune "$exp/store" --preset "$preset" ${some[@]+"${some[@]}"} --set "train.seed=$seed" \
+        --run "$exp/$1/$2" --init-from "$4" --tokenizer "$5" "${@:6}" >&2
 }
 
 # train_few: all systems of the few minutes.
@@ -131,8 +133,12 @@ train_few() {
     # "own" knows the transcripts of the audio that is to be heard.
     if [[ ! -e $lm ]]; then lm=$exp/few.arpa; fi
 
+    # Of the preset "minutes", ten minutes want about 1,000 updates, and what is heard 1,650 more.
+    local longer_steps=2650
+    if [[ -n $few_steps ]]; then longer_steps=$((2 * few_steps)); fi
+
     finetune few heard "$few_steps" none "$phones" --unlabelled "$exp/store" --lm "$lm"
-    finetune few longer "$((2 * few_steps))" none "$phones"
+    finetune few longer "$longer_steps" none "$phones"
     speechssl pretrain "$exp/store" --split train --preset "$preset" --run "$exp/encoder" \
         --set "train.seed=$seed" --set "train.steps=$pretrain_steps" >&2
     finetune few pretrained "$few_steps" "$exp/encoder" "$phones"

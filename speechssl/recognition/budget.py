@@ -1,4 +1,4 @@
-"""``finetune --budget``: as many updates as a time allows, and no more than help.
+"""``finetune --budget``: as many updates as a time allows.
 
 The learning rate falls to zero with the last update, so their number is chosen before the first.
 A few real updates tell what one takes on this machine.
@@ -29,8 +29,6 @@ from speechssl.training.run_folder import SETTINGS, settings_of_run
 TIMED_UPDATES = 5
 # The preset for labels alone, from random weights.
 PRESET = "minutes"
-# Passes over the labels after which this preset learned nothing more (docs/experiments/078).
-ENOUGH_EPOCHS = 80
 
 
 class Pace(NamedTuple):
@@ -91,21 +89,12 @@ def planned_steps(
         return begun
 
     pace = _measure(model, bigram, batches, validate, settings)
-    affordable = pace.affordable(budget_s, settings.train.validate_every)
+    steps = pace.affordable(budget_s, settings.train.validate_every)
     log_once(
         f"budget {budget_s / 60:.1f} min: an update takes {pace.update:.2f} s here and a "
-        f"measurement on dev {pace.validation:.1f} s, so there is time for {affordable} updates"
+        f"measurement on dev {pace.validation:.1f} s, so there is time for {steps} updates"
     )
-    if settings.preset != PRESET:
-        return affordable
-
-    enough = ENOUGH_EPOCHS * batches.steps_per_epoch
-    if affordable > enough:
-        log_once(
-            f"{enough} updates are enough: {ENOUGH_EPOCHS} passes over these labels, after which "
-            f"more of them did not help (--set train.steps does as many as you say)"
-        )
-    return min(affordable, enough)
+    return steps
 
 
 def _steps_of(run: Path) -> int | None:

@@ -145,6 +145,7 @@ def finetune(
             model, bigram, batches, lambda trial: _measure(trial, dev), settings, run, budget_s
         )
         settings = _with_steps(settings, steps)
+    settings = _within_epochs(settings, batches)
 
     train_settings = with_stage_seed(settings.train, start.stage)
     if bigram is not None:
@@ -226,6 +227,27 @@ def _bigram_of(model: CtcModel, train: Dataset) -> TokenBigram:
 def _with_steps(settings: FinetuneSettings, steps: int) -> FinetuneSettings:
     train = settings.train.model_copy(update={"steps": steps})
     return settings.model_copy(update={"train": train})
+
+
+def _within_epochs(settings: FinetuneSettings, batches: Batches) -> FinetuneSettings:
+    """Leave out the updates beyond ``ctc.max_epochs`` passes over the labels.
+
+    Minutes of labels are learned by heart in more of them.
+    """
+    max_epochs = settings.ctc.max_epochs
+    if max_epochs is None:
+        return settings
+
+    most_steps = max_epochs * batches.steps_per_epoch
+    if settings.train.steps <= most_steps:
+        return settings
+
+    log_once(
+        f"{most_steps} updates in place of {settings.train.steps}, for "
+        f"ctc.max_epochs={max_epochs}: with more passes over so few labels there were more errors "
+        "(--set train.steps does as many as you say)"
+    )
+    return _with_steps(settings, most_steps)
 
 
 def _about(settings: FinetuneSettings, chosen: TrainingSet, start: Start, train: Dataset) -> Table:

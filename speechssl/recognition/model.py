@@ -71,6 +71,11 @@ class CtcConfig(Settings):
     crf_share: float = Field(
         0.3, gt=0, le=1, description="share of the updates, the last ones, that CTC-CRF takes"
     )
+    max_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="passes over the labels at most, where train.steps are more; None = no limit",
+    )
 
 
 class CtcModel(nn.Module):

@@ -43,12 +43,18 @@ def finetune_settings(
     Args:
         init: run or model folder; None means random weights.
         preset: a name or a TOML file; None takes the preset that ``init`` was made with, or tiny.
-        overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``.
+        overrides: nested tables of what to change, such as ``{"train": {"steps": 400}}``. Updates
+            that are given here are all done, however few labels there are.
 
     Raises:
         ConfigError: a preset or setting that does not exist, or a value that is not allowed.
         CheckpointError: ``init`` is no model.
     """
+    train = overrides.get("train")
+    if isinstance(train, Mapping) and "steps" in train:
+        all_updates: Table = {"ctc": {"max_epochs": None}}
+        overrides = merge(all_updates, overrides)
+
     if init is None:
         # Random weights must all learn: what the reference keeps fixed is fixed because it was
         # pretrained.

@@ -56,6 +56,7 @@ ADDED = {
 } | {
     "ctc.crf_share": 0.3,
     "ctc.criterion": "ctc",
+    "ctc.max_epochs": None,
     "encoder.batch_norm": False,
     "encoder.context": "transformer",
     "encoder.dilations": [1, 1, 2, 2, 3, 3],

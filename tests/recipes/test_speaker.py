@@ -225,6 +225,15 @@ def test_more_words_are_said_with_every_language_model(tmp_path: Path) -> None:
     assert {"exp/all/phones/open-general", "exp/few/heard-first/open-own"} <= measured
 
 
+def test_without_few_steps_the_preset_decides(tmp_path: Path) -> None:
+    done, calls = run(tmp_path, "kerstin", "--stage", 3, "--stop-stage", 3)
+    assert done.returncode == 0, done.stderr
+    trained = {option(call, "--run"): call for call in calls if call[0] == "finetune"}
+    assert "train.steps" not in settings_of(trained["exp/few/heard"])
+    assert "train.steps" not in settings_of(trained["exp/few/letters"])
+    assert int(settings_of(trained["exp/few/longer"])["train.steps"]) > 1650
+
+
 def test_kathleen_needs_a_lexicon(tmp_path: Path) -> None:
     done, calls = run(tmp_path, "kathleen")
     assert done.returncode == 2

@@ -271,6 +271,41 @@ def test_ctc_crf_refuses_more_tokens_than_it_can_sum_over(
         finetune([labelled_store], tmp_path, tuned(ctc={"criterion": "ctc-crf"}), init=None)
 
 
+def test_labels_are_heard_as_often_as_they_teach(
+    labelled_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for max_epochs, steps in [(1, 20), (2, 20), (2, 7), (None, 9)]:
+        run = tmp_path / f"{max_epochs} {steps}"
+        ctc = {"train_front_end": True, "max_epochs": max_epochs}
+        settings = tuned(ctc=ctc, train=FEW | {"steps": steps})
+        finetune([labelled_store], run, settings, init=None)
+
+        said = capsys.readouterr().err
+        per_epoch = int(said.split(" updates an epoch")[0].rsplit(" ", 1)[1])
+        # Fewer than 20, and more than 7 updates are two passes.
+        assert 7 < 2 * per_epoch < 20
+        most = steps if max_epochs is None else max_epochs * per_epoch
+        expected = min(steps, most)
+        assert len(read_json_lines(run / "metrics.jsonl")) == expected
+        assert (f"{expected} updates in place of {steps}" in said) is (expected < steps)
+
+        # The same command continues it, though its settings hold other updates.
+        finetune([labelled_store], run, settings, init=None)
+
+
+def test_updates_that_are_asked_for_are_all_done(pretrained: Path) -> None:
+    """The preset's limit is for its own number of updates."""
+    for init in (None, pretrained):
+        as_they_are = finetune_settings(init, "minutes", {})
+        assert as_they_are.ctc.max_epochs is not None
+
+        with_steps = finetune_settings(init, "minutes", {"train": {"steps": 70}})
+        assert with_steps.ctc.max_epochs is None
+
+        both = {"train": {"steps": 70}, "ctc": {"max_epochs": 3}}
+        assert finetune_settings(init, "minutes", both).ctc.max_epochs == 3
+
+
 def test_a_preset_of_ones_own_goes_with_the_model(labelled_store: Path, tmp_path: Path) -> None:
     """With its name alone, fine-tuning missed the file or took the shipped preset of that name."""
     own = tmp_path / "tiny.toml"
