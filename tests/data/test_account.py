@@ -95,6 +95,33 @@ def mp3s_that_are_kept(rng: np.random.Generator) -> Kept:
     }
 
 
+def sounds_that_are_kept(rng: np.random.Generator) -> Kept:
+    """Speech-like sound beside what has misled searches for silence, levels and channels."""
+    seconds = rng.uniform(0.6, 1)
+    voice = talk([(0.05, seconds), (3e-5, 0.3), (0.05, 1)], seed=int(rng.integers(100)))
+    length = len(voice)
+    hum = np.sin(2 * np.pi * 50 / RATE * np.arange(length))
+    quiet_half = np.where(np.arange(length) < length // 2, 1, 0.02)
+    with_bang = voice.copy()
+    with_bang[4000:4800] = 0.9
+    other_channel = {"opposite": -voice, "dead": 0 * voice, "far": 0.01 * voice, "equal": voice}
+
+    sounds = {
+        "offset": voice + rng.uniform(0.1, 0.5),
+        "hum": voice + 0.3 * hum,
+        "two levels": voice * quiet_half,
+        "bang": with_bang,
+        "above one": 30 * voice,
+        "whisper": 0.01 * voice,
+    }
+    for name, other in other_channel.items():
+        sounds[name] = np.stack([voice, other], axis=1)
+    return {
+        f"{name}.wav": (encode(samples.astype(np.float32), format="WAV", subtype="FLOAT"), length)
+        for name, samples in sounds.items()
+    }
+
+
 def dropped_files() -> Dropped:
     """Files that are refused before a sample is decoded, and sound that nobody wants."""
     sound = noise(1)
@@ -126,7 +153,7 @@ def test_one_file_of_each_kind_is_accounted_for_to_the_sample(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(seed)
-    kept = containers_that_are_kept(rng) | mp3s_that_are_kept(rng)
+    kept = containers_that_are_kept(rng) | mp3s_that_are_kept(rng) | sounds_that_are_kept(rng)
     dropped = dropped_files()
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -140,7 +167,17 @@ def test_one_file_of_each_kind_is_accounted_for_to_the_sample(
     (corpus / "._tag.wav").write_bytes(bytes.fromhex("00051607") + bytes(80))
 
     # A transcript keeps a file whole.
-    rows = [f"{name},some words" for name in kept] + [f"{name}," for name in dropped]
+    rows = [f"{name},[noise] some words" for name in kept]
+    # Texts that say nothing are no transcripts.
+    rows += [f"{name},{rng.choice(['', '-', '...'])}" for name in dropped]
+
+    # There is nothing to hear of what these say.
+    tone_of_mains = 0.1 * np.sin(2 * np.pi * 50 / RATE * np.arange(2 * RATE))
+    for name, level in {"zeros.wav": 0.0, "hum alone.wav": 1.0}.items():
+        data = encode((level * tone_of_mains).astype(np.float32), format="WAV")
+        (corpus / name).write_bytes(data)
+        dropped[name] = (data, "silent utterance", 2 * RATE)
+        rows.append(f"{name},some words")
     table = "\n".join(["file_name,transcription", *rows, ""])
     (corpus / "metadata.csv").write_text(table, encoding="utf-8")
     report = prepare(corpus, tmp_path / "store", WAVEFORM)
