@@ -109,6 +109,42 @@ def test_a_language_model_over_tokens(model: Path, labelled_store: Path, tmp_pat
     assert call("evaluate", run, labelled_store, *score).exit_code == 0
 
 
+def test_the_unit_of_a_foreign_language_model_is_as_told(
+    model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """A file without our note of its unit, which goes by its entries where nothing is told."""
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    foreign = tmp_path / "foreign.arpa"
+    call("lm", labelled_store, "--out", tmp_path / "lm.arpa", "--tokens-of", model)
+    ours = (tmp_path / "lm.arpa").read_text()
+    foreign.write_text(ours[ours.index("\\data\\") :])
+
+    for told in ((), ("--unit", "tokens")):
+        done = call("tune-lm", run, foreign, labelled_store, *told)
+        assert done.exit_code == 0
+        record = json.loads((run / "model/lm/record.json").read_text())["record"]
+        assert record["beam"]["unit"] == "tokens"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seconds_that_are_left_out_as_silence_are_said(
+    model: Path, labelled_folder: Path, tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    speech = load_audio(labelled_folder / "test000.wav", RATE)
+    pause = 1e-4 * rng.standard_normal(round(rng.uniform(30, 40) * RATE)).astype(np.float32)
+    write_wav(tmp_path / "long.wav", np.concatenate([speech, pause, speech]), RATE)
+
+    report = tmp_path / "report.jsonl"
+    done = call("transcribe", model, tmp_path / "long.wav", "--report", report)
+    row = json.loads(report.read_text())
+    pause_s = len(pause) / RATE
+    # A little of it stays around the speech.
+    assert pause_s - 2 < row["silence_s"] <= pause_s + 0.5
+    said = f"{row['silence_s']:.1f} of {row['duration_s']:.1f} s were left out as silence"
+    assert said in done.stderr
+
+
 FEW = ("--set", "train.steps=2", "--set", "train.device=cpu", "--set", "ctc.tokens_per_frame=1")
 
 
