@@ -133,8 +133,8 @@ train_few() {
     # "own" knows the transcripts of the audio that is to be heard.
     if [[ ! -e $lm ]]; then lm=$exp/few.arpa; fi
 
-    # Of the preset "minutes", ten minutes want about 1,000 updates, and what is heard 1,650 more.
-    local longer_steps=2650
+    # The preset "minutes" does 1,650 updates in each.
+    local longer_steps=3300
     if [[ -n $few_steps ]]; then longer_steps=$((2 * few_steps)); fi
 
     finetune few heard "$few_steps" none "$phones" --unlabelled "$exp/store" --lm "$lm"
