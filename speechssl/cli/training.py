@@ -16,7 +16,7 @@ from speechssl.pretraining.settings import pretrain_settings
 from speechssl.recognition.budget import PRESET as BUDGET_PRESET
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.pseudo_labels import KEEP
-from speechssl.recognition.settings import begun_normaliser, finetune_settings
+from speechssl.recognition.settings import begun_settings, finetune_settings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
@@ -167,15 +167,14 @@ def finetune_command(
     if tokenizer is not None:
         options["tokenizer"] = tokenizer
     if not force:
-        options |= begun_normaliser(first_run(run)) | begun_normaliser(run)
+        options |= begun_settings(first_run(run)) | begun_settings(run)
 
     ctc: Table = {}
     if criterion is not None:
         ctc["criterion"] = criterion
     if freeze_encoder:
         ctc["frozen"] = True
-    if ctc:
-        options["ctc"] = ctc
+    options = merge(options, {"ctc": ctc})
 
     origin = None if init_from == "none" else Path(init_from)
     overrides = merge(options, parse_overrides(set_ or []))

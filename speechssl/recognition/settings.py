@@ -67,10 +67,11 @@ def finetune_settings(
     return resolve_settings(FinetuneSettings, name, overrides, record["encoder"])
 
 
-def begun_normaliser(run: Path) -> Table:
-    """Give the normaliser that a run was begun with, as a setting; nothing if none was begun.
+def begun_settings(run: Path) -> Table:
+    """Give what a run was begun with where defaults have changed, as settings; nothing if none was.
 
-    The default may have been another when it was begun, and the run goes on as it began.
+    Its normaliser may have been the default then, and a limit of passes was unknown before there
+    was one. The run goes on as it began.
 
     Raises:
         ConfigError: the settings of the run are damaged.
@@ -79,4 +80,8 @@ def begun_normaliser(run: Path) -> Table:
         return {}
 
     begun = settings_of_run(run)
-    return {name: value for name, value in begun.items() if name == "normaliser"}
+    kept = {name: value for name, value in begun.items() if name == "normaliser"}
+    ctc = begun.get("ctc")
+    if isinstance(ctc, Mapping) and "max_epochs" not in ctc:
+        kept["ctc"] = {"max_epochs": None}
+    return kept
