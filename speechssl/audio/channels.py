@@ -8,8 +8,9 @@ from speechssl.audio.level import Samples, without_lows
 # Channels are judged in stretches of this length, seconds.
 STRETCH_S = 10.0
 # They cancel where less than this share of the strongest one's power is left in their mean. One
-# channel that speaks beside a dead one leaves a quarter; correlations of -0.8 leave a tenth.
-_LEAST_POWER = 0.1
+# channel that speaks beside a dead one leaves a quarter. Of channels that cancel, the noise of a
+# lossy coding is left, where an offset makes its steps coarse: up to a seventh was measured.
+_LEAST_POWER = 0.2
 # Mean power of a channel in which nothing is: the noise of 16 bits is a little below.
 _SILENT_POWER = 1e-9
 # A channel this much quieter than the strongest one is told, dB: the mean has little of it.
