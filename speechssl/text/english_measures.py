@@ -49,6 +49,8 @@ _PLURALS = {"foot": "feet"}
 _BRITISH_ENDINGS = {"metre": "meter", "metres": "meters", "litre": "liter", "litres": "liters"}
 
 _NUMBER_ENDS = frozenset({*ONES, *TENS, *GROUPS})
+# Behind these "one" is the end of a longer number.
+_INSIDE_NUMBERS = _NUMBER_ENDS | {"point", "oh"}
 
 
 def measures_written(text: str) -> str:
@@ -61,13 +63,17 @@ def measures_written(text: str) -> str:
 def units_written_out(words: list[str]) -> list[str]:
     """Write out units behind a number, and give those of both sides of the ocean one spelling."""
     written: list[str] = []
-    for place, word in enumerate(words):
-        two_before, before = ["", "", *words[:place]][-2:]
+    two_before = ""
+    before = ""
+
+    for word in words:
         if word in _UNITS and before in _NUMBER_ENDS:
-            is_one = before == "one" and two_before not in {*_NUMBER_ENDS, "point", "oh"}
+            is_one = before == "one" and two_before not in _INSIDE_NUMBERS
             written += _unit(_UNITS[word], is_one)
         else:
             written.append(_american(word))
+        two_before, before = before, word
+
     return written
 
 
