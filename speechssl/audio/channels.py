@@ -7,11 +7,12 @@ from speechssl.audio.level import Samples, without_lows
 
 # Channels are judged in stretches of this length, seconds.
 STRETCH_S = 10.0
-# They cancel where less than this share of the strongest one's power is left in their mean. One
-# channel that speaks beside a dead one leaves a quarter. Of channels that cancel, the noise of a
-# lossy coding is left, where an offset makes its steps coarse: a seventh of a whisper in u-law. Of
-# weaker voices it leaves as much as a dead channel does, and nothing tells them apart here.
-_LEAST_POWER = 0.2
+# They cancel where less than this share of the power is left in their mean that channels which have
+# nothing in common would leave. Beside dead ones, the channel that speaks leaves all of that share;
+# of two equally strong ones, a correlation of -0.5 leaves a half. Channels that cancel wholly leave
+# only the noise of a lossy coding, which an offset makes coarse: up to 0.3 of a whisper in u-law.
+# Of weaker voices it leaves as much as a dead channel does, and nothing tells them apart here.
+_LEAST_SHARE = 0.5
 # Mean power of a channel in which nothing is: the noise of 16 bits is a little below.
 _SILENT_POWER = 1e-9
 # A channel this much quieter than the strongest one is told, dB: the mean has little of it.
@@ -93,7 +94,7 @@ class Mixer:
             return
 
         power_of_mean = np.square(without_lows(mean, sample_rate_hz)).mean()
-        if power_of_mean >= _LEAST_POWER * powers[strongest]:
+        if power_of_mean >= _LEAST_SHARE * _power_of_unrelated(powers):
             self.taken = None
             return
 
@@ -105,6 +106,11 @@ class Mixer:
         energies = powers * num_samples
         self._energies = energies if self._energies is None else self._energies + energies
         self._num_samples += num_samples
+
+
+def _power_of_unrelated(powers: NDArray[np.float64]) -> float:
+    """Give the power of the mean of channels that have nothing in common: their powers add up."""
+    return float(powers.sum() / len(powers) ** 2)
 
 
 def _names(numbers: list[int]) -> str:

@@ -51,6 +51,27 @@ def test_coarse_steps_of_a_coding_hide_no_channels_that_cancel(
     assert abs(np.corrcoef(samples - hum, voice)[0, 1]) > 0.8
 
 
+@pytest.mark.parametrize("num_channels", range(2, 17))
+def test_any_number_of_channels_that_have_nothing_in_common_is_averaged(num_channels: int) -> None:
+    """So is any number of them beside dead ones; and half of them turned round still cancel."""
+    rng = np.random.default_rng(num_channels)
+    levels = rng.uniform(0.05, 0.1, num_channels)
+    unrelated = (levels * rng.standard_normal((RATE, num_channels))).astype(np.float32)
+    num_dead = int(rng.integers(1, num_channels))
+    partly_dead = unrelated.copy()
+    partly_dead[:, :num_dead] = 0
+    for channels in (unrelated, partly_dead):
+        mixer = Mixer()
+        np.testing.assert_array_equal(mixer.mix(channels, RATE), channels.mean(axis=1))
+        assert mixer.num_cancelled == 0
+
+    signs = np.where(np.arange(num_channels) % 2, -1, 1)
+    pairs = unrelated[:, :1] * signs[: num_channels - num_channels % 2]
+    mixer = Mixer()
+    np.testing.assert_array_equal(np.abs(mixer.mix(pairs, RATE)), np.abs(pairs[:, 0]))
+    assert mixer.num_cancelled == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_other_channels_are_averaged_and_very_different_levels_are_said(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
