@@ -45,7 +45,7 @@ ROOMS = {
     " held_out mixture entropy_pruning",
     "recognition": "ctc_crf model settings decoders emission_file remarks evaluate language_model"
     " evaluation_files"
-    " lm_training vocabulary lm_tuning pseudo_labels training_set budget finetune",
+    " lm_training vocabulary lm_weights lm_tuning pseudo_labels training_set budget finetune",
     "transcription": "transcript cues formats file_names pieces transcribe recogniser output_folder"
     " workers transcribe_inputs",
     "self_training": "second_recogniser",

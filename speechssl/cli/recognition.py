@@ -17,7 +17,8 @@ from speechssl.cli.app import (
 from speechssl.decoding.lm_unit import LmUnit
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
-from speechssl.recognition.lm_tuning import Tried, Tuned, tune_lm
+from speechssl.recognition.lm_tuning import tune_lm
+from speechssl.recognition.lm_weights import Tried, Tuned
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
 from speechssl.tables import text_table

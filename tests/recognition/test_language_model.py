@@ -21,7 +21,7 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import holds_lm, lm_digest, load_lm, save_lm
 from speechssl.recognition.lm_training import read_texts
-from speechssl.recognition.lm_tuning import Tried, Tuned, tune
+from speechssl.recognition.lm_weights import Tried, Tuned, find_weights
 from speechssl.recognition.model import load_ctc
 from speechssl.scoring.score import score
 from speechssl.storage.checkpoint import model_folder, save_folder
@@ -61,7 +61,7 @@ def test_the_best_pair_is_found_and_comes_first(
         def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
             return [[Hypothesis("", 0.0, Decoded(self.ids))] for _ in log_probs]
 
-    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    found = find_weights(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     best = found.tried[0].config
     assert (best.lm_weight, best.prior_scale, best.word_score) == (3.5, 0.6, -6)
 
@@ -111,7 +111,7 @@ def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) ->
                 for text in said
             ]
 
-    found = tune(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
+    found = find_weights(recogniser, dataset, BeamConfig(), Search)  # type: ignore[arg-type]
     brief = next(t for t in found.tried if t.config.lm_weight == 2)
     assert brief.score.wer < found.tried[0].score.wer
     assert brief.score.cer > found.tried[0].score.cer
@@ -145,7 +145,7 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
 ) -> None:
     """Pieces begin words themselves: over them a search has no separator to give a score to."""
     recogniser = load_ctc(model_folder(model))
-    monkeypatch.setattr("speechssl.recognition.lm_tuning.separator", lambda tokenizer: ())
+    monkeypatch.setattr("speechssl.recognition.lm_weights.separator", lambda tokenizer: ())
     tried: list[BeamConfig] = []
 
     class Search:
@@ -157,7 +157,7 @@ def test_no_look_is_wasted_on_a_score_that_changes_nothing(
             return [[Hypothesis("", 0.0, Decoded(()))] for _ in log_probs]
 
     dataset = Dataset([Store(labelled_store)], ["dev"])
-    tune(recogniser, dataset, BeamConfig.model_validate({"unit": unit}), Search)  # type: ignore[arg-type]
+    find_weights(recogniser, dataset, BeamConfig.model_validate({"unit": unit}), Search)  # type: ignore[arg-type]
     assert len(set(tried[:looks])) == looks
     assert (len({config.word_score for config in tried}) > 1) == (unit == "words")
     assert len({config.lm_weight for config in tried[:looks]}) == (2 if unit == "words" else 3)

@@ -16,7 +16,7 @@ from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.recognition import lm_tuning
+from speechssl.recognition import lm_weights
 from speechssl.recognition.pseudo_labels import read_labels
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.self_training import second_recogniser
@@ -77,9 +77,9 @@ def quick_tuning() -> Iterator[None]:
     """One point of the grid and one beam, at which words are heard after few updates already."""
     with pytest.MonkeyPatch.context() as patch:
         one = {"lm_weight": (1.0,), "prior_scale": (1.0,), "word_score": (5.0,)}
-        patch.setitem(lm_tuning.GRIDS, "words", one)
-        patch.setattr(lm_tuning, "MAX_TRIED", 1)
-        patch.setattr(lm_tuning, "BEAMS", (50,))
+        patch.setitem(lm_weights.GRIDS, "words", one)
+        patch.setattr(lm_weights, "MAX_TRIED", 1)
+        patch.setattr(lm_weights, "BEAMS", (50,))
         yield
 
 
