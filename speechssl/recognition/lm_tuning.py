@@ -18,7 +18,7 @@ from speechssl.decoding.word_model import WordModel, word_model
 from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
-from speechssl.recognition.lm_weights import Tuned, find_weights
+from speechssl.recognition.lm_weights import Tuned, find_weights, weights_line
 from speechssl.recognition.model import load_ctc
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
@@ -109,7 +109,7 @@ def tune_lm(
         save_lm(folder, table or lm, known, tuned.best, found_on | rates, tuned.log_prior)
         log(
             f"{folder / LM_FOLDER} holds the language model over {config.unit} "
-            "with the best of these weights"
+            f"with {weights_line(tuned.best)}, beam {tuned.best.beam_size}"
         )
     else:
         stays = "; the one that is there stays" if (folder / LM_FOLDER).exists() else ""

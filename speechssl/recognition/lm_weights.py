@@ -60,6 +60,8 @@ BEAMS = (300, 100, 1000, 3000)
 FAST_ENOUGH = 20.0
 # Points tried, after which no further round of steps begins.
 MAX_TRIED = 50
+# With fewer words in the references, one word more or less decides between weights.
+FEW = 100
 # Probability of a token that the recogniser hardly ever says: its prior is no smaller.
 MIN_PRIOR = 1e-4
 
@@ -143,9 +145,9 @@ def find_weights(
     """Try all of the grid, then go on from the best point step by step; then try other beams.
 
     The best point has the lowest sum of word and character error rate, or the lowest character
-    error rate in texts without spaces between words, and of equal ones the lowest weight. The
-    recogniser runs once. A language model over pieces that begin words themselves has no score for
-    each word.
+    error rate in texts without spaces between words. Of equal ones it is the nearest to the middle
+    of the grid: a set on which all are equal must not turn the language model off. The recogniser
+    runs once. A language model over pieces that begin words themselves has no score for each word.
 
     Args:
         config: of the search; its weights are replaced, and over words its beam.
@@ -197,7 +199,7 @@ def _find_weights(
         log(_line(point, names))
 
     def best() -> BeamConfig:
-        tried.sort(key=lambda point: (point.errors, point.config.lm_weight))
+        tried.sort(key=lambda point: (point.errors, _steps_from_middle(point.config, names)))
         return tried[0].config
 
     for values in product(*(grid[name] for name in names)):
@@ -209,6 +211,8 @@ def _find_weights(
         for name in names:
             for value in _neighbours(name, getattr(start, name)):
                 look(start.model_copy(update={name: value}))
+
+    _say_how_sure(tried)
 
     beams = [tried[0]]
     if config.unit == "words":
@@ -249,6 +253,41 @@ class _Timed:
         return found
 
 
+def _steps_from_middle(config: BeamConfig, names: Sequence[str]) -> float:
+    """Say how far these weights are from the middle of the grid, in steps of ``STEPS``."""
+    grid = GRIDS[config.unit]
+    middle = {name: (min(grid[name]) + max(grid[name])) / 2 for name in names}
+    return sum(abs(float(getattr(config, name)) - middle[name]) / STEPS[name] for name in names)
+
+
+def _say_how_sure(tried: Sequence[Tried]) -> None:
+    """Say where chance decides between weights, or nothing does.
+
+    Args:
+        tried: the best first.
+    """
+    best = tried[0]
+    ask_if_paired(best.score, "the best of these weights")
+
+    if len({point.errors for point in tried}) == 1:
+        log(
+            f"all {len(tried)} weights make the same errors, so these texts cannot choose between "
+            "them: those nearest to the middle of the grid are taken"
+        )
+
+    of_what = "characters" if best.by_characters else "words"
+    total = sum(_length(one.reference, best.by_characters) for one in best.score.utterances)
+    if total < FEW:
+        log(
+            f"weights found on {total} {of_what} are left to chance: take a split with at least "
+            f"{FEW}, by --split or prepare --dev-share"
+        )
+
+
+def _length(text: str, by_characters: bool) -> int:
+    return len(text if by_characters else text.split())
+
+
 def _neighbours(name: str, value: float) -> list[float]:
     """Give the values one step below and above, as far as they are allowed."""
     lowest, highest = BOUNDS[name]
@@ -271,8 +310,12 @@ def _log_prior(batches: Iterable[Emissions]) -> tuple[Tensor, int]:
 
 
 def _line(point: Tried, names: Sequence[str]) -> str:
-    weights = [f"{name.replace('_', ' ')} {getattr(point.config, name):g}" for name in names]
-    return f"{', '.join(weights)}: {_rates(point)}"
+    return f"{weights_line(point.config, names)}: {_rates(point)}"
+
+
+def weights_line(config: BeamConfig, names: Iterable[str] = tuple(STEPS)) -> str:
+    """Name the weights of a search and their values."""
+    return ", ".join(f"{name.replace('_', ' ')} {getattr(config, name):g}" for name in names)
 
 
 def _rates(point: Tried) -> str:

@@ -21,7 +21,7 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import holds_lm, lm_digest, load_lm, save_lm
 from speechssl.recognition.lm_training import read_texts
-from speechssl.recognition.lm_weights import Tried, Tuned, find_weights
+from speechssl.recognition.lm_weights import GRIDS, Tried, Tuned, find_weights
 from speechssl.recognition.model import load_ctc
 from speechssl.scoring.score import score
 from speechssl.storage.checkpoint import model_folder, save_folder
@@ -90,6 +90,42 @@ def test_the_best_pair_is_found_and_comes_first(
         scaling.offset,
     )
     assert (found.best.lm_weight, found.best.word_score) == (3.5, -6)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize("unit", ["words", "tokens"])
+def test_a_set_on_which_all_weights_are_equal_does_not_turn_the_model_off(
+    model: Path, labelled_store: Path, unit: str, is_right: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are right, or all say one wrong word: nothing speaks for a weight of 0."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+    texts = dict(dataset.id_text(p) for p in range(len(dataset)))
+    order = [texts[name] or "" for names, _, _ in emissions(recogniser, dataset) for name in names]
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config, self.left = config, iter(order)
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            said = [next(self.left) if is_right else "a" for _ in log_probs]
+            return [
+                [Hypothesis("", 0.0, Decoded(tuple(recogniser.tokenizer.encode(text))))]
+                for text in said
+            ]
+
+    config = BeamConfig.model_validate({"unit": unit})
+    found = find_weights(recogniser, dataset, config, Search)  # type: ignore[arg-type]
+    grid = GRIDS[unit]
+    best = found.tried[0].config
+    assert best.lm_weight == sorted(grid["lm_weight"])[1]
+    assert best.prior_scale == sorted(grid["prior_scale"])[1]
+
+    said = capsys.readouterr().err
+    num_words = sum(len(text.split()) for text in order)
+    assert f"all {len(found.tried)} weights make the same errors" in said
+    assert ("weights found on" in said) == (num_words < 100)
+    assert ("of the best of these weights, though something was heard" in said) != is_right
 
 
 def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) -> None:
