@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.level import Samples, without_lows
+from speechssl.audio.level import Samples, power_of, without_lows
 
 # Channels are judged in stretches of this length, seconds.
 STRETCH_S = 10.0
@@ -13,6 +13,10 @@ STRETCH_S = 10.0
 # only the noise of a lossy coding, which an offset makes coarse: up to 0.3 of a whisper in u-law.
 # Of weaker voices it leaves as much as a dead channel does, and nothing tells them apart here.
 _LEAST_SHARE = 0.5
+# What is loud for less than this, seconds, counts no more than what is as loud for so long: where a
+# coding finds its level, or somebody knocks, all channels have the bang in common.
+_BANG_S = 0.2
+_STEPS_PER_S = 50
 # Mean power of a channel in which nothing is: the noise of 16 bits is a little below.
 _SILENT_POWER = 1e-9
 # A channel this much quieter than the strongest one is told, dB: the mean has little of it.
@@ -86,14 +90,15 @@ class Mixer:
             self.taken = None
             return
 
-        powers = np.square(without_lows(block, sample_rate_hz)).mean(axis=0)
-        self._add(powers, len(block))
-        strongest = int(powers.argmax())
+        heard = without_lows(np.column_stack([block, mean]), sample_rate_hz)
+        self._add(np.square(heard[:, :-1]).mean(axis=0), len(block))
+
+        *powers, power_of_mean = _powers_without_bangs(heard, sample_rate_hz)
+        strongest = int(np.argmax(powers))
         # A power that is no number decides nothing.
         if not powers[strongest] > _SILENT_POWER:
             return
 
-        power_of_mean = np.square(without_lows(mean, sample_rate_hz)).mean()
         if power_of_mean >= _LEAST_SHARE * _power_of_unrelated(powers):
             self.taken = None
             return
@@ -108,9 +113,24 @@ class Mixer:
         self._num_samples += num_samples
 
 
-def _power_of_unrelated(powers: NDArray[np.float64]) -> float:
+def _powers_without_bangs(heard: NDArray[np.float64], sample_rate_hz: int) -> list[float]:
+    """(S, C) -> the mean power of each channel, bangs turned down; see ``_BANG_S``."""
+    step = min(len(heard), max(1, sample_rate_hz // _STEPS_PER_S))
+    powers = np.stack([power_of(channel, step) for channel in heard.T], axis=1)
+    loudest = powers.max(axis=1)
+
+    num_heard = int(np.count_nonzero(loudest > _SILENT_POWER))
+    if num_heard:
+        num_bang_steps = min(num_heard, round(_BANG_S * _STEPS_PER_S))
+        reached = np.sort(loudest)[-num_bang_steps]
+        powers *= (reached / np.maximum(loudest, reached))[:, None]
+
+    return [float(power) for power in powers.mean(axis=0)]
+
+
+def _power_of_unrelated(powers: list[float]) -> float:
     """Give the power of the mean of channels that have nothing in common: their powers add up."""
-    return float(powers.sum() / len(powers) ** 2)
+    return sum(powers) / len(powers) ** 2
 
 
 def _names(numbers: list[int]) -> str:

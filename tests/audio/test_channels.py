@@ -17,7 +17,8 @@ def test_channels_that_cancel_give_the_strongest(
 ) -> None:
     rng = np.random.default_rng(seed)
     voice = np.concatenate([np.zeros(12 * RATE, np.float32), *(speak(sentence(rng), rng),) * 5])
-    # Also where a quiet voice fills a small part of the stretch that is judged.
+    # Also where a quiet voice, or a word of it, fills a small part of the stretch that is judged.
+    voice = voice[: len(voice) if seed % 2 else 12 * RATE + RATE // 2]
     level = 10 ** rng.uniform(-3, -1)
     voice *= level
     noise = 1e-3 * level * rng.standard_normal((2, len(voice)))
@@ -49,6 +50,24 @@ def test_coarse_steps_of_a_coding_hide_no_channels_that_cancel(
     assert "its channels cancel each other" in capsys.readouterr().err
     # Either channel may be the stronger one.
     assert abs(np.corrcoef(samples - hum, voice)[0, 1]) > 0.8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bang_that_all_channels_have_in_common_hides_no_channels_that_cancel(seed: int) -> None:
+    """A click, or the first milliseconds of a coding that looks for its level."""
+    rng = np.random.default_rng(seed)
+    voice = speak(sentence(rng), rng)
+    voice *= rng.uniform(0.01, 0.1) / np.abs(voice).max()
+    bang = np.zeros_like(voice)
+    length = int(rng.uniform(0.001, 0.1) * RATE)
+    start = int(rng.choice([0, rng.integers(len(voice) - length)]))
+    bang[start : start + length] = rng.uniform(-0.9, 0.9, length)
+
+    block = np.stack([voice + bang, -voice + bang], axis=1).astype(np.float32)
+    mixer = Mixer()
+    mixed = mixer.mix(block, RATE)
+    assert mixer.num_cancelled == 1
+    np.testing.assert_array_equal(mixed, block[:, mixer.taken or 0])
 
 
 @pytest.mark.parametrize("num_channels", range(2, 17))
