@@ -22,15 +22,16 @@ ROOMS = {
     " containers.mp3_frame containers.mp3_length containers.mp3_sync containers.mp3"
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
     " containers.sphere containers.counted containers.voc containers.inspection features"
-    " resampling level threshold bangs levelling channels reader listing silence",
+    " resampling level threshold bangs levelling channels reader first_look listing silence",
     "text": "english english_measures english_signs unicode_words word_spaces marks normalise"
     " pronunciations possessives tokenizer character_tokenizer sentencepiece_tokenizer"
     " vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "unicode_forms manifest export shares splits paths columns transcripts"
-    " unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits layouts",
-    "data": "settings account collate sandbox store dataset store_writer batches cutter"
-    " shards plan prepare",
+    "corpus": "unicode_forms manifest export shares usable splits paths columns"
+    " transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits"
+    " layouts",
+    "data": "settings account collate sandbox store rejects dataset store_writer batches cutter"
+    " shards division plan prepare",
     "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"
     " encoder",
     "training": "health settings metrics journal optim loss setting_names presets run_folder loop"

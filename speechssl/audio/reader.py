@@ -220,7 +220,7 @@ def _decoded(
     name = _name(path)
     count = 0
 
-    with _open_file(path) as raw:
+    with open_recording(path) as raw:
         try:
             layout = inspect(raw)
             if layout.reason:
@@ -307,8 +307,12 @@ def _name(path: Path) -> str:
     return name.decode()
 
 
-def _open_file(path: Path) -> BinaryIO:
-    """Open a regular file that is not empty."""
+def open_recording(path: Path) -> BinaryIO:
+    """Open a regular file that is not empty.
+
+    Raises:
+        AudioError: with reason missing file, unreadable file, empty file.
+    """
     name = _name(path)
     try:
         about = path.stat()

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from speechssl.corpus.manifest import UNUSED, Manifest, Record
 from speechssl.corpus.shares import come_closer, sizes_of
+from speechssl.corpus.usable import usable_part, with_unusable
 from speechssl.errors import ConfigError
 
 STANDARD_SPLITS = ("train", "dev", "test")
@@ -63,6 +64,22 @@ def split_of_folder(name: str) -> str | None:
 
 
 def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> Manifest:
+    """Assign train, dev or test to every record without a split, by the rules of ``draw_splits``.
+
+    What cannot be used takes no part: a missing recording in dev would leave dev without it. Such
+    records become train. Where no file can be used, all records are divided.
+
+    Args:
+        dev, test: share of the audio that is divided, 0..1, together below 1.
+
+    Raises:
+        ConfigError: shares out of range.
+    """
+    usable = usable_part(manifest)
+    return with_unusable(draw_splits(usable, dev, test), manifest)
+
+
+def draw_splits(manifest: Manifest, dev: float, test: float) -> Manifest:
     """Assign train, dev or test to every record without a split; given splits stay.
 
     All records of a speaker fall into one split, and follow the split that another record of

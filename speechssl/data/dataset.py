@@ -294,22 +294,22 @@ def _common_features(stores: Sequence[Store]) -> FeatureConfig:
 def _no_chunk(stores: Sequence[Store], splits: Sequence[str] | None) -> ConfigError:
     """Explain why stores have no chunk of the splits that were asked for."""
     paths = ", ".join(str(store.path) for store in stores)
-    present = set()
-    for store in stores:
-        for name in store.splits:
-            if len(store.indices([name])):
-                present.add(name)
+    names = sorted({name for store in stores for name in store.splits})
+    num_chunks = {name: sum(len(store.indices([name])) for store in stores) for name in names}
+    present = [name for name in names if num_chunks[name]]
 
     if not present:
         return ConfigError(
             f"no chunk at all in {paths}: prepare's table and rejects.jsonl there say why"
         )
 
-    wanted = "any split"
-    if splits is not None:
-        wanted = f"split {', '.join(splits)}"
-    listed = ", ".join(sorted(present))
-    advice = ""
-    if "dev" not in listed and "test" not in listed:
-        advice = " (recordings without transcripts are all train)"
-    return ConfigError(f"no chunk of {wanted} in {paths}; splits there: {listed}{advice}")
+    num_texts = {name: sum(1 for store in stores for _ in store.texts(name)) for name in present}
+    listed = ", ".join(f"{name} ({num_texts[name]} transcripts)" for name in present)
+    wanted = "any split" if splits is None else f"split {', '.join(splits)}"
+    remedy = "give a store that has it, or one of these with --split where the command has that"
+    if not any(num_texts.values()):
+        remedy = "recordings without transcripts are all train: prepare some with transcripts"
+    elif splits is not None and splits[0] in ("dev", "test"):
+        share = f"--{splits[0]}-share 0.1"
+        remedy = f"prepare again with {share}, which takes it from train, or {remedy}"
+    return ConfigError(f"no chunk of {wanted} in {paths}; splits there: {listed}; {remedy}")

@@ -28,7 +28,8 @@ from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest
 from speechssl.corpus.transcripts import clean_transcripts
 from speechssl.data.account import Account, Tally
-from speechssl.data.plan import RECIPE, digest, log_splits, make_plan, with_splits
+from speechssl.data.division import divide, log_empty_splits, log_splits
+from speechssl.data.plan import digest, make_plan
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import (
@@ -180,21 +181,23 @@ def prepare(
     else:
         as_written = scan(source, ignore_transcripts=ignore_transcripts)
     given, remarks = clean_transcripts(as_written)
-    manifest = with_splits(given, config)
+    division = divide(given, config)
     folder = Path(out)
-    tasks = make_plan(manifest, folder, config)
-    plan = digest([RECIPE, *(task.plan for task in tasks)])
+    tasks = make_plan(division.manifest, folder, config, division.recipe)
+    plan = digest([division.recipe, *(task.plan for task in tasks)])
 
-    finished = _claim(folder, plan, force)
+    finished = _claim(folder, plan, division.recipe, force)
     for remark in remarks:
         log(remark)
-    if manifest.labelled:
-        log_splits(given, manifest)
-    if finished:
-        return _report(Store(folder).account, config)
+    log_splits(division)
 
-    _make_shards(tasks, manifest, config, jobs, _count_hours(progress))
-    return _assemble(folder, tasks, plan, config)
+    if not finished:
+        _make_shards(tasks, division.manifest, config, jobs, _count_hours(progress))
+        _assemble(folder, tasks, plan, division.recipe)
+
+    store = Store(folder)
+    log_empty_splits(division, store, config)
+    return _report(store.account, config)
 
 
 def _check_settings(config: PrepareConfig, jobs: int) -> None:
@@ -220,7 +223,7 @@ def _count_hours(progress: ProgressCallback | None) -> Callable[[float], None]:
     return tick
 
 
-def _claim(folder: Path, plan: str, force: bool) -> bool:
+def _claim(folder: Path, plan: str, recipe: int, force: bool) -> bool:
     """Make ``folder`` ready for ``plan``, and return True when it holds the finished store already.
 
     Only files that a store consists of are ever deleted.
@@ -241,10 +244,11 @@ def _claim(folder: Path, plan: str, force: bool) -> bool:
         if is_foreign:
             raise ConfigError(f"{folder} is not empty and not a store: give a new folder")
 
-    if not force and is_store(folder) and Store(folder).recipe != RECIPE:
+    if not force and is_store(folder) and Store(folder).recipe != recipe:
         raise ConfigError(
-            f"{folder} holds a store that another version of speechssl made by other rules: use it "
-            "as it is; --force makes it anew, with other splits"
+            f"{folder} holds a store of recipe {Store(folder).recipe}, and these recordings are "
+            f"prepared by recipe {recipe}: use it as it is; --force makes it anew, with other "
+            "splits"
         )
     if not force and (is_store(folder) or marker.is_file()):
         raise ConfigError(
@@ -400,9 +404,7 @@ def _start_worker() -> None:
     limit_memory(MEMORY_BYTES)
 
 
-def _assemble(
-    folder: Path, tasks: Sequence[ShardJob], plan: str, config: PrepareConfig
-) -> PrepareReport:
+def _assemble(folder: Path, tasks: Sequence[ShardJob], plan: str, recipe: int) -> None:
     """Join the parts of all shards; ``store.json`` comes last and makes the folder a store."""
     _delete_other_shards(folder, {shard_name(task.number) for task in tasks})
 
@@ -411,7 +413,7 @@ def _assemble(
         marker = task.part.with_suffix(".json").read_text(encoding="utf-8")
         markers.append(json.loads(marker))
 
-    features = config.features
+    features = tasks[0].config.features
     account: dict[str, Any] = Account().table()
     num_chunks = sum(marker["chunks"] for marker in markers)
     num_samples = 0
@@ -439,13 +441,12 @@ def _assemble(
             "shards": [marker["shard"] for marker in markers],
             "account": account,
             "plan": plan,
-            "recipe": RECIPE,
+            "recipe": recipe,
         }
 
         writer.finish(meta)
 
     shutil.rmtree(folder / PARTS)
-    return _report(account, config)
 
 
 def _delete_other_shards(folder: Path, ours: set[str]) -> None:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -107,7 +107,7 @@ class StoreMeta(Settings):
     totals: dict[str, int]
     account: dict[str, Any]
     plan: str = Field(description="digest of the recordings and settings that it was made from")
-    recipe: int = Field(1, description="version of what prepare did, see data/plan.py")
+    recipe: int = Field(1, description="version of what prepare did, see data/division.py")
     shards: tuple[FileSums, ...]
     files: dict[str, FileSums]
 
@@ -240,6 +240,13 @@ class Store:
         except (ValueError, TypeError, RecursionError) as error:
             problem = f"the record of chunk {i} is malformed: {error}"
             raise self._damaged("chunks.jsonl", problem) from error
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Yield the transcripts of a split; chunks without one are passed over."""
+        for position in self.indices([split]).tolist():
+            text = self.record(position).text
+            if text is not None:
+                yield text
 
     def verify(self) -> None:
         """Read every file and compare it with its SHA-256.

@@ -56,7 +56,7 @@ def test_errors_are_one_line(
 
     holdout = error("evaluate", model, labelled_store, "--out", tmp_path, "--split", "holdout")
     assert "split holdout" in holdout
-    assert "splits there: dev, test, train" in holdout
+    assert "dev (8 transcripts), test (8 transcripts), train (40 transcripts)" in holdout
 
     nan = error("prepare", labelled_store, tmp_path / "store", "--min-chunk", "nan")
     assert "min_chunk_s" in nan

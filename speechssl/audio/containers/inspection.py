@@ -44,13 +44,15 @@ _WALKS = {
 }
 
 
+def find_foreign(raw: BinaryIO) -> Layout | None:
+    """Name an open binary file whose first bytes say that it is no audio of ours."""
+    start, _ = _behind_tags(raw)
+    return name_foreign(raw, start)
+
+
 def inspect(raw: BinaryIO) -> Layout:
     """Walk the container of an open binary file; an unknown format gives an empty ``Layout``."""
-    size = raw.seek(0, os.SEEK_END)
-    start = skip_tags(raw, 0, size)
-    if start == size:
-        start = 0
-
+    start, size = _behind_tags(raw)
     foreign = name_foreign(raw, start)
     if foreign is not None:
         return foreign
@@ -66,3 +68,10 @@ def inspect(raw: BinaryIO) -> Layout:
     if find_mp3(raw, start, size) is not None:
         return walk_mp3(raw, start, size)
     return Layout()
+
+
+def _behind_tags(raw: BinaryIO) -> tuple[int, int]:
+    """Return where a file begins behind its tags, and where it ends; a file of tags alone at 0."""
+    size = raw.seek(0, os.SEEK_END)
+    start = skip_tags(raw, 0, size)
+    return (0 if start == size else start), size
