@@ -27,7 +27,7 @@ ROOMS = {
     " pronunciations possessives tokenizer character_tokenizer sentencepiece_tokenizer"
     " vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "unicode_forms manifest export shares usable splits paths columns"
+    "corpus": "unicode_forms manifest export shares usable splits paths file_suffixes columns"
     " transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits"
     " layouts",
     "data": "settings account collate sandbox store rejects dataset store_writer batches cutter"

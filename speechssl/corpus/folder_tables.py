@@ -48,7 +48,7 @@ def read_folder_table(path: Path, root: Path, unused: UnusedTranscripts) -> list
     if path.suffix == ".jsonl":
         records = read_metadata_jsonl(path, root, unused)
     else:
-        records = list(read_metadata_csv(path, root, unused))
+        records = read_metadata_csv(path, root, unused)
 
     split = None
     if path.parent != root:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speechssl.corpus.columns import Columns, find_columns
+from speechssl.corpus.file_suffixes import complete_names
 from speechssl.corpus.manifest import MAX_SECONDS, Record, printable
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name
@@ -30,7 +31,8 @@ def read_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record
     Raises:
         ManifestError: a malformed line, an id that stands twice, or a path outside ``root``.
     """
-    return _read(path, root, unused, folder="", takes_root=True)
+    records = _read(path, root, unused, folder="", takes_root=True)
+    return complete_names(records, root, path)
 
 
 def read_metadata_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
@@ -39,7 +41,8 @@ def read_metadata_jsonl(path: Path, root: Path, unused: UnusedTranscripts) -> li
     Everything else is as in other JSONL manifests.
     """
     folder = os.path.relpath(path.parent, root)
-    return _read(path, root, unused, folder, takes_root=False)
+    records = _read(path, root, unused, folder, takes_root=False)
+    return complete_names(records, root, path)
 
 
 def _read(

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from speechssl.audio.listing import RECORDING_SUFFIXES
 from speechssl.corpus.columns import Columns, find_columns
+from speechssl.corpus.file_suffixes import Recordings, complete_names
 from speechssl.corpus.manifest import Record
 from speechssl.corpus.paths import path_below
 from speechssl.corpus.splits import split_name
@@ -20,8 +21,8 @@ from speechssl.storage.text_files import open_text
 _OTHER_SIGNS = ";\t|"
 
 
-def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
-    """Yield a record for each row: its file_name, and text, speaker and split where known.
+def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> list[Record]:
+    """Return a record for each row: its file_name, and text, speaker and split where known.
 
     Args:
         unused: takes note of columns that look like transcripts and are not read.
@@ -29,7 +30,14 @@ def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iter
     Raises:
         ManifestError: a malformed table, named by file and line number.
     """
+    records = list(_read_rows(path, root, unused))
+    return complete_names(records, root, path)
+
+
+def _read_rows(path: Path, root: Path, unused: UnusedTranscripts) -> Iterator[Record]:
     folder = os.path.relpath(path.parent, root)
+
+    recordings = Recordings(path.parent)
 
     with open_text(path, newline="", error_class=ManifestError) as file:
         rows = _numbered_rows(path, file)
@@ -39,7 +47,7 @@ def read_metadata_csv(path: Path, root: Path, unused: UnusedTranscripts) -> Iter
         audio_column = _checked(path, header, columns)
 
         for where, cells in rows:
-            _check_row(where, cells, header, audio_column)
+            _check_row(where, cells, header, audio_column, recordings)
             row = dict(zip(header, cells, strict=True))
             unused.add(path, row, columns)
 
@@ -107,10 +115,16 @@ def _remedy(header: tuple[str, ...]) -> str:
     return "the first line names the columns, and that of the recordings is file_name"
 
 
-def _check_row(where: str, cells: list[str], header: tuple[str, ...], audio_column: str) -> None:
+def _check_row(
+    where: str,
+    cells: list[str],
+    header: tuple[str, ...],
+    audio_column: str,
+    recordings: Recordings,
+) -> None:
     """See that a row has all columns and a recording, and that no cell holds rows that follow."""
     position = header.index(audio_column)
-    swallowing = next((cell for cell in cells if _holds_rows(cell, position)), None)
+    swallowing = next((cell for cell in cells if _holds_rows(cell, position, recordings)), None)
     if swallowing is not None:
         raise ManifestError(
             f"{where}: a quotation mark opens here, and the rows behind it stand before the next "
@@ -122,13 +136,18 @@ def _check_row(where: str, cells: list[str], header: tuple[str, ...], audio_colu
         raise ManifestError(f"{where}: the row names no recording: fill in file_name, or remove it")
 
 
-def _holds_rows(cell: str, position: int) -> bool:
-    """Whether a line within a cell names a recording where a row does."""
+def _holds_rows(cell: str, position: int, recordings: Recordings) -> bool:
+    """Whether a line within a cell names a recording where a row does, by its suffix or its name.
+
+    Args:
+        recordings: those below the folder of the table.
+    """
     lines = cell.splitlines()[1:]
     for fields in csv.reader(lines):
         if len(fields) > position:
-            suffix = Path(fields[position]).suffix.lower()
-            if suffix in RECORDING_SUFFIXES:
+            name = fields[position]
+            suffix = Path(name).suffix.lower()
+            if suffix in RECORDING_SUFFIXES or recordings.alike(name):
                 return True
     return False
 

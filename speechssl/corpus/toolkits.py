@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from speechssl.corpus.file_suffixes import complete_names
 from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest, printable
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.splits import split_name, split_of_folder
@@ -70,7 +71,7 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
     strange_speakers = speakers.keys() - ids
     if strange_speakers:
         log(f"{len(strange_speakers)} lines of {folder / 'utt2spk'} belong to no utterance")
-    return completed
+    return complete_names(completed, root, wav_scp)
 
 
 def _kaldi_audio(wav_scp: Path, root: Path) -> dict[str, str]:
@@ -185,6 +186,7 @@ def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
         before_tab, _, _ = line.rpartition("\t")
         audio = path_below(root, before_tab or line, where)
         records.append(Record("", audio, split=split))
+    records = complete_names(records, root, path)
 
     texts = _fairseq_texts(path, len(records))
     if texts is None:
