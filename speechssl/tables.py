@@ -15,7 +15,7 @@ def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> st
         rows: cells, turned into text by ``str``; each row as long as the header.
 
     Returns:
-        The table, which ends in a newline.
+        The table, which ends in a newline. Without rows there is none: an empty text.
     """
     titles = [_cell(title) for title in header]
     body = []
@@ -23,14 +23,15 @@ def text_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> st
         cells = [_cell(value) for value in row]
         assert len(cells) == len(titles), "every row of a table needs one cell per column"
         body.append(cells)
+    if not body:
+        return ""
 
     columns = []
     rule = []
     for title, *cells in zip(titles, *body, strict=True):
         longest = max(map(len, (title, *cells)))
         width = max(MIN_WIDTH, longest)
-        # Without rows, all() would call every column one of numbers.
-        is_numeric = bool(cells) and all(map(_is_number, cells))
+        is_numeric = all(map(_is_number, cells))
 
         column = _Column(width, is_numeric)
         columns.append(column)

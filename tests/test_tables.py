@@ -14,13 +14,14 @@ def test_table() -> None:
         "| tiny       | 12.5 % |\n"
         "| base, long |  9.0 % |\n"
     )  # fmt: skip
-    assert text_table(["a"], []) == "| a   |\n| --- |\n"
+    # A header that nothing follows says nothing.
+    assert text_table(["a"], []) == ""
 
 
 CELLS = st.text(st.characters(exclude_characters="\0"), max_size=8)
 
 
-@given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5))
 def test_table_reads_back_as_markdown(rows: list[tuple[str, str]]) -> None:
     lines = text_table(["one", "two"], rows).split("\n")
     assert lines.pop() == ""

@@ -144,3 +144,16 @@ def test_show_has_possessives(lexicon: Path) -> None:
         "D AO G Z",
     ]
     assert "no pronunciation: cow" in done.stderr
+
+
+def test_no_table_is_printed_without_a_word(lexicon: Path, tmp_path: Path) -> None:
+    """A header stood there alone."""
+    texts = tmp_path / "known.txt"
+    texts.write_text("the dog\n", encoding="utf-8")
+    done = call("lexicon", "extend", lexicon, texts, "--out", tmp_path / "out.txt")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == ""
+    assert "the lexicon has all these words" in done.stderr
+    shown = call("lexicon", "show", lexicon, "zebra", "zzz")
+    assert shown.stdout == ""
+    assert "no pronunciation: zebra zzz" in shown.stderr
