@@ -5,6 +5,7 @@ A manifest is data: no path in it leads outside its root.
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,10 +110,16 @@ def _read(
 
 
 def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:
-    """Take note of files that look like transcripts and lie beside recordings without one."""
-    silent = [record.audio for record in manifest.records if says_nothing(record.text)]
-    unused.note_files(find_transcripts_beside(manifest.root, silent))
+    """Take note of files that look like transcripts and lie beside recordings."""
+    audio = _those_to_look_for(manifest.records)
+    unused.note_files(find_transcripts_beside(manifest.root, audio))
     return manifest
+
+
+def _those_to_look_for(records: Sequence[Record]) -> list[str]:
+    """Return the recordings whose transcripts may lie in files: those without one, else all."""
+    silent = [record.audio for record in records if says_nothing(record.text)]
+    return silent or [record.audio for record in records]
 
 
 def _check_unused(manifest: Manifest, unused: UnusedTranscripts, ignore: bool) -> None:
@@ -177,10 +184,9 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     for table in tables:
         records += read_folder_table(table, root, unused)
 
-    silent = [record.audio for record in records if says_nothing(record.text)]
-    if silent:
-        read = {*transcripts, *tables}
-        unused.note_files(find_transcript_files(root, silent, read))
+    audio = _those_to_look_for(records)
+    read = {*transcripts, *tables}
+    unused.note_files(find_transcript_files(root, audio, read))
     return records
 
 

@@ -119,6 +119,38 @@ def test_files_that_look_like_transcripts_stop_the_reading(tmp_path: Path, kind:
     assert len(scan(tmp_path, ignore_transcripts=True).records) == 6
 
 
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("reader", ["table", "manifest"])
+def test_files_are_only_named_where_all_have_a_transcript(
+    tmp_path: Path, kind: str, reader: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns were named then, and files were not."""
+    rng = random.Random(kind)
+    names = recordings(tmp_path, rng)
+    texts = rng.sample(SENTENCES, 6)
+    key = "file_name" if reader == "table" else "audio_filepath"
+    rows = [{key: name, "text": text} for name, text in zip(names, texts, strict=True)]
+    table = tmp_path / ("metadata.jsonl" if reader == "table" else "all.jsonl")
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = set(tmp_path.rglob("*"))
+
+    FILES[kind](tmp_path, names)
+    written = sorted(path for path in set(tmp_path.rglob("*")) - before if path.is_file())
+    # A manifest may be one of many for its folder, so only files of a recording's name are looked
+    # at beside it.
+    stems = tuple(name.rpartition(".")[0] for name in names)
+    if reader == "manifest":
+        written = [p for p in written if p.parent == tmp_path and p.name.startswith(stems)]
+
+    found = scan(tmp_path if reader == "table" else table)
+    assert [record.text for record in found.records] == texts
+    told = capsys.readouterr().err
+    if written:
+        assert f"not read, but looking like transcripts: {len(written)} files ({written[0]}" in told
+    else:
+        assert "not read" not in told
+
+
 def test_the_command_that_converts_parquet_is_named(tmp_path: Path) -> None:
     """It is run with a stand-in for pandas, which shows what it is asked to do."""
     folder = tmp_path / 'it\'s a "corpus"'
