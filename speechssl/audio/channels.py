@@ -47,6 +47,11 @@ class Mixer:
         """Whether there were several channels, equal in every sample."""
         return self._num_equal > 0 and self._energies is None
 
+    @property
+    def is_averaged(self) -> bool:
+        """Whether there were several channels that differ, and all of their mean was taken."""
+        return self._energies is not None and not self.num_cancelled
+
     def mix(self, block: NDArray[np.float32], sample_rate_hz: int) -> Samples:
         """(n, channels) -> (n,), both float32."""
         with np.errstate(over="ignore", invalid="ignore"):  # values are checked by the caller
@@ -111,6 +116,28 @@ class Mixer:
         energies = powers * num_samples
         self._energies = energies if self._energies is None else self._energies + energies
         self._num_samples += num_samples
+
+
+def channels_line(num_files: int, num_equal: int, num_averaged: int) -> str:
+    """Say of how many files there were several channels; empty where of none.
+
+    Args:
+        num_files: all that were read.
+        num_equal: files whose channels are equal in every sample.
+        num_averaged: files of whose channels the mean was taken.
+    """
+    parts: list[str] = []
+    if num_equal:
+        parts.append(
+            f"{num_equal} of {num_files} files have several channels that are equal; "
+            "they are heard as one"
+        )
+    if num_averaged:
+        parts.append(
+            f"{num_averaged} of {num_files} files have several channels that differ; "
+            "their mean is heard"
+        )
+    return "; ".join(parts)
 
 
 def _powers_without_bangs(heard: NDArray[np.float64], sample_rate_hz: int) -> list[float]:

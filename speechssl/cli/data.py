@@ -1,17 +1,21 @@
 """``speechssl prepare`` and ``manifest``: recordings to a feature store, or to other toolkits."""
 
+from collections import defaultdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from speechssl.audio.channels import channels_line
 from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, write_stdout
 from speechssl.config import build
 from speechssl.corpus.export import write_fairseq, write_kaldi
 from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
 from speechssl.corpus.manifest import Manifest, printable, write_jsonl
+from speechssl.data.account import TOO_SHORT
 from speechssl.data.prepare import PrepareReport, prepare
+from speechssl.data.rejects import first_few, read_rejects
 from speechssl.data.settings import PrepareConfig
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.log import HoursProgress, log
@@ -102,18 +106,10 @@ def prepare_command(
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
 
     write_stdout(report.table() + "\n")
-    if report.num_reject_lines:
-        rejects = store / "rejects.jsonl"
-        log(
-            f"{report.num_rejected} of {report.num_files} files rejected, "
-            f"{report.num_reject_lines} lines in {rejects} (one for each part of a file)"
-        )
-
-    if report.num_dual_mono:
-        log(
-            f"{report.num_dual_mono} of {report.num_files} files have several channels that are "
-            "equal; they are heard as one"
-        )
+    _log_unused(report, store, config)
+    channels = channels_line(report.num_files, report.num_dual_mono, report.num_averaged)
+    if channels:
+        log(channels)
     _log_levels(report, config)
 
     nothing_kept = report.num_files > 0 and report.kept.chunks == 0
@@ -121,6 +117,31 @@ def prepare_command(
         raise typer.Exit(ALL_FAILED)
     if report.too_many_bad:
         raise typer.Exit(SOME_FAILED)
+
+
+def _log_unused(report: PrepareReport, store: Path, config: PrepareConfig) -> None:
+    """Say of which recordings nothing is used, by reason, and which option decides."""
+    if not report.num_reject_lines:
+        return
+
+    log(
+        f"{report.num_rejected} of {report.num_files} files rejected, "
+        f"{report.num_reject_lines} lines in {store / 'rejects.jsonl'} (one for each recording or "
+        "part of which nothing is used)"
+    )
+
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for row in read_rejects(store):
+        by_reason[row["reason"]].append(row["audio"])
+
+    options = {
+        TOO_SHORT: f"; chunks last {config.min_chunk_s:g} s or more (--min-chunk)",
+        "too long": f"; at most {config.max_duration_s:g} s are read (--max-duration)",
+    }
+    for reason, audio in sorted(by_reason.items()):
+        # A file with several parts has as many lines.
+        names = list(dict.fromkeys(audio))
+        log(f"{reason}: {len(audio)} ({first_few(names)}){options.get(reason, '')}")
 
 
 def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:

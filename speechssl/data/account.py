@@ -6,6 +6,11 @@ from typing import Any
 from speechssl.audio.levelling import LevelChange
 from speechssl.corpus.manifest import Record
 
+# Reasons for which sound is left out of recordings that are whole. Where nothing else is in a
+# recording, it is listed too, and is no bad file.
+TOO_SHORT = "too short"
+SILENCE = "silence"
+
 
 @dataclass
 class Tally:
@@ -37,6 +42,7 @@ class Account:
         num_lowered: chunks in which a bang was lowered.
         max_lowering_db: the most that any of these was lowered by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
+        num_averaged: readable files of several channels that differ, of which the mean was taken.
     """
 
     kept: Tally = field(default_factory=Tally)
@@ -49,6 +55,7 @@ class Account:
     num_lowered: int = 0
     max_lowering_db: float = 0.0
     num_dual_mono: int = 0
+    num_averaged: int = 0
 
     def drop(self, reason: str, samples: int, files: int = 0) -> None:
         """Count what is left out; nothing left out makes no entry."""
@@ -85,6 +92,7 @@ class Account:
         self.num_lowered += other.num_lowered
         self.max_lowering_db = max(self.max_lowering_db, other.max_lowering_db)
         self.num_dual_mono += other.num_dual_mono
+        self.num_averaged += other.num_averaged
 
     def table(self) -> dict[str, Any]:
         """Return JSON-ready counts; of the rejects only their number."""

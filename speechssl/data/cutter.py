@@ -10,7 +10,7 @@ from speechssl.audio.levelling import featurise_chunk
 from speechssl.audio.reader import Samples, Span
 from speechssl.audio.silence import WINDOW_S, settled_chunks
 from speechssl.corpus.manifest import Record
-from speechssl.data.account import Account, Tally
+from speechssl.data.account import SILENCE, TOO_SHORT, Account, Tally
 from speechssl.data.settings import PrepareConfig
 from speechssl.data.store import Chunk
 from speechssl.data.store_writer import ShardWriter
@@ -49,6 +49,10 @@ class Cutter:
         self.held: list[Samples] = []
         self.num_held = 0
         self.first = self.start
+
+        # What became of it so far, where there is no transcript.
+        self.num_chunks = 0
+        self.num_too_short = 0
 
         self.overlong = False
         self.finished = False
@@ -108,6 +112,7 @@ class Cutter:
             self._reject("utterance too long", detail, length)
         elif not is_transcribed:
             self._cut(last=True)
+            self._list_if_unused(length_s)
         elif input_length(length, self.config.features) < 1:
             self._reject("utterance too short", f"{length_s:.4f} s", length)
         else:
@@ -122,6 +127,19 @@ class Cutter:
             self._reject("silent utterance", f"{length_s:.1f} s with a transcript", length)
         else:
             self._keep(samples, self.start, self.record.id)
+
+    def _list_if_unused(self, length_s: float) -> None:
+        """List a record without a transcript that gave no chunk, and why."""
+        if self.num_chunks:
+            return
+
+        if self.num_too_short:
+            speech_s = self.num_too_short / self.rate
+            shortest_s = self.config.min_chunk_s
+            detail = f"{speech_s:.2f} s of speech, chunks last {shortest_s:g} s or more"
+            self.account.reject(self.record, TOO_SHORT, detail)
+        else:
+            self.account.reject(self.record, SILENCE, f"{length_s:.1f} s without speech")
 
     def _hold(self, block: Samples, position: int) -> None:
         """Hold the samples of a block that are the record's."""
@@ -172,8 +190,10 @@ class Cutter:
         kept_or_speech = union([*speech_used, *chunks])
         num_too_short = _total_length(kept_or_speech) - num_kept
         num_silent = num_used - num_kept - num_too_short
-        self.account.drop("too short", num_too_short)
-        self.account.drop("silence", num_silent)
+        self.account.drop(TOO_SHORT, num_too_short)
+        self.account.drop(SILENCE, num_silent)
+        self.num_chunks += len(chunks)
+        self.num_too_short += num_too_short
 
         # A copy, so that the window that it is cut from can be freed.
         self.held = [samples[num_used:].copy()]

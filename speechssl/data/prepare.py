@@ -83,6 +83,7 @@ class PrepareReport:
         num_lowered: chunks in which a bang was lowered.
         max_lowering_db: the most that any of these was lowered by, dB, to a tenth.
         num_dual_mono: readable files of several channels that are equal in every sample.
+        num_averaged: readable files of several channels that differ, of which the mean was taken.
         max_bad_fraction: the limit that ``too_many_bad`` compares with.
     """
 
@@ -97,6 +98,7 @@ class PrepareReport:
     num_lowered: int
     max_lowering_db: float
     num_dual_mono: int
+    num_averaged: int
     max_bad_fraction: float
 
     @property
@@ -485,5 +487,6 @@ def _report(account: dict[str, Any], config: PrepareConfig) -> PrepareReport:
         num_lowered=account.get("num_lowered", 0),
         max_lowering_db=account.get("max_lowering_db", 0.0),
         num_dual_mono=account.get("num_dual_mono", 0),
+        num_averaged=account.get("num_averaged", 0),
         max_bad_fraction=config.max_bad_fraction,
     )

@@ -22,7 +22,7 @@ from speechssl.audio.channels import Mixer
 from speechssl.audio.reader import stream_mono
 from speechssl.audio.silence import load_splitter
 from speechssl.corpus.manifest import Record
-from speechssl.data.account import Account
+from speechssl.data.account import SILENCE, TOO_SHORT, Account
 from speechssl.data.cutter import Cutter, union
 from speechssl.data.sandbox import READING, as_reject, cpu_limit_s, reading
 from speechssl.data.settings import PrepareConfig
@@ -242,6 +242,7 @@ def _read_file(records: list[Record], task: ShardJob, writer: ShardWriter) -> Ac
     num_asked_for = sum(end - start for start, end in asked_for)
     account.drop("not in any part", num_samples - num_asked_for)
     account.num_dual_mono = int(mixer.is_dual_mono)
+    account.num_averaged = int(mixer.is_averaged)
 
     _count_file(account, len(records))
     return account
@@ -302,16 +303,17 @@ def _count_file(account: Account, num_records: int) -> None:
         account.kept.files = 1
         return
 
-    if len(account.rejects) == num_records:
+    broken = [row for row in account.rejects if row["reason"] not in (TOO_SHORT, SILENCE)]
+    if len(broken) == num_records:
         account.num_rejected = 1
-        account.drop(account.rejects[0]["reason"], 0, files=1)
+        account.drop(broken[0]["reason"], 0, files=1)
         return
 
     # Speech that was too short says more than silence. Else what took the most samples counts.
     reasons = sorted(account.dropped, key=lambda name: -account.dropped[name].samples)
     reason = reasons[0]
-    if "too short" in account.dropped:
-        reason = "too short"
+    if TOO_SHORT in account.dropped:
+        reason = TOO_SHORT
     account.drop(reason, 0, files=1)
 
 

@@ -62,7 +62,7 @@ def one_line(error: Exception) -> str:
 
 
 class HoursProgress(AbstractContextManager["HoursProgress"]):
-    """Shows progress in hours of audio on stderr: a bar on a terminal, elsewhere some lines."""
+    """Shows how much audio is done on stderr: a bar on a terminal, elsewhere some lines."""
 
     # Seconds between two lines.
     EVERY_S = 10.0
@@ -71,7 +71,7 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
         self.started = time.monotonic()
         self.last = self.started
         self.bar = _make_bar() if sys.stderr.isatty() else None
-        self.task = self.bar.add_task("hours of audio", total=None) if self.bar else None
+        self.task = self.bar.add_task(_amount(0, None), total=None) if self.bar else None
 
     def __enter__(self) -> "HoursProgress":
         if self.bar:
@@ -89,7 +89,8 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
         now = time.monotonic()
 
         if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=done_h, total=total_h)
+            amount = _amount(done_h, total_h)
+            self.bar.update(self.task, completed=done_h, total=total_h, description=amount)
         elif now - self.last >= self.EVERY_S:
             self.last = now
             log(_hours_line(done_h, total_h, seconds=now - self.started))
@@ -97,7 +98,7 @@ class HoursProgress(AbstractContextManager["HoursProgress"]):
 
 def _make_bar() -> Progress:
     return Progress(
-        TextColumn("{task.completed:.2f} {task.description}"),
+        TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -108,17 +109,33 @@ def _make_bar() -> Progress:
     )
 
 
+def _amount(done_h: float, total_h: float | None) -> str:
+    """Write how much audio is done, such as "1.50 of 3.00 h"; in minutes or seconds if it is less.
+
+    Args:
+        total_h: hours in all; None where that is not known.
+    """
+    largest_h = done_h if total_h is None else total_h
+    if largest_h >= 1:
+        unit, per_hour, digits = "h", 1, 2
+    elif largest_h >= 1 / 60:
+        unit, per_hour, digits = "min", 60, 1
+    else:
+        unit, per_hour, digits = "s", 3600, 0
+
+    of_total = ""
+    if total_h is not None:
+        of_total = f" of {total_h * per_hour:.{digits}f}"
+    return f"{done_h * per_hour:.{digits}f}{of_total} {unit} of audio"
+
+
 def _hours_line(done_h: float, total_h: float | None, seconds: float) -> str:
     """A line such as "1.50 of 3.00 h of audio, 90 s per second, 1 min left", after ``seconds``."""
     hours_per_second = done_h / seconds
-    of_total = ""
     time_left = ""
-
-    if total_h is not None:
-        of_total = f" of {total_h:.2f}"
-        if 0 < done_h <= total_h:
-            left_s = (total_h - done_h) / hours_per_second
-            time_left = f", {left_s / 60:.0f} min left"
+    if total_h is not None and 0 < done_h <= total_h:
+        left_s = (total_h - done_h) / hours_per_second
+        time_left = f", {left_s:.0f} s left" if left_s < 60 else f", {left_s / 60:.0f} min left"
 
     speed = f"{3600 * hours_per_second:.0f} s per second"
-    return f"{done_h:.2f}{of_total} h of audio, {speed}{time_left}"
+    return f"{_amount(done_h, total_h)}, {speed}{time_left}"

@@ -71,6 +71,7 @@ class End:
         duration_s: length of the file, seconds.
         silence_s: seconds of it that are in no piece.
         is_dual_mono: whether it has several channels, equal in every sample.
+        is_averaged: whether it has several channels that differ, whose mean was taken.
         error: why it could not be read to its end; None if it was.
     """
 
@@ -78,6 +79,7 @@ class End:
     duration_s: float = 0.0
     silence_s: float = 0.0
     is_dual_mono: bool = False
+    is_averaged: bool = False
     error: str | None = None
 
 
@@ -158,7 +160,13 @@ def read_pieces(
                 num_samples = window.position + len(window.samples)
 
             silence_s = (num_samples - num_heard) / rate
-            yield End(str(path), num_samples / rate, silence_s, mixer.is_dual_mono)
+            yield End(
+                str(path),
+                num_samples / rate,
+                silence_s,
+                is_dual_mono=mixer.is_dual_mono,
+                is_averaged=mixer.is_averaged,
+            )
         except AudioError as error:
             # The path stands before each result, so the file's name need not be in the message.
             yield End(str(path), error=str(error).replace(f": {path.name}: ", ": "))

@@ -174,7 +174,14 @@ class _File:
         text = joined_segments(self.segments)
         segments = tuple(self.segments)
         return Transcript(
-            end.path, text, segments, end.duration_s, name, end.silence_s, end.is_dual_mono
+            path=end.path,
+            text=text,
+            segments=segments,
+            duration_s=end.duration_s,
+            model=name,
+            silence_s=end.silence_s,
+            is_dual_mono=end.is_dual_mono,
+            is_averaged=end.is_averaged,
         )
 
 

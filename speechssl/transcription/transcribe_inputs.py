@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from speechssl.audio.channels import channels_line
 from speechssl.config import Table
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.storage.atomic import remove_leftovers, write_atomic
@@ -57,6 +58,7 @@ def transcribe_inputs(
         rows: dict[Path, Table] = {path: outcome(outputs, path, None) for path in outputs.files}
         num_failed = 0
         num_dual_mono = 0
+        num_averaged = 0
         silence_s = 0.0
         heard_s = 0.0
 
@@ -73,17 +75,16 @@ def transcribe_inputs(
             else:
                 emit(outputs.put(result))
                 num_dual_mono += result.is_dual_mono
+                num_averaged += result.is_averaged
                 silence_s += result.silence_s
                 heard_s += result.duration_s
 
         if report is not None:
             write_atomic(report, map(ascii_json_line, rows.values()))
 
-    if num_dual_mono:
-        log(
-            f"{num_dual_mono} of {len(outputs.files)} files have several channels that are equal; "
-            "they are heard as one"
-        )
+    channels = channels_line(len(outputs.files), num_dual_mono, num_averaged)
+    if channels:
+        log(channels)
 
     if silence_s >= 0.1:
         log(

@@ -75,6 +75,7 @@ class Transcript:
         model: name of the model.
         silence_s: seconds of it that were left out as silence or steady noise.
         is_dual_mono: whether the file has several channels, equal in every sample.
+        is_averaged: whether it has several channels that differ, whose mean was taken.
         recording: its name in a CTM; None takes that of the file, without the suffix.
     """
 
@@ -85,6 +86,7 @@ class Transcript:
     model: str
     silence_s: float = 0.0
     is_dual_mono: bool = False
+    is_averaged: bool = False
     recording: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -93,6 +93,9 @@ def test_nothing_kept_is_not_done_and_names_the_option(tmp_path: Path) -> None:
     result = call("prepare", tmp_path / "in", tmp_path / "store")
     assert result.exit_code == 4
     assert "nothing was kept: chunks last 2 s (--min-chunk)" in result.stderr
+    named = "too short: 3 (0.wav, 1.wav, 2.wav); chunks last 2 s or more (--min-chunk)"
+    assert named in result.stderr
+    assert "0 of 3 files rejected, 3 lines in " in result.stderr
     kept = call("prepare", tmp_path / "in", tmp_path / "short", "--min-chunk", "0.1")
     assert kept.exit_code == 0
 
@@ -113,7 +116,7 @@ def test_silence_is_said_in_seconds_and_its_threshold_can_be_given(tmp_path: Pat
     assert "left out as silence" not in fine.stderr
 
 
-def test_files_whose_channels_are_equal_are_counted_in_one_line(tmp_path: Path) -> None:
+def test_files_of_several_channels_are_counted_in_one_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     (tmp_path / "in").mkdir()
     for number in range(4):
@@ -121,16 +124,18 @@ def test_files_whose_channels_are_equal_are_counted_in_one_line(tmp_path: Path) 
         right = left if number else left[::-1]
         write_wav(tmp_path / f"in/{number}.wav", np.stack([left, right], axis=1), RATE)
 
-    line = "files have several channels that are equal; they are heard as one"
+    equal = "files have several channels that are equal; they are heard as one"
+    averaged = "files have several channels that differ; their mean is heard"
     result = call("prepare", tmp_path / "in", tmp_path / "store")
     assert result.exit_code == 0
-    assert result.stderr.count("channels") == 1
-    assert f"3 of 4 {line}" in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "channels" in line]
+    assert f"3 of 4 {equal}; 1 of 4 {averaged}" in line
 
     for number in range(1, 4):
         (tmp_path / f"in/{number}.wav").unlink()
     alone = call("prepare", tmp_path / "in", tmp_path / "other")
-    assert "channels" not in alone.stderr
+    (line,) = [line for line in alone.stderr.splitlines() if "channels" in line]
+    assert f"1 of 1 {averaged}" in line
 
 
 def test_raised_speech_is_said_in_one_line(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ def test_the_report_says_what_became_of_each_file(
     assert "empty" in rows[2]["error"]
 
 
-def test_files_whose_channels_are_equal_are_counted_in_one_line(
+def test_files_of_several_channels_are_counted_in_one_line(
     model: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -379,9 +379,15 @@ def test_files_whose_channels_are_equal_are_counted_in_one_line(
 
     done = call("transcribe", model, tmp_path / "in")
     assert done.exit_code == 0
-    assert done.stderr.count("channels") == 1
+    assert done.stderr.count("have several channels") == 1
     line = "2 of 3 files have several channels that are equal; they are heard as one"
     assert line in done.stderr
+
+    left_and_right = np.stack([mono, np.roll(mono, 999)], axis=1)
+    write_wav(tmp_path / "in/b.wav", left_and_right, RATE)
+    both = call("transcribe", model, tmp_path / "in")
+    equal = "1 of 3 files have several channels that are equal; they are heard as one"
+    assert f"{equal}; 1 of 3 files have several channels that differ" in both.stderr
 
     without = call("transcribe", model, tmp_path / "in/mono.wav")
     assert "channels" not in without.stderr
