@@ -111,8 +111,8 @@ def _read(
 
 def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:
     """Take note of files that look like transcripts and lie beside recordings."""
-    audio = _those_to_look_for(manifest.records)
-    unused.note_files(find_transcripts_beside(manifest.root, audio))
+    looked_for = _those_to_look_for(manifest.records)
+    unused.note_files(find_transcripts_beside(manifest.root, looked_for))
     return manifest
 
 
@@ -184,9 +184,10 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     for table in tables:
         records += read_folder_table(table, root, unused)
 
-    audio = _those_to_look_for(records)
+    looked_for = _those_to_look_for(records)
+    all_audio = [record.audio for record in records]
     read = {*transcripts, *tables}
-    unused.note_files(find_transcript_files(root, audio, read))
+    unused.note_files(find_transcript_files(root, looked_for, all_audio, read))
     return records
 
 

@@ -47,17 +47,21 @@ _CHECKSUM = re.compile("[0-9a-fA-F]{16,}")
 _FILES_OF_STORES = ("store.json", "parts/plan.json")
 
 
-def find_transcript_files(root: Path, audio: Collection[str], read: Collection[Path]) -> list[Path]:
-    """Find the files below a folder that look like transcripts of the recordings in it.
+def find_transcript_files(
+    root: Path, audio: Collection[str], all_audio: Collection[str], read: Collection[Path]
+) -> list[Path]:
+    """Find the files below a folder that look like transcripts of some of the recordings in it.
 
     Args:
-        audio: paths of the recordings.
+        audio: paths of the recordings whose transcripts are looked for.
+        all_audio: paths of these and of all others, which a list of transcripts may name too.
         read: files that were read as transcripts or tables.
 
     Returns:
         the others, sorted.
     """
     stems = KnownNames(map(_stem, audio))
+    all_stems = KnownNames(map(_stem, all_audio))
     found: list[Path] = []
 
     for folder, subfolders, files in os.walk(root):
@@ -68,7 +72,7 @@ def find_transcript_files(root: Path, audio: Collection[str], read: Collection[P
 
         for name in files:
             path = Path(folder, name)
-            if path not in read and _looks_like_transcript(path, stems):
+            if path not in read and _looks_like_transcript(path, stems, all_stems):
                 found.append(path)
     return sorted(found)
 
@@ -93,13 +97,18 @@ def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
         _, _, names = next(os.walk(place), ("", [], []))
         for name in names:
             file = place / name
-            if _has_stem(name, stems) and _looks_like_transcript(file, stems):
+            if _has_stem(name, stems) and _looks_like_transcript(file, stems, stems):
                 found.append(file)
     return sorted(found)
 
 
-def _looks_like_transcript(path: Path, stems: KnownNames) -> bool:
-    """Whether a file is an annotation, has a recording's name and words, or lists recordings."""
+def _looks_like_transcript(path: Path, stems: KnownNames, all_stems: KnownNames) -> bool:
+    """Whether a file is an annotation, has a recording's name and words, or lists recordings.
+
+    Args:
+        stems: names of the recordings that are looked for.
+        all_stems: names of all recordings.
+    """
     suffix = path.suffix.lower()
     if path.name.startswith(".") or suffix in RECORDING_SUFFIXES or not path.is_file():
         return False
@@ -118,7 +127,7 @@ def _looks_like_transcript(path: Path, stems: KnownNames) -> bool:
         return is_sentence(words) and (has_stem or any(_names_one(text, stems)))
     if has_stem or _CERTAIN_NAME.search(path.name.lower()):
         return bool(_words(text, stems))
-    return _lists_recordings(text, stems, _has_telling_name(path))
+    return _lists_recordings(text, stems, all_stems, _has_telling_name(path))
 
 
 def _has_stem(name: str, stems: KnownNames) -> bool:
@@ -133,21 +142,27 @@ def _has_telling_name(path: Path) -> bool:
     return bool(_TELLING_NAME.search(stem))
 
 
-def _lists_recordings(text: str, stems: KnownNames, a_word_will_do: bool) -> bool:
+def _lists_recordings(
+    text: str, stems: KnownNames, all_stems: KnownNames, a_word_will_do: bool
+) -> bool:
     """Whether at least half of the lines, a header apart, name a recording and say something.
 
     Args:
+        stems: names of recordings of which one must be among them.
+        all_stems: names of all recordings.
         a_word_will_do: take any word for a transcript. Else a line needs a sentence: one word may
             be a speaker.
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    num_listing = 0
+    listing: list[str] = []
     for line in lines:
-        words = _words(line, stems)
+        words = _words(line, all_stems)
         says_something = is_sentence(words) or (a_word_will_do and bool(words))
-        if says_something and any(_names_one(line, stems)):
-            num_listing += 1
-    return num_listing > 0 and 2 * num_listing >= len(lines) - 1
+        if says_something and any(_names_one(line, all_stems)):
+            listing.append(line)
+
+    is_list = 2 * len(listing) >= len(lines) - 1
+    return is_list and any(any(_names_one(line, stems)) for line in listing)
 
 
 def _names_one(line: str, stems: KnownNames) -> Iterator[bool]:

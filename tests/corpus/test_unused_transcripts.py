@@ -47,6 +47,10 @@ def random_noise(seed: str) -> NDArray[np.float32]:
 
 Write = Callable[[Path, list[str]], object]
 
+# Names of columns that are transcripts, and of columns that only look like it.
+READ = ["transcript", "Transcription", " text", "Sentence", "TEXT "]
+NOT_READ = ["normalized_text", "Transcribed", "Satz", "prompts", "orthographic", "what_was_said"]
+
 
 def _table(name: str, row: str, header: str = "") -> Write:
     def write(root: Path, names: list[str]) -> None:
@@ -116,6 +120,41 @@ def test_files_that_look_like_transcripts_stop_the_reading(tmp_path: Path, kind:
     assert f"{len(others)} files" in str(caught.value)
     assert others[0] in str(caught.value)
     assert "6 of 6 recordings" in str(caught.value)
+    assert len(scan(tmp_path, ignore_transcripts=True).records) == 6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_several_kinds_at_once_are_counted_together(tmp_path: Path, seed: int) -> None:
+    """Beside recordings alone, or beside a table in which only some have a transcript."""
+    rng = random.Random(seed)
+    names = recordings(tmp_path, rng)
+    num_silent = 6
+    column = None
+    if seed % 2:
+        # Texts in a column that is not read, in the rows that have none.
+        column = rng.choice(NOT_READ)
+        num_silent = rng.randint(1, 6)
+        silent = set(rng.sample(names, num_silent))
+        rows = [f"file_name,text,{column}"]
+        for name, text in zip(names, SENTENCES, strict=True):
+            rows.append(f"{name},,{text}" if name in silent else f"{name},{text},")
+        (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    before = set(tmp_path.rglob("*"))
+
+    # These list all recordings, so that it does not matter which of them have a transcript.
+    lists = ["other jsonl", "Common Voice", "VoxForge", "festival", "sclite", "pipes", "Excel"]
+    kinds = rng.sample(lists, rng.randint(2, 4))
+    for kind in kinds:
+        FILES[kind](tmp_path, names)
+    written = sorted(path for path in set(tmp_path.rglob("*")) - before if path.is_file())
+    assert len(written) == len(kinds)
+
+    with pytest.raises(ManifestError, match="--ignore-transcripts") as caught:
+        scan(tmp_path)
+    said = str(caught.value)
+    assert f"{len(kinds)} files ({', '.join(map(str, written))})" in said
+    assert f"{num_silent} of 6 recordings or parts have no transcript" in said
+    assert column is None or f"{num_silent} cells of {column!r} in" in said
     assert len(scan(tmp_path, ignore_transcripts=True).records) == 6
 
 
@@ -224,10 +263,6 @@ def test_texts_beside_a_table_of_fairseq(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("\n".join(SENTENCES))
     with pytest.raises(ManifestError, match=r"1 files \(.*train\.txt\).*6 of 6"):
         scan(tmp_path / "train.tsv")
-
-
-READ = ["transcript", "Transcription", " text", "Sentence", "TEXT "]
-NOT_READ = ["normalized_text", "Transcribed", "Satz", "prompts", "orthographic", "what_was_said"]
 
 
 @pytest.mark.parametrize("seed", range(6))
