@@ -153,20 +153,23 @@ def log_empty_splits(division: Division, store: Store, config: PrepareConfig) ->
     if not len(store):
         return
 
-    is_labelled = division.manifest.labelled
+    records = division.manifest.records
     reasons = {row["id"]: row["reason"] for row in read_rejects(store.path)}
     for split in _asked_for(division, config):
-        found = store.texts(split) if is_labelled else store.indices([split])
-        is_there = any(True for _ in found)
-        if is_there:
+        has_chunks = len(store.indices([split])) > 0
+        has_texts = any(True for _ in store.texts(split))
+        if has_texts or (has_chunks and not division.manifest.labelled):
             continue
 
-        lost: list[str] = []
-        for record in division.manifest.records:
-            if record.split == split and record.id in reasons:
-                lost.append(f"{record.audio} ({reasons[record.id]})")
-
-        log(f"the store has no split {split}: {_what_to_do(split, lost)}")
+        own = [record for record in records if record.split == split]
+        lost = [f"{one.audio} ({reasons[one.id]})" for one in own if one.id in reasons]
+        if has_chunks:
+            log(
+                f"no recording of split {split} that was kept has a transcript: give it some, or "
+                "leave the split out of the table"
+            )
+        else:
+            log(f"the store has no split {split}: {_what_to_do(split, lost)}")
 
 
 def _what_to_do(split: str, lost: Sequence[str]) -> str:
@@ -188,11 +191,15 @@ def _what_to_do(split: str, lost: Sequence[str]) -> str:
 
 
 def _asked_for(division: Division, config: PrepareConfig) -> list[str]:
-    """List the splits that recordings with a transcript are in, or that should be drawn."""
-    asked = {record.split for record in division.manifest.records if record.text is not None}
+    """List the splits that recordings with a transcript are in, or that should be measured on."""
+    asked: set[str | None] = set()
+    is_drawn = False
+    for record in division.manifest.records:
+        if record.text is not None or record.split != "train":
+            asked.add(record.split)
+    for record in division.given.records:
+        is_drawn |= record.split is None and record.text is not None
 
-    to_draw = (record for record in division.given.records if record.split is None)
-    is_drawn = any(record.text is not None for record in to_draw)
     for split, share in (("dev", config.dev), ("test", config.test)):
         if share or (share is None and is_drawn):
             asked.add(split)

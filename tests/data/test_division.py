@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,14 +49,40 @@ def test_an_invented_split_and_sentences_on_both_sides_are_told(
     assert "1 of 1 transcripts of test are in train too" in told
 
 
+@pytest.mark.parametrize("seed", range(8))
 def test_the_shares_that_are_reached_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file is three times as long as each of the others."""
-    manifest = sized(tmp_path, {"a": 300, **{f"s{n}": 100 for n in range(7)}})
-    log_splits(divide(manifest, PrepareConfig(dev=0.1, test=0.3)))
+    """By bytes or durations, of what has a transcript; with splits that are drawn in part."""
+    rng = random.Random(seed)
+    lengths = {f"s{n}": rng.randint(1, 300) for n in range(rng.randint(5, 40))}
+    manifest = sized(tmp_path, lengths)
+    knows_durations = rng.random() < 0.5
+    records: list[Record] = []
+    size_of: dict[str, float] = {}
+    for record in manifest.records:
+        duration_s = rng.uniform(0.5, 20) if knows_durations else None
+        size_of[record.id] = duration_s or lengths[record.id]
+        given = rng.choice([None, None, "train"])
+        speaker = rng.choice([None, f"speaker {rng.randrange(6)}"])
+        text = rng.choice(["a", "b", None])
+        records.append(
+            replace(record, duration_s=duration_s, split=given, speaker=speaker, text=text)
+        )
+    # None of the splits is drawn without a recording to draw.
+    records[0] = replace(records[0], text="a", split=None, speaker=None)
+    config = PrepareConfig(dev=rng.choice([None, 0.3]), test=rng.choice([None, 0.0, 0.2]))
+
+    divided = divide(replace(manifest, records=tuple(records)), config)
+    log_splits(divided)
+    sums: dict[str, float] = defaultdict(float)
+    for record in divided.manifest.records:
+        if record.text is not None:
+            sums[str(record.split)] += size_of[record.id]
+    total = sum(sums.values())
     told = capsys.readouterr().err
-    assert "10.0 % is dev, 30.0 % is test, 60.0 % is train" in told
+    shares = ", ".join(f"{100 * sums[name] / total:.1f} % is {name}" for name in sorted(sums))
+    assert f"of the audio with a transcript, {shares}, by durations where known" in told
 
 
 @pytest.mark.parametrize("seed", range(4))
