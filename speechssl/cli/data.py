@@ -13,7 +13,7 @@ from speechssl.config import build
 from speechssl.corpus.export import write_fairseq, write_kaldi
 from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
 from speechssl.corpus.manifest import Manifest, printable, write_jsonl
-from speechssl.data.account import TOO_SHORT
+from speechssl.data.account import SILENCE, TOO_SHORT, Tally
 from speechssl.data.prepare import PrepareReport, prepare
 from speechssl.data.rejects import first_few, read_rejects
 from speechssl.data.settings import PrepareConfig
@@ -106,11 +106,12 @@ def prepare_command(
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
 
     write_stdout(report.table() + "\n")
-    _log_unused(report, store, config)
+    _log_unused(report, store)
     channels = channels_line(report.num_files, report.num_dual_mono, report.num_averaged)
     if channels:
         log(channels)
-    _log_levels(report, config)
+    _log_levels(report)
+    _log_left_out(report, config)
 
     nothing_kept = report.num_files > 0 and report.kept.chunks == 0
     if report.all_bad or nothing_kept:
@@ -119,8 +120,8 @@ def prepare_command(
         raise typer.Exit(SOME_FAILED)
 
 
-def _log_unused(report: PrepareReport, store: Path, config: PrepareConfig) -> None:
-    """Say of which recordings nothing is used, by reason, and which option decides."""
+def _log_unused(report: PrepareReport, store: Path) -> None:
+    """Say of which recordings nothing is used, by reason."""
     if not report.num_reject_lines:
         return
 
@@ -134,18 +135,14 @@ def _log_unused(report: PrepareReport, store: Path, config: PrepareConfig) -> No
     for row in read_rejects(store):
         by_reason[row["reason"]].append(row["audio"])
 
-    options = {
-        TOO_SHORT: f"; chunks last {config.min_chunk_s:g} s or more (--min-chunk)",
-        "too long": f"; at most {config.max_duration_s:g} s are read (--max-duration)",
-    }
     for reason, audio in sorted(by_reason.items()):
         # A file with several parts has as many lines.
         names = list(dict.fromkeys(audio))
-        log(f"{reason}: {len(audio)} ({first_few(names)}){options.get(reason, '')}")
+        log(f"{reason}: {len(audio)} ({first_few(names)})")
 
 
-def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:
-    """Say what was raised and lowered, what was left out as silence, and why nothing was kept."""
+def _log_levels(report: PrepareReport) -> None:
+    """Say in how many chunks the level was changed."""
     if report.num_raised:
         log(
             f"quiet speech was raised in {report.num_raised} of {report.kept.chunks} chunks, by "
@@ -157,11 +154,21 @@ def _log_levels(report: PrepareReport, config: PrepareConfig) -> None:
             f"up to {report.max_lowering_db:.1f} dB"
         )
 
-    silence = report.dropped.get("silence")
-    if silence is not None and silence.samples:
-        seconds = silence.samples / report.sample_rate_hz
+
+def _log_left_out(report: PrepareReport, config: PrepareConfig) -> None:
+    """Say how much was too short or silent, and why nothing was kept."""
+    nothing = Tally()
+    short_s = report.dropped.get(TOO_SHORT, nothing).samples / report.sample_rate_hz
+    if round(short_s, 1) > 0:
         log(
-            f"{seconds:.1f} s were left out as silence: {config.top_db:g} dB or more below the "
+            f"{short_s:.1f} s of speech were left out: chunks last {config.min_chunk_s:g} s or "
+            "more (--min-chunk)"
+        )
+
+    silent_s = report.dropped.get(SILENCE, nothing).samples / report.sample_rate_hz
+    if silent_s:
+        log(
+            f"{silent_s:.1f} s were left out as silence: {config.top_db:g} dB or more below the "
             "loudest part around (--silence-db)"
         )
 
