@@ -306,7 +306,7 @@ def _no_chunk(stores: Sequence[Store], splits: Sequence[str] | None) -> ConfigEr
     num_texts = {name: sum(1 for store in stores for _ in store.texts(name)) for name in present}
     listed = ", ".join(f"{name} ({num_texts[name]} transcripts)" for name in present)
     wanted = "any split" if splits is None else f"split {', '.join(splits)}"
-    remedy = "give a store that has it, or one of these with --split where the command has that"
+    remedy = "give a store that has it, or another --split to a command that takes one"
     if not any(num_texts.values()):
         remedy = "recordings without transcripts are all train: prepare some with transcripts"
     elif splits is not None and splits[0] in ("dev", "test"):
