@@ -88,15 +88,15 @@ text_and_lexicon() {
     local texts=("$exp/store") more=()
     if [[ -n $words ]]; then more=("$words"); fi
     if [[ -n $text ]]; then
-        speechssl lm "$text" --order 4 --out "$exp/general.arpa" >&2
-        speechssl lm "$text" --order 3 --out "$exp/general-3.arpa" >&2
+        speechssl lm "$text" --order 4 --out "$exp/general.arpa" --force >&2
+        speechssl lm "$text" --order 3 --out "$exp/general-3.arpa" --force >&2
         texts+=("$exp/general.arpa")
     else
         log "no --text: no general language model"
     fi
-    speechssl lm "$exp/store" --order 3 --out "$exp/own.arpa" >&2
+    speechssl lm "$exp/store" --order 3 --out "$exp/own.arpa" --force >&2
     python "$tools/chosen_texts.py" "$exp/store" --minutes "$few_minutes" --seed "$seed" >"$exp/few.txt"
-    speechssl lm "$exp/few.txt" --order 3 --out "$exp/few.arpa" >&2
+    speechssl lm "$exp/few.txt" --order 3 --out "$exp/few.arpa" --force >&2
 
     lexicon_of lexicon.txt "${texts[@]}" ${more[@]+"${more[@]}"}
     if [[ -n $words || $lexicon != espeak-ng:* ]]; then
@@ -110,7 +110,7 @@ text_and_lexicon() {
 
 # lexicon_of NAME TEXT...: how the words of these are said.
 lexicon_of() {
-    local out=(--split train --out "$exp/$1")
+    local out=(--split train --out "$exp/$1" --force)
     if [[ $lexicon == espeak-ng:* ]]; then
         speechssl lexicon make "${@:2}" --from "$lexicon" "${out[@]}" >&2
     else

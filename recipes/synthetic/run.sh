@@ -48,8 +48,8 @@ if stage 2 "prepare the stores"; then
 fi
 
 if stage 3 "a language model of general text, and how espeak-ng says its words"; then
-    speechssl lm "$corpus/text.txt" --out "$exp/text.arpa" >&2
-    speechssl lexicon make "$corpus/text.txt" --from espeak-ng:en-us --out "$exp/lexicon.txt" >&2
+    speechssl lm "$corpus/text.txt" --out "$exp/text.arpa" --force >&2
+    speechssl lexicon make "$corpus/text.txt" --from espeak-ng:en-us --out "$exp/lexicon.txt" --force >&2
 fi
 
 if stage 4 "train a first and a second recogniser; beside them, pretrain and fine-tune"; then

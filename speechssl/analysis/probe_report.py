@@ -10,6 +10,7 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
 from speechssl.tables import text_table
 
+PROBE_JSON = "probe.json"
 # matplotlib's colours of the systems.
 _COLOURS = {"model": "C0", "random": "C1", LOG_MEL: "C2"}
 
@@ -86,7 +87,7 @@ def write_probes(results: Sequence[Probed], out: Path, about: Mapping[str, str])
     out.mkdir(parents=True, exist_ok=True)
     rows = [asdict(result) for result in results]
     table = {**about, "results": rows}
-    write_atomic(out / "probe.json", as_json(table))
+    write_atomic(out / PROBE_JSON, as_json(table))
 
     plot(results, out / "probe.png")
 

@@ -11,10 +11,17 @@ from speechssl.analysis.bench_training import bench_training
 from speechssl.analysis.bench_transcription import bench_transcribe
 from speechssl.analysis.benchmark import as_text
 from speechssl.analysis.probe_examples import probe_stores
+from speechssl.analysis.probe_report import PROBE_JSON, write_probes
 from speechssl.analysis.probe_report import as_text as probes_as_text
-from speechssl.analysis.probe_report import write_probes
 from speechssl.analysis.probing import probe
-from speechssl.cli.app import PROBES_HELP, BatchSecondsOption, SetOption, write_stdout
+from speechssl.cli.app import (
+    PROBES_HELP,
+    BatchSecondsOption,
+    ReplaceOption,
+    SetOption,
+    check_output,
+    write_stdout,
+)
 from speechssl.cli.data import Features
 from speechssl.config import Table, parse_overrides
 from speechssl.encoder.encoder import load_encoder
@@ -37,8 +44,12 @@ def probe_command(
         int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
+    force: ReplaceOption = False,
 ) -> None:
     """Probe what each layer of a frozen encoder knows, beside log-mel and random weights."""
+    if out is not None:
+        check_output(out / PROBE_JSON, force)
+
     stores = probe_stores(probes)
     results = probe(
         load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import write_stdout
+from speechssl.cli.app import ReplaceOption, check_output, write_stdout
 from speechssl.lexicon.check import coverage, lonely_phones, odd_lengths, sources
 from speechssl.lexicon.espeak import foreign_words
 from speechssl.lexicon.making import extend, make
@@ -60,8 +60,10 @@ def make_command(
     ] = DEFAULT_FOLDING,
     normaliser: NormaliserOption = DEFAULT_NORMALISER,
     split: SplitOption = None,
+    force: ReplaceOption = False,
 ) -> None:
     """Make a lexicon of the words of texts, or write one in our own form."""
+    check_output(out, force, [Path(from_), *(texts or ())])
     words = set(word_counts(texts, normaliser, split)) if texts else None
     _write(make(from_, words, folding, normaliser), out)
 
@@ -116,8 +118,10 @@ def extend_command(
     ] = 1,
     normaliser: NormaliserOption = DEFAULT_NORMALISER,
     split: SplitOption = None,
+    force: ReplaceOption = False,
 ) -> None:
     """Add guessed pronunciations of the words that a lexicon lacks, marked as such."""
+    check_output(out, force, [path, *texts])
     given = read_lexicon(path, normaliser)
     counts = word_counts(texts, normaliser, split)
     missing = [word for word, _ in coverage(given, counts).missing]

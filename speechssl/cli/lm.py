@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import write_stdout
+from speechssl.cli.app import ReplaceOption, check_output, write_stdout
 from speechssl.decoding.arpa import listed_words
 from speechssl.decoding.ngram import Perplexity
 from speechssl.errors import ConfigError
@@ -74,8 +74,12 @@ def lm_command(
     held_out_split: Annotated[
         str, typer.Option(help="Whose transcripts to take of that store.")
     ] = "dev",
+    force: ReplaceOption = False,
 ) -> None:
     """Estimate an n-gram language model from text (modified Kneser-Ney), as an ARPA file."""
+    given = [*texts, *(others or ()), held_out, vocabulary]
+    check_output(out, force, [path for path in given if path is not None])
+
     listed = frozenset(listed_words(vocabulary)) if vocabulary else None
     selection = Selection(Vocabulary(listed, min_count, max_words), _cutoffs(prune))
     plan = LmPlan(

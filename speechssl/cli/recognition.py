@@ -12,11 +12,17 @@ from speechssl.cli.app import (
     SOME_FAILED,
     BatchSecondsOption,
     ForceOption,
+    ReplaceOption,
     write_stdout,
 )
+from speechssl.data.store import Store
 from speechssl.decoding.lm_unit import LmUnit
 from speechssl.recognition.decoders import BATCH_SECONDS
-from speechssl.recognition.evaluation_files import check_score_folder, write_evaluation
+from speechssl.recognition.evaluation_files import (
+    DIGESTS,
+    check_score_folder,
+    write_evaluation,
+)
 from speechssl.recognition.lm_tuning import tune_lm
 from speechssl.recognition.lm_weights import Tried, Tuned
 from speechssl.runtime.log import HoursProgress, log
@@ -136,21 +142,23 @@ def evaluate_command(
         typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; else the recogniser's."),
     ] = None,
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
+    force: ReplaceOption = False,
 ) -> None:
     """Measure the word and character error rate: greedy, and with the model's language model.
 
     The scores of greedy decoding go to OUT, those with the language model to OUT/lm.
     """
     recogniser = load_recogniser(model)
-    check_score_folder(out)
-    evaluation = recogniser.evaluate(store, split, normaliser, batch_seconds)
-
     about = {
         "model": str(model),
         "store": str(store),
         "split": split,
         "normaliser": normaliser or recogniser.model.normaliser,
+        DIGESTS: recogniser.made_by() | {"store": Store(store).plan},
     }
+    check_score_folder(out, about, force)
+
+    evaluation = recogniser.evaluate(store, split, normaliser, batch_seconds)
     write_stdout(write_evaluation(evaluation, out, about, recogniser.about_language_model()))
 
 

@@ -7,23 +7,81 @@ from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import Evaluation
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.scoring.compare import comparison, read_system
-from speechssl.scoring.score_files import remove_score, write_score
+from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
 from speechssl.storage.checkpoint import RECORD
+from speechssl.storage.json_text import read_json_table
+
+SUMMARY = "score.json"
+# Keys of ``about`` that say what an evaluation is of. Under ``DIGESTS`` stand those of the files.
+OF_WHAT = ("model", "store", "split", "normaliser")
+DIGESTS = "digests"
 
 
-def check_score_folder(out: Path) -> None:
+def check_score_folder(out: Path, about: Table, force: bool = False) -> None:
     """See that scores may be written into ``out``: better before an evaluation than after it.
 
+    Args:
+        about: what ``write_evaluation`` will be given.
+        force: the scores of another evaluation may be replaced.
+
     Raises:
-        ConfigError: it holds a model, or something else than scores.
+        ConfigError: it holds a model, something else than scores, or the scores of another
+            evaluation, and ``force`` is not given.
     """
     if (out / RECORD).exists():
         raise ConfigError(f"{out} holds a model: give another --out for the scores")
 
-    if not out.exists() or (out / "score.json").exists():
+    if (out / SUMMARY).exists():
+        if not force:
+            _check_same_evaluation(out, about)
         return
-    if not out.is_dir() or any(out.iterdir()):
+
+    if not out.exists():
+        return
+    if not out.is_dir() or any(_is_foreign(path.name) for path in out.iterdir()):
         raise ConfigError(f"{out} is there already and holds no scores: give a new folder as --out")
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file is no score, and nothing that a kill left of one."""
+    return name not in SCORE_FILES and not name.startswith(".")
+
+
+def _check_same_evaluation(out: Path, about: Table) -> None:
+    """See that the scores in ``out`` are of what is evaluated now.
+
+    What is evaluated now may have a language model where there was none: no score is lost.
+    """
+    before = read_json_table(out / SUMMARY)
+    if before is None:
+        raise ConfigError(f"{out / SUMMARY} is damaged: give another --out, or --force")
+
+    change = _first_change(before, about)
+    if change is not None:
+        of_what = ", ".join(f"{key} {before.get(key)}" for key in OF_WHAT)
+        raise ConfigError(
+            f"{out} holds the scores of another {change} ({of_what}): give another --out, or "
+            "--force"
+        )
+
+
+def _first_change(before: Table, now: Table) -> str | None:
+    """Say what the evaluation of a ``score.json`` differs in from another one; None = nothing."""
+    compared: dict[str, tuple[object, object]] = {}
+    for key in OF_WHAT:
+        compared[key] = before.get(key), now.get(key)
+
+    digests_before = before.get(DIGESTS)
+    digests_now = now[DIGESTS]
+    # An earlier version wrote none: there the paths tell.
+    if isinstance(digests_before, dict):
+        for key, digest in digests_before.items():
+            compared[key] = digest, digests_now.get(key)
+
+    for key, (value_before, value_now) in compared.items():
+        if value_before != value_now:
+            return key.replace("_", " ")
+    return None
 
 
 def write_evaluation(
@@ -32,7 +90,8 @@ def write_evaluation(
     """Write the scores into ``out``, and those with the language model into ``out/lm``.
 
     Args:
-        about: JSON values to keep with the scores, such as model, store and split.
+        about: JSON values to keep with the scores: those of ``OF_WHAT``, and as ``DIGESTS`` the
+            digests of the model, of its language model if it has one, and of the store.
         about_language_model: more of them for the scores with the language model.
 
     Returns:

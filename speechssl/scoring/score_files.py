@@ -49,6 +49,8 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     write_atomic(out / "ref.trn", references)
     write_atomic(out / "hyp.trn", hypotheses)
 
+    # One of an earlier score would not belong to these files.
+    (out / "confidence.png").unlink(missing_ok=True)
     if result.calibration:
         points = [(b.confidence, b.right, b.count) for b in result.calibration.bins]
         plot_reliability(points, out / "confidence.png")

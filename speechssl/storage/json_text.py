@@ -46,6 +46,11 @@ def ascii_json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row) + "\n"
 
 
+def read_json_table(path: Path) -> Row | None:
+    """Read a file that holds one JSON object; None where it holds something else, or is damaged."""
+    return _parse_object(path.read_bytes())
+
+
 def read_json_lines(path: Path, *, warn: bool = True) -> list[Row]:
     """Read the rows of a JSON Lines file, of which a kill may have cut lines off.
 
@@ -79,10 +84,10 @@ def read_json_lines(path: Path, *, warn: bool = True) -> list[Row]:
     return rows
 
 
-def _parse_object(line: bytes) -> Row | None:
-    """Parse one line; None when it is not JSON, or JSON of another kind than an object."""
+def _parse_object(text: bytes) -> Row | None:
+    """Parse a line or a file; None when it is not JSON, or JSON of another kind than an object."""
     try:
-        value = json.loads(line)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
 

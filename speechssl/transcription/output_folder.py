@@ -6,7 +6,6 @@ A folder of transcripts holds two hidden files of ours:
     .speechssl-done.jsonl   of which recording each file is: a line each, the last one counts
 """
 
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,12 @@ from pathlib import Path
 from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
+from speechssl.storage.json_text import (
+    as_json,
+    ascii_json_line,
+    read_json_lines,
+    read_json_table,
+)
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.file_names import common_root, output_path, recording_names
 from speechssl.transcription.formats import FORMATS
@@ -103,6 +107,26 @@ class Outputs:
             if not is_done:
                 waiting.append(path)
         return waiting
+
+    def check_unclaimed(self) -> None:
+        """See that no transcript would replace a file of somebody else.
+
+        In a folder that holds transcripts of ours already, a file of this name is one that a kill
+        kept from being noted.
+
+        Raises:
+            ConfigError: the folder is new to us, and such a file is there.
+        """
+        if self.folder is None or (self.folder / MADE_BY).exists():
+            return
+
+        for path in self.files:
+            for target in self.targets(path):
+                if target.exists():
+                    raise ConfigError(
+                        f"{target} is there already, and transcribe did not write it: "
+                        "give another --output-dir, or --force"
+                    )
 
     def _is_done(self, path: Path, target: Path, done: dict[str, Table]) -> bool:
         """Whether a target holds the transcript of what a recording holds now."""
@@ -259,7 +283,7 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
     """
     note = folder / MADE_BY
     if note.exists():
-        if _read_note(note) == made_by:
+        if read_json_table(note) == made_by:
             return
         if not force:
             raise ConfigError(
@@ -269,15 +293,6 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
 
     (folder / DONE).unlink(missing_ok=True)
     write_atomic(note, as_json(made_by))
-
-
-def _read_note(note: Path) -> Table | None:
-    """Read what made the transcripts; None if the note is damaged."""
-    try:
-        table = json.loads(note.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    return table if isinstance(table, dict) else None
 
 
 def _note(folder: Path, target: Path, recording: Table | None) -> None:

@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 
 from speechssl.audio.channels import channels_line
 from speechssl.config import Table
+from speechssl.errors import ConfigError
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.storage.atomic import remove_leftovers, write_atomic
-from speechssl.storage.json_text import ascii_json_line
+from speechssl.storage.json_text import ascii_json_line, read_json_lines
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.output_folder import Outputs, claim, outcome, plan_outputs
 from speechssl.transcription.recogniser import digests
@@ -48,10 +49,12 @@ def transcribe_inputs(
         force: transcribes again what is done already.
 
     Raises:
-        ConfigError: inputs, formats or folder cannot be used.
+        ConfigError: inputs, formats, folder or report cannot be used.
         SpeechsslError: the model cannot be used, or a process died.
     """
     with TemporaryDirectory() as spool, HoursProgress() as progress:
+        if report is not None:
+            _check_report(report)
         outputs = plan_outputs(paths, formats, limits, folder, Path(spool))
         waiting = _waiting(job, outputs, force)
 
@@ -98,9 +101,24 @@ def transcribe_inputs(
     return Summary(len(outputs.files), num_failed)
 
 
+def _check_report(report: Path) -> None:
+    """See that a report replaces nothing but a report, as when the command is given again."""
+    if not report.is_file() or not report.stat().st_size:
+        return
+
+    rows = read_json_lines(report, warn=False)
+    are_outcomes = all({"path", "status"} <= row.keys() for row in rows)
+    if not rows or not are_outcomes:
+        raise ConfigError(
+            f"{report} is there already and holds no report: give another file as --report"
+        )
+
+
 def _waiting(job: Job, outputs: Outputs, force: bool) -> list[Path]:
     """Find the files to transcribe, once the folder is known to be of this model."""
     if outputs.folder is not None:
+        if not force:
+            outputs.check_unclaimed()
         remove_leftovers(outputs.folder)
         claim(outputs.folder, digests(job.model, language_model=not job.greedy), force)
 

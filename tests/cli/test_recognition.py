@@ -75,7 +75,9 @@ def test_a_language_model_from_transcripts_to_texts(
     assert both[1]["wer"] == record["about"]["wer"]
 
     shutil.rmtree(run / "model/lm")
-    shown = call("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    without = ("evaluate", run, labelled_store, "--out", tmp_path / "score", "--split", "dev")
+    assert "another language model" in str(call(*without).exception)
+    shown = call(*without, "--force")
     assert "With the language model:" not in shown.stdout
     assert not (tmp_path / "score/lm").exists()
     assert call("tune-lm", run, tmp_path / "lm.arpa", labelled_store).exit_code == 0

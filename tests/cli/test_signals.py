@@ -53,7 +53,7 @@ def arguments(verb: str, folder: Path, store: Path, out: Path) -> list[object]:
         "pretrain": [verb, store, *one_update],
         "finetune": [verb, store, "--init-from", "none", *one_update],
         "prepare": [verb, folder, out, "--jobs", 2],
-        "lm": [verb, folder / "books.txt", "--order", 2, "--out", out],
+        "lm": [verb, folder / "books.txt", "--order", 2, "--out", out, "--force"],
         "evaluate": [verb, folder / "model", store, "--out", out],
     }[verb]
 

@@ -101,9 +101,10 @@ def test_it_counts_what_it_could_not_write(
     save_ctc(CtcModel(encoder, few_letters, "basic-1", CtcConfig()), tmp_path / "few", {})
 
     for model, expected in ((folder, words), (tmp_path / "few", characters)):
-        done = call("evaluate", model, labelled_store, "--out", tmp_path / "score")
+        out = tmp_path / f"score-{model.name}"
+        done = call("evaluate", model, labelled_store, "--out", out)
         assert done.exit_code == 0, done.stderr
-        written = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
+        written = json.loads((out / "score.json").read_text(encoding="utf-8"))
         assert written["unwritable"] == expected
         assert f" {expected.total()} of " in done.stderr
 

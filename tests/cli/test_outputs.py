@@ -1,0 +1,207 @@
+"""Nothing that is there is replaced without a word, whichever verb would write there."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from support.commands import call
+from support.language_models import write_lm
+from support.models import random_recogniser
+from support.speech import make_labelled
+
+from speechssl.data.prepare import prepare
+from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.recognition.language_model import LM_FOLDER, save_lm
+from speechssl.recognition.model import save_ctc
+
+WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
+OTHER_NORMALISERS = ["none-1", "basic-2", "english-2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder without a language model."""
+    folder = tmp_path_factory.mktemp("outputs") / "model"
+    save_ctc(random_recogniser(), folder, {})
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def give_lm(model: Path, seed: int) -> None:
+    """Put a language model into a model folder, another one for each seed."""
+    words = random.Random(seed).sample(WORDS, len(WORDS))
+    arpa = model.parent / f"{seed}.arpa"
+    write_lm(arpa, [words, words[:4]], 2)
+    save_lm(model, arpa, WORDS, BeamConfig(lm_weight=1.0), {"seed": seed})
+
+
+@pytest.fixture(scope="module")
+def other_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of other recordings."""
+    root = tmp_path_factory.mktemp("other")
+    prepare(make_labelled(root / "recordings", {"test": 3}, seed=1), root / "store")
+    return root / "store"
+
+
+@pytest.mark.parametrize("changed", ["model", "store", "split", "normaliser"])
+def test_scores_of_something_else_stay(
+    changed: str, folder: Path, labelled_store: Path, other_store: Path, tmp_path: Path
+) -> None:
+    """The same model under another path is the same, and another under its path is another."""
+    draws = random.Random(changed)
+    model = Path(shutil.copytree(folder, tmp_path / "model"))
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    given = {"store": labelled_store, "split": "test", "normaliser": "basic-1"}
+    out = tmp_path / "score"
+
+    def evaluate(model: Path, *options: str, **given: object) -> Result:
+        named = ("--split", given["split"], "--normaliser", given["normaliser"])
+        return call("evaluate", model, given["store"], "--out", out, *named, *options)
+
+    assert evaluate(model, **given).exit_code == 0
+    assert evaluate(copy, **given).exit_code == 0
+    before = contents(out)
+
+    others = {"store": other_store, "split": "dev", "normaliser": draws.choice(OTHER_NORMALISERS)}
+    if changed == "model":
+        recogniser = random_recogniser()
+        recogniser.head.bias.data.fill_(draws.uniform(0.1, 0.2))
+        save_ctc(recogniser, model, {})
+    else:
+        given[changed] = others[changed]
+
+    refused = evaluate(model, **given)
+    assert f"{out} holds the scores of another {changed} (" in str(refused.exception)
+    assert "give another --out, or --force" in str(refused.exception)
+    assert contents(out) == before
+
+    assert evaluate(model, "--force", **given).exit_code == 0
+    assert contents(out) != before
+
+
+def test_scores_of_another_language_model_stay(
+    folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """To one without, a language model may come: no score is lost by that."""
+    model = Path(shutil.copytree(folder, tmp_path / "model"))
+    out = tmp_path / "score"
+    command = ("evaluate", model, labelled_store, "--out", out)
+
+    assert call(*command).exit_code == 0
+    give_lm(model, 0)
+    assert call(*command).exit_code == 0
+    before = contents(out)
+
+    give_lm(model, 1)
+    assert "of another language model (" in str(call(*command).exception)
+    shutil.rmtree(model / LM_FOLDER)
+    assert "of another language model (" in str(call(*command).exception)
+    assert contents(out) == before
+
+    assert call(*command, "--force").exit_code == 0
+    assert not (out / LM_FOLDER).exists()
+
+
+def test_scores_of_an_earlier_version_are_known_by_their_paths(
+    folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "score"
+    command = ("evaluate", folder, labelled_store, "--out", out)
+    assert call(*command).exit_code == 0
+
+    summary = json.loads((out / "score.json").read_text())
+    del summary["digests"]
+    (out / "score.json").write_text(json.dumps(summary))
+    assert "another split" in str(call(*command, "--split", "dev").exception)
+    assert call(*command).exit_code == 0
+
+    (out / "score.json").write_text("{")
+    assert "score.json is damaged" in str(call(*command).exception)
+
+    # What a kill left before the summary was written.
+    (out / "score.json").unlink()
+    assert call(*command).exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["lm", "lexicon make", "lexicon extend", "probe"])
+def test_a_file_that_is_there_stays(verb: str, tmp_path: Path) -> None:
+    draws = random.Random(verb)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(draws.choices(WORDS, k=9)) + "\n")
+    lexicon = tmp_path / "words.dict"
+    lexicon.write_text("".join(f"{word}  {' '.join(word.upper())}\n" for word in WORDS))
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+
+    arguments: dict[str, list[object]] = {
+        "lm": ["lm", text, "--order", 2],
+        "lexicon make": ["lexicon", "make", text, "--from", lexicon],
+        "lexicon extend": ["lexicon", "extend", lexicon, text],
+        "probe": ["probe", tmp_path / "model", f"characters={tmp_path}"],
+    }
+    command = arguments[verb]
+    out = mine
+    if verb == "probe":
+        (tmp_path / "probe.json").write_text("mine")
+        out = tmp_path
+
+    assert "is there already: give another --out, or --force" in str(
+        call(*command, "--out", out).exception
+    )
+    assert mine.read_text() == "mine"
+    if verb == "probe":
+        return
+
+    assert call(*command, "--out", mine, "--force").exit_code == 0
+    assert mine.read_text() != "mine"
+
+    # What it reads is never replaced.
+    read = text.read_bytes()
+    same = tmp_path / "link.txt"
+    same.symlink_to(text)
+    refused = call(*command, "--out", same, "--force")
+    assert "which this command reads" in str(refused.exception)
+    assert text.read_bytes() == read
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_texts_and_reports_of_others_stay(
+    folder: Path, labelled_folder: Path, tmp_path: Path, seed: int
+) -> None:
+    """A transcript made by hand beside its recording, and any file in the place of a report."""
+    draws = random.Random(seed)
+    for name in ("a", "b", "c"):
+        shutil.copy(labelled_folder / "test000.wav", tmp_path / f"{name}.wav")
+    mine = tmp_path / f"{draws.choice('abc')}.wav.txt"
+    mine.write_text("said so")
+
+    command = ("transcribe", folder, tmp_path, "--output-dir", tmp_path)
+    refused = call(*command)
+    assert f"{mine} is there already, and transcribe did not write it" in str(refused.exception)
+    assert mine.read_text() == "said so"
+
+    assert call(*command, "--force").exit_code == 0
+    assert mine.read_text() != "said so"
+    assert call(*command).exit_code == 0
+
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text(draws.choice(["my notes\n", '{"status": "done"}\n']))
+    before = notes.read_text()
+    refused = call(*command, "--report", notes)
+    assert f"{notes} is there already and holds no report" in str(refused.exception)
+    assert notes.read_text() == before
+
+    report = tmp_path / "report.jsonl"
+    assert call(*command, "--report", report).exit_code == 0
+    assert call(*command, "--report", report).exit_code == 0
