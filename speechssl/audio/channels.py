@@ -135,7 +135,7 @@ def channels_line(num_files: int, num_equal: int, num_averaged: int) -> str:
     if num_averaged:
         parts.append(
             f"{num_averaged} of {num_files} files have several channels that differ; "
-            "their mean is heard"
+            "their mean is heard, so people on channels of their own are heard at once"
         )
     return "; ".join(parts)
 

@@ -20,7 +20,7 @@ from speechssl.recognition.evaluate import evaluate, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.pseudo_labels import KEEP
-from speechssl.recognition.remarks import ALL_WRONG, QUESTION, telling_rate
+from speechssl.recognition.remarks import ALL_WRONG, QUESTION, RAW_CONFIDENCES, telling_rate
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.recognition.training_set import (
     SKIPPED,
@@ -184,7 +184,10 @@ def finetune(
     )
 
     _warn_if_nothing_is_right(run)
-    return load_ctc(run / "model")
+    tuned = load_ctc(run / "model")
+    if tuned.scaling.is_raw:
+        log_once(RAW_CONFIDENCES)
+    return tuned
 
 
 def _start_from(init: str | Path | Encoder | None, settings: FinetuneSettings) -> Start:

@@ -11,9 +11,15 @@ from speechssl.text.word_spaces import are_without_word_spaces
 
 # Error rate from which on nothing counts as recognised: a word in fifty is right by chance.
 ALL_WRONG = 0.98
+# Share of the utterances without a hypothesis from which on a cause is named.
+MOST_UNHEARD = 0.5
 QUESTION = (
     "are texts and recordings paired? Listen to some of them. If they are, the recogniser knows "
     "nothing of such speech yet"
+)
+RAW_CONFIDENCES = (
+    "the confidences of words are raw, and not scaled to be probabilities: finetune and tune-lm "
+    "scale them where dev has words that are recognised right, and others that are not"
 )
 # Different characters or words that a line of the log names.
 NUM_SHOWN = 20
@@ -81,6 +87,23 @@ def telling_rate(score: Score) -> TellingRate:
     if score.unit == "word" and are_without_word_spaces(references):
         return TellingRate("CER", score.cer)
     return TellingRate(RATE_NAMES[score.unit], score.wer)
+
+
+def say_unheard(score: Score, of_what: str) -> None:
+    """Say in how many utterances with words nothing was recognised.
+
+    Args:
+        of_what: whose score it is, for the message.
+    """
+    said = [utterance for utterance in score.utterances if utterance.reference]
+    num_unheard = sum(not utterance.hypothesis for utterance in said)
+    if not num_unheard:
+        return
+
+    line = f"nothing was recognised in {num_unheard} of {len(said)} utterances of {of_what}"
+    if num_unheard >= MOST_UNHEARD * len(said):
+        line += ": the recogniser may not be trained far enough for such speech"
+    log_once(line)
 
 
 def ask_if_paired(score: Score, of_what: str) -> None:

@@ -29,8 +29,13 @@ class Scaling:
     slope: float = 1.0
     offset: float = 0.0
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether confidences stay as the recogniser gives them: no scaling could be found."""
+        return self == Scaling()
+
     def __call__(self, probability: float) -> float:
-        if self == Scaling():
+        if self.is_raw:
             return probability
 
         logit = self.slope * _logit(probability) + self.offset

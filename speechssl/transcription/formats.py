@@ -92,6 +92,8 @@ FORMATS: dict[str, Callable[[Transcript, CueLimits], str]] = {
     "jsonl": to_jsonl,
     "ctm": to_ctm,
 }
+# Those that hold the confidences of words.
+WITH_CONFIDENCES = ("json", "jsonl", "ctm")
 
 
 def _one_line(text: str) -> str:

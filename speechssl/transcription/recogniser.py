@@ -27,8 +27,10 @@ from speechssl.recognition.language_model import LM_FOLDER, lm_words, load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.pseudo_labels import Label, label
 from speechssl.recognition.remarks import (
+    RAW_CONFIDENCES,
     Unwritable,
     ask_if_paired,
+    say_unheard,
     unwritable_characters,
     unwritable_words,
 )
@@ -136,7 +138,11 @@ class Recogniser:
                 "each counts as one wrong phone"
             )
 
-        ask_if_paired(scores[-1], f"{store}, split {split}")
+        of_what = f"{store}, split {split}"
+        if self.decoder.scaling.is_raw:
+            log(RAW_CONFIDENCES)
+        say_unheard(scores[-1], of_what)
+        ask_if_paired(scores[-1], of_what)
         return Evaluation(scores[0], scores[1] if self.beam is not None else None, unwritable)
 
     def _say_unwritable(self, scores: Sequence[Score]) -> dict[str, int]:
@@ -188,6 +194,9 @@ class Recogniser:
                 f"{self.folder} hears phones, and labels are words: "
                 "give it a language model (speechssl tune-lm)"
             )
+
+        if self.decoder.scaling.is_raw:
+            log(RAW_CONFIDENCES)
 
         dataset = Dataset([Store(store)], [split])
         digest = hashlib.sha256(as_json(self.made_by()).encode()).hexdigest()

@@ -74,6 +74,7 @@ def transcribe(
     """
     model.eval()
     decoder = decoder or greedy_decoder(model)
+    is_scaled = not decoder.scaling.is_raw
     config = model.encoder.config.features
     rows_per_second = config.sample_rate_hz / config.hop
     max_length = max_batch_length(batch_seconds, rows_per_second)
@@ -97,7 +98,7 @@ def transcribe(
         may_wait_s = 0.0 if item is None else horizon_s
         while True:
             while files[0].settle(model, decoder):
-                yield files.popleft().result(name)
+                yield files.popleft().result(name, is_scaled)
             if progress:
                 progress(done_s)
             if pool.seconds <= may_wait_s:
@@ -112,6 +113,7 @@ class _File:
         pieces: without their features.
         log_probs: (N, V) of each piece; None before it is recognised and after it became words.
         num_settled: pieces that have become words.
+        wordless_s: seconds of them in which no word was recognised.
         end: None while the file is being read.
     """
 
@@ -120,6 +122,7 @@ class _File:
         self.log_probs: list[Tensor | None] = []
         self.num_settled = 0
         self.segments: list[Segment] = []
+        self.wordless_s = 0.0
         self.end: End | None = None
 
     def add(self, piece: Piece) -> int:
@@ -145,7 +148,11 @@ class _File:
             if may_go_on or len(rows) < len(pieces):
                 break
 
-            self.segments += _segments(model, decoder, pieces, rows)
+            segments = _segments(model, decoder, pieces, rows)
+            self.segments += segments
+            if not segments:
+                self.wordless_s += sum(piece.end - piece.start for piece in pieces)
+
             self.log_probs[first:stop] = [None] * len(rows)
             self.num_settled = stop
 
@@ -165,21 +172,21 @@ class _File:
             stop += 1
         return stop
 
-    def result(self, name: str) -> Transcript | Failure:
+    def result(self, name: str, is_scaled: bool) -> Transcript | Failure:
         assert self.end is not None
         end = self.end
         if end.error is not None:
             return Failure(end.path, end.error)
 
-        text = joined_segments(self.segments)
-        segments = tuple(self.segments)
         return Transcript(
             path=end.path,
-            text=text,
-            segments=segments,
+            text=joined_segments(self.segments),
+            segments=tuple(self.segments),
             duration_s=end.duration_s,
             model=name,
             silence_s=end.silence_s,
+            wordless_s=self.wordless_s,
+            is_scaled=is_scaled,
             is_dual_mono=end.is_dual_mono,
             is_averaged=end.is_averaged,
         )

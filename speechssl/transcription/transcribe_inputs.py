@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from speechssl.audio.channels import channels_line
 from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.json_text import ascii_json_line, read_json_lines
 from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.formats import WITH_CONFIDENCES
 from speechssl.transcription.output_folder import Outputs, claim, outcome, plan_outputs
 from speechssl.transcription.recogniser import digests
+from speechssl.transcription.totals import Totals
 from speechssl.transcription.transcript import Failure
 from speechssl.transcription.workers import Job, in_order, transcribe_files
 
@@ -60,10 +61,7 @@ def transcribe_inputs(
 
         rows: dict[Path, Table] = {path: outcome(outputs, path, None) for path in outputs.files}
         num_failed = 0
-        num_dual_mono = 0
-        num_averaged = 0
-        silence_s = 0.0
-        heard_s = 0.0
+        transcripts = Totals()
 
         results = transcribe_files(job, waiting, progress)
         if folder is None:
@@ -77,24 +75,14 @@ def transcribe_inputs(
                 log(f"{outputs.name(path)}: {result.error}")
             else:
                 emit(outputs.put(result))
-                num_dual_mono += result.is_dual_mono
-                num_averaged += result.is_averaged
-                silence_s += result.silence_s
-                heard_s += result.duration_s
+                transcripts.add(result)
 
         if report is not None:
             write_atomic(report, map(ascii_json_line, rows.values()))
 
-    channels = channels_line(len(outputs.files), num_dual_mono, num_averaged)
-    if channels:
-        log(channels)
-
-    if silence_s >= 0.1:
-        log(
-            f"{silence_s:.1f} of {heard_s:.1f} s were left out as silence or steady noise "
-            "(--silence-db)"
-        )
-
+    with_confidences = not set(formats).isdisjoint(WITH_CONFIDENCES)
+    for line in transcripts.lines(with_confidences):
+        log(line)
     if num_failed:
         log(f"{num_failed} of {len(outputs.files)} files could not be transcribed")
 

@@ -74,6 +74,9 @@ class Transcript:
         duration_s: length of the audio, seconds.
         model: name of the model.
         silence_s: seconds of it that were left out as silence or steady noise.
+        wordless_s: seconds of the rest in which no word was recognised.
+        is_scaled: whether the probabilities of words were scaled so that they are probabilities;
+            otherwise they are as the recogniser gives them.
         is_dual_mono: whether the file has several channels, equal in every sample.
         is_averaged: whether it has several channels that differ, whose mean was taken.
         recording: its name in a CTM; None takes that of the file, without the suffix.
@@ -85,9 +88,16 @@ class Transcript:
     duration_s: float
     model: str
     silence_s: float = 0.0
+    wordless_s: float = 0.0
+    is_scaled: bool = True
     is_dual_mono: bool = False
     is_averaged: bool = False
     recording: str | None = None
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds of the audio in which words were looked for."""
+        return self.duration_s - self.silence_s
 
     def as_dict(self) -> dict[str, Any]:
         """Give JSON values under whisper's key names, with ours beside them.
@@ -101,6 +111,7 @@ class Transcript:
             "path": self.path,
             "duration_s": round(self.duration_s, 3),
             "model": self.model,
+            "probabilities_scaled": self.is_scaled,
         }
 
 

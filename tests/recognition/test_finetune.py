@@ -165,7 +165,10 @@ def test_a_model_of_blanks_is_said_to_be_one(
     train = FEW | {"steps": 40, "validate_every": 40, "save_every": 40}
     finetune([labelled_store], tmp_path / "run", tuned(train=train, optim={"lr": 2e-2}), init=None)
     assert read_json_lines(tmp_path / "run/metrics.jsonl")[-1]["dev_empty"] == 1.0
-    assert "nothing but blanks" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "nothing but blanks" in said
+    # No word was recognised that could tell how far confidences are right.
+    assert said.count("confidences of words are raw") == 1
 
 
 def test_fine_tuning_continues_from_a_checkpoint_that_holds_the_head(

@@ -7,6 +7,7 @@ import pytest
 
 from speechssl.recognition.remarks import (
     ask_if_paired,
+    say_unheard,
     telling_rate,
     unwritable_characters,
     unwritable_words,
@@ -59,6 +60,29 @@ def test_the_rate_of_characters_tells_most_without_spaces() -> None:
     assert (result.wer, telling_rate(result)) == (1.0, ("CER", result.cer))
     phones = score(sentences(1), sentences(2), unit="phone")
     assert telling_rate(phones) == ("PER", phones.wer)
+
+
+@pytest.mark.parametrize("letters", [None, IDEOGRAPHS])
+@pytest.mark.parametrize("seed", range(3))
+def test_utterances_in_which_nothing_is_recognised_are_counted(
+    letters: str | None, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draws = random.Random(seed)
+    texts = sentences(seed, letters)
+    unheard = draws.sample(list(texts), draws.randint(1, 9))
+    # An utterance that holds nothing is none in which something could be recognised.
+    texts["nothing"] = ""
+
+    say_unheard(score(texts, texts), "dev")
+    assert capsys.readouterr().err == ""
+
+    say_unheard(score(texts, texts | dict.fromkeys(unheard, "")), "dev")
+    said = capsys.readouterr().err
+    assert f"nothing was recognised in {len(unheard)} of 20 utterances of dev\n" in said
+
+    say_unheard(score(texts, dict.fromkeys(texts, "")), "dev")
+    said = capsys.readouterr().err
+    assert "in 20 of 20 utterances of dev: the recogniser may not be trained far enough" in said
 
 
 @pytest.mark.parametrize("letters", [None, IDEOGRAPHS])

@@ -47,7 +47,14 @@ def test_txt_has_one_line_per_segment() -> None:
 
 def test_json_has_whispers_keys() -> None:
     table = json.loads(to_json(TRANSCRIPT))
-    assert list(table) == ["text", "segments", "path", "duration_s", "model"]
+    assert list(table) == [
+        "text",
+        "segments",
+        "path",
+        "duration_s",
+        "model",
+        "probabilities_scaled",
+    ]
     assert table["segments"][0] == {"id": 0, "start": 0.0, "end": 1.25, "text": "hello wörld"} | {
         "words": [
             {"word": "hello", "start": 0.0, "end": 0.4, "probability": 0.9},

@@ -1,0 +1,75 @@
+"""What is told of all transcripts together: what nobody would see in the texts."""
+
+from dataclasses import dataclass
+
+from speechssl.audio.channels import channels_line
+from speechssl.recognition.remarks import RAW_CONFIDENCES
+from speechssl.transcription.transcript import Transcript
+
+# Less silence than this is not told, seconds.
+LEAST_S = 0.1
+# Share of the sound without words that is told, even where every file has some.
+MOST_WORDLESS = 0.5
+
+
+@dataclass
+class Totals:
+    """What is told of all transcripts together.
+
+    Attributes:
+        num_dual_mono: files of several channels that are equal.
+        num_averaged: files of several channels of which the mean was heard.
+        num_without_text: files with sound in which no word was recognised.
+        num_raw: files with words whose confidences are not scaled.
+        wordless_s: seconds of sound in which none was, over all files.
+    """
+
+    num_files: int = 0
+    num_dual_mono: int = 0
+    num_averaged: int = 0
+    num_without_text: int = 0
+    num_raw: int = 0
+    duration_s: float = 0.0
+    silence_s: float = 0.0
+    wordless_s: float = 0.0
+
+    def add(self, transcript: Transcript) -> None:
+        """Count one more transcript."""
+        self.num_files += 1
+        self.num_dual_mono += transcript.is_dual_mono
+        self.num_averaged += transcript.is_averaged
+        self.num_without_text += not transcript.text and transcript.sound_s > 0
+        self.num_raw += bool(transcript.text) and not transcript.is_scaled
+        self.duration_s += transcript.duration_s
+        self.silence_s += transcript.silence_s
+        self.wordless_s += transcript.wordless_s
+
+    def lines(self, with_confidences: bool = False) -> list[str]:
+        """Say what nobody would see in the texts.
+
+        Args:
+            with_confidences: whether the texts are written with the confidences of words.
+        """
+        lines: list[str] = []
+        channels = channels_line(self.num_files, self.num_dual_mono, self.num_averaged)
+        if channels:
+            lines.append(channels)
+
+        if self.silence_s >= LEAST_S:
+            lines.append(
+                f"{self.silence_s:.1f} of {self.duration_s:.1f} s were left out as silence or "
+                "steady noise (--silence-db)"
+            )
+
+        sound_s = self.duration_s - self.silence_s
+        is_mostly_wordless = self.wordless_s > MOST_WORDLESS * sound_s
+        if self.num_without_text or is_mostly_wordless:
+            lines.append(
+                f"no word was recognised in {self.wordless_s:.1f} of {sound_s:.1f} s of sound; "
+                f"{self.num_without_text} of {self.num_files} files have no text: if there is "
+                "speech in it, the recogniser may not be trained far enough (speechssl evaluate "
+                "measures that)"
+            )
+        if self.num_raw and with_confidences:
+            lines.append(RAW_CONFIDENCES)
+        return lines
