@@ -20,6 +20,7 @@ from typing import NamedTuple
 from speechssl.errors import ConfigError
 from speechssl.storage.text_files import TEXT_ENCODING
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
+from speechssl.text.plausible_lexicon import check_inventory
 
 NO_FOLDING = "none"
 DEFAULT_FOLDING = "stress"
@@ -31,6 +32,10 @@ _COMMENT = ";;;"
 # A probability below this is kept as this: its logarithm must be a number.
 _LEAST_PROBABILITY = 1e-4
 _DECIMALS = 4
+
+# Entries that may be left out for each one that is used. A lexicon has some words with a hyphen; a
+# file of something else, such as an ARPA file, has some lines like those of a lexicon.
+_MOST_LEFT_OUT = 9
 
 # Columns of numbers that MFA writes between a word and its phones.
 _MOST_NUMBERS = 4
@@ -174,7 +179,7 @@ def read_lexicon(
         folding: see ``fold``; None takes what a lexicon of our own form says, else "stress".
 
     Raises:
-        ConfigError: no text, a probability outside 0..1, or not one word is left.
+        ConfigError: no text or no lexicon, a probability outside 0..1, or not one word is left.
     """
     # It imports torch, which whoever only looks at tokens can do without.
     from speechssl.runtime.distributed import log_once
@@ -199,11 +204,14 @@ def read_lexicon(
     rule = folding or lines.head.get("folding", DEFAULT_FOLDING)
     origin = lines.head.get("origin", path.name)
     found = Pronunciations.of_entries([*entries, *respelled], rule, origin)
-    if not found.words:
+    num_used = len(entries) + len(respelled)
+    if not found.words or len(left_out) > _MOST_LEFT_OUT * num_used:
         raise ConfigError(
-            f"{path} holds no pronunciation: give a lexicon of one word and its phones a line, "
-            "as CMUdict, Kaldi and MFA write it"
+            f"{path} is no pronunciation lexicon: of {len(lines.entries)} lines {num_used} are one "
+            "word and its phones. Give a lexicon as CMUdict, Kaldi and MFA write it"
         )
+
+    doubt = check_inventory(str(path), [(word, one.phones) for word, one in found.entries()])
 
     num_pronunciations = sum(map(len, found.words.values()))
     message = (
@@ -216,6 +224,8 @@ def read_lexicon(
             f"or have no phones (first: {left_out[0]})"
         )
     log_once(message)
+    if doubt:
+        log_once(f"{path}: {doubt}")
     return found
 
 

@@ -105,7 +105,7 @@ def test_latin_1_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         ("a 0.5 b\na 1.5 c\n", "line 2: 'a' has the probability 1.5: write one above 0"),
         ("a 0 b\n", "line 1: 'a' has the probability 0"),
-        ("\n;;; nothing\n", "holds no pronunciation: give a lexicon of one word"),
+        ("\n;;; nothing\n", "is no pronunciation lexicon: of 0 lines 0 are one word"),
         (b"a\0b", "is not text"),
     ],
 )
