@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, NgramModel, Ngrams
 from speechssl.errors import ConfigError
+from speechssl.storage.missing import where_instead
 from speechssl.storage.text_files import open_text
 
 # A line of a section: the words of an n-gram, then its log10 probability and backoff weight.
@@ -72,11 +73,17 @@ def arpa_words(path: Path) -> list[str]:
 
 def is_binary(path: Path) -> bool:
     """Whether a file is one of KenLM's binary files, rather than ARPA."""
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder: give an ARPA file, which speechssl lm makes of texts"
+        )
     try:
         with path.open("rb") as file:
             first_bytes = file.read(len(_KENLM))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read as a language model: {error}") from error
+        raise ConfigError(
+            f"{path} cannot be read as a language model: {error.strerror}{where_instead(path)}"
+        ) from error
 
     return first_bytes == _KENLM
 
@@ -194,8 +201,14 @@ class ArpaReader:
 
     def header(self) -> list[int]:
         """Read how many n-grams of each length the file has, and the title of the first section."""
-        while self._next() != "\\data\\":
-            pass
+        line = self._next_or_none()
+        while line != "\\data\\":
+            if line is None:
+                raise ConfigError(
+                    f"{self.path} is no ARPA file, which has a line \\data\\: speechssl lm makes "
+                    "one of texts"
+                )
+            line = self._next_or_none()
 
         counts: list[int] = []
         line = self._next()
@@ -286,13 +299,19 @@ class ArpaReader:
 
     def _next(self) -> str:
         """Read up to the next line that is not empty."""
+        line = self._next_or_none()
+        if line is None:
+            raise self._error("the file ends here, before \\end\\")
+        return line
+
+    def _next_or_none(self) -> str | None:
+        """Read up to the next line that is not empty; None at the end of the file."""
         for line in self.lines:
             self.line_number += 1
             stripped = line.strip(" \t\r\n")
             if stripped:
                 return stripped
-
-        raise self._error("the file ends here, before \\end\\")
+        return None
 
     def _expect(self, line: str, title: str) -> None:
         """Refuse any line but this title."""

@@ -120,7 +120,7 @@ def with_transcripts(dataset: Dataset, split: str) -> Dataset:
     if not labelled:
         raise ConfigError(
             f"none of the {num_without} chunks of {split} has a transcript, so nothing can be "
-            "scored: give a store with some"
+            "scored: prepare the recordings with transcripts, or give a store with some"
         )
     if num_without:
         log_once(

@@ -26,7 +26,7 @@ from speechssl.ngrams.table import NgramTable, blocks_of_table, table_of_files
 from speechssl.runtime.log import log
 from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.text_files import open_text
+from speechssl.storage.text_files import is_binary_data, open_text
 from speechssl.text.marks import Marks
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.tokenizers import load_tokenizer
@@ -178,6 +178,7 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
     """
     started = time.monotonic()
     plan.check()
+    _check_readable(texts, plan.others)
     _say_repeated(texts)
 
     held_out: list[list[str]] = []
@@ -225,6 +226,23 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
         f"{corpus.unit} of text; {seconds:.1f} s, {peak_memory_mb():.0f} MB of memory at most"
     )
     return LmReport(discounts, tuple(num_ngrams), ingredients, found)
+
+
+def _check_readable(texts: Sequence[Path], others: Sequence[Path]) -> None:
+    """See that each can be read, before any is: the last one's turn may come after an hour.
+
+    Args:
+        others: texts, stores and ARPA files.
+    """
+    for path in (*texts, *others):
+        if is_store(path):
+            continue
+
+        _check_text(path, may_be_arpa=path in others)
+        # What is no regular file, such as a pipe, can be read once only.
+        if path.is_file() or not path.exists():
+            with open_text(path) as file:
+                file.readline()
 
 
 def _say_repeated(paths: Iterable[Path]) -> None:
@@ -304,14 +322,42 @@ def _texts(path: Path, split: str) -> Iterator[str]:
     """Read the lines of a text file, or the transcripts of one split of a store."""
     if is_store(path):
         yield from _transcripts(Store(path), split)
-    elif path.exists() and path.suffix.lower() in TABLE_SUFFIXES:
+        return
+
+    _check_text(path)
+    with open_text(path) as file:
+        yield from file
+
+
+def _check_text(path: Path, may_be_arpa: bool = False) -> None:
+    """See that a file may be text, and say what to do with what people give in its place.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder and no store: give a file of one text a line, or the store that "
+            "speechssl prepare makes of recordings and their transcripts"
+        )
+    if not path.is_file():
+        return
+
+    if path.suffix.lower() in TABLE_SUFFIXES:
         raise ConfigError(
             f"{path} is a table, not text: prepare it and give the store, "
             "or a file of one text a line"
         )
-    else:
-        with open_text(path) as file:
-            yield from file
+    if is_binary_data(path):
+        raise ConfigError(
+            f"{path} is no text but a recording, or other binary data: prepare recordings with "
+            "their transcripts and give the store, or a file of one text a line"
+        )
+    if not may_be_arpa and is_arpa(path):
+        raise ConfigError(
+            f"{path} is an ARPA file, not text: give a file of one text a line (lm mixes an ARPA "
+            "file in with --with)"
+        )
 
 
 def _transcripts(store: Store, split: str) -> Iterator[str]:

@@ -38,8 +38,10 @@ def word_counts(paths: Sequence[Path], normaliser: str, split: str | None = None
 def _texts(path: Path, split: str | None) -> Iterator[str]:
     if is_store(path) and split is None:
         store = Store(path)
-        for index in store.indices():
-            yield store.record(int(index)).text or ""
+        texts = [store.record(int(index)).text or "" for index in store.indices()]
+        if not any(texts):
+            raise ConfigError(f"{path} has no transcripts: prepare it with transcripts")
+        yield from texts
     elif path.is_file() and is_arpa(path):
         yield from read_words(path, None)
     else:

@@ -27,6 +27,9 @@ _COMPRESSED: dict[str, Callable[..., TextIO]] = {
     ".xz": lzma.open,
 }
 
+# Bytes of a file by which binary data is known: a recording has zeros among its first ones.
+_LOOKED_AT = 4096
+
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -55,6 +58,8 @@ def open_text(
 
     try:
         opener = _COMPRESSED.get(path.suffix.lower(), open)
+        if is_binary_data(path):
+            raise error_class(f"{problem}: it is no text but binary data, as recordings are")
         with opener(path, "rt", encoding=TEXT_ENCODING, newline=newline) as file:
             yield file
     except OSError as error:
@@ -65,6 +70,17 @@ def open_text(
         raise error_class(f"{problem}: {_why_not_utf8(error)}") from error
     except (EOFError, lzma.LZMAError, zlib.error) as error:
         raise error_class(f"{problem}: {error}") from error
+
+
+def is_binary_data(path: Path) -> bool:
+    """Whether a file holds something else than text; a recording of silence is valid UTF-8 too."""
+    # What is no regular file, such as a pipe, can be read once only.
+    if not path.is_file() or path.suffix.lower() in _COMPRESSED:
+        return False
+
+    with path.open("rb") as file:
+        beginning = file.read(_LOOKED_AT)
+    return b"\0" in beginning and not beginning.startswith(_UTF16_MARKS)
 
 
 def read_text(

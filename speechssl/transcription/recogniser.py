@@ -195,10 +195,10 @@ class Recogniser:
                 "give it a language model (speechssl tune-lm)"
             )
 
+        dataset = Dataset([Store(store)], [split])
         if self.decoder.scaling.is_raw:
             log(RAW_CONFIDENCES)
 
-        dataset = Dataset([Store(store)], [split])
         digest = hashlib.sha256(as_json(self.made_by()).encode()).hexdigest()
         labels = label(
             self.model,

@@ -2,6 +2,8 @@
 
 import gzip
 import lzma
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,11 @@ from pathlib import Path
 import pytest
 from support.commands import call, one_line
 from support.language_models import toy_sentences
+from support.models import random_recogniser
 
-from speechssl.decoding.arpa import read_arpa
+from speechssl.decoding.arpa import arpa_words, read_arpa, read_ngrams, read_words
+from speechssl.errors import ConfigError
+from speechssl.recognition.model import save_ctc
 
 
 def write_text(path: Path, seed: int) -> Path:
@@ -90,3 +95,77 @@ def test_it_runs_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
     assert "MB of memory at most" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_no_text_is_named(
+    seed: int,
+    labelled_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A recording, also one of silence, which is valid UTF-8; a folder; an ARPA file."""
+    draws = random.Random(seed)
+    text = write_text(tmp_path / "text.txt", seed)
+    silence = tmp_path / draws.choice(["silence.wav", "silence.txt"])
+    silence.write_bytes(b"RIFF" + bytes(draws.randint(100, 5000)))
+    arpa = tmp_path / "made.arpa"
+    assert call("lm", text, "--out", arpa, "--order", 2).exit_code == 0
+
+    given = {
+        silence: "is no text but a recording, or other binary data: prepare recordings",
+        labelled_folder / "test000.wav": "is no text but a recording",
+        labelled_folder: "is a folder and no store: give a file of one text a line, or the store",
+        arpa: "is an ARPA file, not text",
+    }
+    for path, message in given.items():
+        ways: list[list[object]] = [[path], [text, "--held-out", path]]
+        if path != arpa:
+            ways.append([text, "--with", path, "--held-out", text])
+        for arguments in ways:
+            out = ("--out", tmp_path / "lm.arpa")
+            said = one_line(monkeypatch, capsys, "lm", *arguments, *out)
+            assert str(path) in said
+            assert message in said
+    assert not (tmp_path / "lm.arpa").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_no_arpa_file_is_named(seed: int, tmp_path: Path) -> None:
+    draws = random.Random(seed)
+    path = tmp_path / "books.txt"
+    lines = [" ".join(draws.choices("abcdef", k=5)) for _ in range(draws.randint(0, 200))]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+    message = r"books\.txt is no ARPA file, .*: speechssl lm makes one of texts"
+    for read in (read_arpa, read_ngrams, arpa_words):
+        with pytest.raises(ConfigError, match=message):
+            read(path)
+
+    with pytest.raises(ConfigError, match="is a folder: give an ARPA file"):
+        read_words(tmp_path, None)
+
+
+def test_a_store_without_transcripts_says_what_to_do(labelled_folder: Path, tmp_path: Path) -> None:
+    """lm and lexicon; and evaluate, which looks into one split."""
+    store = tmp_path / "store"
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    shutil.copy(labelled_folder / "test000.wav", recordings)
+    assert call("prepare", recordings, store).exit_code == 0
+
+    model = tmp_path / "model"
+    save_ctc(random_recogniser(), model, {})
+    lexicon = tmp_path / "words.dict"
+    lexicon.write_text("ABC  A B C\n")
+
+    out = ("--out", tmp_path / "out")
+    remedies = {
+        ("lm", store, *out): "prepare it with transcripts",
+        ("lexicon", "extend", lexicon, store, *out): "prepare it with transcripts",
+        ("evaluate", model, store, *out): "prepare them with transcripts",
+        ("evaluate", model, store, *out, "--split", "train"): "prepare the recordings with",
+    }
+    for command, remedy in remedies.items():
+        assert remedy in str(call(*command).exception), command

@@ -33,7 +33,8 @@ def test_files_of_others_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "line 0: the file ends here"),
+        ("", "is no ARPA file"),
+        ("\\data\\\n", "line 1: the file ends here"),
         (GOOD.replace("\\end\\\n", ""), "ends here, before"),
         (GOOD[: GOOD.index("-0.1\ta a")], "ends here, before"),
         (GOOD.replace("1=3", "1=4"), r"line 10: .*-grams:' where a 1-gram was expected"),

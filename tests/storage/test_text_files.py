@@ -109,3 +109,20 @@ def test_what_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe{")
     with pytest.raises(ManifestError, match="UTF-16"):
         scan(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_binary_data_is_no_text(tmp_path: Path, seed: int) -> None:
+    """A recording of silence is valid UTF-8, and was read as one line."""
+    rng = random.Random(seed)
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"RIFF" + bytes(rng.randint(1, 9000)) + b"\n")
+
+    for read in (open_and_read, listed_words, read_arpa, lambda path: list(read_texts([path], ""))):
+        with pytest.raises(ConfigError, match="no text but"):
+            read(path)
+
+
+def open_and_read(path: Path) -> str:
+    with open_text(path) as file:
+        return file.read()
