@@ -9,7 +9,7 @@ import typer
 from speechssl.analysis.probe_examples import probe_stores
 from speechssl.analysis.probing import watch
 from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
-from speechssl.config import Table, as_table, merge, parse_overrides
+from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
 from speechssl.pretraining.settings import pretrain_settings
@@ -21,7 +21,7 @@ from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
 from speechssl.self_training.second_recogniser import finetune_with_unlabelled, first_run
-from speechssl.storage.json_text import as_json
+from speechssl.storage.json_text import as_json_lines
 from speechssl.training.run_folder import start_anew
 
 # Updates between two times that --probe measures, where the user does not say.
@@ -58,7 +58,8 @@ def pretrain_command(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the settings; time a few updates and say what the run will take.",
+            help="Print the settings that the run reads; time a few updates and say what it will "
+            "take.",
         ),
     ] = False,
     force: ForceOption = False,
@@ -78,7 +79,7 @@ def pretrain_command(
     splits = split or ["train"]
 
     if dry_run:
-        write_stdout(as_json(as_table(settings)))
+        write_stdout(as_json_lines(settings.in_use()))
         cost = pretrain_cost(stores, settings, splits)
         log(f"{cost}; the probes come on top" if probes else cost)
         return
@@ -106,7 +107,10 @@ def finetune_command(
     ],
     run: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
     init_from: Annotated[
-        str, typer.Option(help="Run or model folder the encoder comes from; none = random weights.")
+        str,
+        typer.Option(
+            help="Run or model folder that the encoder comes from; none = train from scratch."
+        ),
     ],
     minutes: Annotated[
         float | None, typer.Option(help="Labelled minutes to use, a seeded choice; else all.")
@@ -147,7 +151,11 @@ def finetune_command(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Default: what the encoder was pretrained with.")
+        str | None,
+        typer.Option(
+            help="minutes, tiny, small, base, large, or a .toml file; else that of --init-from, or "
+            "tiny (with --budget: minutes)."
+        ),
     ] = None,
     set_: SetOption = None,
     force: ForceOption = False,

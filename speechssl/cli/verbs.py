@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-from typer import Typer
-from typer.core import TyperGroup
+from typer import BadParameter, Typer
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 # File of this folder and name in it, in the order in which --help lists the verbs.
@@ -25,6 +25,20 @@ VERBS = {
     "export": ("interop", "export_command"),
     "bench": ("analysis", "bench"),
 }
+
+
+class Verb(TyperCommand):
+    """A verb, which says of an option that is missing what to give."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line; the message of a missing option ends in the option's help."""
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            # Of errors in a value, the message says what is wrong. Of a missing one there is none.
+            if not error.message:
+                error.message = getattr(error.param, "help", None) or ""
+            raise
 
 
 class Verbs(TyperGroup):
@@ -48,6 +62,9 @@ class Verbs(TyperGroup):
             alone = Typer(add_completion=False, pretty_exceptions_enable=False)
             alone.command(cmd_name)(verb)
             verb = alone
+
+        for registered in verb.registered_commands:
+            registered.cls = Verb
 
         command = get_command(verb)
         command.name = cmd_name

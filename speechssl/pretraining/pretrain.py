@@ -38,6 +38,8 @@ STALE = 3
 
 # Updates that --dry-run takes; the first of them is not timed.
 TRIAL_UPDATES = 5
+# A margin below chance that a loss always keeps, nats.
+NEVER_AT_CHANCE = -1e9
 
 # A run may continue when these models lie elsewhere: what counts is their checksums, which are
 # settings too.
@@ -148,7 +150,9 @@ def pretrain_cost(
         raise ConfigError("--dry-run times one process: give the command without torchrun")
 
     steps = settings.train.steps
-    few_updates = {"steps": TRIAL_UPDATES, "log_every": TRIAL_UPDATES}
+    # So few updates are at chance whatever the run will be, which nobody needs to be told.
+    health = settings.train.health.model_copy(update={"chance_margin": NEVER_AT_CHANCE})
+    few_updates = {"steps": TRIAL_UPDATES, "log_every": TRIAL_UPDATES, "health": health}
     train = settings.train.model_copy(update=few_updates)
     trial = settings.model_copy(update={"train": train})
 

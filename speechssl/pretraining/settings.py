@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from speechssl.config import Settings, Table, merge
+from speechssl.config import Settings, Table, as_table, merge
 from speechssl.data.batches import BatchConfig
 from speechssl.encoder.masking import MaskConfig
 from speechssl.pretraining.contrastive import ContrastiveConfig
@@ -55,6 +55,16 @@ class PretrainSettings(TaskSettings, RunSettings):
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig(crop_s=CROP_S)
     train: TrainConfig = TrainConfig()
+
+    def in_use(self) -> Table:
+        """Give the settings that the run reads: without the tables of other tasks."""
+        of_tasks = {*get_args(TaskName), "quantizer"}
+        read: set[str] = {self.task}
+        if self.task == "contrastive":
+            read.add("quantizer")
+
+        unread = of_tasks - read
+        return {name: value for name, value in as_table(self).items() if name not in unread}
 
 
 def pretrain_settings(

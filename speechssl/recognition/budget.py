@@ -91,8 +91,9 @@ def planned_steps(
     pace = _measure(model, bigram, batches, validate, settings)
     steps = pace.affordable(budget_s, settings.train.validate_every)
     log_once(
-        f"budget {budget_s / 60:.1f} min: an update takes {pace.update:.2f} s here and a "
-        f"measurement on dev {pace.validation:.1f} s, so there is time for {steps} updates"
+        f"budget {budget_s / 60:.1f} min, preset {settings.preset}: an update takes "
+        f"{pace.update:.2f} s and a measurement on dev {pace.validation:.1f} s, as measured once, "
+        f"now, on this machine; so there is time for {steps} updates"
     )
     return steps
 

@@ -27,6 +27,17 @@ def as_json(table: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def as_json_lines(table: Mapping[str, Any]) -> str:
+    """Write settings as JSON for people to read: a line for each table in them, sorted."""
+    lines = []
+    for name, value in sorted(table.items()):
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        lines.append(f"  {json.dumps(name)}: {text}")
+
+    whole = "{\n" + ",\n".join(lines) + "\n}\n"
+    return whole.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def json_line(row: Mapping[str, Any]) -> str:
     """Write one line of JSON that people can read in any script; it is valid UTF-8.
 

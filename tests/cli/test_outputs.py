@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from support.commands import call
 from support.language_models import write_lm
 from support.models import random_recogniser
 from support.speech import make_labelled
+from typer.testing import Result
 
 from speechssl.data.prepare import prepare
 from speechssl.decoding.hypothesis import BeamConfig

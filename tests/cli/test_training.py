@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from support.commands import call
@@ -11,7 +12,9 @@ from support.settings import as_toml
 
 from speechssl.analysis import probe_heads
 from speechssl.cli import training
+from speechssl.config import build
 from speechssl.errors import ConfigError
+from speechssl.pretraining.settings import PretrainSettings, TaskName
 from speechssl.storage.json_text import read_json_lines
 
 
@@ -23,7 +26,13 @@ def test_pretrain_dry_run_prints_settings_and_trains_nothing(
         "pretrain", labelled_store, "--run", tmp_path / "run", "--dry-run", "--set", "optim.lr=0.25"
     )
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["optim"]["lr"] == 0.25
+    shown = json.loads(result.stdout)
+    assert shown["optim"]["lr"] == 0.25
+    assert {"contrastive", "quantizer", "encoder", "train"} <= shown.keys()
+    # What the run reads, a line for each table, and nothing of the trial's own end.
+    assert not {"two_views", "hidden_units"} & shown.keys()
+    assert len(result.stdout.splitlines()) == len(shown) + 2
+    assert "ends at chance" not in result.stderr
     assert not (tmp_path / "run").exists()
     assert re.search(
         r"GB at most; \d+ hours of audio per hour; .* epochs of 0\.0\d h; 2500 updates in",
@@ -115,3 +124,35 @@ def test_a_budget_and_a_number_of_updates_are_refused_together(
     assert "--budget chooses train.steps: leave one of the two out" in str(refused.exception)
     wrong = call(*start, "--budget", "1m", "--set", "train=5")
     assert isinstance(wrong.exception, ConfigError)
+
+
+@pytest.mark.parametrize("task", get_args(TaskName))
+def test_settings_that_no_task_of_the_run_reads_are_not_shown(task: str) -> None:
+    settings = build(PretrainSettings, {"task": task})
+    others = set(get_args(TaskName)) - {task}
+    shown = settings.in_use()
+    assert task in shown
+    assert not others & shown.keys()
+    assert ("quantizer" in shown) == (task == "contrastive")
+    assert {"encoder", "mask", "decoder", "optim", "batch", "train", "task"} <= shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "told"),
+    [
+        (("finetune", "store", "--run", "run"), "--init-from", "none = train from scratch"),
+        (("lexicon", "make", "--out", "x"), "--from", "espeak-ng:LANGUAGE, or a lexicon"),
+        (("lm", "text"), "--out", "ARPA file to write"),
+        (("export", "model", "out"), "--to", "hf"),
+        (("evaluate", "model", "store"), "--out", "Folder for score.json"),
+    ],
+)
+def test_what_a_missing_option_takes_is_said(
+    command: tuple[str, ...], option: str, told: str
+) -> None:
+    done = call(*command)
+    assert done.exit_code == 2
+    # Without the frame and the line breaks of the terminal.
+    said = " ".join(done.output.replace("│", " ").split())
+    assert f"Missing option '{option}'. " in said
+    assert told in said

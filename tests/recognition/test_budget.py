@@ -67,7 +67,9 @@ def test_a_run_that_goes_on_keeps_its_updates(
 ) -> None:
     monkeypatch.setattr(budget, "_measure", pace_of(1.0))
     finetune([labelled_store], tmp_path, tuned(), init=None, budget_s=7.0)
-    capsys.readouterr()
+    planning = capsys.readouterr().err
+    assert f"preset {tuned().preset}: an update takes 1.00 s" in planning
+    assert "measured once, now, on this machine; so there is time for 7 updates" in planning
 
     # On a machine that became slow, it would have planned one.
     monkeypatch.setattr(budget, "_measure", pace_of(7.0))
