@@ -1,0 +1,60 @@
+"""The verb tune-lm with a recogniser that writes the character that stands for the space."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from support.commands import call
+from support.models import random_recogniser
+from support.speech import make_labelled
+
+from speechssl.data.prepare import prepare
+from speechssl.recognition.model import CtcConfig, CtcModel, save_ctc
+from speechssl.text.character_tokenizer import CharTokenizer
+
+
+@pytest.fixture(scope="module", params=["|", "<>|"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose transcripts have bars, and a recogniser of their characters."""
+    root = tmp_path_factory.mktemp("bars")
+    recordings = make_labelled(root / "recordings", {"train": 4, "dev": 3})
+
+    draws = random.Random(request.param)
+    table = recordings / "metadata.csv"
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    lines = [header]
+    for row in rows:
+        name, text, *others = row.split(",")
+        words = [f"{draws.choice(request.param)}{word}|{word}" for word in text.split()]
+        lines.append(",".join([name, " ".join(words), *others]))
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    prepare(recordings, root / "store")
+
+    tokenizer = CharTokenizer.train([" ".join(lines[1:])])
+    model = CtcModel(random_recogniser().encoder, tokenizer, "none-1", CtcConfig())
+    save_ctc(model, root / "model", {})
+    return root
+
+
+@pytest.mark.parametrize("unit", ["tokens", "words"])
+def test_bars_in_transcripts_are_no_spaces(folder: Path, unit: str, tmp_path: Path) -> None:
+    model, store, arpa = folder / "model", folder / "store", tmp_path / "lm.arpa"
+    of_tokens = ("--tokens-of", model) if unit == "tokens" else ("--normaliser", "none-1")
+    made = call("lm", store, "--out", arpa, "--order", 2, *of_tokens)
+    assert made.exit_code == 0, made.exception
+    entries = [line.split("\t")[1] for line in arpa.read_text().splitlines() if "\t" in line]
+    if unit == "tokens":
+        assert {"|", "<bar>"} <= set(entries)
+    else:
+        assert any("|" in entry for entry in entries)
+
+    done = call("tune-lm", model, arpa, store)
+    assert done.exit_code == 0, done.exception
+    assert "greedy" in done.stdout
+
+    scored = call("evaluate", model, store, "--split", "dev", "--out", tmp_path / "score")
+    assert scored.exit_code == 0, scored.exception
+    summary = json.loads((tmp_path / "score/score.json").read_text())
+    # Words that the few texts lack are among these, and no character of the transcripts.
+    assert all(len(part) > 1 for part in summary["unwritable"])
