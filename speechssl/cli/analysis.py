@@ -68,7 +68,9 @@ bench = typer.Typer(
     help="How fast it is here, how much memory it takes, where the time goes, and how far it is "
     "from the best of the machine.",
 )
-PresetOption = Annotated[str, typer.Option(help="tiny, small, base, large, or a .toml file.")]
+PresetOption = Annotated[
+    str, typer.Option(help="minutes, tiny, small, base, large, or a .toml file.")
+]
 SecondsOption = Annotated[float, typer.Option(help="Synthetic audio to work on, seconds.")]
 UpdatesOption = Annotated[
     int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")

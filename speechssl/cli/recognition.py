@@ -61,8 +61,8 @@ def tune_lm_command(
         bool,
         typer.Option(
             "--unknown-words",
-            help="Recognise words that the language model lacks too, at the price of <unk>: "
-            "those of --words, else of the recogniser's lexicon.",
+            help="Recognise words that the language model lacks too, with the probability of "
+            "<unk>: those of --words, else of the recogniser's lexicon.",
         ),
     ] = False,
     unit: Annotated[

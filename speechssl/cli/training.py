@@ -37,7 +37,8 @@ def pretrain_command(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="tiny, small, base, large, or a .toml file; else that of --init-from, or tiny."
+            help="minutes, tiny, small, base, large, or a .toml file; else that of --init-from, or "
+            "tiny."
         ),
     ] = None,
     split: Annotated[
