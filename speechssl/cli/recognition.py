@@ -23,10 +23,12 @@ from speechssl.recognition.evaluation_files import (
     check_score_folder,
     write_evaluation,
 )
+from speechssl.recognition.language_model import name_of_another_lm
 from speechssl.recognition.lm_tuning import tune_lm
 from speechssl.recognition.lm_weights import Tried, Tuned
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
+from speechssl.storage.checkpoint import model_folder
 from speechssl.tables import text_table
 from speechssl.text.normalise import NORMALISERS
 from speechssl.transcription.cues import CueLimits
@@ -80,6 +82,11 @@ def tune_lm_command(
     several widths of the beam are tried too: the widest is kept that is 20 times faster than real
     time.
     """
+    folder = model_folder(model)
+    other = name_of_another_lm(folder, lm)
+    if other is not None:
+        log(f"{folder} has the language model of {other}, whose place {lm} takes if it is kept")
+
     tune_lm(model, lm, store, split, words, unknown_words, unit, report=_print_tried)
 
 
@@ -128,7 +135,7 @@ def label_command(
 
     num_heard = sum(one.text != "" for one in labels)
     num_empty = len(labels) - num_heard
-    log(f"{out} holds the words of {num_heard} chunks; in {num_empty} nothing was heard")
+    log(f"{out} holds the words of {num_heard} chunks; in {num_empty} no word was recognised")
     write_stdout(f"{out}\n")
 
 

@@ -129,12 +129,12 @@ def finetune_command(
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Stores to listen to with --lm: a second recogniser learns from what is heard. "
+            help="Stores to label with --lm: a second recogniser learns from these labels. "
             "May be given again, and be the labelled store."
         ),
     ] = None,
     lm: Annotated[
-        Path | None, typer.Option(help="ARPA file that helps to hear what --unlabelled holds.")
+        Path | None, typer.Option(help="ARPA file for the labels of --unlabelled.")
     ] = None,
     labels: Annotated[
         Path | None,

@@ -206,8 +206,8 @@ def _discounts(occurrences: NDArray[np.int64], length: int) -> Discounts:
             return one, two, three
 
     log(
-        f"{length}-grams: too few counts of 1 to 4 for discounts of their own; "
-        "those are 0.5, 1 and 1.5"
+        f"{length}-grams: too few occur 1 to 4 times to estimate their discounts; 0.5, 1 and 1.5 "
+        "are taken"
     )
     return FALLBACK_DISCOUNTS
 

@@ -92,6 +92,21 @@ def holds_lm(model: Path, lm: Path) -> bool:
     return lm_digest(lm).items() <= about.items()
 
 
+def name_of_another_lm(model: Path, lm: Path) -> str | None:
+    """Say what file the language model of a model folder was made of; None if of ``lm``, or none.
+
+    Args:
+        model: the model folder.
+        lm: a file, which may be missing.
+    """
+    folder = stored_folder(model / LM_FOLDER)
+    if not folder.exists() or not lm.is_file() or holds_lm(model, lm):
+        return None
+
+    about: dict[str, Any] = load_record(folder)["about"]
+    return str(about.get("lm", "an earlier version"))
+
+
 def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:
     """Give the beam search of a model folder, or None if it has no language model.
 

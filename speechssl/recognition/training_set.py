@@ -237,7 +237,7 @@ def warn_about_dev(dev: Dataset, model: CtcModel) -> None:
     if num_empty:
         log_once(
             f"{num_empty} of {len(texts)} transcripts of dev hold nothing: "
-            "whatever is heard there counts as inserted"
+            "whatever is recognised there counts as inserted"
         )
 
     unknown: set[str] = set()

@@ -83,7 +83,7 @@ def finetune_with_unlabelled(
     labels = first / LABELS
     recogniser = load_recogniser(first)
     for store in unlabelled:
-        log(f"{first} listens to {store}")
+        log(f"{first} labels {store}")
         with HoursProgress() as progress:
             recogniser.label(store, labels, progress=progress)
 

@@ -127,7 +127,7 @@ class Recogniser:
         if num_empty:
             log(
                 f"{num_empty} transcripts hold nothing that {normaliser} keeps: "
-                "whatever is heard there counts as inserted"
+                "whatever is recognised there counts as inserted"
             )
 
         unwritable = self._say_unwritable(scores)
@@ -191,7 +191,7 @@ class Recogniser:
         """
         if self.decoder.unit == "phone":
             raise ConfigError(
-                f"{self.folder} hears phones, and labels are words: "
+                f"{self.folder} recognises phones, and labels are words: "
                 "give it a language model (speechssl tune-lm)"
             )
 
@@ -212,7 +212,7 @@ class Recogniser:
         )
 
         if not any(one.text for one in labels):
-            raise ConfigError(f"{self.folder} hears nothing in {store}: train it longer")
+            raise ConfigError(f"{self.folder} recognises nothing in {store}: train it longer")
         return labels
 
     def _heavier_decoder(self) -> CtcDecoder | None:

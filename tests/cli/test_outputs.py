@@ -14,7 +14,7 @@ from typer.testing import Result
 
 from speechssl.data.prepare import prepare
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.recognition.language_model import LM_FOLDER, save_lm
+from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import save_ctc
 
 WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
@@ -43,7 +43,7 @@ def give_lm(model: Path, seed: int) -> None:
     words = random.Random(seed).sample(WORDS, len(WORDS))
     arpa = model.parent / f"{seed}.arpa"
     write_lm(arpa, [words, words[:4]], 2)
-    save_lm(model, arpa, WORDS, BeamConfig(lm_weight=1.0), {"seed": seed})
+    save_lm(model, arpa, WORDS, BeamConfig(lm_weight=1.0), lm_digest(arpa))
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +205,22 @@ def test_texts_and_reports_of_others_stay(
     report = tmp_path / "report.jsonl"
     assert call(*command, "--report", report).exit_code == 0
     assert call(*command, "--report", report).exit_code == 0
+
+
+def test_a_language_model_that_takes_the_place_of_another_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The store is missing, so nothing is tuned, and what is there stays."""
+    model = Path(shutil.copytree(folder, tmp_path / "model"))
+    command = ("tune-lm", model, tmp_path / "1.arpa", tmp_path / "store")
+    give_lm(model, 1)
+    assert "whose place" not in call(*command).stderr
+
+    arpa = tmp_path / "0.arpa"
+    write_lm(arpa, [WORDS], 2)
+    about = {"lm": "books.arpa"} | lm_digest(arpa)
+    save_lm(model, arpa, WORDS, BeamConfig(lm_weight=1.0), about)
+    done = call(*command)
+    assert f"has the language model of books.arpa, whose place {tmp_path / '1.arpa'}" in done.stderr
+    same = call("tune-lm", model, arpa, tmp_path / "store")
+    assert "whose place" not in same.stderr

@@ -131,7 +131,7 @@ def test_greedy_decoding_is_measured_in_phones(
 
 
 def test_phones_are_no_labels(run: Path, labelled_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="hears phones, and labels are words"):
+    with pytest.raises(ConfigError, match="recognises phones, and labels are words"):
         load_recogniser(run, device="cpu").label(labelled_store, tmp_path / "labels.jsonl")
 
 
