@@ -90,10 +90,14 @@ def planned_steps(
 
     pace = _measure(model, bigram, batches, validate, settings)
     steps = pace.affordable(budget_s, settings.train.validate_every)
+    fits = f"there is time for {steps} updates"
+    if pace.update + pace.validation > budget_s:
+        fits = "there is no time for one update, and one is done"
+
     log_once(
         f"budget {budget_s / 60:.1f} min, preset {settings.preset}: an update takes "
         f"{pace.update:.2f} s and a measurement on dev {pace.validation:.1f} s, as measured once, "
-        f"now, on this machine; so there is time for {steps} updates"
+        f"now, on this machine; so {fits}"
     )
     return steps
 

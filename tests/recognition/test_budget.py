@@ -59,6 +59,18 @@ def test_a_planned_run_is_the_run_of_so_many_updates(labelled_store: Path, tmp_p
         assert (tmp_path / "planned" / name).read_text() == (tmp_path / "same" / name).read_text()
 
 
+def test_a_budget_of_less_than_an_update_is_said_to_be_that(
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(budget, "_measure", pace_of(7.0))
+    finetune([labelled_store], tmp_path, tuned(), init=None, budget_s=6.0)
+    assert planned(tmp_path) == 1
+    assert "so there is no time for one update, and one is done" in capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_keeps_its_updates(
     labelled_store: Path,
     tmp_path: Path,
