@@ -25,6 +25,7 @@ from speechssl.cli.app import (
 from speechssl.cli.data import Features
 from speechssl.config import Table, parse_overrides
 from speechssl.encoder.encoder import load_encoder
+from speechssl.errors import ConfigError
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
@@ -63,6 +64,13 @@ def probe_command(
     write_stdout(probes_as_text(results))
 
 
+def _require_new(path: Path | None) -> Path | None:
+    """Refuse a file that exists, before anything is measured."""
+    if path is not None and path.exists():
+        raise ConfigError(f"{path} is there already: give another --json, or remove it")
+    return path
+
+
 bench = typer.Typer(
     no_args_is_help=True,
     help="How fast it is here, how much memory it takes, where the time goes, and how far it is "
@@ -76,7 +84,10 @@ UpdatesOption = Annotated[
     int, typer.Option("--repeats", help="Updates to time, after two of warm-up.")
 ]
 RepeatsOption = Annotated[int, typer.Option(help="Times to repeat it, after one of warm-up.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="File to write the measures to.")]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", callback=_require_new, help="New file to write the measures to."),
+]
 
 
 @bench.command("prepare")

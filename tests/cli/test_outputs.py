@@ -224,3 +224,12 @@ def test_a_language_model_that_takes_the_place_of_another_is_named(
     assert f"has the language model of books.arpa, whose place {tmp_path / '1.arpa'}" in done.stderr
     same = call("tune-lm", model, arpa, tmp_path / "store")
     assert "whose place" not in same.stderr
+
+
+@pytest.mark.parametrize("verb", ["prepare", "pretrain", "finetune", "transcribe"])
+def test_measures_replace_no_file(verb: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text("mine")
+    refused = call("bench", verb, "--json", mine)
+    assert f"{mine} is there already: give another --json" in str(refused.exception)
+    assert mine.read_text() == "mine"
