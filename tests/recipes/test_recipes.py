@@ -23,6 +23,19 @@ from speechssl.text.pronunciations import read_lexicon
 pytestmark = pytest.mark.slow
 SPLITS = ("train", "dev", "test")
 FEW = {"train": {"steps": 4, "device": "cpu"}, "batch": {"seconds": 10}}
+# Sounds that are made are learned within 40 updates, so that there is something to label.
+QUICK_ENCODER = {
+    "features": {"kind": "logmel"},
+    "front_end": "conv2d",
+    "batch_norm": True,
+    "channels": 8,
+    "mel_stride": 4,
+    "subsampling": 3,
+    "width": 64,
+    "context": "convolution",
+}
+UNMASKED = {"train_front_end": True, "channel_mask_prob": 0.0, "time_mask": {"prob": 0.0}}
+QUICK = FEW | {"ctc": UNMASKED, "optim": {"lr": 1e-2, "warmup": 0.1}}
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -112,6 +125,9 @@ def test_kathleen_measures_all_systems_with_each_language_model(
     tmp_path: Path, preset: Path, run: Run
 ) -> None:
     make_speaker(tmp_path)
+    preset.write_text(
+        as_toml({"encoder": QUICK_ENCODER, "pretrain": FEW, "finetune": QUICK}), encoding="utf-8"
+    )
     steps = ("--few-steps", 40, "--all-steps", 40, "--pretrain-steps", 3, "--made-steps", 3)
     texts = ("--text", tmp_path / "general.txt")
     options = (*speaker_options(tmp_path, "kathleen"), *steps, *texts, "--preset", preset)
