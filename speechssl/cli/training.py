@@ -20,7 +20,7 @@ from speechssl.recognition.settings import begun_settings, finetune_settings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
-from speechssl.self_training.second_recogniser import finetune_with_unlabelled, first_run
+from speechssl.self_training.second_recogniser import finetune_with_unlabelled, first_run, runs_of
 from speechssl.storage.json_text import as_json_lines
 from speechssl.training.run_folder import start_anew
 
@@ -136,6 +136,14 @@ def finetune_command(
     lm: Annotated[
         Path | None, typer.Option(help="ARPA file for the labels of --unlabelled.")
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How often --unlabelled labels and trains; else 1. A second round makes fewer "
+            "errors, and takes half as long again.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="What label wrote: transcripts for chunks of train that have none."),
@@ -167,6 +175,8 @@ def finetune_command(
 
     if bool(unlabelled) != (lm is not None):
         raise ConfigError("--unlabelled and --lm belong together: give both, or none")
+    if rounds is not None and not unlabelled:
+        raise ConfigError("--rounds are of --unlabelled: give both, or leave --rounds out")
     if unlabelled and labels is not None:
         raise ConfigError("--unlabelled makes labels of its own: leave --labels out")
 
@@ -205,13 +215,16 @@ def finetune_command(
             start_anew(run, force, stores, origin, labels)
 
     if unlabelled and lm is not None:
+        num_rounds = rounds or 1
 
-        def begin_both() -> None:
+        def begin_all() -> None:
             begin()
-            start_anew(first_run(run), force, [*stores, *unlabelled], origin)
+            *others, _ = runs_of(run, num_rounds)
+            for other in others:
+                start_anew(other, force, [*stores, *unlabelled], origin)
 
         finetune_with_unlabelled(
-            stores, unlabelled, lm, run, settings, origin, begin_both, budget_s
+            stores, unlabelled, lm, run, settings, origin, begin_all, budget_s, num_rounds
         )
         write_stdout(f"{run / 'model'}\n")
         return

@@ -2,10 +2,12 @@
 
 The first learns from the transcripts alone. With the language model it hears what nobody has
 transcribed. The second one learns from both, starting from the first one's encoder, and each label
-counts for as much as it can be trusted (``recognition.pseudo_labels``).
+counts for as much as it can be trusted (``recognition.pseudo_labels``). In a further round the
+second one labels again, better, and a third learns from that in the same way.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from speechssl.data.store import Store
@@ -32,6 +34,13 @@ def first_run(run: str | Path) -> Path:
     return run.with_name(f"{run.name}-first")
 
 
+def runs_of(run: str | Path, rounds: int = 1) -> list[Path]:
+    """Name the run folders of all recognisers in the order of training; the last one is ``run``."""
+    run = Path(run)
+    between = [run.with_name(f"{run.name}-round{number}") for number in range(1, rounds)]
+    return [first_run(run), *between, run]
+
+
 def finetune_with_unlabelled(
     stores: Sequence[str | Path],
     unlabelled: Sequence[str | Path],
@@ -41,6 +50,7 @@ def finetune_with_unlabelled(
     init: str | Path | None,
     begin: Callable[[], None] = lambda: None,
     budget_s: float | None = None,
+    rounds: int = 1,
 ) -> CtcModel:
     """Train a recogniser on transcripts and on audio without any; it has its language model then.
 
@@ -52,11 +62,12 @@ def finetune_with_unlabelled(
         unlabelled: stores whose split train is listened to. Those that are also among ``stores``
             may have transcripts, of which none but those of ``settings.minutes`` are looked at.
         lm: ARPA file.
-        run: run folder of the second recogniser; the first one's is ``first_run``.
-        settings: of the first recogniser. The second one's differ in the learning rate.
+        run: run folder of the last recogniser; those of the others are ``runs_of``.
+        settings: of the first recogniser. The others' differ in the learning rate.
         init: what the first one's encoder starts from; None for random weights.
         begin: as ``finetune`` calls it, for the first recogniser.
-        budget_s: seconds of both trainings together; see ``finetune``.
+        budget_s: seconds of all trainings together; see ``finetune``.
+        rounds: how often audio is labelled and learned from, 1 or more.
 
     Raises:
         ConfigError, ManifestError, CheckpointError: input that cannot be used.
@@ -68,42 +79,53 @@ def finetune_with_unlabelled(
             "finetune --labels one after another"
         )
     _refuse_transcripts(set(map(str, unlabelled)) - set(map(str, stores)))
-    run = Path(run)
-    first = first_run(run)
+    if rounds < 1:
+        raise ConfigError(f"--rounds {rounds}: audio is labelled 1 time or more")
+    first, *others = runs_of(run, rounds)
+    share_s = None if budget_s is None else budget_s / (1 + rounds)
 
     def begin_first() -> None:
         begin()
-        _refuse_other_run(run, first)
+        _refuse_other_runs([first, *others])
 
     log(f"first recogniser: {first}")
-    half_s = None if budget_s is None else budget_s / 2
-    finetune(stores, first, settings, init, begin=begin_first, budget_s=half_s)
+    finetune(stores, first, settings, init, begin=begin_first, budget_s=share_s)
     _tune_once(first, lm, stores[0])
 
-    labels = first / LABELS
-    recogniser = load_recogniser(first)
-    for store in unlabelled:
-        log(f"{first} labels {store}")
+    slower = settings.optim.model_copy(update={"lr": SECOND_RATE * settings.optim.lr})
+    later = settings.model_copy(update={"optim": slower})
+    everything = list(dict.fromkeys([*map(str, stores), *map(str, unlabelled)]))
+
+    teacher = first
+    for number, learner in enumerate(others, 1):
+        labels = _label(teacher, unlabelled)
+        log(f"recogniser of round {number} of {rounds}: {learner}")
+        finetune(everything, learner, later, teacher, labels, keep=1.0, budget_s=share_s)
+        _tune_once(learner, lm, stores[0])
+        teacher = learner
+
+    return load_ctc(teacher)
+
+
+def _label(teacher: Path, stores: Sequence[str | Path]) -> Path:
+    """Write down what a recogniser hears in stores; return the file of labels."""
+    labels = teacher / LABELS
+    recogniser = load_recogniser(teacher)
+    for store in stores:
+        log(f"{teacher} labels {store}")
         with HoursProgress() as progress:
             recogniser.label(store, labels, progress=progress)
-
-    log(f"second recogniser: {run}")
-    slower = settings.optim.model_copy(update={"lr": SECOND_RATE * settings.optim.lr})
-    second = settings.model_copy(update={"optim": slower})
-    everything = list(dict.fromkeys([*map(str, stores), *map(str, unlabelled)]))
-    finetune(everything, run, second, first, labels, keep=1.0, budget_s=half_s)
-
-    _tune_once(run, lm, stores[0])
-    return load_ctc(run)
+    return labels
 
 
-def _refuse_other_run(run: Path, first: Path) -> None:
-    """See that the second run's folder holds no run of its own, before hours go into the first."""
-    if (run / SETTINGS).exists() and not (first / SETTINGS).exists():
-        raise ConfigError(
-            f"{run} holds a run that --unlabelled did not begin ({first} is not there): give "
-            "another --run, or --force to delete it"
-        )
+def _refuse_other_runs(runs: Sequence[Path]) -> None:
+    """See that no folder holds a run of its own, before hours go into those before it."""
+    for before, run in pairwise(runs):
+        if (run / SETTINGS).exists() and not (before / SETTINGS).exists():
+            raise ConfigError(
+                f"{run} holds a run that --unlabelled did not begin ({before} is not there): give "
+                "another --run, or --force to delete it"
+            )
 
 
 def _refuse_transcripts(unlabelled: Collection[str]) -> None:

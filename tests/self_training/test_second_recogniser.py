@@ -16,7 +16,7 @@ from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
 from speechssl.errors import ConfigError
-from speechssl.recognition import lm_weights
+from speechssl.recognition import lm_tuning, lm_weights
 from speechssl.recognition.pseudo_labels import read_labels
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.self_training import second_recogniser
@@ -25,6 +25,7 @@ from speechssl.self_training.second_recogniser import (
     SECOND_RATE,
     finetune_with_unlabelled,
     first_run,
+    runs_of,
 )
 from speechssl.storage.json_text import read_json_lines
 from speechssl.transcription.recogniser import load_recogniser
@@ -164,6 +165,58 @@ def test_a_call_that_was_killed_between_its_steps_goes_on(
         assert (one / "model/lm").is_dir()
 
 
+def test_a_further_round_learns_from_what_the_recogniser_before_hears(
+    undisturbed: Path,
+    labelled_store: Path,
+    radio: Path,
+    lm: Path,
+    settings: FinetuneSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    first, second, third = runs_of(run, rounds=2)
+    assert third == run
+    call = [labelled_store], [labelled_store, radio], lm, run, settings, None
+    with monkeypatch.context() as patch:
+        tuned_runs: list[Path] = []
+
+        def tune_but_not_the_second(model: Path, *others: object) -> None:
+            if model == second:
+                raise KilledError
+            tuned_runs.append(model)
+            lm_tuning.tune_lm(model, *others)  # type: ignore[arg-type]
+
+        patch.setattr(second_recogniser, "tune_lm", tune_but_not_the_second)
+        with pytest.raises(KilledError):
+            finetune_with_unlabelled(*call, rounds=2)
+        assert tuned_runs == [first]
+    finetune_with_unlabelled(*call, rounds=2)
+
+    # Two of the three are those of a single round; the third has the second's labels.
+    for one, other in ((first, first_run(undisturbed)), (second, undisturbed)):
+        assert learned_without_places(one) == learned_without_places(other)
+    teachers = [{one.made_by for one in read_labels(made / LABELS)} for made in (first, second)]
+    assert teachers[0] != teachers[1]
+    assert not (third / LABELS).exists()
+    assert load_recogniser(third, device="cpu").beam is not None
+    assert learned_without_places(third) != learned_without_places(second)
+
+    before = learned(third)
+    capsys.readouterr()
+    finetune_with_unlabelled(*call, rounds=2)
+    assert capsys.readouterr().err.count("are done already") == 3
+    assert learned(third) == before
+
+    with pytest.raises(ConfigError, match="--rounds 0: audio is labelled 1 time or more"):
+        finetune_with_unlabelled(*call, rounds=0)
+    shutil.rmtree(second)
+    shutil.rmtree(first)
+    with pytest.raises(ConfigError, match="holds a run that --unlabelled did not begin"):
+        finetune_with_unlabelled(*call, rounds=2)
+
+
 def learned_without_places(run: Path) -> object:
     """What a run learned; the folder of its first recogniser has another name in each test."""
     numbers, tensors, _ = learned(run)  # type: ignore[misc]
@@ -212,6 +265,7 @@ def test_options_that_belong_together_are_one_line(
     together = "--unlabelled and --lm belong together: give both, or none"
     assert together in error(*unlabelled)
     assert together in error("--lm", lm)
+    assert "--rounds are of --unlabelled: give both" in error("--rounds", 2)
     labels = error(*unlabelled, "--lm", lm, "--labels", tmp_path / "labels.jsonl")
     assert "--unlabelled makes labels of its own: leave --labels out" in labels
     assert not (tmp_path / "run").exists()
@@ -226,24 +280,25 @@ def test_options_become_settings_and_stores(
     stores = ("--unlabelled", labelled_store, "--unlabelled", radio, "--lm", lm)
     options = ("--minutes", 2, "--tokenizer", "bpe:50", "--criterion", "ctc-crf")
     start = ("--init-from", "none", "--freeze-encoder", "--set", "train.device=cpu", "--force")
-    start += ("--budget", "2m")
+    start += ("--budget", "2m", "--rounds", 3)
     run = tmp_path / "run"
     done = call("finetune", labelled_store, "--run", run, *stores, *options, *start)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{run / 'model'}\n"
 
-    ((labelled, unlabelled, given_lm, given_run, settings, init, begin, budget_s),) = calls
+    ((labelled, unlabelled, given_lm, given_run, settings, init, begin, budget_s, rounds),) = calls
     assert (labelled, unlabelled) == ([labelled_store], [labelled_store, radio])
     assert (given_lm, given_run, init) == (lm, run, None)
     assert (settings.minutes, settings.tokenizer) == (2, "bpe:50")
     # A budget without a preset: the one for labels alone.
-    assert (settings.preset, budget_s) == ("minutes", 120)
+    assert (settings.preset, budget_s, rounds) == ("minutes", 120, 3)
     assert (settings.ctc.criterion, settings.ctc.frozen) == ("ctc-crf", True)
 
-    # With --force both runs are started anew.
-    for folder in (first_run(run), run):
+    # With --force all runs are started anew.
+    runs = runs_of(run, rounds)
+    assert len(set(runs)) == 4
+    for folder in runs:
         folder.mkdir()
         (folder / "settings.json").write_text("{}")
     begin()
-    assert not run.exists()
-    assert not first_run(run).exists()
+    assert not any(folder.exists() for folder in runs)
