@@ -10,7 +10,6 @@ itself takes is no loss: there the clean file comes in the same coding, at full 
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +21,9 @@ import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from scipy.signal import fftconvolve
 
+from speechssl.audio.level import without_lows
 from speechssl.audio.reader import AUDIO_SUFFIXES, load_audio
 from speechssl.audio.resampling import Resampler
 from speechssl.data.prepare import PrepareReport, prepare
@@ -40,16 +41,10 @@ class Coding:
     """What a coding can hold.
 
     Attributes:
-        noise_db: level of its own noise where nothing else is, dB of full scale. What is quieter
-            cannot be heard.
-        range_db: how far speech may lie below offset and hum, dB. The noise of logarithmic codings
-            grows with these.
         is_lossy: whether it changes what it holds also at full scale.
         is_mono: whether it has one channel only.
     """
 
-    noise_db: float
-    range_db: float = np.inf
     rates_hz: tuple[int, ...] = RATES_HZ
     is_lossy: bool = False
     is_mono: bool = False
@@ -57,30 +52,32 @@ class Coding:
 
 # Container and coding, as libsndfile names them.
 CODINGS = {
-    ("WAV", "PCM_16"): Coding(-98),
-    ("WAV", "PCM_24"): Coding(-140),
-    ("WAV", "FLOAT"): Coding(-140),
-    ("RF64", "PCM_16"): Coding(-98),
-    ("AIFF", "PCM_16"): Coding(-98),
-    ("AU", "PCM_16"): Coding(-98),
-    ("CAF", "PCM_24"): Coding(-140),
-    ("FLAC", "PCM_16"): Coding(-98),
-    ("FLAC", "PCM_24"): Coding(-140),
-    ("WAV", "ULAW"): Coding(-75, range_db=12, is_lossy=True),
-    ("AU", "ALAW"): Coding(-75, range_db=12, is_lossy=True),
-    ("WAV", "IMA_ADPCM"): Coding(-75, is_lossy=True),
-    ("WAV", "MS_ADPCM"): Coding(-75, is_lossy=True),
-    ("WAV", "GSM610"): Coding(-75, is_lossy=True, is_mono=True),
-    ("MP3", "MPEG_LAYER_III"): Coding(-95, is_lossy=True),
-    ("OGG", "VORBIS"): Coding(-95, is_lossy=True),
-    ("OGG", "OPUS"): Coding(-95, rates_hz=OPUS_RATES_HZ, is_lossy=True),
+    ("WAV", "PCM_16"): Coding(),
+    ("WAV", "PCM_24"): Coding(),
+    ("WAV", "FLOAT"): Coding(),
+    ("RF64", "PCM_16"): Coding(),
+    ("AIFF", "PCM_16"): Coding(),
+    ("AU", "PCM_16"): Coding(),
+    ("CAF", "PCM_24"): Coding(),
+    ("FLAC", "PCM_16"): Coding(),
+    ("FLAC", "PCM_24"): Coding(),
+    ("WAV", "ULAW"): Coding(is_lossy=True),
+    ("AU", "ALAW"): Coding(is_lossy=True),
+    ("WAV", "IMA_ADPCM"): Coding(is_lossy=True),
+    ("WAV", "MS_ADPCM"): Coding(is_lossy=True),
+    ("WAV", "GSM610"): Coding(is_lossy=True, is_mono=True),
+    ("MP3", "MPEG_LAYER_III"): Coding(is_lossy=True),
+    ("OGG", "VORBIS"): Coding(is_lossy=True),
+    ("OGG", "OPUS"): Coding(rates_hz=OPUS_RATES_HZ, is_lossy=True),
 }
 CHANNELS = ("mono", "same", "dead", "quiet", "inverted")
 TAG = b"TAG" + bytes(125)  # ID3v1
 # Behind these containers players put tags.
 TAGGED = ("WAV", "FLAC", "MP3")
-# Peaks of speech must lie this far above the coding's noise to be asked for, dB.
-NEEDED_DB = 45
+# Words are asked for where the voice's power is this far above that of the coding's noise, dB; of a
+# coding that does not reach it at full scale (GSM), where it is as far as there, less ``SLACK_DB``.
+NEEDED_DB = 15.0
+SLACK_DB = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,6 @@ class Form:
     @property
     def about_coding(self) -> Coding:
         return CODINGS[self.container, self.coding]
-
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether speech lies above the coding's resolution."""
-        coding = self.about_coding
-        below_speech = self.offset + 10 ** (self.hum_db / 20)
-        least_db = max(
-            coding.noise_db + NEEDED_DB,
-            20 * math.log10(below_speech) - coding.range_db,
-        )
-        return self.peak_db >= least_db
 
     def undisturbed(self) -> "Form":
         """Return the same coding and rate at full scale, with nothing beside the speech."""
@@ -151,8 +137,24 @@ def draw_form(draws: np.random.Generator) -> Form:
     )
 
 
-def write_form(path: Path, clean: NDArray[np.float32], form: Form) -> None:
-    """Write a recording (S,) at 16 kHz in another form."""
+def write_form(path: Path, clean: NDArray[np.float32], form: Form) -> float:
+    """Write a recording (S,) at 16 kHz in another form; return its signal-to-noise ratio, dB.
+
+    The signal is the voice as it is heard without offset and hum, and the noise what the coding
+    makes of it.
+    """
+    channels = _channels_of(clean, form)
+    _write_blocks(path, channels, form)
+    if form.tag:
+        with path.open("ab") as file:
+            file.write(TAG)
+
+    coded, rate_hz = soundfile.read(path, always_2d=True)
+    return _snr_db(_heard(channels, form, rate_hz), _heard(coded, form, rate_hz))
+
+
+def _channels_of(clean: NDArray[np.float32], form: Form) -> NDArray[np.float64]:
+    """(S,) at 16 kHz -> (S, C) at the rate of the form, before it is coded."""
     samples = clean / np.abs(clean).max() * 10 ** (form.peak_db / 20)
     before = np.zeros(round(form.before_s * RATE_HZ))
     after = np.zeros(round(form.after_s * RATE_HZ))
@@ -165,15 +167,30 @@ def write_form(path: Path, clean: NDArray[np.float32], form: Form) -> None:
     hum = 10 ** (form.hum_db / 20) * np.sin(2 * np.pi * form.hum_hz * seconds)
     gains = {"mono": [1], "same": [1, 1], "dead": [1, 0], "quiet": [0.01, 1], "inverted": [1, -1]}
     channels = [gain * voice + hum + form.offset for gain in gains[form.channels]]
-    both = np.stack(channels, axis=1)
+    both: NDArray[np.float64] = np.stack(channels, axis=1)
 
     peak = np.abs(both).max()
     if peak > 1 and form.coding != "FLOAT":
         both = both / peak
-    _write_blocks(path, both, form)
-    if form.tag:
-        with path.open("ab") as file:
-            file.write(TAG)
+    return both
+
+
+def _heard(channels: NDArray[np.float64], form: Form, rate_hz: int) -> NDArray[np.float64]:
+    """(S, C) -> (S,) what should be heard of them: their mean, of inverted ones one."""
+    mono = channels[:, 0] if form.channels == "inverted" else channels.mean(axis=1)
+    return without_lows(mono.astype(np.float32), rate_hz)
+
+
+def _snr_db(signal: NDArray[np.float64], coded: NDArray[np.float64]) -> float:
+    """Compare a signal with what a coding made of it, which may come later or earlier."""
+    likeness = fftconvolve(coded, signal[::-1])
+    delay = int(likeness.argmax()) - (len(signal) - 1)
+    coded, signal = coded[max(delay, 0) :], signal[max(-delay, 0) :]
+
+    length = min(len(coded), len(signal))
+    noise = coded[:length] - signal[:length]
+    power = max(float(np.square(noise).mean()), 1e-30)
+    return float(10 * np.log10(np.square(signal[:length]).mean() / power))
 
 
 def _write_blocks(path: Path, samples: NDArray[np.float64], form: Form) -> None:
@@ -187,12 +204,24 @@ def _write_blocks(path: Path, samples: NDArray[np.float64], form: Form) -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """An odd recording, and what its transcript is compared with."""
+    """An odd recording, and what its transcript is compared with.
+
+    Attributes:
+        snr_db: of the voice above the noise of the coding.
+        reference_snr_db: the same of the reference: at full scale, with nothing beside the voice.
+    """
 
     path: Path
     form: Form
     clean: Path
     reference: Path
+    snr_db: float
+    reference_snr_db: float
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the voice lies far enough above the coding's noise."""
+        return self.snr_db >= min(NEEDED_DB, self.reference_snr_db - SLACK_DB)
 
 
 def make_recordings(
@@ -209,13 +238,14 @@ def make_recordings(
         form = draw_form(draws)
         voice = load_audio(clean, RATE_HZ)
         path = folder / f"{number:04d}.{form.container.lower()}"
-        write_form(path, voice, form)
+        snr_db = write_form(path, voice, form)
 
         reference = clean
+        reference_snr_db = np.inf
         if form.about_coding.is_lossy:
             reference = references / path.name
-            write_form(reference, voice, form.undisturbed())
-        yield Recording(path, form, clean, reference)
+            reference_snr_db = write_form(reference, voice, form.undisturbed())
+        yield Recording(path, form, clean, reference, snr_db, reference_snr_db)
 
 
 def lost_words(reference: str, heard: str) -> int:
@@ -256,11 +286,12 @@ def main() -> None:
         expected, heard = texts[recording.reference], texts[recording.path]
         lost = lost_words(expected, heard)
         if lost:
-            row = {"file": recording.path.name, "lost": lost, "asked_for": form.is_asked_for}
+            row = {"file": recording.path.name, "lost": lost, "snr_db": recording.snr_db}
+            row["asked_for"] = recording.is_asked_for
             print(json.dumps({**row, **asdict(form), "clean": expected, "heard": heard}))
 
-        count = np.array([1, form.is_asked_for, len(expected.split()), lost])
-        if not form.is_asked_for:
+        count = np.array([1, recording.is_asked_for, len(expected.split()), lost])
+        if not recording.is_asked_for:
             count[2:] = 0
         counts[f"{form.container} {form.coding}"] += count
 

@@ -26,7 +26,7 @@ def test_speech_in_any_form_is_kept_and_heard_as_in_the_clean_file(tmp_path: Pat
     lossy = set()
     for recording in tool.make_recordings(clean_files, tmp_path / "odd", 40, seed=0):
         form = recording.form
-        if not form.is_asked_for:
+        if not recording.is_asked_for:
             continue
         if form.about_coding.is_lossy:
             lossy.add(form.coding)
