@@ -57,6 +57,8 @@ def tune_lm(
     Raises:
         ConfigError: the model, the language model or the store cannot be used.
     """
+    # Before a large language model is read: that takes a while.
+    dataset = with_transcripts(Dataset([Store(store)], [split]), split)
     folder = model_folder(Path(model))
     recogniser = load_ctc(folder).to(pick_device("auto"))
     tokenizer = recogniser.tokenizer
@@ -96,7 +98,6 @@ def tune_lm(
     def search(weights: BeamConfig, log_prior: Tensor) -> BeamSearch:
         return BeamSearch(tokenizer, source, weights, log_prior=log_prior)
 
-    dataset = with_transcripts(Dataset([Store(store)], [split]), split)
     tuned = find_weights(recogniser, dataset, config, search, folder)
     report(tuned)
 
