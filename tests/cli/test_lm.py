@@ -165,7 +165,7 @@ def test_a_store_without_transcripts_says_what_to_do(labelled_folder: Path, tmp_
     remedies = {
         ("lm", store, *out): "prepare it with transcripts",
         ("lexicon", "extend", lexicon, store, *out): "prepare it with transcripts",
-        ("evaluate", model, store, *out): "prepare them with transcripts",
+        ("evaluate", model, store, *out): "prepare some with transcripts",
         ("evaluate", model, store, *out, "--split", "train"): "prepare the recordings with",
     }
     for command, remedy in remedies.items():
