@@ -54,7 +54,7 @@ ROOMS = {
     " fairseq convert",
     "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
     " probe_report benchmark bench_prepare bench_training bench_transcription",
-    "cli": "verbs app data interop lexicon lm recognition training analysis main start",
+    "cli": "verbs app outputs data interop lexicon lm recognition training analysis main start",
 }
 
 

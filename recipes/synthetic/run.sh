@@ -62,7 +62,7 @@ fi
 systems=("$exp/second" "$exp/second-first" "$exp/pretrained")
 
 if stage 5 "measure on unseen voices"; then
-    each speechssl evaluate {} "$exp/labelled" --split test --out {}/test
+    each speechssl evaluate {} "$exp/labelled" --split test --out {}/test --force
 fi
 
 if stage 6 "tables"; then

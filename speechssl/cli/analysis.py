@@ -19,10 +19,10 @@ from speechssl.cli.app import (
     BatchSecondsOption,
     ReplaceOption,
     SetOption,
-    check_output,
     write_stdout,
 )
 from speechssl.cli.data import Features
+from speechssl.cli.outputs import check_output
 from speechssl.config import Table, parse_overrides
 from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import ConfigError

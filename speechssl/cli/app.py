@@ -1,15 +1,12 @@
 """What all verbs share: the application, common options, exit codes, how data is printed."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from speechssl import __version__
 from speechssl.cli.verbs import Verbs
-from speechssl.errors import ConfigError
 
 # Exit codes when some inputs failed and the others are done, and when all failed.
 SOME_FAILED = 3
@@ -56,29 +53,6 @@ BatchSecondsOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
 ReplaceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-
-
-def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """See that a file may be written: better before the work than after it.
-
-    Args:
-        force: a file that is there may be replaced.
-        inputs: what the command reads, which is never replaced.
-
-    Raises:
-        ConfigError: it may not.
-    """
-    if not out.exists():
-        return
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder: give a file as --out")
-
-    if any(path.exists() and path.samefile(out) for path in inputs):
-        raise ConfigError(
-            f"--out would replace {out}, which this command reads: give another --out"
-        )
-    if not force:
-        raise ConfigError(f"{out} is there already: give another --out, or --force")
 
 
 def write_stdout(text: str) -> None:

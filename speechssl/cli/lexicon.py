@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ReplaceOption, check_output, write_stdout
+from speechssl.cli.app import ReplaceOption, write_stdout
+from speechssl.cli.outputs import check_output
 from speechssl.lexicon.check import coverage, lonely_phones, odd_lengths, sources
 from speechssl.lexicon.espeak import foreign_words
 from speechssl.lexicon.making import extend, make

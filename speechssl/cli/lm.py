@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from speechssl.cli.app import ReplaceOption, check_output, write_stdout
+from speechssl.cli.app import ReplaceOption, write_stdout
+from speechssl.cli.outputs import check_output
 from speechssl.decoding.arpa import listed_words
 from speechssl.decoding.ngram import Perplexity
 from speechssl.errors import ConfigError

@@ -140,8 +140,8 @@ def finetune_command(
         int | None,
         typer.Option(
             min=1,
-            help="How often --unlabelled labels and trains; else 1. A second round makes fewer "
-            "errors, and takes half as long again.",
+            help="How often --unlabelled labels and trains; else 1. A second round takes half as "
+            "long again, and may make a few errors less.",
         ),
     ] = None,
     labels: Annotated[

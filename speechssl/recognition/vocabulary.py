@@ -38,10 +38,15 @@ def word_counts(paths: Sequence[Path], normaliser: str, split: str | None = None
 def _texts(path: Path, split: str | None) -> Iterator[str]:
     if is_store(path) and split is None:
         store = Store(path)
-        texts = [store.record(int(index)).text or "" for index in store.indices()]
-        if not any(texts):
+        has_texts = False
+        for index in store.indices():
+            text = store.record(int(index)).text
+            if text:
+                has_texts = True
+                yield text
+
+        if not has_texts:
             raise ConfigError(f"{path} has no transcripts: prepare it with transcripts")
-        yield from texts
     elif path.is_file() and is_arpa(path):
         yield from read_words(path, None)
     else:

@@ -123,8 +123,8 @@ def _refuse_other_runs(runs: Sequence[Path]) -> None:
     for before, run in pairwise(runs):
         if (run / SETTINGS).exists() and not (before / SETTINGS).exists():
             raise ConfigError(
-                f"{run} holds a run that --unlabelled did not begin ({before} is not there): give "
-                "another --run, or --force to delete it"
+                f"{run} holds a run that --unlabelled did not begin with these --rounds ({before} "
+                "is not there): give another --run, or --force to delete it"
             )
 
 

@@ -17,11 +17,14 @@ class Totals:
     """What is told of all transcripts together.
 
     Attributes:
+        num_files: files that were transcribed.
         num_dual_mono: files of several channels that are equal.
         num_averaged: files of several channels of which the mean was heard.
         num_without_text: files with sound in which no word was recognised.
         num_raw: files with words whose confidences are not scaled.
-        wordless_s: seconds of sound in which none was, over all files.
+        duration_s: seconds of all files.
+        silence_s: seconds of them that were left out as silence or steady noise.
+        wordless_s: seconds of the rest in which no word was recognised.
     """
 
     num_files: int = 0

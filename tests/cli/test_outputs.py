@@ -135,7 +135,7 @@ def test_scores_of_an_earlier_version_are_known_by_their_paths(
 
 
 @pytest.mark.parametrize("verb", ["lm", "lexicon make", "lexicon extend", "probe"])
-def test_a_file_that_is_there_stays(verb: str, tmp_path: Path) -> None:
+def test_a_file_that_is_there_stays(verb: str, labelled_store: Path, tmp_path: Path) -> None:
     draws = random.Random(verb)
     text = tmp_path / "text.txt"
     text.write_text(" ".join(draws.choices(WORDS, k=9)) + "\n")
@@ -172,6 +172,13 @@ def test_a_file_that_is_there_stays(verb: str, tmp_path: Path) -> None:
     same.symlink_to(text)
     refused = call(*command, "--out", same, "--force")
     assert "which this command reads" in str(refused.exception)
+
+    # Nor is a file of a store that it reads.
+    record = labelled_store / "store.json"
+    before = record.read_bytes()
+    refused = call(*command, labelled_store, "--out", record, "--force")
+    assert "which this command reads" in str(refused.exception)
+    assert record.read_bytes() == before
     assert text.read_bytes() == read
 
 

@@ -1,0 +1,37 @@
+"""Whether a file may be written, before the work for it is done."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from speechssl.data.store import is_store
+from speechssl.errors import ConfigError
+
+
+def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """See that a file may be written: better before the work than after it.
+
+    Args:
+        force: a file that is there may be replaced.
+        inputs: what the command reads, which is never replaced.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if not out.exists():
+        return
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder: give a file as --out")
+
+    if any(_is_read(out, path) for path in inputs):
+        raise ConfigError(
+            f"--out would replace {out}, which this command reads: give another --out"
+        )
+    if not force:
+        raise ConfigError(f"{out} is there already: give another --out, or --force")
+
+
+def _is_read(out: Path, path: Path) -> bool:
+    """Whether a file is an input itself, or one of the files of a store that is one."""
+    if is_store(path):
+        return out.resolve().is_relative_to(path.resolve())
+    return path.exists() and path.samefile(out)
