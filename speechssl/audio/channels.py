@@ -1,5 +1,7 @@
 """Several channels to one: their mean, but where they cancel, the strongest of them."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,11 @@ _LEAST_SHARE = 0.5
 # coding finds its level, or somebody knocks, all channels have the bang in common.
 _BANG_S = 0.2
 _STEPS_PER_S = 50
+# In a stretch that does not cancel, a part of this length may, seconds: somebody turned one channel
+# round for a sentence. Less than this share is then left of it, as of channels with a correlation
+# below -0.9; two people who speak at once do not come near that.
+_PART_S = 0.2
+_LEAST_SHARE_OF_PART = 0.1
 # Mean power of a channel in which nothing is: the noise of 16 bits is a little below.
 _SILENT_POWER = 1e-9
 # A channel this much quieter than the strongest one is told, dB: the mean has little of it.
@@ -30,13 +37,15 @@ class Mixer:
     otherwise.
 
     Attributes:
-        taken: the channel that is taken for all, counted from 0; None takes their mean.
-        num_cancelled: stretches in which the channels cancelled.
+        taken: the channel that is taken for all of a stretch, counted from 0; None takes the mean.
+        cancelled_s: seconds in which the channels cancelled, so that one of them was taken.
+        is_averaged: whether there were channels that differ, and their mean was taken of some.
     """
 
     def __init__(self) -> None:
         self.taken: int | None = None
-        self.num_cancelled = 0
+        self.cancelled_s = 0.0
+        self.is_averaged = False
         self._num_equal = 0
         # Of each channel, summed over the stretches in which they differ.
         self._energies: NDArray[np.float64] | None = None
@@ -47,25 +56,27 @@ class Mixer:
         """Whether there were several channels, equal in every sample."""
         return self._num_equal > 0 and self._energies is None
 
-    @property
-    def is_averaged(self) -> bool:
-        """Whether there were several channels that differ, and all of their mean was taken."""
-        return self._energies is not None and not self.num_cancelled
-
     def mix(self, block: NDArray[np.float32], sample_rate_hz: int) -> Samples:
         """(n, channels) -> (n,), both float32."""
         with np.errstate(over="ignore", invalid="ignore"):  # values are checked by the caller
             mean: Samples = block.mean(axis=1, dtype=np.float32)
-            self._decide(block, mean, sample_rate_hz)
+            parts = self._decide(block, mean, sample_rate_hz)
 
-        if self.taken is None:
-            return mean
-        return block[:, self.taken].copy()
+        if self.taken is not None:
+            return block[:, self.taken].copy()
+
+        mixed = mean
+        for part in parts:
+            mixed[part.samples] = block[part.samples, part.taken]
+        return mixed
 
     def remark(self) -> str:
         """Say what was done with channels of very different level; empty where they are alike."""
-        if self.num_cancelled:
-            return "its channels cancel each other, so one of them was taken"
+        if self.cancelled_s:
+            return (
+                f"its channels cancel each other in {self.cancelled_s:.1f} s, where one of them "
+                "was taken"
+            )
         if self._energies is None:
             return ""
 
@@ -88,29 +99,39 @@ class Mixer:
             )
         return ""
 
-    def _decide(self, block: NDArray[np.float32], mean: Samples, sample_rate_hz: int) -> None:
+    def _decide(
+        self, block: NDArray[np.float32], mean: Samples, sample_rate_hz: int
+    ) -> list["_Part"]:
+        """Decide on all of a stretch, and find the parts of it that cancel where it does not."""
         are_equal = (block == block[:, :1]).all()
         if are_equal:
             self._num_equal += 1
             self.taken = None
-            return
+            return []
 
         heard = without_lows(np.column_stack([block, mean]), sample_rate_hz)
         self._add(np.square(heard[:, :-1]).mean(axis=0), len(block))
 
-        *powers, power_of_mean = _powers_without_bangs(heard, sample_rate_hz)
-        strongest = int(np.argmax(powers))
+        step = min(len(block), max(1, sample_rate_hz // _STEPS_PER_S))
+        of_steps = np.stack([power_of(channel, step) for channel in heard.T], axis=1)
+        powers = _without_bangs(of_steps).mean(axis=0)
+        strongest = int(powers[:-1].argmax())
         # A power that is no number decides nothing.
         if not powers[strongest] > _SILENT_POWER:
-            return
+            return []
 
-        if power_of_mean >= _LEAST_SHARE * _power_of_unrelated(powers):
-            self.taken = None
-            return
+        if _share_left(powers) < _LEAST_SHARE:
+            self.cancelled_s += len(block) / sample_rate_hz
+            if self.taken is None:
+                self.taken = strongest
+            return []
 
-        self.num_cancelled += 1
-        if self.taken is None:
-            self.taken = strongest
+        self.taken = None
+        self.is_averaged = True
+        parts = _parts_that_cancel(of_steps, step, strongest)
+        for part in parts:
+            self.cancelled_s += (part.samples.stop - part.samples.start) / sample_rate_hz
+        return parts
 
     def _add(self, powers: NDArray[np.float64], num_samples: int) -> None:
         energies = powers * num_samples
@@ -140,24 +161,71 @@ def channels_line(num_files: int, num_equal: int, num_averaged: int) -> str:
     return "; ".join(parts)
 
 
-def _powers_without_bangs(heard: NDArray[np.float64], sample_rate_hz: int) -> list[float]:
-    """(S, C) -> the mean power of each channel, bangs turned down; see ``_BANG_S``."""
-    step = min(len(heard), max(1, sample_rate_hz // _STEPS_PER_S))
-    powers = np.stack([power_of(channel, step) for channel in heard.T], axis=1)
-    loudest = powers.max(axis=1)
+class _Part(NamedTuple):
+    """A part of a stretch, and the channel that is taken for it."""
 
+    samples: slice
+    taken: int
+
+
+def _parts_that_cancel(of_steps: NDArray[np.float64], step: int, strongest: int) -> list[_Part]:
+    """Find where less than ``_LEAST_SHARE_OF_PART`` is left for ``_PART_S`` or longer.
+
+    Args:
+        of_steps: (T, C + 1) power in each step, of the channels and of their mean.
+        step: samples of a step.
+        strongest: channel of the whole stretch.
+
+    Returns:
+        parts, in order and disjoint, each with a channel that is strong there.
+    """
+    length = min(len(of_steps), round(_PART_S * _STEPS_PER_S))
+    summed = np.cumsum(np.pad(of_steps, ((1, 0), (0, 0))), axis=0)
+    windows = (summed[length:] - summed[:-length]) / length
+
+    is_heard = windows[:, :-1].max(axis=1) > _SILENT_POWER
+    cancels = is_heard & (_share_left(windows) < _LEAST_SHARE_OF_PART)
+    # A window that cancels is taken whole, so one that begins inside of it lengthens it.
+    in_part = np.convolve(cancels, np.ones(length, bool)) > 0
+
+    parts: list[_Part] = []
+    changes = np.flatnonzero(np.diff(in_part, prepend=False, append=False))
+    for start, end in changes.reshape(-1, 2).tolist():
+        powers = of_steps[start:end, :-1].sum(axis=0)
+        # One channel for all parts, where it is as good: the others may have it turned round.
+        taken = strongest if powers[strongest] > 0.5 * powers.max() else int(powers.argmax())
+        parts.append(_Part(slice(start * step, end * step), taken))
+    return parts
+
+
+def _without_bangs(of_steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn bangs down, see ``_BANG_S``: (T, C) powers -> the same shape."""
+    loudest = of_steps.max(axis=1)
     num_heard = int(np.count_nonzero(loudest > _SILENT_POWER))
-    if num_heard:
-        num_bang_steps = min(num_heard, round(_BANG_S * _STEPS_PER_S))
-        reached = np.sort(loudest)[-num_bang_steps]
-        powers *= (reached / np.maximum(loudest, reached))[:, None]
+    if not num_heard:
+        return of_steps
 
-    return [float(power) for power in powers.mean(axis=0)]
+    num_bang_steps = min(num_heard, round(_BANG_S * _STEPS_PER_S))
+    reached = np.sort(loudest)[-num_bang_steps]
+    turned_down: NDArray[np.float64] = of_steps * (reached / np.maximum(loudest, reached))[:, None]
+    return turned_down
 
 
-def _power_of_unrelated(powers: list[float]) -> float:
-    """Give the power of the mean of channels that have nothing in common: their powers add up."""
-    return sum(powers) / len(powers) ** 2
+def _share_left(powers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compare what is left in the mean with what unrelated channels would leave.
+
+    The powers of channels that have nothing in common add up.
+
+    Args:
+        powers: (..., C + 1) of the channels and of their mean.
+
+    Returns:
+        (...); where all channels are silent it says nothing.
+    """
+    num_channels = powers.shape[-1] - 1
+    of_unrelated = powers[..., :-1].sum(axis=-1) / num_channels**2
+    share: NDArray[np.float64] = powers[..., -1] / np.maximum(of_unrelated, _SILENT_POWER / 1e3)
+    return share
 
 
 def _names(numbers: list[int]) -> str:

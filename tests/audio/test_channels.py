@@ -1,5 +1,6 @@
 """Channels that cancel are noticed; all others are averaged, and it is said where they differ."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,47 @@ def test_channels_that_cancel_give_the_strongest(
     assert correlation > 0.99
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sentence_for_which_one_channel_was_turned_round_is_kept(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a small part of what is judged together, or lies across two such stretches."""
+    rng = np.random.default_rng(seed)
+    voice = np.concatenate([speak(sentence(rng), rng) for _ in range(12)])
+    voice *= 10 ** rng.uniform(-3, -1) / np.abs(voice).max()
+    length = int(rng.uniform(0.3, 3) * RATE)
+    around = 10 * RATE - length // 2 if seed % 2 else rng.integers(len(voice) - length)
+    turned = slice(int(around), int(around) + length)
+    gain = np.full(len(voice), rng.uniform(0.7, 1))
+    gain[turned] *= -1
+    noise = 3e-3 * voice.std() * rng.standard_normal((len(voice), 2))
+    channels = np.stack([voice, gain * voice], axis=1) + noise
+    soundfile.write(tmp_path / "x.wav", channels, RATE, subtype="FLOAT")
+
+    samples = load_audio(tmp_path / "x.wav")
+    said = capsys.readouterr().err
+    found = re.search(
+        r"its channels cancel each other in (.*) s, where one of them was taken", said
+    )
+    assert found
+    assert float(found[1]) == pytest.approx(length / RATE, abs=0.3)
+    assert np.corrcoef(samples[turned], voice[turned])[0, 1] > 0.95
+    np.testing.assert_allclose(samples.std(), voice.std(), rtol=0.2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_people_who_speak_at_once_on_their_own_channels_never_cancel(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    voices = [np.concatenate([speak(sentence(rng), rng) for _ in range(8)]) for _ in range(2)]
+    length = min(map(len, voices))
+    call = np.stack([voice[:length] for voice in voices], axis=1)
+
+    mixer = Mixer()
+    np.testing.assert_array_equal(mixer.mix(call, RATE), call.mean(axis=1))
+    assert mixer.cancelled_s == 0
+    assert mixer.is_averaged
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_coarse_steps_of_a_coding_hide_no_channels_that_cancel(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
@@ -66,7 +108,7 @@ def test_a_bang_that_all_channels_have_in_common_hides_no_channels_that_cancel(s
     block = np.stack([voice + bang, -voice + bang], axis=1).astype(np.float32)
     mixer = Mixer()
     mixed = mixer.mix(block, RATE)
-    assert mixer.num_cancelled == 1
+    assert mixer.cancelled_s == len(mixed) / RATE
     np.testing.assert_array_equal(mixed, block[:, mixer.taken or 0])
 
 
@@ -82,13 +124,13 @@ def test_any_number_of_channels_that_have_nothing_in_common_is_averaged(num_chan
     for channels in (unrelated, partly_dead):
         mixer = Mixer()
         np.testing.assert_array_equal(mixer.mix(channels, RATE), channels.mean(axis=1))
-        assert mixer.num_cancelled == 0
+        assert mixer.cancelled_s == 0
 
     signs = np.where(np.arange(num_channels) % 2, -1, 1)
     pairs = unrelated[:, :1] * signs[: num_channels - num_channels % 2]
     mixer = Mixer()
     np.testing.assert_array_equal(np.abs(mixer.mix(pairs, RATE)), np.abs(pairs[:, 0]))
-    assert mixer.num_cancelled == 1
+    assert mixer.cancelled_s == 1
 
 
 @pytest.mark.parametrize("seed", range(4))
