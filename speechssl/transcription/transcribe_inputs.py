@@ -1,7 +1,7 @@
 """``transcribe_inputs``: what the command ``speechssl transcribe`` does with its inputs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,7 +75,7 @@ def transcribe_inputs(
                 log(f"{outputs.name(path)}: {result.error}")
             else:
                 emit(outputs.put(result))
-                transcripts.add(result)
+                transcripts.add(replace(result, path=outputs.name(result.path)))
 
         if report is not None:
             write_atomic(report, map(ascii_json_line, rows.values()))

@@ -51,7 +51,10 @@ def test_sound_without_a_word_is_told_in_one_line(
     said = [line for line in done.stderr.splitlines() if "no word was recognised" in line]
     assert len(said) == 1
     # Nobody expects words of silence.
-    assert f"; {num_files} of {num_files + 1} files have no text: " in said[0]
+    named = ", ".join(str(tmp_path / f"{number}.wav") for number in range(min(num_files, 3)))
+    more = ", ..." if num_files > 3 else ""
+    count = f"{num_files} of {num_files + 1} files have no text ({named}{more}): "
+    assert f"; {count}" in said[0]
     assert "the recogniser may not be trained far enough" in said[0]
 
     seconds, total = re.findall(r"[0-9.]+", said[0].split("recognised in ")[1])[:2]
@@ -95,6 +98,30 @@ def test_channels_that_are_averaged_are_counted(
     done = call("transcribe", folders["talkative"], tmp_path)
     assert done.stderr.count("their mean is heard") == 1
     assert "2 of 5 files have several channels that differ; their mean is heard" in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_on_another_channel_is_named_where_there_is_no_text(
+    seed: int, folders: dict[str, Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    speech = load_audio(labelled_folder / "test000.wav", RATE)
+    noises = rng.uniform(0.1, 0.3) * rng.standard_normal((len(speech), rng.integers(1, 4)))
+    num_mono, num_stereo = rng.integers(1, 3, 2)
+    for number in range(num_mono):
+        write_wav(tmp_path / f"mono{number}.wav", speech, RATE)
+
+    hint = "noise on one channel may hide speech on another"
+    assert hint not in call("transcribe", folders["blank"], tmp_path).stderr
+
+    channels = np.column_stack([speech, noises]).astype(np.float32)
+    for number in range(num_stereo):
+        write_wav(tmp_path / f"stereo{number}.wav", channels, RATE)
+    done = call("transcribe", folders["blank"], tmp_path)
+    names = ", ".join(str(tmp_path / f"stereo{number}.wav") for number in range(num_stereo))
+    count = f"{num_stereo} of {num_mono + num_stereo} files ({names})"
+    said = f"no word was recognised in the mean of several channels of {count}: {hint}"
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("seed", range(2))
