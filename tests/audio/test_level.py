@@ -97,6 +97,29 @@ def test_a_quiet_speaker_beside_a_loud_one_is_speech(seed: int) -> None:
     assert max(levels) < 3 * min(levels)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_a_quiet_speaker_near_the_noise_is_raised(seed: int, num_channels: int) -> None:
+    """On a channel of her own too: the mean of both halves her voice, and adds up the noise."""
+    rng = np.random.default_rng(seed)
+    samples, bounds = spoken(seed, pause_s=rng.uniform(0.5, 1))
+    quiet = slice(*bounds[2:])
+    factor = 10 ** (-rng.uniform(35, 40) / 20)
+    level = factor * np.sqrt(np.square(samples[quiet]).mean())
+    channels = np.zeros((len(samples), num_channels))
+    channels[: bounds[1], 0] = samples[: bounds[1]]
+    channels[quiet, -1] = factor * samples[quiet]
+    # The mean of two channels has 3 dB less of her above the noise.
+    below_db = rng.uniform(10, 14) + 3 * (num_channels - 1)
+    noise = level * 10 ** (-below_db / 20) * rng.standard_normal(channels.shape)
+    mixed = (channels + noise).mean(axis=1).astype(np.float32)
+
+    raised, change = levelled(mixed, RATE)
+    assert change.raised_db == pytest.approx(-20 * np.log10(factor), abs=6)
+    loud, soft = (np.square(raised[part]).mean() for part in (slice(*bounds[:2]), quiet))
+    assert 0.2 < soft / loud < 5
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_one_bang_hides_no_quiet_speech(seed: int) -> None:
     samples, bounds = spoken(seed)
