@@ -3,7 +3,8 @@
 A folder of transcripts holds two hidden files of ours:
 
     .speechssl.json         digests of the model and the language model that made them
-    .speechssl-done.jsonl   of which recording each file is: a line each, the last one counts
+    .speechssl-done.jsonl   which files are ours, and of which recording each is: a line for each
+                            change, of which the last one on a file counts
 """
 
 import os
@@ -33,6 +34,13 @@ from speechssl.transcription.transcript import Failure, Transcript
 STDIN = Path("-")
 MADE_BY = ".speechssl.json"
 DONE = ".speechssl-done.jsonl"
+
+# What a line of DONE says of a file, where it does not name a recording. An unfinished file is
+# ours, and nobody knows what it holds: it is being written, was left by a kill, or is of standard
+# input. Of one that is gone nothing is known any more: the next of its name is somebody else's.
+UNFINISHED: Table = {"input": None}
+GONE: Table = {}
+
 # Formats that do not say, or not surely, which recording they are of.
 ONE_RECORDING = ("srt", "vtt", "tsv", "ctm")
 
@@ -92,11 +100,10 @@ class Outputs:
 
         done = read_done(self.folder)
         for name in done:
-            # A transcript that is gone is noted as gone. Otherwise the old note would speak for
-            # the next file of this name, if a kill comes between writing and noting that.
+            # Otherwise the old note would speak for the next file of this name.
             target = self.folder / name
             if not target.exists():
-                _note(self.folder, target, None)
+                _note(self.folder, [target], GONE)
 
         waiting = []
         for path in self.files:
@@ -109,22 +116,21 @@ class Outputs:
         return waiting
 
     def check_unclaimed(self) -> None:
-        """See that no transcript would replace a file of somebody else.
-
-        In a folder that holds transcripts of ours already, a file of this name is one that a kill
-        kept from being noted.
+        """See that no transcript would replace a file of somebody else: one that is not noted.
 
         Raises:
-            ConfigError: the folder is new to us, and such a file is there.
+            ConfigError: such a file is there.
         """
-        if self.folder is None or (self.folder / MADE_BY).exists():
+        if self.folder is None:
             return
 
+        ours = _noted(self.folder)
         for path in self.files:
             for target in self.targets(path):
-                if target.exists():
+                name = os.path.relpath(target, self.folder)
+                if target.exists() and name not in ours:
                     raise ConfigError(
-                        f"{target} is there already, and transcribe did not write it: "
+                        f"{target} is there already, and {DONE} does not name it as a transcript: "
                         "give another --output-dir, or --force"
                     )
 
@@ -176,18 +182,17 @@ class Outputs:
         return write(named, self.limits)
 
     def _write(self, named: Transcript, path: Path, folder: Path) -> None:
-        for name, target in zip(self.formats, self.targets(path), strict=True):
-            if target.exists():
-                # Whatever stops us before the new note: what was known of the old transcript must
-                # not be said of this one.
-                _note(folder, target, None)
+        targets = self.targets(path)
+        # Whatever stops us before the next note: these files are ours, and what was known of old
+        # ones must not be said of the new ones.
+        _note(folder, targets, UNFINISHED)
 
+        recording = self.recordings.get(path)
+        for name, target in zip(self.formats, targets, strict=True):
             write = FORMATS[name]
             write_atomic(target, write(named, self.limits))
-
-            recording = self.recordings.get(path)
             if recording is not None:
-                _note(folder, target, recording)
+                _note(folder, [target], recording)
 
 
 def _escaped(path: str) -> str:
@@ -277,6 +282,7 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
     """Note in ``folder`` what makes its transcripts, since those of two models must not be mixed.
 
     With ``force`` no transcript that another model made counts as done any more, even after a kill.
+    They stay ours, so that the same command may replace them.
 
     Raises:
         ConfigError: another model made those that are there, and ``force`` is not given.
@@ -291,41 +297,49 @@ def claim(folder: Path, made_by: Table, force: bool) -> None:
                 "give another --output-dir, or --force"
             )
 
-    (folder / DONE).unlink(missing_ok=True)
+    lines = [ascii_json_line({"file": name} | UNFINISHED) for name in _noted(folder)]
+    write_atomic(folder / DONE, lines)
     write_atomic(note, as_json(made_by))
 
 
-def _note(folder: Path, target: Path, recording: Table | None) -> None:
-    """Add a line to ``DONE`` in one piece; what a kill left of another stays a line of its own.
+def _note(folder: Path, targets: Sequence[Path], about: Table) -> None:
+    """Add lines to ``DONE`` in one piece; what a kill left of another stays a line of its own.
 
     Args:
-        recording: what the target is of; None says that it is of no recording from now on, which
-            is on the disk when this returns.
+        about: the recording that the targets are of; or ``UNFINISHED`` or ``GONE``, which is on the
+            disk when this returns.
     """
-    line: Table = {"file": os.path.relpath(target, folder)}
-    if recording is not None:
-        line |= recording
-    text = "\n" + ascii_json_line(line)
+    lines = []
+    for target in targets:
+        name = os.path.relpath(target, folder)
+        lines.append(ascii_json_line({"file": name} | about))
+    text = "\n" + "".join(lines)
 
-    path = folder / DONE
-    with path.open("ab", buffering=0) as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / DONE).open("ab", buffering=0) as file:
         file.write(text.encode())
-        if recording is None:
+        if about in (UNFINISHED, GONE):
             os.fsync(file.fileno())
 
 
 def read_done(folder: Path) -> dict[str, Table]:
-    """Read the lines of ``DONE`` by file.
+    """Read which files are finished, and the lines of ``DONE`` on them.
 
     A line that a kill cut off says nothing: that transcript is made again.
     """
+    noted = _noted(folder)
+    return {name: line for name, line in noted.items() if isinstance(line["input"], str)}
+
+
+def _noted(folder: Path) -> dict[str, Table]:
+    """Read which files are ours, finished or not, and the last line of ``DONE`` on each."""
     last: dict[str, Table] = {}
     for line in read_json_lines(folder / DONE, warn=False):
         name = line.get("file")
         if isinstance(name, str):
             last[name] = line
 
-    return {name: line for name, line in last.items() if isinstance(line.get("input"), str)}
+    return {name: line for name, line in last.items() if "input" in line}
 
 
 def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -> Table:

@@ -16,6 +16,7 @@ from speechssl.data.prepare import prepare
 from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import save_ctc
+from speechssl.transcription.formats import FORMATS
 
 WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
 OTHER_NORMALISERS = ["none-1", "basic-2", "english-2"]
@@ -188,19 +189,33 @@ def test_texts_and_reports_of_others_stay(
 ) -> None:
     """A transcript made by hand beside its recording, and any file in the place of a report."""
     draws = random.Random(seed)
-    for name in ("a", "b", "c"):
-        shutil.copy(labelled_folder / "test000.wav", tmp_path / f"{name}.wav")
-    mine = tmp_path / f"{draws.choice('abc')}.wav.txt"
-    mine.write_text("said so")
+    for name in ("a", "b", "deep/a"):
+        recording = tmp_path / f"{name}.wav"
+        recording.parent.mkdir(exist_ok=True)
+        shutil.copy(labelled_folder / "test000.wav", recording)
+    kinds = draws.sample(sorted(FORMATS), 2)
 
     command = ("transcribe", folder, tmp_path, "--output-dir", tmp_path)
-    refused = call(*command)
-    assert f"{mine} is there already, and transcribe did not write it" in str(refused.exception)
-    assert mine.read_text() == "said so"
+    command += ("--output-format", ",".join(kinds))
 
-    assert call(*command, "--force").exit_code == 0
-    assert mine.read_text() != "said so"
-    assert call(*command).exit_code == 0
+    def check_it_stays(mine: Path) -> None:
+        mine.write_text("said so")
+        before = contents(tmp_path)
+        refused = call(*command)
+        assert f"{mine} is there already, and .speechssl-done.jsonl does not" in str(
+            refused.exception
+        )
+        assert contents(tmp_path) == before
+
+        assert call(*command, "--force").exit_code == 0
+        assert mine.read_text() != "said so"
+        assert call(*command).exit_code == 0
+
+    check_it_stays(tmp_path / f"{draws.choice(['a', 'b', 'deep/a'])}.wav.{draws.choice(kinds)}")
+
+    # Also where transcripts of ours are.
+    shutil.copy(labelled_folder / "test000.wav", tmp_path / "deep/c.wav")
+    check_it_stays(tmp_path / f"deep/c.wav.{draws.choice(kinds)}")
 
     notes = tmp_path / "notes.jsonl"
     notes.write_text(draws.choice(["my notes\n", '{"status": "done"}\n']))

@@ -398,12 +398,15 @@ def test_files_of_several_channels_are_counted_in_one_line(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-left, rename = [int(sys.argv.pop(1))], Path.replace
+left, when, rename = [int(sys.argv.pop(1))], sys.argv.pop(1), Path.replace
 def replace(self, target):
     left[0] -= 1
+    if when == "after":
+        rename(self, target)
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return rename(self, target)
+    if when == "before":
+        rename(self, target)
 Path.replace = replace
 from speechssl.cli.main import main
 main()
@@ -414,7 +417,7 @@ main()
 def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     model: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:
-    """Killed three times between writing a file and giving it its name."""
+    """Killed between writing a file and giving it its name, and before that is noted."""
     (tmp_path / "in/deep").mkdir(parents=True)
     for number in range(6):
         shutil.copy(
@@ -428,12 +431,13 @@ def test_a_killed_transcription_run_again_gives_the_tree_of_an_undisturbed_one(
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
 
-    for renames in (1, 5, 4):
-        arguments = [renames, *command, tmp_path / "killed"]
+    for renames, when in ((1, "before"), (5, "before"), (4, "after")):
+        arguments = [renames, when, *command, tmp_path / "killed"]
         child = children.start_script(script, arguments, tmp_path / "log", {})
         child.join()
         assert child.exitcode == -signal.SIGKILL
-    assert list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
+        left_over = list((tmp_path / "killed").rglob(".speechssl-*.tmp"))
+        assert bool(left_over) == (when == "before")
 
     assert call(*command, tmp_path / "killed").exit_code == 0
     assert call(*command, tmp_path / "whole").exit_code == 0

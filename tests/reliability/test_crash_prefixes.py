@@ -26,8 +26,17 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage import checkpoint
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
-from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.json_text import read_json_lines, read_json_table
 from speechssl.training.run_folder import start_anew
+from speechssl.transcription.cues import CueLimits
+from speechssl.transcription.output_folder import (
+    DONE,
+    MADE_BY,
+    claim,
+    plan_outputs,
+    read_done,
+)
+from speechssl.transcription.transcript import Transcript
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 
@@ -177,6 +186,45 @@ def test_a_store_in_the_place_of_an_unfinished_one(
         at += campaign.size(5, 1)
 
     campaign.figures |= {"tries": at // campaign.size(5, 1), "failures": 0}
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_a_folder_of_transcripts(fate: Fate, tmp_path: Path, campaign: Any) -> None:
+    """The same command finishes what it was stopped at, also one that made all anew by --force."""
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("a", "deep/a"):
+        (tmp_path / f"in/{name}.wav").write_bytes(name.encode())
+
+    def transcribe(out: Path, model: str, force: bool = False) -> None:
+        outputs = plan_outputs([tmp_path / "in"], ["txt", "tsv"], CueLimits(), out, tmp_path)
+        if not force:
+            outputs.check_unclaimed()
+        claim(out, {"model": model}, force)
+        for path in outputs.files if force else outputs.waiting():
+            outputs.put(Transcript(str(path), f"{model} {path.read_text()}", (), 1.5, model))
+
+    def same(out: Path) -> object:
+        remove_leftovers(out)
+        files = files_of(out)
+        del files[DONE]
+        return files, read_done(out)
+
+    step = campaign.size(5, 1)
+    tries = survives(lambda out: transcribe(out, "first"), same, fate, tmp_path, step)
+    transcribe(tmp_path / "other", "second")
+    expected = same(tmp_path / "other")
+
+    at, reached = 0, True
+    while reached:
+        out = tmp_path / f"forced{at}"
+        transcribe(out, "first")
+        reached, _ = attempt(lambda out=out: transcribe(out, "second", True), fate, at, tmp_path)
+        # Until the folder is the second one's, --force must be given again.
+        is_claimed = read_json_table(out / MADE_BY) == {"model": "second"}
+        transcribe(out, "second", force=not is_claimed)
+        assert same(out) == expected, (fate, at)
+        at += step
+    campaign.figures |= {"tries": tries + at // step, "failures": 0}
 
 
 @pytest.mark.parametrize("fate", Fate)

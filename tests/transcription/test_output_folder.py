@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,8 +21,10 @@ from speechssl.transcription.file_names import common_root, output_path
 from speechssl.transcription.formats import FORMATS
 from speechssl.transcription.output_folder import (
     DONE,
+    GONE,
     MADE_BY,
     STDIN,
+    UNFINISHED,
     Outputs,
     claim,
     outcome,
@@ -134,10 +137,10 @@ def test_a_write_that_stops_half_way_leaves_no_false_note(
     plan([path], "txt", out).put(said(path))
     other = plan([inputs / "deep/a.wav"], "txt", out)
 
-    def note(folder: Path, target: Path, recording: Any) -> None:
-        if recording:
+    def note(folder: Path, targets: Sequence[Path], about: Any) -> None:
+        if about not in (UNFINISHED, GONE):
             raise OSError("no space left")
-        real(folder, target, recording)
+        real(folder, targets, about)
 
     real = output_folder._note
     monkeypatch.setattr(output_folder, "_note", note)
@@ -187,6 +190,65 @@ def test_force_that_was_killed_leaves_nothing_of_the_other_model_done(
     assert outputs.waiting() == [outputs.files[1]]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_that_is_not_noted_stays(inputs: Path, tmp_path: Path, seed: int) -> None:
+    """In a new folder, beside transcripts of ours, and where one of ours was deleted."""
+    draws = random.Random(seed)
+    recordings = [inputs / "a.wav", inputs / "deep/a.wav", inputs / "deep/er/c.wav"]
+    recordings[-1].parent.mkdir()
+    recordings[-1].touch()
+    formats = draws.sample(sorted(FORMATS), 3)
+    out = tmp_path / "out"
+    outputs = plan([inputs], ",".join(formats), out)
+    mine = draws.choice(outputs.targets(draws.choice(recordings)))
+
+    def check_it_stays() -> None:
+        with pytest.raises(ConfigError) as refused:
+            outputs.check_unclaimed()
+        assert f"{mine} is there already, and {DONE} does not name it as" in str(refused.value)
+        assert "give another --output-dir, or --force" in str(refused.value)
+        assert mine.read_text() == "said so"
+
+    write_atomic(mine, "said so")
+    check_it_stays()
+
+    claim(out, {"model": "a"}, force=False)
+    others = [path for path in recordings if mine not in outputs.targets(path)]
+    for path in others:
+        outputs.put(said(path))
+    check_it_stays()
+
+    # What was forced is ours.
+    for path in recordings:
+        outputs.put(said(path))
+    outputs.check_unclaimed()
+    assert outputs.waiting() == []
+
+    # One that was deleted is no longer.
+    mine.unlink()
+    (path,) = outputs.waiting()
+    write_atomic(mine, "said so")
+    check_it_stays()
+    mine.unlink()
+    outputs.put(said(path))
+    outputs.check_unclaimed()
+
+
+def test_force_for_another_model_that_was_killed_goes_on_without_it(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """What the first model wrote is still known as ours."""
+    outputs = plan([inputs], "txt,vtt", tmp_path / "out")
+    claim(tmp_path / "out", {"model": "a"}, force=False)
+    for path in outputs.files:
+        outputs.put(said(path))
+
+    claim(tmp_path / "out", {"model": "b"}, force=True)
+    outputs.put(said(outputs.files[0]))
+    outputs.check_unclaimed()
+    assert outputs.waiting() == [outputs.files[1]]
+
+
 def test_transcripts_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     made = {"model": "a", "language_model": "b"}
     claim(tmp_path, made, force=False)
@@ -227,6 +289,7 @@ def test_standard_input_is_read_once_and_shown_as_given(
     assert (spooled.read_bytes(), len(outputs.files)) == (b"sound", 2)
     assert outputs.put(said(spooled)) == ""
     assert (tmp_path / "out/stdin.txt").read_text() == "a b\n"
+    outputs.check_unclaimed()
     assert spooled in outputs.waiting()
     assert outcome(outputs, spooled, None)["path"] == "-"
 
