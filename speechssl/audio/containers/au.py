@@ -7,6 +7,9 @@ from speechssl.audio.containers.chunks import STREAMED_SIZES
 from speechssl.audio.containers.layout import Layout, read_at, spans_of, too_long, too_short
 from speechssl.audio.containers.tags import is_no_audio, tags_start
 
+_LENGTH_AT = 8
+_UNKNOWN_LENGTH = b"\xff\xff\xff\xff"
+
 
 def walk_au(raw: BinaryIO, start: int, size: int) -> Layout:
     """Compare the size of the samples with the file.
@@ -21,13 +24,16 @@ def walk_au(raw: BinaryIO, start: int, size: int) -> Layout:
 
     offset, length = struct.unpack(">II", head[4:12])
     end = start + offset + length
-    is_open = length in STREAMED_SIZES and end != size
-    if is_open:
+    patches: dict[int, bytes] = {}
+    is_unknown = length in STREAMED_SIZES or length == 0
+    if is_unknown and end != size:
         end = tags_start(raw, start + offset, size)
+        # Of the sizes that writers leave, libsndfile knows this one.
+        patches[start + _LENGTH_AT] = _UNKNOWN_LENGTH
 
     if end > size:
         return too_short(end - size)
     if end < size and not is_no_audio(raw, end, size):
         return too_long(size - end)
 
-    return Layout(spans=spans_of(start, end, size))
+    return Layout(spans=spans_of(start, end, size), patches=patches)

@@ -54,7 +54,17 @@ _FILES = frozenset(magic[:4] for magic in CHUNK_FORMATS)  # a whole file is no c
 
 # Sizes that writers leave when they cannot seek back: the samples go on to the end of the file.
 STREAMED_SIZES = frozenset(
-    {-1, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1}
+    {
+        -1,
+        0x7FFF0000,  # GStreamer
+        0x7FFFF000,  # SoX
+        0x7FFFFF00,  # arecord
+        0x7FFFFFFF,
+        0x80000000,
+        0xFFFFFFFF,
+        2**63 - 1,
+        2**64 - 1,
+    }
 )
 # SoX leaves this in AIFF, rounded down to whole samples of all channels.
 _STREAMED_AIFF_SIZE = 0x7F000008
