@@ -40,10 +40,10 @@ _STEP = 4096  # samples per channel that are asked for beyond the end that the h
 _UNRECOGNISED = 1
 _UNSUPPORTED_CODINGS = (4, 18)
 
-# Formats of libsndfile that have no suffix of their own, or hold no recordings.
-_NOT_AUDIO = {"RAW", "MAT4", "MAT5", "SD2", "XI", "WVE", "WAVEX"}
+# Formats that hold no recordings: libsndfile clips what their headers declare, and says nothing.
+_NO_RECORDINGS = {"MAT4", "MAT5", "SD2", "XI", "WVE"}
 _MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf", ".mp2"}
-_FORMATS = soundfile.available_formats().keys() - _NOT_AUDIO
+_FORMATS = soundfile.available_formats().keys() - _NO_RECORDINGS - {"RAW", "WAVEX"}
 _FORMAT_SUFFIXES = {f".{name.lower()}" for name in _FORMATS}
 AUDIO_SUFFIXES: frozenset[str] = frozenset(_FORMAT_SUFFIXES | _MORE_SUFFIXES)
 
@@ -260,6 +260,9 @@ def _decoded_part(
     count = 0
     source = _source(raw, layout)
     with _SoundDecoder(source, closefd=False) as file:
+        if file.format in _NO_RECORDINGS:
+            raise _refusal(name, unsupported(f"a file of the format {file.format}"))
+
         rate = int(file.samplerate)
         _check_rate(name, rate)
 

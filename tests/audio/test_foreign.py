@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.audio_bytes import encode, load, noise
 from support.containers import chunk, id3v2, mp3_frames, riff, wave_format
+from support.speech import RATE
 
 from speechssl.audio.reader import load_audio
 from speechssl.errors import AudioError
@@ -80,3 +82,22 @@ def test_the_command_can_be_pasted_whatever_the_name(tmp_path: Path) -> None:
     with pytest.raises(AudioError) as caught:
         load_audio(path)
     assert "ffmpeg -i 'two words; $(x).m4a' 'two words; $(x).m4a.wav'" in caught.value.detail
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["MAT4", "MAT5", "WVE", "XI"])
+def test_formats_that_hold_no_recordings_are_refused_whole_or_cut(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    """libsndfile clips what their headers declare to the file, and says nothing."""
+    draws = np.random.default_rng(seed)
+    codings = {"WVE": ["ALAW"], "XI": ["DPCM_8", "DPCM_16"]}.get(name, ["PCM_16", "FLOAT"])
+    rate = 8000 if name == "WVE" else RATE
+    samples = noise(draws.uniform(0.1, 0.5), rate, seed=seed)
+    data = encode(samples, rate, format=name, subtype=str(draws.choice(codings)))
+    cut = int(draws.integers(1, len(data) // 2))
+    for file in (data, data[:-cut]):
+        with pytest.raises(AudioError) as caught:
+            load(tmp_path, file)
+        assert caught.value.reason == "unsupported format"
+        assert name in caught.value.detail
