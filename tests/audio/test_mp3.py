@@ -221,6 +221,17 @@ def test_an_mp3_may_begin_and_end_inside_a_frame(
     np.testing.assert_array_equal(heard, load(tmp_path, b"".join(whole)))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_stands_before_an_mp3_that_tells_its_length_is_left_out(
+    tmp_path: Path, seed: int
+) -> None:
+    """As before one that does not: a server's answer in front, or the rest of another frame."""
+    draws = np.random.default_rng(seed)
+    data = b"".join(mp3_frames(noise(draws.uniform(0.5, 1), seed=seed)))
+    in_front = b"x" * int(draws.integers(5, 2000))
+    np.testing.assert_array_equal(load(tmp_path, in_front + data), load(tmp_path, data))
+
+
 def test_an_mp3_that_tells_its_length_may_not_end_inside_a_frame(tmp_path: Path) -> None:
     data = b"".join(mp3_frames(noise(1)))
     assert reason(tmp_path, data[:-10]) == "truncated"

@@ -65,7 +65,7 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
     # The decoder knows the tags in front, and not all of those that may stand elsewhere.
     (alone,) = parts
     tells_length = not alone.prefix and alone.declared is None
-    is_whole = tells_length and alone.spans == ((first_frame, size),) and not alone.patches
+    is_whole = tells_length and alone.spans == ((start, size),) and not alone.patches
     return Layout() if is_whole else alone
 
 
