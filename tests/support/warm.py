@@ -19,12 +19,10 @@ from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-import numpy as np
-
 from support.places import ROOT
 
-# What a training's optimizer, pictures, silences and error rates import when they are first used.
-LATE = ("torch._dynamo", "matplotlib.figure", "librosa.effects", "rapidfuzz.distance")
+# What a training's optimizer, pictures, loudness and error rates import when they are first used.
+LATE = ("torch._dynamo", "matplotlib.figure", "librosa.feature.spectral", "rapidfuzz.distance")
 
 # Isolated from the environment and without site-packages: it needs neither, and starts in 20 ms.
 CLIENT = """#!{python} -IS
@@ -82,11 +80,6 @@ def import_all_verbs() -> None:
     wait_passively()
     for name in needed_modules():
         import_module(name)
-
-    # numba loads most of itself when a compiled function is called for the first time.
-    from speechssl.ngrams.rows import add_up
-
-    add_up(np.zeros((1, 2), np.uint32), 1)
 
 
 def needed_modules() -> list[str]:
