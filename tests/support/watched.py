@@ -68,8 +68,7 @@ def import_all() -> None:
 
 
 def listen() -> None:
-    """From here on, once everything is imported."""
-    import_all()
+    """From here on."""
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(event: str, *about: object) -> None:
@@ -104,4 +103,5 @@ def listen() -> None:
 if __name__ == "__main__":
     main()
 elif __name__ == "__mp_main__":
+    import_all()
     listen()
