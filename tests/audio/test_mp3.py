@@ -221,6 +221,29 @@ def test_an_mp3_may_begin_and_end_inside_a_frame(
     np.testing.assert_array_equal(heard, load(tmp_path, b"".join(whole)))
 
 
+@pytest.mark.parametrize("name", [".AppleDouble/", "._"])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_mac_s_files_in_the_folder_of_the_command_hide_no_mp3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seed: int
+) -> None:
+    """libsndfile looks there for the other half of a recording that it does not know at once."""
+    here = tmp_path / "here"
+    here.mkdir()
+    if name.endswith("/"):
+        (here / name).mkdir()
+    else:
+        (here / name).write_bytes(np.random.default_rng(seed).bytes(300))
+
+    frames = mp3_frames(noise(0.5, seed=seed))
+    files = [frames, with_vbri(frames), frames[1:], [layer_2_frame()] * 9]
+    expected = [load(tmp_path, b"".join(file)) for file in files]
+    monkeypatch.chdir(here)
+    for file, heard in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(load(tmp_path, b"".join(file)), heard)
+        in_front = id3v2(30) + b"".join(file)
+        np.testing.assert_array_equal(load(tmp_path, in_front), heard)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_stands_before_an_mp3_that_tells_its_length_is_left_out(
     tmp_path: Path, seed: int

@@ -1,6 +1,6 @@
 """MP3, and layers I and II of the same MPEG audio: a walk along the frames of a file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from speechssl.audio.containers.layout import Layout, read_at, unsupported
@@ -22,6 +22,11 @@ from speechssl.audio.containers.mp3_sync import are_frames, find_mp3, free_frame
 from speechssl.audio.containers.tags import is_no_audio, skip_tags
 
 _HEAD_BYTES = 64  # of a frame, to the end of a Xing header's name or a VBRI header's
+
+# A tag of ID3v2.4 that holds padding alone, shown to the decoder in front of each MP3. Without one,
+# libsndfile first looks for the other half of a Mac's file in the folder that the command runs in,
+# and takes a folder .AppleDouble for it.
+_TAG = b"ID3\4\0\0\0\0\0\x0a" + bytes(10)
 
 
 def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
@@ -56,17 +61,15 @@ def walk_mp3(raw: BinaryIO, start: int, size: int) -> Layout:
         if part.reason:
             return part
 
-        parts.append(part)
+        shown = replace(part, prefix=_TAG + part.prefix)
+        parts.append(shown)
         place = walk.next_file
 
     if len(parts) > 1:
         return Layout(parts=tuple(parts))
 
-    # The decoder knows the tags in front, and not all of those that may stand elsewhere.
     (alone,) = parts
-    tells_length = not alone.prefix and alone.declared is None
-    is_whole = tells_length and alone.spans == ((start, size),) and not alone.patches
-    return Layout() if is_whole else alone
+    return alone
 
 
 def _checked(first: bytes, place: int, walk: "_Walk", header: FrameHeader, before: int) -> Layout:

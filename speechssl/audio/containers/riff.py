@@ -93,10 +93,7 @@ def _mpeg(raw: BinaryIO, start: int, end: int) -> Layout:
     if find_mp3(raw, start, end) is None:
         return Layout("decode error", "the WAV file is said to hold MP3, and holds no frame of it")
 
-    layout = walk_mp3(raw, start, end)
-    if layout.reason or layout.spans or layout.parts:
-        return layout
-    return replace(layout, spans=((start, end),))
+    return walk_mp3(raw, start, end)
 
 
 def _ends_in_tags(raw: BinaryIO, chain: Chain, size: int) -> bool:
