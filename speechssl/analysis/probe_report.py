@@ -11,6 +11,7 @@ from speechssl.storage.json_text import as_json
 from speechssl.tables import text_table
 
 PROBE_JSON = "probe.json"
+PROBE_PNG = "probe.png"
 # matplotlib's colours of the systems.
 _COLOURS = {"model": "C0", "random": "C1", LOG_MEL: "C2"}
 
@@ -89,7 +90,7 @@ def write_probes(results: Sequence[Probed], out: Path, about: Mapping[str, str])
     table = {**about, "results": rows}
     write_atomic(out / PROBE_JSON, as_json(table))
 
-    plot(results, out / "probe.png")
+    plot(results, out / PROBE_PNG)
 
 
 def _percent(fraction: float) -> str:

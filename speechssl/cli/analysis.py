@@ -11,7 +11,7 @@ from speechssl.analysis.bench_training import bench_training
 from speechssl.analysis.bench_transcription import bench_transcribe
 from speechssl.analysis.benchmark import as_text
 from speechssl.analysis.probe_examples import probe_stores
-from speechssl.analysis.probe_report import PROBE_JSON, write_probes
+from speechssl.analysis.probe_report import PROBE_JSON, PROBE_PNG, write_probes
 from speechssl.analysis.probe_report import as_text as probes_as_text
 from speechssl.analysis.probing import probe
 from speechssl.cli.app import (
@@ -29,7 +29,7 @@ from speechssl.errors import ConfigError
 from speechssl.recognition.decoders import BATCH_SECONDS
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
-from speechssl.storage.atomic import write_atomic
+from speechssl.storage.atomic import check_is_file, write_atomic
 from speechssl.storage.json_text import as_json
 
 
@@ -49,7 +49,8 @@ def probe_command(
 ) -> None:
     """Probe what each layer of a frozen encoder knows, beside log-mel and random weights."""
     if out is not None:
-        check_output(out / PROBE_JSON, force)
+        for name in (PROBE_JSON, PROBE_PNG):
+            check_output(out / name, force)
 
     stores = probe_stores(probes)
     results = probe(
@@ -66,8 +67,10 @@ def probe_command(
 
 def _require_new(path: Path | None) -> Path | None:
     """Refuse a file that exists, before anything is measured."""
-    if path is not None and path.exists():
-        raise ConfigError(f"{path} is there already: give another --json, or remove it")
+    if path is not None:
+        check_is_file(path, "--json")
+        if path.exists():
+            raise ConfigError(f"{path} is there already: give another --json, or remove it")
     return path
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from speechssl.data.store import is_store
 from speechssl.errors import ConfigError
+from speechssl.storage.atomic import check_is_file
 
 
 def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -17,16 +18,12 @@ def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
     Raises:
         ConfigError: it may not.
     """
-    if not out.exists():
-        return
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder: give a file as --out")
-
-    if any(_is_read(out, path) for path in inputs):
+    if out.exists() and any(_is_read(out, path) for path in inputs):
         raise ConfigError(
             f"--out would replace {out}, which this command reads: give another --out"
         )
-    if not force:
+    check_is_file(out, "--out")
+    if out.exists() and not force:
         raise ConfigError(f"{out} is there already: give another --out, or --force")
 
 

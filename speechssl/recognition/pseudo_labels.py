@@ -170,10 +170,15 @@ def _continued(path: Path, made_by: str) -> list[Label]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return []
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file: give a file as --out")
 
     content = path.read_bytes()
     whole_lines = content[: content.rfind(b"\n") + 1]
     labels = _parse(path, whole_lines) if whole_lines else []
+    if not labels and not _is_cut_off(content):
+        # Somebody else's file of one line, unless its one label lacks its line end only.
+        _parse(path, content)
 
     if any(one.made_by != made_by for one in labels):
         raise ConfigError(
@@ -182,6 +187,13 @@ def _continued(path: Path, made_by: str) -> list[Label]:
     if whole_lines != content:
         os.truncate(path, len(whole_lines))
     return labels
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a line may be what a kill left of a label; nothing may be left as well."""
+    start = b'{"id": "'
+    begins_so = line.startswith(start) or start.startswith(line)
+    return begins_so and not line.endswith(b"}")
 
 
 def read_labels(path: Path) -> list[Label]:

@@ -10,6 +10,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from speechssl.errors import ConfigError
+
+
+def check_is_file(path: Path, option: str) -> None:
+    """See that ``write_atomic`` would replace nothing but a file: better before the work for it.
+
+    Args:
+        option: the one that names the path.
+
+    Raises:
+        ConfigError: it is a folder, a link, or a device or pipe such as ``/dev/null``.
+    """
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link: give the file that it leads to as {option}")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: give a file as {option}")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file but a device or a pipe: give a file as {option}")
+
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Write text, whole or in parts, as UTF-8.

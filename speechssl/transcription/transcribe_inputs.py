@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from speechssl.config import Table
 from speechssl.errors import ConfigError
 from speechssl.runtime.log import HoursProgress, log
-from speechssl.storage.atomic import remove_leftovers, write_atomic
+from speechssl.storage.atomic import check_is_file, remove_leftovers, write_atomic
 from speechssl.storage.json_text import ascii_json_line, read_json_lines
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.formats import WITH_CONFIDENCES
@@ -91,7 +91,8 @@ def transcribe_inputs(
 
 def _check_report(report: Path) -> None:
     """See that a report replaces nothing but a report, as when the command is given again."""
-    if not report.is_file() or not report.stat().st_size:
+    check_is_file(report, "--report")
+    if not report.exists() or not report.stat().st_size:
         return
 
     rows = read_json_lines(report, warn=False)

@@ -1,6 +1,7 @@
 """Nothing that is there is replaced without a word, whichever verb would write there."""
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import Result
 
 from speechssl.data.prepare import prepare
 from speechssl.decoding.hypothesis import BeamConfig
+from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import save_ctc
 from speechssl.transcription.formats import FORMATS
@@ -154,7 +156,8 @@ def test_a_file_that_is_there_stays(verb: str, labelled_store: Path, tmp_path: P
     command = arguments[verb]
     out = mine
     if verb == "probe":
-        (tmp_path / "probe.json").write_text("mine")
+        name = draws.choice(["probe.json", "probe.png"])
+        (tmp_path / name).write_text("mine")
         out = tmp_path
 
     assert "is there already: give another --out, or --force" in str(
@@ -181,6 +184,59 @@ def test_a_file_that_is_there_stays(verb: str, labelled_store: Path, tmp_path: P
     assert "which this command reads" in str(refused.exception)
     assert record.read_bytes() == before
     assert text.read_bytes() == read
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+@pytest.mark.parametrize(
+    "verb", ["lm", "lexicon make", "lexicon extend", "label", "transcribe", "bench"]
+)
+def test_nothing_but_a_file_is_replaced(
+    verb: str, kind: str, folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """Not a pipe either, nor what is like one: ``/dev/null`` for example."""
+    text = tmp_path / "text.txt"
+    text.write_text("abc bad\n")
+    lexicon = tmp_path / "words.dict"
+    lexicon.write_text("abc  A B C\nbad  B A D\n")
+    commands: dict[str, list[object]] = {
+        "lm": ["lm", text, "--force", "--out"],
+        "lexicon make": ["lexicon", "make", text, "--from", lexicon, "--force", "--out"],
+        "lexicon extend": ["lexicon", "extend", lexicon, text, "--force", "--out"],
+        "label": ["label", folder, labelled_store, "--out"],
+        "transcribe": ["transcribe", folder, tmp_path / "none.wav", "--report"],
+        "bench": ["bench", "finetune", "--json"],
+    }
+
+    out = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "link":
+        (tmp_path / "target").write_text("mine")
+        out.symlink_to(tmp_path / "target")
+    else:
+        out.mkdir()
+    before = out.lstat()
+
+    refused = call(*commands[verb], out)
+    assert isinstance(refused.exception, (ConfigError, ManifestError))
+    assert str(out) in str(refused.exception)
+    assert out.lstat() == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_of_one_line_that_holds_no_label_stays(
+    folder: Path, labelled_store: Path, tmp_path: Path, seed: int
+) -> None:
+    """Without a line end it was taken for what a kill left of a label, and cut off."""
+    draws = random.Random(seed)
+    mine = tmp_path / "mine.json"
+    word = "".join(draws.choices("abcdef", k=draws.randrange(1, 12)))
+    lines = [word, f'{{"id": "{word}", "choices": []}}', f'{{"text": "{word}', f"\0{word}"]
+    mine.write_text(lines[seed])
+
+    refused = call("label", folder, labelled_store, "--out", mine)
+    assert f"{mine}:1 is no label" in str(refused.exception)
+    assert mine.read_text() == lines[seed]
 
 
 @pytest.mark.parametrize("seed", range(2))
