@@ -7,11 +7,16 @@ from speechssl.errors import ConfigError
 from speechssl.recognition.evaluate import Evaluation
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.scoring.compare import comparison, read_system
-from speechssl.scoring.score_files import SCORE_FILES, remove_score, write_score
+from speechssl.scoring.score_files import (
+    SCORE_FILES,
+    SUMMARY,
+    UTTERANCES,
+    remove_score,
+    write_score,
+)
 from speechssl.storage.checkpoint import RECORD
 from speechssl.storage.json_text import read_json_table
 
-SUMMARY = "score.json"
 # Keys of ``about`` that say what an evaluation is of. Under ``DIGESTS`` stand those of the files.
 OF_WHAT = ("model", "store", "split", "normaliser")
 DIGESTS = "digests"
@@ -38,13 +43,15 @@ def check_score_folder(out: Path, about: Table, force: bool = False) -> None:
 
     if not out.exists():
         return
-    if not out.is_dir() or any(_is_foreign(path.name) for path in out.iterdir()):
+    if not out.is_dir() or not _is_empty_or_unfinished(out):
         raise ConfigError(f"{out} is there already and holds no scores: give a new folder as --out")
 
 
-def _is_foreign(name: str) -> bool:
-    """Whether a file is no score, and nothing that a kill left of one."""
-    return name not in SCORE_FILES and not name.startswith(".")
+def _is_empty_or_unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing, or what a kill left of scores."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    is_begun = UTTERANCES in names and names <= set(SCORE_FILES)
+    return not names or is_begun
 
 
 def _check_same_evaluation(out: Path, about: Table) -> None:
@@ -97,12 +104,12 @@ def write_evaluation(
     Returns:
         the report to print: both scores, and what of their difference may be chance.
     """
+    with_lm = out / LM_FOLDER
+    # Those of an evaluation before this one: the two must not be mixed, wherever this one stops.
+    remove_score(with_lm)
+
     about = about | {"unwritable": dict(evaluation.unwritable)}
     report = write_score(evaluation.greedy, out, about)
-
-    with_lm = out / LM_FOLDER
-    # Those of an evaluation before this one: the two must not be mixed.
-    remove_score(with_lm)
     if evaluation.with_language_model is None:
         return report
 

@@ -12,7 +12,10 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
 from speechssl.tables import text_table
 
-SCORE_FILES = "score.json", "utterances.jsonl", "report.txt", "ref.trn", "hyp.trn", "confidence.png"
+# The file that is written first, and the one that is written last.
+UTTERANCES = "utterances.jsonl"
+SUMMARY = "score.json"
+SCORE_FILES = SUMMARY, UTTERANCES, "report.txt", "ref.trn", "hyp.trn", "confidence.png"
 
 
 # One row of a table, before its cells are turned into text.
@@ -35,9 +38,11 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     normaliser = str(about.get("normaliser", ""))
     text = _report(result, normaliser)
     out.mkdir(parents=True, exist_ok=True)
+    # It is written last. That of an earlier score must not stand beside files of this one.
+    (out / SUMMARY).unlink(missing_ok=True)
 
     rows = (json_line(u.as_dict(result.unit)) for u in result.utterances)
-    write_atomic(out / "utterances.jsonl", rows)
+    write_atomic(out / UTTERANCES, rows)
 
     references = []
     hypotheses = []
@@ -58,7 +63,7 @@ def write_score(result: Score, out: Path, about: dict[str, Any]) -> str:
     write_atomic(out / "report.txt", text)
 
     summary = about | result.as_dict()
-    write_atomic(out / "score.json", as_json(summary))
+    write_atomic(out / SUMMARY, as_json(summary))
     return text
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from speechssl.decoding.hypothesis import BeamConfig
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import save_ctc
+from speechssl.scoring import score_files
 from speechssl.transcription.formats import FORMATS
 
 WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
@@ -114,6 +116,55 @@ def test_scores_of_another_language_model_stay(
 
     assert call(*command, "--force").exit_code == 0
     assert not (out / LM_FOLDER).exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_of_two_evaluations_are_never_mixed(
+    seed: int, folder: Path, labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between two files, and given again without --force."""
+    draws = random.Random(seed)
+    model = Path(shutil.copytree(folder, tmp_path / "model"))
+    give_lm(model, 0)
+    out = tmp_path / "score"
+    command = ("evaluate", model, labelled_store, "--out", out)
+    assert call(*command).exit_code == 0
+
+    # Files that are written before the stop, of those of the score and of the lm's.
+    left = draws.randrange(5)
+    write = score_files.write_atomic
+
+    def stopped(path: Path, text: str | Iterable[str]) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("stopped")
+        write(path, text)
+
+    other = (*command, "--split", "dev")
+    with monkeypatch.context() as patch:
+        patch.setattr(score_files, "write_atomic", stopped)
+        assert "stopped" in str(call(*other, "--force").exception)
+    for place in (out, out / LM_FOLDER):
+        if (place / "score.json").exists():
+            assert json.loads((place / "score.json").read_text())["split"] == "dev"
+    assert call(*other).exit_code == 0
+    after = contents(out)
+
+    whole = call("evaluate", model, labelled_store, "--split", "dev", "--out", tmp_path / "whole")
+    assert whole.exit_code == 0
+    assert after == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["report.txt", "score.txt", "ref.trn"])
+def test_a_file_with_the_name_of_one_of_a_score_stays(
+    name: str, folder: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / name).write_text("mine")
+    refused = call("evaluate", folder, labelled_store, "--out", tmp_path / "notes")
+    assert "is there already and holds no scores" in str(refused.exception)
+    assert (tmp_path / "notes" / name).read_text() == "mine"
 
 
 def test_scores_of_an_earlier_version_are_known_by_their_paths(
