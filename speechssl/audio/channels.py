@@ -65,10 +65,9 @@ class Mixer:
         if self.taken is not None:
             return block[:, self.taken].copy()
 
-        mixed = mean
         for part in parts:
-            mixed[part.samples] = block[part.samples, part.taken]
-        return mixed
+            mean[part.samples] = block[part.samples, part.taken]
+        return mean
 
     def remark(self) -> str:
         """Say what was done with channels of very different level; empty where they are alike."""
@@ -113,8 +112,8 @@ class Mixer:
         self._add(np.square(heard[:, :-1]).mean(axis=0), len(block))
 
         step = min(len(block), max(1, sample_rate_hz // _STEPS_PER_S))
-        of_steps = np.stack([power_of(channel, step) for channel in heard.T], axis=1)
-        powers = _without_bangs(of_steps).mean(axis=0)
+        step_powers = np.stack([power_of(channel, step) for channel in heard.T], axis=1)
+        powers = _without_bangs(step_powers).mean(axis=0)
         strongest = int(powers[:-1].argmax())
         # A power that is no number decides nothing.
         if not powers[strongest] > _SILENT_POWER:
@@ -128,7 +127,7 @@ class Mixer:
 
         self.taken = None
         self.is_averaged = True
-        parts = _parts_that_cancel(of_steps, step, strongest)
+        parts = _parts_that_cancel(step_powers, step, strongest)
         for part in parts:
             self.cancelled_s += (part.samples.stop - part.samples.start) / sample_rate_hz
         return parts
@@ -168,19 +167,19 @@ class _Part(NamedTuple):
     taken: int
 
 
-def _parts_that_cancel(of_steps: NDArray[np.float64], step: int, strongest: int) -> list[_Part]:
+def _parts_that_cancel(step_powers: NDArray[np.float64], step: int, strongest: int) -> list[_Part]:
     """Find where less than ``_LEAST_SHARE_OF_PART`` is left for ``_PART_S`` or longer.
 
     Args:
-        of_steps: (T, C + 1) power in each step, of the channels and of their mean.
+        step_powers: (T, C + 1) power in each step, of the channels and of their mean.
         step: samples of a step.
         strongest: channel of the whole stretch.
 
     Returns:
         parts, in order and disjoint, each with a channel that is strong there.
     """
-    length = min(len(of_steps), round(_PART_S * _STEPS_PER_S))
-    summed = np.cumsum(np.pad(of_steps, ((1, 0), (0, 0))), axis=0)
+    length = min(len(step_powers), round(_PART_S * _STEPS_PER_S))
+    summed = np.cumsum(np.pad(step_powers, ((1, 0), (0, 0))), axis=0)
     windows = (summed[length:] - summed[:-length]) / length
 
     is_heard = windows[:, :-1].max(axis=1) > _SILENT_POWER
@@ -191,23 +190,25 @@ def _parts_that_cancel(of_steps: NDArray[np.float64], step: int, strongest: int)
     parts: list[_Part] = []
     changes = np.flatnonzero(np.diff(in_part, prepend=False, append=False))
     for start, end in changes.reshape(-1, 2).tolist():
-        powers = of_steps[start:end, :-1].sum(axis=0)
+        powers = step_powers[start:end, :-1].sum(axis=0)
         # One channel for all parts, where it is as good: the others may have it turned round.
-        taken = strongest if powers[strongest] > 0.5 * powers.max() else int(powers.argmax())
+        is_as_good = powers[strongest] > 0.5 * powers.max()
+        taken = strongest if is_as_good else int(powers.argmax())
         parts.append(_Part(slice(start * step, end * step), taken))
     return parts
 
 
-def _without_bangs(of_steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_bangs(step_powers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn bangs down, see ``_BANG_S``: (T, C) powers -> the same shape."""
-    loudest = of_steps.max(axis=1)
+    loudest = step_powers.max(axis=1)
     num_heard = int(np.count_nonzero(loudest > _SILENT_POWER))
     if not num_heard:
-        return of_steps
+        return step_powers
 
     num_bang_steps = min(num_heard, round(_BANG_S * _STEPS_PER_S))
     reached = np.sort(loudest)[-num_bang_steps]
-    turned_down: NDArray[np.float64] = of_steps * (reached / np.maximum(loudest, reached))[:, None]
+    gains = reached / np.maximum(loudest, reached)
+    turned_down: NDArray[np.float64] = step_powers * gains[:, None]
     return turned_down
 
 
@@ -224,7 +225,9 @@ def _share_left(powers: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     num_channels = powers.shape[-1] - 1
     of_unrelated = powers[..., :-1].sum(axis=-1) / num_channels**2
-    share: NDArray[np.float64] = powers[..., -1] / np.maximum(of_unrelated, _SILENT_POWER / 1e3)
+    # Not 0, by which nothing can be divided.
+    above_zero = np.maximum(of_unrelated, np.finfo(np.float64).tiny)
+    share: NDArray[np.float64] = powers[..., -1] / above_zero
     return share
 
 

@@ -261,7 +261,11 @@ def _decoded_part(
     source = _source(raw, layout)
     with _SoundDecoder(source, closefd=False) as file:
         if file.format in _NO_RECORDINGS:
-            raise _refusal(name, unsupported(f"a file of the format {file.format}"))
+            raise AudioError(
+                UNSUPPORTED,
+                f"{name}: this is a file of the format {file.format}, which holds no recordings: "
+                "write its samples as WAV",
+            )
 
         rate = int(file.samplerate)
         _check_rate(name, rate)

@@ -100,16 +100,15 @@ class Totals:
             lines.append(
                 f"no word was recognised in {self.wordless_s:.1f} of {sound_s:.1f} s of sound; "
                 f"{self.without_text.num_files} of {self.num_files} files have no text"
-                f"{self.without_text.names()}: if there is speech in it, the "
-                "recogniser may not be trained far enough (speechssl evaluate measures that)"
+                f"{self.without_text.names()}: if there is speech in it, the recogniser may not be "
+                "trained far enough (speechssl evaluate measures that)"
             )
         if self.averaged_without_text.num_files:
             lines.append(
                 "no word was recognised in the mean of several channels of "
                 f"{self.averaged_without_text.num_files} of {self.num_files} files"
-                f"{self.averaged_without_text.names()}: noise on "
-                "one channel may hide speech on another, so give a file of each channel (sox "
-                "call.wav left.wav remix 1)"
+                f"{self.averaged_without_text.names()}: noise on one channel may hide speech on "
+                "another, so give a file of each channel (sox call.wav left.wav remix 1)"
             )
         if self.num_raw and with_confidences:
             lines.append(RAW_CONFIDENCES)
