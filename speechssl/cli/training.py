@@ -12,16 +12,21 @@ from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError
 from speechssl.pretraining.pretrain import pretrain, pretrain_cost
-from speechssl.pretraining.settings import pretrain_settings
+from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
 from speechssl.recognition.budget import PRESET as BUDGET_PRESET
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.pseudo_labels import KEEP
-from speechssl.recognition.settings import begun_settings, finetune_settings
+from speechssl.recognition.settings import FinetuneSettings, begun_settings, finetune_settings
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
-from speechssl.self_training.second_recogniser import finetune_with_unlabelled, first_run, runs_of
+from speechssl.self_training.second_recogniser import (
+    finetune_with_unlabelled,
+    first_run,
+    runs_before,
+)
 from speechssl.storage.json_text import as_json_lines
+from speechssl.text.tokenizers import PHONES
 from speechssl.training.run_folder import start_anew
 
 # Updates between two times that --probe measures, where the user does not say.
@@ -88,7 +93,9 @@ def pretrain_command(
     teacher = settings.hidden_units.teacher if settings.task == "hidden_units" else None
     distributed.start(pick_device(settings.train.device))
     with distributed.fail_on_all_ranks():
-        start_anew(run, force, stores, init_from, Path(teacher) if teacher else None)
+        read = [*stores, *(probe_stores(probes).values() if probes else ())]
+        files = [init_from, Path(teacher) if teacher else None, *_files_of(settings)]
+        start_anew(run, force, read, *files)
 
     if not probes:
         distributed.log_once(
@@ -210,21 +217,18 @@ def finetune_command(
     settings = finetune_settings(origin, preset, overrides)
     distributed.start(pick_device(settings.train.device))
 
+    num_rounds = rounds or 1
+    others = runs_before(run, num_rounds) if unlabelled else []
+    read = [*stores, *(unlabelled or ())]
+    files = [origin, labels, lm, *_files_of(settings)]
+
     def begin() -> None:
         with distributed.fail_on_all_ranks():
-            start_anew(run, force, stores, origin, labels)
+            start_anew(run, force, read, *files, with_runs=others)
 
     if unlabelled and lm is not None:
-        num_rounds = rounds or 1
-
-        def begin_all() -> None:
-            begin()
-            *others, _ = runs_of(run, num_rounds)
-            for other in others:
-                start_anew(other, force, [*stores, *unlabelled], origin)
-
         finetune_with_unlabelled(
-            stores, unlabelled, lm, run, settings, origin, begin_all, budget_s, num_rounds
+            stores, unlabelled, lm, run, settings, origin, begin, budget_s, num_rounds
         )
         write_stdout(f"{run / 'model'}\n")
         return
@@ -233,6 +237,14 @@ def finetune_command(
     finetune(stores, run, settings, origin, labels, share, begin, budget_s)
     if distributed.rank() == 0:
         write_stdout(f"{run / 'model'}\n")
+
+
+def _files_of(settings: PretrainSettings | FinetuneSettings) -> list[Path]:
+    """Give the files that settings name: a preset, and a pronunciation lexicon."""
+    names = [settings.preset]
+    if isinstance(settings, FinetuneSettings):
+        names.append(settings.tokenizer.removeprefix(PHONES))
+    return [Path(name) for name in names if Path(name).is_file()]
 
 
 def _seconds(budget: str) -> float:

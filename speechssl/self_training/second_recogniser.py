@@ -6,12 +6,12 @@ counts for as much as it can be trusted (``recognition.pseudo_labels``). In a fu
 second one labels again, better, and a third learns from that in the same way.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from speechssl.data.store import Store
-from speechssl.errors import ConfigError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import holds_lm
 from speechssl.recognition.lm_tuning import tune_lm
@@ -20,7 +20,8 @@ from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime import distributed
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.storage.checkpoint import model_folder
-from speechssl.training.run_folder import SETTINGS
+from speechssl.training.lineage import origin_of
+from speechssl.training.run_folder import SETTINGS, settings_of_run
 from speechssl.transcription.recogniser import load_recogniser
 
 # Learning rate of the second recogniser beside that of the first: its encoder knows much already.
@@ -39,6 +40,21 @@ def runs_of(run: str | Path, rounds: int = 1) -> list[Path]:
     run = Path(run)
     between = [run.with_name(f"{run.name}-round{number}") for number in range(1, rounds)]
     return [first_run(run), *between, run]
+
+
+def runs_before(run: str | Path, rounds: int) -> list[Path]:
+    """Name the run folders that ``--force`` deletes with ``run``, the last one of training first.
+
+    Those of further rounds, which another command made, are among them: they learned from the
+    labels of recognisers that are deleted.
+    """
+    run = Path(run)
+    first, *between, _ = runs_of(run, rounds)
+    number = rounds
+    while (further := run.with_name(f"{run.name}-round{number}")).exists():
+        between.append(further)
+        number += 1
+    return [*reversed(between), first]
 
 
 def finetune_with_unlabelled(
@@ -121,11 +137,29 @@ def _label(teacher: Path, stores: Sequence[str | Path]) -> Path:
 def _refuse_other_runs(runs: Sequence[Path]) -> None:
     """See that no folder holds a run of its own, before hours go into those before it."""
     for before, run in pairwise(runs):
-        if (run / SETTINGS).exists() and not (before / SETTINGS).exists():
+        if not (run / SETTINGS).exists():
+            continue
+
+        reason = None
+        if not (before / SETTINGS).exists():
+            reason = f"{before} is not there"
+        elif not _goes_on_from(run, before):
+            reason = f"it does not go on from {before}"
+        if reason is not None:
             raise ConfigError(
-                f"{run} holds a run that --unlabelled did not begin with these --rounds ({before} "
-                "is not there): give another --run, or --force to delete it"
+                f"{run} holds a run that --unlabelled did not begin with these --rounds "
+                f"({reason}): give another --run, or --force to delete it"
             )
+
+
+def _goes_on_from(run: Path, before: Path) -> bool:
+    """Whether a run was begun with the model that another one holds."""
+    init = settings_of_run(run).get("init")
+    try:
+        files = origin_of(before)["files"]
+    except CheckpointError:
+        return False
+    return isinstance(init, Mapping) and init.get("files") == files
 
 
 def _refuse_transcripts(unlabelled: Collection[str]) -> None:

@@ -324,13 +324,23 @@ def _state_of(record: Table) -> RunState:
     return RunState(int(record["step"]), best, int(record["bad_in_a_row"]))
 
 
-def start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Path | None) -> None:
+def start_anew(
+    run: Path,
+    force: bool,
+    stores: Sequence[Path] = (),
+    *others: Path | None,
+    with_runs: Sequence[Path] = (),
+) -> None:
     """With ``force``, delete the run, so that the command starts it anew.
 
     Before, it checks that what the new run reads is there and does not lie inside the folder.
 
     Of several processes the first one deletes, and not again when torchrun starts them a second
     time.
+
+    Args:
+        others: models and files that the new run reads.
+        with_runs: run folders to delete after ``run``; all are checked before.
 
     Raises:
         ConfigError: ``run`` is no run folder, holds what the new run reads, or is in use.
@@ -339,23 +349,25 @@ def start_anew(run: Path, force: bool, stores: Sequence[Path] = (), *models: Pat
     if not force or distributed.rank() > 0 or distributed.attempt() > 0:
         return
 
-    _check_run_folder(run)
-
-    given_models = [path for path in models if path is not None]
-    for path in (*stores, *given_models):
-        if path.resolve().is_relative_to(run.resolve()):
-            raise ConfigError(
-                f"--force would delete {path}, which this command reads: give another --run"
-            )
+    given_others = [path for path in others if path is not None]
+    runs = [run, *with_runs]
+    for folder in runs:
+        _check_run_folder(folder)
+        for path in (*stores, *given_others):
+            if path.resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(
+                    f"--force would delete {path}, which this command reads: give another --run"
+                )
     for path in stores:
         Store(path)
 
-    if run.exists():
-        with only_process(run):
-            set_aside(run)
+    for folder in runs:
+        if folder.exists():
+            with only_process(folder):
+                set_aside(folder)
 
-    # Once the lock's file is closed: NFS keeps an open file in its folder.
-    remove_folder(run)
+        # Once the lock's file is closed: NFS keeps an open file in its folder.
+        remove_folder(folder)
 
 
 def _check_run_folder(run: Path) -> None:

@@ -1,17 +1,21 @@
 """finetune --unlabelled: it goes on wherever it was stopped, and says what it cannot use."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import call, one_line
 from support.language_models import write_lm
-from support.settings import FEW, tuned
+from support.models import SMALL_ENCODER
+from support.settings import FEW, as_toml, tuned
 from support.short_runs import learned
 from support.speech import make_labelled
 
 from speechssl.cli import training
+from speechssl.config import Table
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
 from speechssl.data.store import Store
@@ -27,7 +31,10 @@ from speechssl.self_training.second_recogniser import (
     first_run,
     runs_of,
 )
+from speechssl.storage.atomic import write_atomic
+from speechssl.storage.checkpoint import save_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.training.lineage import origin_of
 from speechssl.transcription.recogniser import load_recogniser
 
 
@@ -37,6 +44,14 @@ class KilledError(Exception):
 
 def killed(*arguments: object, **options: object) -> None:
     raise KilledError
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    path = tmp_path / "few.toml"
+    table = {"encoder": SMALL_ENCODER, "finetune": {"train": FEW, "batch": {"seconds": 20}}}
+    path.write_text(as_toml(table))
+    return path
 
 
 def transcripts(store: Path, split: str) -> list[list[str]]:
@@ -248,6 +263,43 @@ def test_the_folder_of_another_run_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match="holds a run that --unlabelled did not begin"):
         finetune_with_unlabelled(*call)
     assert not first_run(run).exists()
+
+
+@pytest.mark.parametrize(("begun", "given"), [(2, 1), (1, 2), (3, 2)])
+def test_another_number_of_rounds_is_told_before_anything_is_trained(
+    begun: int, given: int, labelled_store: Path, lm: Path, tmp_path: Path, preset: Path
+) -> None:
+    """What a command left is named; --force deletes the runs of all rounds, and --lm never."""
+    run = tmp_path / "run"
+    made = runs_of(run, begun)
+    weights: dict[str, torch.Tensor] = {}
+    before: Table | str = "none"
+    for number, folder in enumerate(made):
+        weights["a"] = torch.full((1,), float(number))
+        write_atomic(folder / "settings.json", json.dumps({"init": before}))
+        save_folder(folder / "model", weights, {"kind": "ctc"})
+        before = origin_of(folder)
+
+    command = ["finetune", labelled_store, "--init-from", "none", "--preset", preset, "--run", run]
+    command += ["--unlabelled", labelled_store, "--minutes", 0.5, "--lm"]
+    refused = call(*command, lm, "--rounds", given)
+    assert f"{run} holds a run that --unlabelled did not begin with these --rounds" in str(
+        refused.exception
+    )
+
+    own = made[0] / "own.arpa"
+    shutil.copy(lm, own)
+    refused = call(*command, own, "--rounds", given, "--force")
+    assert f"--force would delete {own}, which this command reads" in str(refused.exception)
+    assert all((folder / "model").exists() for folder in made)
+
+    # Stopped as soon as the first run has begun.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_recogniser, "_tune_once", killed)
+        stopped = call(*command, lm, "--rounds", given, "--force")
+    assert isinstance(stopped.exception, KilledError)
+    assert not any(folder.exists() for folder in made[1:])
+    assert learned(made[0])
 
 
 def test_options_that_belong_together_are_one_line(
