@@ -3,7 +3,7 @@
     WATCHED_LOG=LOG python watched.py SOCKET
 
 It runs the command lines that come through the socket (``support.warm``). LOG gets a JSON line for
-each event that matters. Everything is imported before the hook listens. Processes that the command
+each event that matters. The verbs are imported before the hook listens. Processes that the command
 spawns run this file again under another name, and it listens there too.
 """
 
@@ -67,6 +67,14 @@ def import_all() -> None:
     warm.import_all_verbs()
 
 
+def import_reading() -> None:
+    """Import what a process does that reads recordings for a verb, and runs no verb itself."""
+    import speechssl.data.shards  # noqa: F401
+    from speechssl.audio.silence import load_splitter
+
+    load_splitter()
+
+
 def listen() -> None:
     """From here on."""
     handle = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -103,5 +111,5 @@ def listen() -> None:
 if __name__ == "__main__":
     main()
 elif __name__ == "__mp_main__":
-    import_all()
+    import_reading()
     listen()
