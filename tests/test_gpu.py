@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from speechssl.analysis.bench_training import bench_training
 from speechssl.analysis.probing import probe
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.config import as_table, build, merge
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import PrepareConfig, prepare
@@ -35,8 +35,9 @@ from speechssl.recognition.lm_training import read_texts
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import label
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.checkpoint import load_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Transcript
 

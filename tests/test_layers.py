@@ -13,23 +13,24 @@ from support.places import ROOT
 PACKAGE = ROOT / "speechssl"
 ROOMS = {
     "errors": "",
-    "storage": "atomic missing text_files json_text checkpoint",
+    "storage": "atomic missing saved_folders text_files json_text checkpoint",
     "config": "",
-    "runtime": "streams threads device log memory machine processes seeds distributed",
+    "runtime": "streams threads memory device log ranks machine processes seeds distributed",
     "tables": "",
     "pictures": "",
     "audio": "containers.layout containers.tags containers.view containers.foreign"
     " containers.mp3_frame containers.mp3_length containers.mp3_sync containers.mp3"
     " containers.flac containers.ogg containers.chunks containers.riff containers.au"
-    " containers.sphere containers.counted containers.voc containers.inspection features"
-    " resampling level threshold bangs levelling channels reader first_look listing silence",
+    " containers.sphere containers.counted containers.voc containers.inspection formats"
+    " feature_config features resampling level threshold bangs levelling channels reader"
+    " first_look listing silence",
     "text": "english english_measures english_signs unicode_words word_spaces marks normalise"
     " plausible_lexicon pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
-    "corpus": "unicode_forms manifest export shares usable splits paths file_suffixes columns"
-    " transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables toolkits"
-    " layouts",
+    "corpus": "unicode_forms split_names manifest export shares usable splits paths file_suffixes"
+    " columns transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables"
+    " toolkits layouts",
     "data": "settings account collate sandbox store rejects dataset store_writer batches cutter"
     " shards division plan prepare",
     "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"
@@ -42,19 +43,20 @@ ROOMS = {
     "decoding": "greedy ngram hypothesis align spoken_units arpa lexicon lm_unit trie ngram_table"
     " prefix_tree word_model search_kernel lexicon_search token_ngrams plain_search"
     " flashlight_search beam",
-    "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table arpa_table"
-    " held_out mixture entropy_pruning",
-    "recognition": "ctc_crf model settings decoders emission_file remarks evaluate language_model"
-    " evaluation_files"
-    " lm_training vocabulary lm_weights lm_tuning pseudo_labels training_set budget finetune",
+    "ngrams": "rows external_sort vocabulary counting lookup kneser_ney arpa_text table"
+    " arpa_table held_out mixture entropy_pruning",
+    "recognition": "defaults ctc_crf model settings decoders emission_file remarks evaluate"
+    " language_model evaluation_files lm_training vocabulary lm_weights lm_tuning pseudo_labels"
+    " training_set budget finetune",
     "transcription": "transcript totals cues formats file_names pieces transcribe recogniser"
     " output_folder workers transcribe_inputs",
     "self_training": "second_recogniser",
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
     " fairseq convert",
-    "analysis": "profiler synthetic_speech probe_examples probe_frames probe_heads probing"
-    " probe_report benchmark bench_prepare bench_training bench_transcription",
-    "cli": "verbs app outputs data interop lexicon lm recognition training analysis main start",
+    "analysis": "profiler synthetic_speech probe_targets probe_examples probe_frames probe_heads"
+    " probing probe_report benchmark bench_prepare bench_training bench_transcription",
+    "cli": "verbs app inputs outputs data interop lexicon lm recognition training analysis main"
+    " start",
 }
 
 
@@ -118,6 +120,6 @@ def test_a_room_itself_holds_its_purpose_and_no_code() -> None:
 
 
 def test_only_the_reader_knows_soundfile() -> None:
-    """And the benchmark, which compares our reading with soundfile alone."""
+    """And the list of formats, and the benchmark, which compares us with soundfile alone."""
     users = [name for name, path in modules().items() if "soundfile" in path.read_text("utf-8")]
-    assert users == ["analysis.bench_prepare", "audio.reader"]
+    assert users == ["analysis.bench_prepare", "audio.formats", "audio.reader"]

@@ -52,8 +52,8 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.seeds import generator
-from speechssl.storage.checkpoint import model_folder
 from speechssl.storage.json_text import as_json
+from speechssl.storage.saved_folders import model_folder
 from speechssl.tables import text_table
 from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.training.loop import fit

@@ -33,7 +33,7 @@ from speechssl.recognition.decoders import CtcDecoder, beam_decoder
 from speechssl.recognition.language_model import load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.runtime.device import peak_memory_gb
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.tables import text_table
 from speechssl.transcription import pieces
 from speechssl.transcription.pieces import find_audio

@@ -23,8 +23,9 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
+from speechssl.audio.formats import AUDIO_SUFFIXES
 from speechssl.audio.level import without_lows
-from speechssl.audio.reader import AUDIO_SUFFIXES, load_audio
+from speechssl.audio.reader import load_audio
 from speechssl.audio.resampling import Resampler
 from speechssl.data.prepare import PrepareReport, prepare
 from speechssl.tables import text_table

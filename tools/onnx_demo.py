@@ -33,7 +33,7 @@ from speechssl.interop.onnx import (
     output_difference,
 )
 from speechssl.recognition.model import CtcModel, load_ctc
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.tables import text_table
 from speechssl.transcription.pieces import WHOLE_BELOW_S, find_audio
 

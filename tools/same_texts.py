@@ -27,7 +27,7 @@ from speechssl.errors import AudioError, ConfigError, SpeechsslError
 from speechssl.interop.convert import import_model
 from speechssl.interop.huggingface import quiet_transformers
 from speechssl.recognition.model import CtcModel, load_ctc
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.transcription.pieces import WHOLE_BELOW_S, find_audio
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Transcript

@@ -17,7 +17,7 @@ import torch
 from speechssl.analysis.benchmark import check_size, machine_and_precision
 from speechssl.analysis.profiler import spread
 from speechssl.analysis.synthetic_speech import write_recordings
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.config import Table
 from speechssl.corpus.layouts import scan
 from speechssl.data.prepare import PrepareConfig, prepare

@@ -25,7 +25,7 @@ from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed
+from speechssl.runtime import ranks
 from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.log import log
 from speechssl.storage.json_text import read_json_lines
@@ -74,7 +74,7 @@ def bench_training(
     if seconds is None:
         seconds = enough_audio(settings.batch.seconds)
     check_size(seconds, updates)
-    if distributed.count() > 1:
+    if ranks.count() > 1:
         raise ConfigError("bench times one process: give the command without torchrun")
 
     device = pick_device(settings.train.device)

@@ -14,13 +14,13 @@ from speechssl.analysis.synthetic_speech import LETTERS, write_recordings
 from speechssl.config import Table
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError
-from speechssl.recognition.decoders import BATCH_SECONDS
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.runtime.device import peak_memory_gb, pick_device
 from speechssl.runtime.log import log
 from speechssl.runtime.seeds import derive_seed
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.training.presets import resolve_settings
 from speechssl.transcription.pieces import find_audio

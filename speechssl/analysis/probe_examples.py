@@ -1,32 +1,19 @@
 """Choose the recordings of a probe: what is asked of them, and which are held out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechssl.analysis.probe_targets import PROBE_TARGETS, ProbeTarget
 from speechssl.data.dataset import Dataset, choose_minutes
 from speechssl.data.store import Chunk
 from speechssl.encoder.encoder import Encoder
 from speechssl.errors import ConfigError
 from speechssl.runtime.seeds import derive_seed, generator
 from speechssl.text.normalise import normalise
-
-ProbeTarget = Literal["characters", "keyword", "digit", "speaker"]
-
-# What each target asks, and what it is measured on.
-PROBE_TARGETS: Mapping[ProbeTarget, str] = {
-    "characters": "a linear CTC of the transcripts; "
-    "character error rate on split dev, or 10 minutes of it",
-    "keyword": "the first folder of each recording; "
-    "error on a quarter of the recordings of split train",
-    "digit": "the whole transcript as one class; error on split dev",
-    "speaker": "the speaker; error on a quarter of the recordings of split train",
-}
 
 # How transcripts are normalised before they are asked for.
 NORMALISER = "basic-1"
@@ -49,28 +36,6 @@ class Examples:
     """Of each recording: its transcript, or the name of its class."""
     train: int
     """The first so many are learned from, the others are measured."""
-
-
-def probe_stores(probes: Sequence[str]) -> dict[ProbeTarget, Path]:
-    """Read what the user wants to probe: ``TARGET=STORE`` each.
-
-    Raises:
-        ConfigError: another form, or a target that is given twice.
-    """
-    stores: dict[ProbeTarget, Path] = {}
-
-    for given in probes:
-        name, _, path = given.partition("=")
-        target = next((target for target in PROBE_TARGETS if target == name), None)
-
-        if target is None or not path:
-            forms = ", ".join(f"{target}=STORE" for target in PROBE_TARGETS)
-            raise ConfigError(f"a probe is {forms}, not {given!r}")
-        if target in stores:
-            raise ConfigError(f"{target} is asked of two stores: give one of them")
-        stores[target] = Path(path)
-
-    return stores
 
 
 def choose_examples(

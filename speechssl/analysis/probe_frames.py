@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import featurise
 from speechssl.data.collate import Batch, length_batches
 from speechssl.data.dataset import Dataset
 from speechssl.encoder.encoder import Encoder

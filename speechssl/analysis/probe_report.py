@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from speechssl.analysis.probe_targets import PROBE_JSON, PROBE_PNG
 from speechssl.analysis.probing import LOG_MEL, MIX, Probed
 from speechssl.pictures import draw_line, finish_panel, new_figure, save_figure
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json
 from speechssl.tables import text_table
 
-PROBE_JSON = "probe.json"
-PROBE_PNG = "probe.png"
 # matplotlib's colours of the systems.
 _COLOURS = {"model": "C0", "random": "C1", LOG_MEL: "C2"}
 

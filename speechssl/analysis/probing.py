@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speechssl.analysis.probe_examples import ProbeTarget, choose_examples
+from speechssl.analysis.probe_examples import choose_examples
 from speechssl.analysis.probe_frames import ReadFrames, log_mel_frames
 from speechssl.analysis.probe_heads import character_errors, class_errors
+from speechssl.analysis.probe_targets import ProbeTarget
 from speechssl.data.collate import Batch
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store

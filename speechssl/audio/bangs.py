@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from speechssl.audio.features import FeatureConfig, log_mel
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import log_mel
 from speechssl.audio.threshold import STEP_S, samples_per_step
 
 # What is so much louder than all that lasts is a bang, dB. What lasts is speech: it may be that of

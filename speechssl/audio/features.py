@@ -5,16 +5,15 @@ the rule from samples to units.
 """
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchaudio
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from speechssl.config import Settings
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.errors import AudioError
 
 INT16_SCALE = 32768.0
@@ -25,49 +24,6 @@ _BLOCK = 512  # windows that are worked on together: 1.6 MB in float64
 # are also so small that numpy's library does not start threads for them, which would disturb the
 # other processes of ``prepare``.
 _NUM_BANDS = 10
-
-
-class FeatureConfig(Settings):
-    """How audio becomes the units (samples or mel frames) that a front end reads."""
-
-    kind: Literal["logmel", "waveform"] = Field("logmel", description="what the store holds")
-    sample_rate_hz: int = Field(16000, gt=0, description="rate of the resampled audio, Hz")
-    num_mels: int = Field(80, gt=0, description="mel bins (logmel)")
-    window_ms: float = Field(25.0, gt=0, description="analysis window, milliseconds (logmel)")
-    hop_ms: float = Field(10.0, gt=0, description="step between windows, milliseconds (logmel)")
-
-    @model_validator(mode="after")
-    def _whole_samples(self) -> "FeatureConfig":
-        shortest = min(self.window, self.hop)
-        if shortest < 1:
-            raise ValueError(
-                f"window_ms {self.window_ms:g} and hop_ms {self.hop_ms:g} "
-                "must each be at least one sample"
-            )
-        return self
-
-    @property
-    def window(self) -> int:
-        """Samples of one unit's window."""
-        return self._unit_samples(self.window_ms)
-
-    @property
-    def hop(self) -> int:
-        """Samples from one unit to the next."""
-        return self._unit_samples(self.hop_ms)
-
-    @property
-    def width(self) -> int:
-        """Values per unit."""
-        return self.num_mels if self.kind == "logmel" else 1
-
-    def _unit_samples(self, milliseconds: float) -> int:
-        """Convert a length to samples; a unit of a waveform is always one sample."""
-        if self.kind == "waveform":
-            return 1
-
-        samples = milliseconds * self.sample_rate_hz / 1000
-        return round(samples)
 
 
 def input_length(num_samples: int, config: FeatureConfig) -> int:

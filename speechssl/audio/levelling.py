@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.audio.bangs import bang_gain_db
-from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
 from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from speechssl.audio.containers.foreign import MAC_NOTES
-from speechssl.audio.reader import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
+from speechssl.audio.formats import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
 
 RECORDING_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 

@@ -1,8 +1,8 @@
 """Read audio files as mono float32 at one rate, in blocks of bounded memory.
 
-Besides the benchmark only this file imports soundfile. Headers are not believed: ``containers``
-walks the file first, libsndfile then decodes to the end of the data, and the number of samples that
-came out is compared with the number that was declared.
+Besides the list of formats and the benchmark only this file imports soundfile. Headers are not
+believed: ``containers`` walks the file first, libsndfile then decodes to the end of the data, and
+the number of samples that came out is compared with the number that was declared.
 """
 
 import os
@@ -20,15 +20,14 @@ from speechssl.audio.channels import STRETCH_S, Mixer
 from speechssl.audio.containers.inspection import inspect
 from speechssl.audio.containers.layout import CHAINED, UNSUPPORTED, Layout, unsupported
 from speechssl.audio.containers.view import View
+from speechssl.audio.formats import MAX_DURATION_S, NO_RECORDINGS, AnyPath
 from speechssl.audio.resampling import Resampler
 from speechssl.errors import AudioError, ConfigError
 from speechssl.runtime.log import log
 
 Samples = NDArray[np.float32]
 Span = tuple[int, int]  # (start, end) in samples
-AnyPath = str | os.PathLike[str]
 
-MAX_DURATION_S = 6 * 3600.0
 SAMPLE_RATES_HZ = (1_000, 768_000)  # what a header may say
 
 # Values of all channels in a block: bounds memory whatever rate and channel count a header gives.
@@ -39,22 +38,6 @@ _STEP = 4096  # samples per channel that are asked for beyond the end that the h
 # SFE_UNIMPLEMENTED.
 _UNRECOGNISED = 1
 _UNSUPPORTED_CODINGS = (4, 18)
-
-# Formats that hold no recordings: libsndfile clips what their headers declare, and says nothing.
-_NO_RECORDINGS = {"MAT4", "MAT5", "SD2", "XI", "WVE"}
-_MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".wave", ".sph", ".sf", ".mp2"}
-_FORMATS = soundfile.available_formats().keys() - _NO_RECORDINGS - {"RAW", "WAVEX"}
-_FORMAT_SUFFIXES = {f".{name.lower()}" for name in _FORMATS}
-AUDIO_SUFFIXES: frozenset[str] = frozenset(_FORMAT_SUFFIXES | _MORE_SUFFIXES)
-
-# Recordings that libsndfile cannot read. They are listed all the same, so that they are rejected by
-# name and not passed over.
-# fmt: off
-UNREADABLE_SUFFIXES = {
-    ".m4a", ".m4b", ".mp4", ".3gp", ".aac", ".wma", ".webm", ".amr", ".mka", ".ape", ".wv", ".tta",
-    ".mpc", ".shn",
-}
-# fmt: on
 
 
 def load_audio(
@@ -260,7 +243,7 @@ def _decoded_part(
     count = 0
     source = _source(raw, layout)
     with _SoundDecoder(source, closefd=False) as file:
-        if file.format in _NO_RECORDINGS:
+        if file.format in NO_RECORDINGS:
             raise AudioError(
                 UNSUPPORTED,
                 f"{name}: this is a file of the format {file.format}, which holds no recordings: "

@@ -1,4 +1,7 @@
-"""The verbs that measure: probe, and bench with a verb for each part."""
+"""The verbs that measure: probe, and bench with a verb for each part.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from speechssl.analysis.bench_prepare import bench_prepare
-from speechssl.analysis.bench_training import bench_training
-from speechssl.analysis.bench_transcription import bench_transcribe
-from speechssl.analysis.benchmark import as_text
-from speechssl.analysis.probe_examples import probe_stores
-from speechssl.analysis.probe_report import PROBE_JSON, PROBE_PNG, write_probes
-from speechssl.analysis.probe_report import as_text as probes_as_text
-from speechssl.analysis.probing import probe
+from speechssl.analysis.probe_targets import PROBE_JSON, PROBE_PNG, probe_stores
 from speechssl.cli.app import (
     PROBES_HELP,
     BatchSecondsOption,
@@ -22,12 +18,11 @@ from speechssl.cli.app import (
     write_stdout,
 )
 from speechssl.cli.data import Features
+from speechssl.cli.inputs import check_models, check_stores
 from speechssl.cli.outputs import check_output
 from speechssl.config import Table, parse_overrides
-from speechssl.encoder.encoder import load_encoder
 from speechssl.errors import ConfigError
-from speechssl.recognition.decoders import BATCH_SECONDS
-from speechssl.runtime.device import pick_device
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import check_is_file, write_atomic
 from speechssl.storage.json_text import as_json
@@ -53,6 +48,14 @@ def probe_command(
             check_output(out / name, force)
 
     stores = probe_stores(probes)
+    check_models(model)
+    check_stores(stores.values())
+
+    from speechssl.analysis.probe_report import as_text, write_probes
+    from speechssl.analysis.probing import probe
+    from speechssl.encoder.encoder import load_encoder
+    from speechssl.runtime.device import pick_device
+
     results = probe(
         load_encoder(model).to(pick_device("auto")), stores, minutes, seed, progress=log
     )
@@ -62,7 +65,7 @@ def probe_command(
             out,
             {"model": str(model)} | {target: str(path) for target, path in stores.items()},
         )
-    write_stdout(probes_as_text(results))
+    write_stdout(as_text(results))
 
 
 def _require_new(path: Path | None) -> Path | None:
@@ -109,6 +112,8 @@ def bench_prepare_command(
     json_: JsonOption = None,
 ) -> None:
     """Recordings -> feature store, beside a loop that only decodes them."""
+    from speechssl.analysis.bench_prepare import bench_prepare
+
     _measured(bench_prepare(source, features.value, jobs, seconds, repeats), json_)
 
 
@@ -122,6 +127,8 @@ def _bench_training_command(verb: Literal["pretrain", "finetune"]) -> Callable[.
         repeats: UpdatesOption = 10,
         json_: JsonOption = None,
     ) -> None:
+        from speechssl.analysis.bench_training import bench_training
+
         _measured(
             bench_training(verb, preset, parse_overrides(set_ or []), seconds, repeats), json_
         )
@@ -154,10 +161,16 @@ def bench_transcribe_command(
     json_: JsonOption = None,
 ) -> None:
     """Files -> text."""
+    check_models(model)
+
+    from speechssl.analysis.bench_transcription import bench_transcribe
+
     _measured(bench_transcribe(model, audio or [], preset, seconds, batch_seconds, repeats), json_)
 
 
 def _measured(table: Table, path: Path | None) -> None:
+    from speechssl.analysis.benchmark import as_text
+
     write_stdout(as_text(table))
     if path:
         write_atomic(path, as_json(table))

@@ -1,24 +1,26 @@
-"""``speechssl prepare`` and ``manifest``: recordings to a feature store, or to other toolkits."""
+"""``speechssl prepare`` and ``manifest``: recordings to a feature store, or to other toolkits.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 from collections import defaultdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speechssl.audio.channels import channels_line
 from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, write_stdout
 from speechssl.config import build
-from speechssl.corpus.export import write_fairseq, write_kaldi
 from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
 from speechssl.corpus.manifest import Manifest, printable, write_jsonl
-from speechssl.data.account import SILENCE, TOO_SHORT, Tally
-from speechssl.data.prepare import PrepareReport, prepare
 from speechssl.data.rejects import first_few, read_rejects
 from speechssl.data.settings import PrepareConfig
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.runtime.log import HoursProgress, log
+
+if TYPE_CHECKING:
+    from speechssl.data.prepare import PrepareReport
 
 # The options' defaults are those of the settings, so that each stands in one place.
 DEFAULTS = PrepareConfig()
@@ -103,6 +105,10 @@ def prepare_command(
 
     with HoursProgress() as progress:
         given = scan(source, root, ignore_transcripts)
+
+        from speechssl.audio.channels import channels_line
+        from speechssl.data.prepare import prepare
+
         report = prepare(given, store, config, jobs=jobs, force=force, progress=progress)
 
     write_stdout(report.table() + "\n")
@@ -120,7 +126,7 @@ def prepare_command(
         raise typer.Exit(SOME_FAILED)
 
 
-def _log_unused(report: PrepareReport, store: Path) -> None:
+def _log_unused(report: "PrepareReport", store: Path) -> None:
     """Say of which recordings nothing is used, by reason."""
     if not report.num_reject_lines:
         return
@@ -141,7 +147,7 @@ def _log_unused(report: PrepareReport, store: Path) -> None:
         log(f"{reason}: {len(audio)} ({first_few(names)})")
 
 
-def _log_levels(report: PrepareReport) -> None:
+def _log_levels(report: "PrepareReport") -> None:
     """Say in how many chunks the level was changed."""
     if report.num_raised:
         log(
@@ -155,8 +161,10 @@ def _log_levels(report: PrepareReport) -> None:
         )
 
 
-def _log_left_out(report: PrepareReport, config: PrepareConfig) -> None:
+def _log_left_out(report: "PrepareReport", config: PrepareConfig) -> None:
     """Say how much was too short or silent, and why nothing was kept."""
+    from speechssl.data.account import SILENCE, TOO_SHORT, Tally
+
     nothing = Tally()
     short_s = report.dropped.get(TOO_SHORT, nothing).samples / report.sample_rate_hz
     if round(short_s, 1) > 0:
@@ -191,6 +199,8 @@ def manifest_command(
     _check_target(out, to)
     manifest = scan(source, root, ignore_transcripts)
     _check_audio(manifest)
+
+    from speechssl.corpus.export import write_fairseq, write_kaldi
 
     if to is ManifestFormat.jsonl:
         write_jsonl(manifest, out)

@@ -1,14 +1,21 @@
-"""The verbs for models of other libraries: import and export."""
+"""The verbs for models of other libraries: import and export.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speechssl.cli.app import write_stdout
-from speechssl.interop.convert import Conversion, export_model, import_model
+from speechssl.cli.inputs import check_models
 from speechssl.runtime.log import log
+from speechssl.storage.missing import check_exists
+
+if TYPE_CHECKING:
+    from speechssl.interop.convert import Conversion
 
 
 class ExportFormat(StrEnum):
@@ -29,6 +36,10 @@ def import_command(
     ] = None,
 ) -> None:
     """Turn a model of another library into a model folder, and compare both on audio."""
+    check_exists(source, "model")
+
+    from speechssl.interop.convert import import_model
+
     _converted(import_model(source, model, language), model)
 
 
@@ -40,10 +51,14 @@ def export_command(
     ],
 ) -> None:
     """Write a model for transformers, torchaudio or onnxruntime, and compare both on audio."""
+    check_models(model)
+
+    from speechssl.interop.convert import export_model
+
     _converted(export_model(model, out, to.value), out)
 
 
-def _converted(conversion: Conversion, path: Path) -> None:
+def _converted(conversion: "Conversion", path: Path) -> None:
     log(
         f"{conversion.kind}: both models run on audio, "
         f"largest difference {conversion.difference:.1e}"

@@ -1,4 +1,7 @@
-"""``speechssl lexicon``: make, check, extend and show pronunciation lexicons."""
+"""``speechssl lexicon``: make, check, extend and show pronunciation lexicons.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +14,6 @@ from speechssl.cli.outputs import check_output
 from speechssl.lexicon.check import coverage, lonely_phones, odd_lengths, sources
 from speechssl.lexicon.espeak import foreign_words
 from speechssl.lexicon.making import extend, make
-from speechssl.recognition.vocabulary import word_counts
 from speechssl.runtime.log import log
 from speechssl.storage.atomic import write_atomic
 from speechssl.tables import text_table
@@ -65,6 +67,9 @@ def make_command(
 ) -> None:
     """Make a lexicon of the words of texts, or write one in our own form."""
     check_output(out, force, [Path(from_), *(texts or ())])
+
+    from speechssl.recognition.vocabulary import word_counts
+
     words = set(word_counts(texts, normaliser, split)) if texts else None
     _write(make(from_, words, folding, normaliser), out)
 
@@ -77,8 +82,11 @@ def check_command(
     split: SplitOption = None,
 ) -> None:
     """Say how many words of texts have a pronunciation, and which entries look wrong."""
-    counts = word_counts(texts, normaliser, split)
     checked = read_lexicon(path, normaliser)
+
+    from speechssl.recognition.vocabulary import word_counts
+
+    counts = word_counts(texts, normaliser, split)
     found = coverage(checked, counts)
 
     row = (
@@ -124,6 +132,9 @@ def extend_command(
     """Add guessed pronunciations of the words that a lexicon lacks, marked as such."""
     check_output(out, force, [path, *texts])
     given = read_lexicon(path, normaliser)
+
+    from speechssl.recognition.vocabulary import word_counts
+
     counts = word_counts(texts, normaliser, split)
     missing = [word for word, _ in coverage(given, counts).missing]
     if not missing:

@@ -1,20 +1,23 @@
-"""The verb lm, which needs no torch."""
+"""The verb lm, which needs no torch.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speechssl.cli.app import ReplaceOption, write_stdout
+from speechssl.cli.inputs import check_models
 from speechssl.cli.outputs import check_output
-from speechssl.decoding.arpa import listed_words
-from speechssl.decoding.ngram import Perplexity
 from speechssl.errors import ConfigError
-from speechssl.ngrams.kneser_ney import Selection
-from speechssl.ngrams.vocabulary import Vocabulary
-from speechssl.recognition.lm_training import LmCorpus, LmPlan, LmReport, build_lm
 from speechssl.tables import text_table
+
+if TYPE_CHECKING:
+    from speechssl.decoding.ngram import Perplexity
+    from speechssl.recognition.lm_training import LmReport
 
 
 def lm_command(
@@ -81,8 +84,16 @@ def lm_command(
     given = [*texts, *(others or ()), held_out, vocabulary]
     check_output(out, force, [path for path in given if path is not None])
 
+    cutoffs = _cutoffs(prune)
+    check_models(tokens_of)
+
+    from speechssl.decoding.arpa import listed_words
+    from speechssl.ngrams.kneser_ney import Selection
+    from speechssl.ngrams.vocabulary import Vocabulary
+    from speechssl.recognition.lm_training import LmCorpus, LmPlan, build_lm
+
     listed = frozenset(listed_words(vocabulary)) if vocabulary else None
-    selection = Selection(Vocabulary(listed, min_count, max_words), _cutoffs(prune))
+    selection = Selection(Vocabulary(listed, min_count, max_words), cutoffs)
     plan = LmPlan(
         order=order,
         selection=selection,
@@ -107,7 +118,7 @@ def _cutoffs(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _report_text(report: LmReport, held_out: Path | None) -> str:
+def _report_text(report: "LmReport", held_out: Path | None) -> str:
     """Write what was estimated, mixed and measured."""
     rows = []
     for length, count in enumerate(report.num_ngrams, start=1):
@@ -132,7 +143,7 @@ def _report_text(report: LmReport, held_out: Path | None) -> str:
     return text
 
 
-def _perplexity_line(found: Perplexity, held_out: Path | None) -> str:
+def _perplexity_line(found: "Perplexity", held_out: Path | None) -> str:
     return (
         f"perplexity of {held_out}: {_shown(found.excluding_unknown)} without the "
         f"{found.num_unknown} of {found.num_words} words that the model does not have, "

@@ -1,8 +1,11 @@
-"""The verbs of a recogniser: tune-lm, label, evaluate, compare and transcribe."""
+"""The verbs of a recogniser: tune-lm, label, evaluate, compare and transcribe.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,27 +18,20 @@ from speechssl.cli.app import (
     ReplaceOption,
     write_stdout,
 )
+from speechssl.cli.inputs import check_models, check_stores
 from speechssl.data.store import Store
 from speechssl.decoding.lm_unit import LmUnit
-from speechssl.recognition.decoders import BATCH_SECONDS
-from speechssl.recognition.evaluation_files import (
-    DIGESTS,
-    check_score_folder,
-    write_evaluation,
-)
-from speechssl.recognition.language_model import name_of_another_lm
-from speechssl.recognition.lm_tuning import tune_lm
-from speechssl.recognition.lm_weights import Tried, Tuned
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.runtime.log import HoursProgress, log
 from speechssl.scoring.compare import comparison, read_system
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.tables import text_table
 from speechssl.text.normalise import NORMALISERS
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.formats import FORMATS
-from speechssl.transcription.recogniser import load_recogniser
-from speechssl.transcription.transcribe_inputs import transcribe_inputs
-from speechssl.transcription.workers import Job
+
+if TYPE_CHECKING:
+    from speechssl.recognition.lm_weights import Tried, Tuned
 
 
 class DeviceName(StrEnum):
@@ -83,6 +79,11 @@ def tune_lm_command(
     time.
     """
     folder = model_folder(model)
+    check_stores([store])
+
+    from speechssl.recognition.language_model import name_of_another_lm
+    from speechssl.recognition.lm_tuning import tune_lm
+
     other = name_of_another_lm(folder, lm)
     if other is not None:
         log(f"{folder} has the language model of {other}, whose place {lm} takes if it is kept")
@@ -90,7 +91,7 @@ def tune_lm_command(
     tune_lm(model, lm, store, split, words, unknown_words, unit, report=_print_tried)
 
 
-def _print_tried(tuned: Tuned) -> None:
+def _print_tried(tuned: "Tuned") -> None:
     greedy = tuned.greedy
     rows = [("greedy", "", "", f"{greedy.wer:.1%}", f"{greedy.cer:.1%}")]
     if greedy.unit == "phone":
@@ -111,7 +112,7 @@ def _print_tried(tuned: Tuned) -> None:
     write_stdout(text_table(("beam", "WER", "CER", "x real time", ""), beam_rows))
 
 
-def _rates(point: Tried) -> tuple[str, str]:
+def _rates(point: "Tried") -> tuple[str, str]:
     return f"{point.score.wer:.1%}", f"{point.score.cer:.1%}"
 
 
@@ -129,6 +130,11 @@ def label_command(
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
     """Label audio without transcripts by what a recogniser hears, for another fine-tuning."""
+    check_models(model)
+    check_stores([store])
+
+    from speechssl.transcription.recogniser import load_recogniser
+
     recogniser = load_recogniser(model)
     with HoursProgress() as progress:
         labels = recogniser.label(store, out, split, batch_seconds, progress)
@@ -155,6 +161,12 @@ def evaluate_command(
 
     The scores of greedy decoding go to OUT, those with the language model to OUT/lm.
     """
+    check_models(model)
+    check_stores([store])
+
+    from speechssl.recognition.evaluation_files import DIGESTS, check_score_folder, write_evaluation
+    from speechssl.transcription.recogniser import load_recogniser
+
     recogniser = load_recogniser(model)
     about = {
         "model": str(model),
@@ -211,6 +223,11 @@ def transcribe_command(
     force: ForceOption = False,
 ) -> None:
     """Transcribe files and folders, with the language model that the model folder holds."""
+    check_models(model)
+
+    from speechssl.transcription.transcribe_inputs import transcribe_inputs
+    from speechssl.transcription.workers import Job
+
     job = Job(
         model, batch_seconds, greedy, device.value, threads, processes=jobs, top_db=silence_db
     )

@@ -1,33 +1,27 @@
-"""The verbs that train: pretrain and finetune."""
+"""The verbs that train: pretrain and finetune.
+
+What needs a library is imported where a verb does its work: help and refusals need none.
+"""
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speechssl.analysis.probe_examples import probe_stores
-from speechssl.analysis.probing import watch
+from speechssl.analysis.probe_targets import probe_stores
 from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
+from speechssl.cli.inputs import check_models, check_stores
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError
-from speechssl.pretraining.pretrain import pretrain, pretrain_cost
-from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
-from speechssl.recognition.budget import PRESET as BUDGET_PRESET
-from speechssl.recognition.finetune import finetune
-from speechssl.recognition.pseudo_labels import KEEP
-from speechssl.recognition.settings import FinetuneSettings, begun_settings, finetune_settings
-from speechssl.runtime import distributed
-from speechssl.runtime.device import pick_device
+from speechssl.recognition.defaults import BUDGET_PRESET, KEEP
 from speechssl.runtime.log import log
-from speechssl.self_training.second_recogniser import (
-    finetune_with_unlabelled,
-    first_run,
-    runs_before,
-)
 from speechssl.storage.json_text import as_json_lines
 from speechssl.text.tokenizers import PHONES
-from speechssl.training.run_folder import start_anew
+
+if TYPE_CHECKING:
+    from speechssl.pretraining.settings import PretrainSettings
+    from speechssl.recognition.settings import FinetuneSettings
 
 # Updates between two times that --probe measures, where the user does not say.
 PROBE_EVERY = 500
@@ -75,37 +69,46 @@ def pretrain_command(
         raise ConfigError(
             "--probe-every without a --probe: give one, such as --probe characters=STORE"
         )
+    probed = probe_stores(probes or [])
+    check_stores([*stores, *probed.values()])
+    check_models(init_from)
+
+    from speechssl.analysis.probing import watch
+    from speechssl.pretraining.pretrain import pretrain, pretrain_cost
+    from speechssl.pretraining.settings import pretrain_settings
+    from speechssl.runtime import distributed, ranks
+    from speechssl.runtime.device import pick_device
+    from speechssl.training.run_folder import start_anew
+
     overrides = parse_overrides(set_ or [])
-    measure = None
-    if probes:
+    if probed:
         overrides = merge({"train": {"validate_every": probe_every or PROBE_EVERY}}, overrides)
     settings = pretrain_settings(init_from, preset, overrides)
-    if probes:
-        measure = watch(probe_stores(probes), settings.encoder)
+    measure = watch(probed, settings.encoder) if probed else None
     splits = split or ["train"]
 
     if dry_run:
         write_stdout(as_json_lines(settings.in_use()))
         cost = pretrain_cost(stores, settings, splits)
-        log(f"{cost}; the probes come on top" if probes else cost)
+        log(f"{cost}; the probes come on top" if probed else cost)
         return
 
     teacher = settings.hidden_units.teacher if settings.task == "hidden_units" else None
     distributed.start(pick_device(settings.train.device))
     with distributed.fail_on_all_ranks():
-        read = [*stores, *(probe_stores(probes).values() if probes else ())]
+        read = [*stores, *probed.values()]
         files = [init_from, Path(teacher) if teacher else None, *_files_of(settings)]
         start_anew(run, force, read, *files)
 
-    if not probes:
-        distributed.log_once(
+    if not probed:
+        ranks.log_once(
             "nothing held out is measured, and the last model is kept: --probe measures on the "
             "way, and keeps the best"
         )
 
     made = pretrain(stores, run, settings, splits, init_from, measure)
     # Only training shares its work: the other verbs print in every process, whoever started it.
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         write_stdout(f"{made}\n")
 
 
@@ -187,6 +190,22 @@ def finetune_command(
     if unlabelled and labels is not None:
         raise ConfigError("--unlabelled makes labels of its own: leave --labels out")
 
+    origin = None if init_from == "none" else Path(init_from)
+    budget_s = None if budget is None else _seconds(budget)
+    check_stores([*stores, *(unlabelled or ())])
+    check_models(origin)
+
+    from speechssl.recognition.finetune import finetune
+    from speechssl.recognition.settings import begun_settings, finetune_settings
+    from speechssl.runtime import distributed, ranks
+    from speechssl.runtime.device import pick_device
+    from speechssl.self_training.second_recogniser import (
+        finetune_with_unlabelled,
+        first_run,
+        runs_before,
+    )
+    from speechssl.training.run_folder import start_anew
+
     options: Table = {}
     if minutes is not None:
         options["minutes"] = minutes
@@ -202,12 +221,8 @@ def finetune_command(
         ctc["frozen"] = True
     options = merge(options, {"ctc": ctc})
 
-    origin = None if init_from == "none" else Path(init_from)
     overrides = merge(options, parse_overrides(set_ or []))
-
-    budget_s = None
-    if budget is not None:
-        budget_s = _seconds(budget)
+    if budget_s is not None:
         given = overrides.get("train")
         if isinstance(given, dict) and "steps" in given:
             raise ConfigError("--budget chooses train.steps: leave one of the two out")
@@ -235,12 +250,14 @@ def finetune_command(
 
     share = KEEP if keep is None else keep
     finetune(stores, run, settings, origin, labels, share, begin, budget_s)
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         write_stdout(f"{run / 'model'}\n")
 
 
-def _files_of(settings: PretrainSettings | FinetuneSettings) -> list[Path]:
+def _files_of(settings: "PretrainSettings | FinetuneSettings") -> list[Path]:
     """Give the files that settings name: a preset, and a pronunciation lexicon."""
+    from speechssl.recognition.settings import FinetuneSettings
+
     names = [settings.preset]
     if isinstance(settings, FinetuneSettings):
         names.append(settings.tokenizer.removeprefix(PHONES))

@@ -9,7 +9,7 @@ from speechssl.audio.listing import is_recording
 from speechssl.corpus.jsonl import read_metadata_jsonl
 from speechssl.corpus.manifest import Record, printable
 from speechssl.corpus.metadata_csv import read_metadata_csv
-from speechssl.corpus.splits import split_of_folder
+from speechssl.corpus.split_names import split_of_folder
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.runtime.log import log
 

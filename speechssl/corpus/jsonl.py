@@ -11,7 +11,7 @@ from speechssl.corpus.columns import Columns, find_columns
 from speechssl.corpus.file_suffixes import complete_names
 from speechssl.corpus.manifest import MAX_SECONDS, Record, printable
 from speechssl.corpus.paths import numbered_lines, path_below
-from speechssl.corpus.splits import split_name
+from speechssl.corpus.split_names import split_name
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 

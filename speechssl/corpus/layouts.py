@@ -14,7 +14,7 @@ from speechssl.corpus.folder_tables import find_folder_table, read_folder_table
 from speechssl.corpus.jsonl import read_jsonl
 from speechssl.corpus.manifest import Manifest, Record, make_manifest
 from speechssl.corpus.paths import forget_folders, numbered_lines, path_below
-from speechssl.corpus.splits import split_of_folder
+from speechssl.corpus.split_names import split_of_folder
 from speechssl.corpus.toolkits import read_fairseq, read_kaldi
 from speechssl.corpus.transcript_files import find_transcript_files, find_transcripts_beside
 from speechssl.corpus.transcripts import says_nothing

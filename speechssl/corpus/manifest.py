@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from speechssl.audio.reader import AUDIO_SUFFIXES
+from speechssl.audio.formats import AUDIO_SUFFIXES
 from speechssl.corpus.unicode_forms import composed
 from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic

@@ -12,7 +12,7 @@ from speechssl.corpus.columns import Columns, find_columns
 from speechssl.corpus.file_suffixes import Recordings, complete_names
 from speechssl.corpus.manifest import Record
 from speechssl.corpus.paths import path_below
-from speechssl.corpus.splits import split_name
+from speechssl.corpus.split_names import split_name
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.storage.text_files import open_text

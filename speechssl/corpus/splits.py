@@ -1,7 +1,6 @@
-"""Splits train, dev and test: read from names, or drawn so that no speaker is in two."""
+"""Splits train, dev and test, drawn so that no speaker is in two."""
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +9,6 @@ from speechssl.corpus.manifest import UNUSED, Manifest, Record
 from speechssl.corpus.shares import come_closer, sizes_of
 from speechssl.corpus.usable import usable_part, with_unusable
 from speechssl.errors import ConfigError
-
-STANDARD_SPLITS = ("train", "dev", "test")
 
 # Splits of several records; None is that of a record without one.
 _Splits = set[str | None]
@@ -23,44 +20,6 @@ _MayTrain = Callable[[Record], bool]
 # Hexadecimal digits of a hash that are used: 60 bits, more than the 53 that a float keeps.
 _HASH_DIGITS = 15
 _HASH_VALUES = 16**15
-
-# What corpora call our splits.
-_OTHER_NAMES = {
-    "valid": "dev",
-    "validation": "dev",
-    "val": "dev",
-    "devel": "dev",
-    "development": "dev",
-    "eval": "test",
-    "evaluation": "test",
-    "testing": "test",
-    "training": "train",
-}
-
-
-def split_name(name: str | None) -> str | None:
-    """Map a corpus's name of a split to ours.
-
-    ``train-clean-100`` becomes train, ``dev-other`` and ``validation`` become dev. Another name
-    stays as it is.
-    """
-    if not name:
-        return None
-
-    parts = re.split(r"[-_.]", name.lower())
-    first_word = parts[0]
-    split = _OTHER_NAMES.get(first_word, first_word)
-    if split in STANDARD_SPLITS:
-        return split
-    return name
-
-
-def split_of_folder(name: str) -> str | None:
-    """Return train, dev or test where the name of a folder says so, and None for any other name."""
-    split = split_name(name)
-    if split in STANDARD_SPLITS:
-        return split
-    return None
 
 
 def split_manifest(manifest: Manifest, dev: float = 0.1, test: float = 0.1) -> Manifest:

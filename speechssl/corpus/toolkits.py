@@ -9,7 +9,7 @@ from typing import NamedTuple
 from speechssl.corpus.file_suffixes import complete_names
 from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest, printable
 from speechssl.corpus.paths import numbered_lines, path_below
-from speechssl.corpus.splits import split_name, split_of_folder
+from speechssl.corpus.split_names import split_name, split_of_folder
 from speechssl.corpus.transcript_files import find_transcripts_beside
 from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts

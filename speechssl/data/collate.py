@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechssl.audio.features import INT16_SCALE, FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import INT16_SCALE
 from speechssl.errors import ConfigError
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.config import build
 from speechssl.data.collate import Batch, collate
 from speechssl.data.store import Chunk, Store
 from speechssl.errors import ConfigError
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.runtime.seeds import generator
 
 # Positions of chunks in a dataset or in a store, counted from 0.

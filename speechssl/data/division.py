@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from speechssl.corpus.manifest import UNUSED, Manifest
 from speechssl.corpus.shares import sizes_of
-from speechssl.corpus.splits import STANDARD_SPLITS, draw_splits, reopen_train
+from speechssl.corpus.split_names import STANDARD_SPLITS
+from speechssl.corpus.splits import draw_splits, reopen_train
 from speechssl.corpus.usable import usable_part, with_unusable
 from speechssl.data.rejects import first_few, read_rejects
 from speechssl.data.settings import PrepareConfig

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from speechssl.audio.features import FeatureConfig
-from speechssl.audio.reader import MAX_DURATION_S
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.formats import MAX_DURATION_S
 from speechssl.audio.threshold import TOP_DB
 from speechssl.config import Settings
 

@@ -133,7 +133,7 @@ class Store:
                 too).
         """
         self.path = Path(path)
-        meta = _read_meta(self.path)
+        meta = read_meta(self.path)
         self.features = meta.features
         self.account = meta.account
         self.plan = meta.plan
@@ -325,7 +325,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_meta(path: Path) -> StoreMeta:
+def read_meta(path: Path) -> StoreMeta:
     """Read and check ``store.json`` in folder ``path``.
 
     Raises:

@@ -29,7 +29,8 @@ from speechssl.encoder.mel_norm import (
 )
 from speechssl.encoder.padding import after_window, normalise_valid, zero_padding
 from speechssl.errors import CheckpointError
-from speechssl.storage.checkpoint import load_folder, load_into, model_folder
+from speechssl.storage.checkpoint import load_folder, load_into
+from speechssl.storage.saved_folders import model_folder
 
 
 class EncoderOutput(NamedTuple):

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from speechssl.audio.features import FeatureConfig, mel_filters
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import mel_filters
 from speechssl.data.collate import Batch
 from speechssl.data.dataset import Dataset
 from speechssl.encoder.loudness import speech_level

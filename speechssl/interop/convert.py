@@ -29,14 +29,9 @@ from speechssl.pretraining.settings import TaskSettings
 from speechssl.pretraining.tasks import make_task
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
 from speechssl.storage.atomic import new_folder
-from speechssl.storage.checkpoint import (
-    load_folder,
-    load_into,
-    load_record,
-    model_folder,
-    save_folder,
-)
-from speechssl.storage.missing import where_instead
+from speechssl.storage.checkpoint import load_folder, load_into, load_record, save_folder
+from speechssl.storage.missing import check_exists
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.training.setting_names import with_current_names
@@ -240,9 +235,7 @@ def _require_new(out: Path) -> None:
 
 def _read(source: Path, language: str | None) -> Foreign:
     """Read a model of whichever library wrote it."""
-    if not source.exists():
-        remedy = where_instead(source, "model")
-        raise ConfigError(f"no such file or folder: {source}{remedy}")
+    check_exists(source, "model")
 
     settings_file = source / "config.json"
     settings = read_json(settings_file, dict) if settings_file.exists() else {}

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, FeatureConfig, featurise, mel_filters
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import INT16_SCALE, LOG_FLOOR, featurise, mel_filters
 from speechssl.data.collate import collate
 from speechssl.encoder.config import EncoderConfig
 from speechssl.encoder.encoder import EncoderOutput

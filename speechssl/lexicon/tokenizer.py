@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from speechssl.lexicon.espeak import PREFIX, espeak_lexicon
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.tokenizers import PHONES, train_tokenizer

@@ -16,18 +16,13 @@ from speechssl.errors import ConfigError
 from speechssl.pretraining.masked_prediction import PretextTask
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.pretraining.tasks import make_task
-from speechssl.runtime import distributed
+from speechssl.runtime import distributed, ranks
 from speechssl.runtime.device import peak_memory_gb, pick_device
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.runtime.seeds import derive_seed
-from speechssl.storage.checkpoint import (
-    load_folder,
-    load_into,
-    model_folder,
-    save_folder,
-    stored_folder,
-)
+from speechssl.storage.checkpoint import load_folder, load_into, save_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import model_folder, stored_folder
 from speechssl.training.lineage import millions, origin_of, stage_after, with_stage_seed
 from speechssl.training.loop import Validation, fit
 from speechssl.training.setting_names import with_current_names
@@ -146,7 +141,7 @@ def pretrain_cost(
     Raises:
         ConfigError: under torchrun, besides what ``pretrain`` raises.
     """
-    if distributed.count() > 1:
+    if ranks.count() > 1:
         raise ConfigError("--dry-run times one process: give the command without torchrun")
 
     steps = settings.train.steps

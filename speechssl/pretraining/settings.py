@@ -16,7 +16,8 @@ from speechssl.pretraining.quantizer import QuantizerConfig
 from speechssl.pretraining.random_projection import RandomProjectionConfig
 from speechssl.pretraining.reconstruction import ReconstructionConfig
 from speechssl.pretraining.two_views import TwoViewsConfig
-from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.storage.checkpoint import load_record
+from speechssl.storage.saved_folders import model_folder
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import RunSettings, preset_of, resolve_settings
 from speechssl.training.setting_names import with_current_names

@@ -18,8 +18,8 @@ from speechssl.errors import ConfigError
 from speechssl.recognition.ctc_crf import TokenBigram
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime import ranks
+from speechssl.runtime.ranks import log_once
 from speechssl.storage.json_text import read_json_lines
 from speechssl.training.journal import METRICS
 from speechssl.training.loop import fit
@@ -27,8 +27,6 @@ from speechssl.training.run_folder import SETTINGS, settings_of_run
 
 # Updates that are timed with each criterion, after one that is not: it allocates.
 TIMED_UPDATES = 5
-# The preset for labels alone, from random weights.
-PRESET = "minutes"
 
 
 class Pace(NamedTuple):
@@ -56,7 +54,7 @@ def check_one_process() -> None:
     Raises:
         ConfigError: several share them.
     """
-    if distributed.count() > 1:
+    if ranks.count() > 1:
         raise ConfigError(
             "--budget times the updates of one process: give the command without torchrun, or "
             "--set train.steps"

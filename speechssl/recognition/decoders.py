@@ -16,14 +16,11 @@ from speechssl.decoding.align import WordSpan, find_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
 from speechssl.decoding.hypothesis import Decoded
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Unit
 from speechssl.text.phone_tokenizer import PhoneTokenizer
-
-# Audio that is recognised at once, seconds. Larger batches leave a CPU's caches, smaller ones do
-# not fill its cores.
-BATCH_SECONDS = 40.0
 
 
 class CtcDecoder(NamedTuple):

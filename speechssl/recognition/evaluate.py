@@ -9,15 +9,10 @@ import numpy as np
 from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError
-from speechssl.recognition.decoders import (
-    BATCH_SECONDS,
-    CtcDecoder,
-    emissions,
-    greedy_decoder,
-    recognise,
-)
+from speechssl.recognition.decoders import CtcDecoder, emissions, greedy_decoder, recognise
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizer import Tokenizer

@@ -14,8 +14,8 @@ from speechssl.scoring.score_files import (
     remove_score,
     write_score,
 )
-from speechssl.storage.checkpoint import RECORD
 from speechssl.storage.json_text import read_json_table
+from speechssl.storage.saved_folders import RECORD
 
 # Keys of ``about`` that say what an evaluation is of. Under ``DIGESTS`` stand those of the files.
 OF_WHAT = ("model", "store", "split", "normaliser")

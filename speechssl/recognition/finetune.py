@@ -16,10 +16,10 @@ from speechssl.encoder.encoder import Encoder, load_encoder
 from speechssl.errors import ConfigError
 from speechssl.recognition.budget import check_one_process, planned_steps
 from speechssl.recognition.ctc_crf import TokenBigram, token_bigram
+from speechssl.recognition.defaults import KEEP
 from speechssl.recognition.evaluate import evaluate, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import CtcModel, load_ctc, save_ctc
-from speechssl.recognition.pseudo_labels import KEEP
 from speechssl.recognition.remarks import ALL_WRONG, QUESTION, RAW_CONFIDENCES, telling_rate
 from speechssl.recognition.settings import FinetuneSettings
 from speechssl.recognition.training_set import (
@@ -34,7 +34,7 @@ from speechssl.recognition.training_set import (
 )
 from speechssl.runtime import distributed
 from speechssl.runtime.device import pick_device
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.json_text import read_json_lines

@@ -16,7 +16,8 @@ from speechssl.decoding.lexicon import spellings
 from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_search_table
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
-from speechssl.storage.checkpoint import load_folder, load_record, save_folder, stored_folder
+from speechssl.storage.checkpoint import load_folder, load_record, save_folder
+from speechssl.storage.saved_folders import stored_folder
 from speechssl.storage.text_files import read_text
 from speechssl.text.tokenizer import Tokenizer
 

@@ -52,7 +52,8 @@ class LmCorpus:
 
         if tokens_of is not None:
             # Only here: this imports torch, which a model of words does without.
-            from speechssl.storage.checkpoint import load_record, model_folder
+            from speechssl.storage.checkpoint import load_record
+            from speechssl.storage.saved_folders import model_folder
 
             # The tokenizer and the normaliser, without the network.
             folder = model_folder(tokens_of)

@@ -22,7 +22,7 @@ from speechssl.recognition.lm_weights import Tuned, find_weights, weights_line
 from speechssl.recognition.model import load_ctc
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from speechssl.text.tokenizer import Tokenizer

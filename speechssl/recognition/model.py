@@ -30,7 +30,8 @@ from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.ctc_crf import TokenBigram, log_all_sequences
 from speechssl.runtime.seeds import generator
 from speechssl.scoring.calibration import Scaling
-from speechssl.storage.checkpoint import load_folder, load_into, model_folder, save_folder
+from speechssl.storage.checkpoint import load_folder, load_into, save_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.tokenizers import load_tokenizer

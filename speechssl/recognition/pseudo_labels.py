@@ -14,19 +14,12 @@ from numpy.typing import NDArray
 from speechssl.data.dataset import Dataset, check_features
 from speechssl.decoding.align import WordSpan
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.recognition.decoders import (
-    BATCH_SECONDS,
-    CtcDecoder,
-    emissions,
-    greedy_decoder,
-    recognise,
-)
+from speechssl.recognition.decoders import CtcDecoder, emissions, greedy_decoder, recognise
+from speechssl.recognition.defaults import BATCH_SECONDS, KEEP
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.json_text import json_line
 from speechssl.text.word_spaces import are_without_word_spaces
 
-# The share of the labels that is learned from, the most confident ones.
-KEEP = 0.67
 # A label counts for as much as it can be trusted: its stability, but at least this, to this power.
 MIN_STABILITY = 0.05
 TRUST_POWER = 1.5

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.scoring.score import RATE_NAMES, Score
 from speechssl.text.tokenizer import Tokenizer, single_spaced
 from speechssl.text.word_spaces import are_without_word_spaces

@@ -9,7 +9,8 @@ from pydantic import Field
 from speechssl.config import Table, merge
 from speechssl.data.batches import BatchConfig
 from speechssl.recognition.model import CtcConfig
-from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.storage.checkpoint import load_record
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.training.optim import OptimConfig
 from speechssl.training.presets import RunSettings, preset_of, resolve_settings

@@ -17,7 +17,7 @@ from speechssl.lexicon.tokenizer import make_tokenizer
 from speechssl.recognition.model import CtcModel
 from speechssl.recognition.pseudo_labels import Label, read_labels, with_labels
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime.ranks import log_once
 from speechssl.storage.json_text import json_line
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizer import Tokenizer

@@ -1,14 +1,13 @@
 """The device that computes: its choice, its number format, its memory."""
 
 import ctypes
-import resource
-import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Literal
 
 import torch
 
 from speechssl.errors import ConfigError
+from speechssl.runtime.memory import peak_memory_mb
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
@@ -49,9 +48,7 @@ def peak_memory_gb() -> float:
         if most_bytes:
             return most_bytes / 1e9
 
-    # getrusage counts bytes on macOS and kibibytes elsewhere.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return peak_memory_mb() / 1000
 
 
 def trim_memory() -> None:

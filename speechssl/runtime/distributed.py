@@ -17,51 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.runtime.log import log
+from speechssl.runtime.ranks import attempt, count
 
 # How long a process waits until all have come: a launch that lost one is better started again.
 MEETING = timedelta(minutes=2)
 
 # How long a process waits for the others during training: rank 0 alone validates meanwhile.
 WAITING = timedelta(hours=2)
-
-
-def rank() -> int:
-    """Tell which of the processes this one is; rank 0 alone writes."""
-    if count() == 1:
-        return 0
-    return _number("RANK")
-
-
-def count() -> int:
-    """Count the processes that share an update."""
-    # One of the variables without the other belongs to another program.
-    if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return _number("WORLD_SIZE")
-    return 1
-
-
-def attempt() -> int:
-    """Count how often torchrun has started these processes again."""
-    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
-        return 0
-    return _number("TORCHELASTIC_RESTART_COUNT")
-
-
-def _number(name: str) -> int:
-    """Read an environment variable that torchrun sets."""
-    try:
-        return int(os.environ[name])
-    except ValueError as error:
-        raise ConfigError(
-            f"{name} is {os.environ[name]!r}, not a number: start with torchrun, or unset it"
-        ) from error
-
-
-def log_once(message: str) -> None:
-    """Print a line of the log, once however many processes run."""
-    if rank() == 0:
-        log(message)
 
 
 def start(device: torch.device) -> None:

@@ -17,9 +17,9 @@ from speechssl.recognition.language_model import holds_lm
 from speechssl.recognition.lm_tuning import tune_lm
 from speechssl.recognition.model import CtcModel, load_ctc
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed
+from speechssl.runtime import ranks
 from speechssl.runtime.log import HoursProgress, log
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.training.lineage import origin_of
 from speechssl.training.run_folder import SETTINGS, settings_of_run
 from speechssl.transcription.recogniser import load_recogniser
@@ -89,7 +89,7 @@ def finetune_with_unlabelled(
         ConfigError, ManifestError, CheckpointError: input that cannot be used.
         TrainingError: a run is lost.
     """
-    if distributed.count() > 1:
+    if ranks.count() > 1:
         raise ConfigError(
             "--unlabelled runs in one process: without torchrun, or finetune, tune-lm, label and "
             "finetune --labels one after another"

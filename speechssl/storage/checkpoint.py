@@ -19,7 +19,7 @@ from torch import Tensor
 
 from speechssl.errors import CheckpointError
 from speechssl.storage.atomic import sync_folder
-from speechssl.storage.missing import where_instead
+from speechssl.storage.saved_folders import RECORD, hidden_folder, stored_folder
 
 # Tensors by name, as a module's state holds them.
 Tensors = Mapping[str, Tensor]
@@ -29,7 +29,6 @@ Files = Mapping[str, bytes]
 Record = Mapping[str, Any]
 
 TENSORS = "tensors.safetensors"
-RECORD = "record.json"
 
 _KINDS = {"kind": str, "about": dict, "encoder": dict}  # types of what a record may hold
 _MAX_SHOWN = 8  # names that do not agree, in an error
@@ -50,8 +49,8 @@ def save_folder(path: Path, tensors: Tensors, record: Record, files: Files | Non
         files: further files, such as a tokenizer's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _hidden(path, "partial")
-    old = _hidden(path, "old")
+    partial = hidden_folder(path, "partial")
+    old = hidden_folder(path, "old")
 
     # What an earlier process left when it was killed. Between the two renames, ``old`` is the good
     # one.
@@ -97,7 +96,7 @@ def set_aside(path: Path) -> Path:
     Returns:
         What the folder is called now.
     """
-    doomed = _hidden(path, "removed")
+    doomed = hidden_folder(path, "removed")
     if doomed.exists():
         shutil.rmtree(doomed)
 
@@ -233,67 +232,6 @@ def load_into(module: torch.nn.Module, tensors: Tensors, origin: str) -> None:
     module.load_state_dict(dict(tensors))
 
 
-# ---- where things lie ----------------------------------------------------------------------------
-
-
-def stored_folder(path: Path) -> Path:
-    """Return where the contents of a saved folder lie: ``path``, or its hidden sibling.
-
-    A kill between the two renames of ``save_folder`` leaves the good old folder under its hidden
-    name. Reading never renames it back: the writer may be alive and just about to.
-    """
-    old = _hidden(path, "old")
-    if not path.exists() and old.exists():
-        return old
-    return path
-
-
-def step_folder(run: Path, step: int) -> Path:
-    """Return where the checkpoint after ``step`` updates lies."""
-    return run / "checkpoints" / f"step-{step:08d}"
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """List the checkpoint folders of a run, newest first.
-
-    Half-written ones have hidden names and are not among them.
-    """
-    folder = run / "checkpoints"
-    step_of = {}
-    for path in folder.glob("step-*"):
-        name = re.fullmatch(r"step-(\d{8,})", path.name)
-        if name:
-            step_of[path] = int(name[1])
-
-    return sorted(step_of, key=step_of.__getitem__, reverse=True)
-
-
-def model_folder(path: Path) -> Path:
-    """Find the folder of weights that MODEL means: a model folder, or the one inside a finished
-    run.
-
-    Raises:
-        CheckpointError: neither; says so when the run is there but not finished.
-    """
-    for candidate in (path, path / "model"):
-        folder = stored_folder(candidate)
-        record = folder / RECORD
-        if record.is_file():
-            return folder
-
-    if checkpoints(path):
-        raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
-
-    advice = where_instead(path, "model")
-    foreign_settings = path / "config.json"
-    if foreign_settings.exists():
-        advice = ": a model of another library needs speechssl import first"
-    raise CheckpointError(
-        f"{path} is neither a model folder (with {RECORD}) "
-        f"nor a run folder (with model/{RECORD}){advice}"
-    )
-
-
 # ---- helpers -------------------------------------------------------------------------------------
 
 
@@ -378,8 +316,3 @@ def _read_checked(folder: Path, name: str, checksum: object) -> bytes:
         )
 
     return data
-
-
-def _hidden(path: Path, kind: str) -> Path:
-    """Return the hidden name beside a folder of what is partial, old or removed."""
-    return path.parent / f".{path.name}.{kind}"

@@ -4,13 +4,31 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from speechssl.errors import ConfigError
+
 # A path has lost one of the two slashes of an address.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def where_instead(path: Path, kind: Literal["model", "dataset"] = "dataset") -> str:
+Kind = Literal["model", "dataset"]
+
+
+def check_exists(path: Path, kind: Kind = "dataset") -> None:
+    """See that a path is there.
+
+    Args:
+        kind: what is looked for, as the Hub calls it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not path.exists():
+        raise ConfigError(f"no such file or folder: {path}{where_instead(path, kind)}")
+
+
+def where_instead(path: Path, kind: Kind = "dataset") -> str:
     """Return what to do about a path that is not there, where it may lie on another machine.
 
     Args:

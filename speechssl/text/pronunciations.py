@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechssl.errors import ConfigError
+from speechssl.runtime.ranks import log_once
 from speechssl.storage.text_files import TEXT_ENCODING
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.plausible_lexicon import check_inventory
@@ -181,9 +182,6 @@ def read_lexicon(
     Raises:
         ConfigError: no text or no lexicon, a probability outside 0..1, or not one word is left.
     """
-    # It imports torch, which whoever only looks at tokens can do without.
-    from speechssl.runtime.distributed import log_once
-
     text, encoding = _text_of(path)
     lines = _parse(path, text)
 

@@ -6,7 +6,8 @@ import torch
 
 from speechssl.config import Table
 from speechssl.runtime.seeds import derive_seed
-from speechssl.storage.checkpoint import load_record, model_folder
+from speechssl.storage.checkpoint import load_record
+from speechssl.storage.saved_folders import model_folder
 from speechssl.training.settings import TrainConfig
 
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from speechssl.config import Table, as_table
 from speechssl.data.collate import Batch
 from speechssl.errors import ConfigError, TrainingError
-from speechssl.runtime import distributed
+from speechssl.runtime import distributed, ranks
 from speechssl.runtime.device import autocast, pick_device
-from speechssl.runtime.distributed import log_once
 from speechssl.runtime.processes import stop_flag
+from speechssl.runtime.ranks import log_once
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.checkpoint import step_folder
+from speechssl.storage.saved_folders import step_folder
 from speechssl.training.journal import BAD_STEPS, Journal, report_bad_step
 from speechssl.training.loss import StatisticsModel, UpdateMetrics
 from speechssl.training.optim import OptimConfig, learning_rate, make_optimizer
@@ -123,14 +123,14 @@ def fit(
     # delete what is half written of it. Until then signals are listened to as well.
     with stop_flag() as received, ExitStack() as held:
         with distributed.fail_on_all_ranks():
-            if distributed.rank() == 0:
+            if ranks.rank() == 0:
                 claim(run, settings, free_settings, held)
                 _write_notes(run, notes or {})
 
         _train(model, batches, optim, train, run, device, validation, received)
 
         with distributed.fail_on_all_ranks():
-            if distributed.rank() == 0:
+            if ranks.rank() == 0:
                 finish()
 
     if distributed.any_rank(bool(received)):
@@ -168,7 +168,7 @@ def _train(
 
     journal = None
     with distributed.fail_on_all_ranks():
-        if distributed.rank() == 0:
+        if ranks.rank() == 0:
             errors_picture = validation.picture if validation else None
             journal = Journal(run, train, state.step, errors_picture)
             if state.step < train.steps:
@@ -182,7 +182,7 @@ def _train(
         is_due = is_last or state.step % train.validate_every == 0
         if validation is not None and is_due:
             with distributed.fail_on_all_ranks():
-                if distributed.rank() == 0:
+                if ranks.rank() == 0:
                     row |= _validate(model, validation, state)
 
         # Asked once an update: a signal must not arrive between saving and leaving.
@@ -254,7 +254,7 @@ def _update(
     started = time.perf_counter()
 
     with distributed.fail_on_all_ranks():
-        share = batches.micro_batches(step, distributed.rank(), distributed.count())
+        share = batches.micro_batches(step, ranks.rank(), ranks.count())
         micro_batches = [batch.to(device) for batch in share]
     loaded = time.perf_counter()
 
@@ -303,7 +303,7 @@ def _whole_statistics(model: nn.Module, micro_batches: list[Batch], step: int) -
     if not isinstance(model, StatisticsModel):
         return None
 
-    is_whole_update = len(micro_batches) == 1 and distributed.count() == 1
+    is_whole_update = len(micro_batches) == 1 and ranks.count() == 1
     if is_whole_update:
         return None
 
@@ -330,7 +330,7 @@ def _add_gradients(
         metrics: what the model measured.
     """
     device = next(model.parameters()).device
-    rank = distributed.rank()
+    rank = ranks.rank()
     weight = 0
     metrics = UpdateMetrics()
 
@@ -378,7 +378,7 @@ def _report_bad(
         TrainingError: ``train.max_bad_steps`` updates in a row.
     """
     with distributed.fail_on_all_ranks():
-        if distributed.rank() == 0:
+        if ranks.rank() == 0:
             # Asked for again as one process would: this gives the utterances of all ranks without a
             # message between them.
             ids = [utterance for batch in batches.micro_batches(step) for utterance in batch.ids]

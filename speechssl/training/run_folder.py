@@ -17,22 +17,21 @@ from torch import Tensor, nn
 from speechssl.config import Table
 from speechssl.data.store import Store
 from speechssl.errors import CheckpointError, ConfigError
-from speechssl.runtime import distributed
-from speechssl.runtime.distributed import log_once
+from speechssl.runtime import ranks
 from speechssl.runtime.log import log
 from speechssl.runtime.machine import describe_machine
+from speechssl.runtime.ranks import log_once
 from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.storage.checkpoint import (
-    checkpoints,
     load_folder,
     load_into,
     remove_folder,
     remove_partial,
     save_folder,
     set_aside,
-    step_folder,
 )
 from speechssl.storage.json_text import as_json, ascii_json_line, read_json_lines
+from speechssl.storage.saved_folders import checkpoints, step_folder
 from speechssl.training.setting_names import ADDED, with_current_names
 
 SETTINGS = "settings.json"
@@ -346,7 +345,7 @@ def start_anew(
         ConfigError: ``run`` is no run folder, holds what the new run reads, or is in use.
         ManifestError: a store cannot be used.
     """
-    if not force or distributed.rank() > 0 or distributed.attempt() > 0:
+    if not force or ranks.rank() > 0 or ranks.attempt() > 0:
         return
 
     given_others = [path for path in others if path is not None]

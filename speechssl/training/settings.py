@@ -6,7 +6,7 @@ from speechssl.config import Settings
 from speechssl.data.batches import BatchConfig
 from speechssl.encoder.config import EncoderConfig
 from speechssl.errors import ConfigError
-from speechssl.runtime import distributed
+from speechssl.runtime import ranks
 from speechssl.runtime.device import Device, Precision
 from speechssl.training.health import HealthConfig
 
@@ -40,8 +40,8 @@ def check_whole_updates(encoder: EncoderConfig, batch: BatchConfig) -> None:
     why = "the batch norm of this encoder takes its statistics from whole updates"
     if batch.micro_seconds is not None:
         raise ConfigError(f"batch.micro_seconds divides updates, and {why}: leave it out")
-    if distributed.count() > 1:
+    if ranks.count() > 1:
         raise ConfigError(
-            f"torchrun divides updates among {distributed.count()} processes, and {why}: "
+            f"torchrun divides updates among {ranks.count()} processes, and {why}: "
             "use one process, or encoder.batch_norm=false"
         )

@@ -27,7 +27,7 @@ from speechssl.audio.silence import WINDOW_S, is_steady, settled_chunks
 from speechssl.audio.threshold import TOP_DB
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
-from speechssl.storage.missing import where_instead
+from speechssl.storage.missing import check_exists
 
 # A file that never ends is refused at last.
 LONGEST_S = 7 * 86400.0
@@ -111,12 +111,11 @@ def find_audio(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
+        check_exists(path)
         if path.is_dir():
             found += _audio_below(path)
-        elif path.exists():
-            found.append(path)
         else:
-            raise ConfigError(f"no such file or folder: {path}{where_instead(path)}")
+            found.append(path)
     return found
 
 

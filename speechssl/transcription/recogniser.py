@@ -16,12 +16,8 @@ from speechssl.data.store import Store
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.lexicon import are_joined
 from speechssl.errors import AudioError, ConfigError
-from speechssl.recognition.decoders import (
-    BATCH_SECONDS,
-    CtcDecoder,
-    beam_decoder,
-    greedy_decoder,
-)
+from speechssl.recognition.decoders import CtcDecoder, beam_decoder, greedy_decoder
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.evaluate import Evaluation, evaluate_decoders, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER, lm_words, load_lm
 from speechssl.recognition.model import CtcModel, load_ctc
@@ -37,8 +33,8 @@ from speechssl.recognition.remarks import (
 from speechssl.runtime.device import Device, pick_device
 from speechssl.runtime.log import log
 from speechssl.scoring.score import Score
-from speechssl.storage.checkpoint import RECORD, model_folder, stored_folder
 from speechssl.storage.json_text import as_json
+from speechssl.storage.saved_folders import RECORD, model_folder, stored_folder
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.tokenizer import UNK_TEXT
 from speechssl.transcription.transcribe import transcribe

@@ -21,7 +21,8 @@ from torch import Tensor
 from speechssl.audio.threshold import TOP_DB
 from speechssl.data.collate import collate, length_batches, max_batch_length
 from speechssl.decoding.spoken_units import SpokenUnit, find_units
-from speechssl.recognition.decoders import BATCH_SECONDS, CtcDecoder, greedy_decoder
+from speechssl.recognition.decoders import CtcDecoder, greedy_decoder
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.device import trim_memory
 from speechssl.transcription.pieces import End, Piece, ahead, read_pieces

@@ -12,7 +12,7 @@ import torch
 from speechssl.audio.reader import declared_seconds
 from speechssl.audio.threshold import TOP_DB
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.recognition.decoders import BATCH_SECONDS
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.runtime.device import Device
 from speechssl.runtime.log import HoursProgress, one_line
 from speechssl.runtime.processes import deaf_to_interrupts, end_with_parent, worker_context

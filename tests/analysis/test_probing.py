@@ -11,9 +11,10 @@ from support.models import SMALL_ENCODER
 from support.speech import RATE, speak
 
 from speechssl.analysis import probe_examples, probe_report, probing
-from speechssl.analysis.probe_examples import PROBE_TARGETS, Examples, choose_examples
+from speechssl.analysis.probe_examples import Examples, choose_examples
 from speechssl.analysis.probe_frames import log_mel_frames
 from speechssl.analysis.probe_heads import character_errors
+from speechssl.analysis.probe_targets import PROBE_TARGETS
 from speechssl.analysis.probing import MIX, Probed, probe, watch
 from speechssl.audio.reader import write_wav
 from speechssl.config import build

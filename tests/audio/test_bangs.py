@@ -8,7 +8,8 @@ from scipy.signal import butter, sosfilt
 from support.speech import RATE, sentence, speak
 
 from speechssl.audio.bangs import bang_gain_db
-from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import featurise
 from speechssl.audio.level import speech_level_db, without_lows
 from speechssl.audio.levelling import levelled
 from speechssl.encoder.loudness import speech_level

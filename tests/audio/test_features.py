@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.features import (
     INT16_SCALE,
     LOG_FLOOR,
-    FeatureConfig,
     featurise,
     input_length,
     log_mel,

@@ -18,13 +18,8 @@ from support.containers import FORMATS
 from support.speech import RATE
 
 from speechssl.audio.containers.inspection import inspect
-from speechssl.audio.reader import (
-    AUDIO_SUFFIXES,
-    declared_seconds,
-    load_audio,
-    stream_mono,
-    write_wav,
-)
+from speechssl.audio.formats import AUDIO_SUFFIXES
+from speechssl.audio.reader import declared_seconds, load_audio, stream_mono, write_wav
 from speechssl.errors import AudioError, ConfigError
 
 

@@ -9,7 +9,6 @@ import torch
 from support.commands import call, one_line
 
 from speechssl import __version__
-from speechssl.cli import recognition
 
 
 def test_errors_are_one_line(
@@ -94,14 +93,18 @@ def test_files_and_folders_in_the_way_are_one_line(
 
 
 def test_a_gpu_out_of_memory_says_what_to_lower(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def load(_: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(recognition, "load_recogniser", load)
+    monkeypatch.setattr("speechssl.transcription.recogniser.load_recogniser", load)
     assert "lower batch.micro_seconds" in one_line(
-        monkeypatch, capsys, "evaluate", model, tmp_path, "--out", tmp_path / "score"
+        monkeypatch, capsys, "evaluate", model, labelled_store, "--out", tmp_path / "score"
     )
 
 

@@ -337,11 +337,12 @@ def test_texts_and_reports_of_others_stay(
 
 
 def test_a_language_model_that_takes_the_place_of_another_is_named(
-    folder: Path, tmp_path: Path
+    folder: Path, labelled_store: Path, tmp_path: Path
 ) -> None:
-    """The store is missing, so nothing is tuned, and what is there stays."""
+    """The store has no such split, so nothing is tuned, and what is there stays."""
     model = Path(shutil.copytree(folder, tmp_path / "model"))
-    command = ("tune-lm", model, tmp_path / "1.arpa", tmp_path / "store")
+    tuned_on = (labelled_store, "--split", "nothing")
+    command = ("tune-lm", model, tmp_path / "1.arpa", *tuned_on)
     give_lm(model, 1)
     assert "whose place" not in call(*command).stderr
 
@@ -351,7 +352,7 @@ def test_a_language_model_that_takes_the_place_of_another_is_named(
     save_lm(model, arpa, WORDS, BeamConfig(lm_weight=1.0), about)
     done = call(*command)
     assert f"has the language model of books.arpa, whose place {tmp_path / '1.arpa'}" in done.stderr
-    same = call("tune-lm", model, arpa, tmp_path / "store")
+    same = call("tune-lm", model, arpa, *tuned_on)
     assert "whose place" not in same.stderr
 
 

@@ -10,8 +10,7 @@ from support.commands import call
 from support.models import SMALL_ENCODER
 from support.settings import as_toml
 
-from speechssl.analysis import probe_heads
-from speechssl.cli import training
+from speechssl.analysis import probe_heads, probing
 from speechssl.config import build
 from speechssl.errors import ConfigError
 from speechssl.pretraining.settings import PretrainSettings, TaskName
@@ -75,7 +74,7 @@ def test_a_word_is_said_when_the_probes_no_longer_get_better(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7])
-    monkeypatch.setattr(training, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
+    monkeypatch.setattr(probing, "watch", lambda *_: lambda _encoder: {"probe_mean": next(errors)})
     preset = tmp_path / "small.toml"
     preset.write_text(as_toml({"encoder": SMALL_ENCODER}), encoding="utf-8")
     run = ("--preset", preset, "--run", tmp_path / "run")

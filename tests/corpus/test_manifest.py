@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest, Record, write_jsonl
-from speechssl.corpus.splits import split_name
+from speechssl.corpus.split_names import split_name
 from speechssl.corpus.unicode_forms import composed
 
 

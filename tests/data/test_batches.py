@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.data.batches import BatchConfig, Batches
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store

@@ -9,7 +9,8 @@ import soundfile
 from support.recordings import WAVEFORM, adds_up, replace_config, talk
 from support.speech import RATE
 
-from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import featurise
 from speechssl.audio.reader import load_audio, write_wav
 from speechssl.config import build
 from speechssl.corpus.layouts import scan

@@ -10,7 +10,7 @@ import pytest
 from support.speech import make_labelled
 from support.stores import build, waveforms
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.data.collate import collate, utterance_key
 from speechssl.data.dataset import Dataset, choose_minutes, open_stores
 from speechssl.data.prepare import prepare

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.signal import butter, lfilter
 from torch import Tensor
 
-from speechssl.audio.features import FeatureConfig, featurise
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import featurise
 from speechssl.encoder.mel_norm import (
     EPS,
     CorpusMelNorm,

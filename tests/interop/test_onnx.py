@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from reference.models import tiny_encoder
 
-from speechssl.audio.features import LOG_FLOOR, FeatureConfig, featurise, mel_filters
+from speechssl.audio.feature_config import FeatureConfig
+from speechssl.audio.features import LOG_FLOOR, featurise, mel_filters
 from speechssl.audio.levelling import levelled
 from speechssl.audio.reader import load_audio
 from speechssl.data.collate import Batch, collate

@@ -10,7 +10,7 @@ import torch
 from support.settings import FEW, PRETRAIN, tuned
 from support.speech import make_labelled
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.reader import write_wav
 from speechssl.config import as_table, build
 from speechssl.data.dataset import Dataset

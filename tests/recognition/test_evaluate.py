@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.models import random_recogniser
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan

@@ -24,8 +24,9 @@ from speechssl.recognition.model import CTC_BESIDE_CRF, CtcModel
 from speechssl.recognition.settings import finetune_settings
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import score
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.checkpoint import load_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from speechssl.recognition.lm_training import read_texts
 from speechssl.recognition.lm_weights import GRIDS, Tried, Tuned, find_weights
 from speechssl.recognition.model import load_ctc
 from speechssl.scoring.score import score
-from speechssl.storage.checkpoint import model_folder, save_folder
+from speechssl.storage.checkpoint import save_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.word_spaces import are_without_word_spaces
 
 

@@ -20,7 +20,8 @@ from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.scoring.calibration import Scaling
-from speechssl.storage.checkpoint import RECORD, load_record, save_folder
+from speechssl.storage.checkpoint import load_record, save_folder
+from speechssl.storage.saved_folders import RECORD
 from speechssl.text.character_tokenizer import CharTokenizer
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.tokenizers import train_tokenizer

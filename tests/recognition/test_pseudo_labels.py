@@ -12,7 +12,7 @@ from support.models import random_recogniser
 from support.settings import tuned
 from support.speech import make_labelled
 
-from speechssl.audio.features import FeatureConfig
+from speechssl.audio.feature_config import FeatureConfig
 from speechssl.data.batches import BatchConfig, Batches
 from speechssl.data.dataset import Dataset, choose_minutes
 from speechssl.data.prepare import PrepareConfig, prepare

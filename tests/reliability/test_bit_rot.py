@@ -18,7 +18,8 @@ from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.language_model import load_lm, save_lm
 from speechssl.recognition.model import load_ctc, save_ctc
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.checkpoint import load_folder
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.text.character_tokenizer import CharTokenizer
 
 

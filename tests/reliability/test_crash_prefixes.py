@@ -25,8 +25,9 @@ from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
 from speechssl.storage import checkpoint
 from speechssl.storage.atomic import remove_leftovers, write_atomic
-from speechssl.storage.checkpoint import load_folder, save_folder, step_folder
+from speechssl.storage.checkpoint import load_folder, save_folder
 from speechssl.storage.json_text import read_json_lines, read_json_table
+from speechssl.storage.saved_folders import step_folder
 from speechssl.training.run_folder import start_anew
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.output_folder import (

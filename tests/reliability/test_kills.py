@@ -10,7 +10,8 @@ import pytest
 from support import children
 from support.short_runs import SAVE_EVERY, learned, num_logged, write_preset
 
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.checkpoint import load_folder
+from speechssl.storage.saved_folders import checkpoints
 
 
 def command(verb: str, store: Path, preset: Path, run: Path) -> list[object]:

@@ -24,7 +24,8 @@ from support.settings import SETTINGS, as_toml
 from support.speech import RATE, make_labelled
 from support.warm import warm_command
 
-from speechssl.storage.checkpoint import checkpoints, load_record, save_folder
+from speechssl.storage.checkpoint import load_record, save_folder
+from speechssl.storage.saved_folders import checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open files are told by /proc")
 WATCHED = ROOT / "tests" / "support" / "watched.py"

@@ -37,9 +37,10 @@ from speechssl.pretraining.settings import PretrainSettings
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.model import CtcConfig, CtcModel
 from speechssl.recognition.settings import FinetuneSettings
-from speechssl.runtime import distributed
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.runtime import distributed, ranks
+from speechssl.storage.checkpoint import load_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.text.tokenizers import train_tokenizer
 from speechssl.training import loop
 from speechssl.training.loop import Validation, fit
@@ -75,7 +76,7 @@ def run_fit(
     kind: str, store: Path, run: Path, steps: int = STEPS, batches: object = None, **config: object
 ) -> nn.Module:
     """A short run; a rank other than 0 begins with other weights, which must not matter."""
-    model = make_model(kind, seed=distributed.rank())
+    model = make_model(kind, seed=ranks.rank())
     table = {"steps": steps, "save_every": 2, "log_every": 2, "device": "cpu"} | config
     optim = OptimConfig(lr=1e-3, clip_norm=1e9)
     fit(model, batches or make_batches(kind, store), optim, build(TrainConfig, table), run)
@@ -87,18 +88,18 @@ def run_fit(
 
 def one_update(folder: Path, store: Path) -> None:
     for kind in KINDS:
-        keep(run_fit(kind, store, folder / kind, steps=1), folder / f"{kind}-{distributed.rank()}")
+        keep(run_fit(kind, store, folder / kind, steps=1), folder / f"{kind}-{ranks.rank()}")
 
 
 def one_update_without_statistics(folder: Path, store: Path) -> None:
     whole, loop._whole_statistics = loop._whole_statistics, lambda *_: None
-    keep(run_fit("contrastive", store, folder / "run", steps=1), folder / f"{distributed.rank()}")
+    keep(run_fit("contrastive", store, folder / "run", steps=1), folder / f"{ranks.rank()}")
     loop._whole_statistics = whole
 
 
 def several_updates(folder: Path, store: Path) -> None:
     for kind in KINDS:
-        keep(run_fit(kind, store, folder / kind), folder / f"{kind}-{distributed.rank()}")
+        keep(run_fit(kind, store, folder / kind), folder / f"{kind}-{ranks.rank()}")
 
 
 def too_few_utterances(folder: Path, store: Path) -> None:
@@ -107,7 +108,7 @@ def too_few_utterances(folder: Path, store: Path) -> None:
     assert sizes == [1, 1, 0]
     keep(
         run_fit("contrastive", store, folder / "run", steps=3, batches=batches),
-        folder / f"{distributed.rank()}",
+        folder / f"{ranks.rank()}",
     )
 
 
@@ -149,11 +150,11 @@ def failures(folder: Path, store: Path) -> None:
         run_fit("contrastive", store, folder / "poisoned", batches=poisoned, max_bad_steps=2)
 
     for broken in range(2):
-        with pytest.raises(KeyError if distributed.rank() == broken else TrainingError):
+        with pytest.raises(KeyError if ranks.rank() == broken else TrainingError):
             fail_on(broken)
 
     with pytest.raises(
-        ConfigError if distributed.rank() == 0 else TrainingError
+        ConfigError if ranks.rank() == 0 else TrainingError
     ):  # rank 0 refuses the folder for all
         run_fit("contrastive", store, folder / "poisoned", seed=1)
 
@@ -161,13 +162,13 @@ def failures(folder: Path, store: Path) -> None:
         run_fit(
             "ctc",
             store,
-            folder.parent / "several_updates" / ("ctc" if distributed.rank() == 0 else "not there"),
+            folder.parent / "several_updates" / ("ctc" if ranks.rank() == 0 else "not there"),
         )
 
 
 def fail_on(rank: int) -> None:
     with distributed.fail_on_all_ranks():
-        if distributed.rank() == rank:
+        if ranks.rank() == rank:
             raise KeyError
 
 
@@ -183,7 +184,7 @@ def validated(folder: Path, store: Path) -> None:
         folder,
         validation=validation,
     )
-    assert len(calls) == (distributed.rank() == 0)
+    assert len(calls) == (ranks.rank() == 0)
 
 
 def whole_runs(folder: Path, store: Path) -> None:
@@ -199,7 +200,7 @@ def whole_runs(folder: Path, store: Path) -> None:
 
 
 def sums(_folder: Path, _store: Path) -> None:
-    own = distributed.rank()
+    own = ranks.rank()
     first, second, both, none = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
     double = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     (first if own == 0 else second).grad = torch.full((2, 3), 1.0 + own)
@@ -235,7 +236,7 @@ def leave(_folder: Path, _store: Path) -> None:
 def left_alone(_folder: Path, _store: Path) -> None:
     distributed.start(CPU)
     distributed.any_rank(False)
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         with pytest.raises(TrainingError, match="another process of this run is gone"):
             distributed.sum_over_ranks({"a": 1}, CPU)
 
@@ -251,9 +252,9 @@ def keep(model: nn.Module, path: Path) -> None:
 
 def meet_and_vanish(_folder: Path, _store: Path) -> None:
     """The second one comes late: what the first finds of it is of an attempt before, or nothing."""
-    time.sleep(2 * distributed.rank())
+    time.sleep(2 * ranks.rank())
     distributed.start(CPU)
-    assert distributed.any_rank(distributed.rank() == 1)
+    assert distributed.any_rank(ranks.rank() == 1)
     os._exit(0)
 
 
@@ -465,7 +466,7 @@ def test_one_process_communicates_nothing(monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.delenv("RANK")
             monkeypatch.setenv("WORLD_SIZE", "4")  # without a rank: another program's variable
 
-        assert (distributed.rank(), distributed.count()) == (0, 1)
+        assert (ranks.rank(), ranks.count()) == (0, 1)
         distributed.start(CPU)
 
         parameter = nn.Parameter(torch.ones(2))
@@ -502,7 +503,7 @@ def test_only_rank_0_logs_and_deletes(
     for rank in ("1", "0"):
         assert tmp_path.exists()
         monkeypatch.setenv("RANK", rank)
-        distributed.log_once("a line")
+        ranks.log_once("a line")
         start_anew(tmp_path, force=True)
     assert not tmp_path.exists()
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -527,7 +528,7 @@ def test_a_launcher_that_says_too_little_is_one_error(monkeypatch: pytest.Monkey
         distributed.start(CPU)
     monkeypatch.setenv("WORLD_SIZE", "x")
     with pytest.raises(ConfigError, match="WORLD_SIZE is 'x', not a number"):
-        distributed.count()
+        ranks.count()
 
 
 def test_processes_meet_before_work_that_takes_one_of_them_longer(

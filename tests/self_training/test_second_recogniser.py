@@ -14,7 +14,6 @@ from support.settings import FEW, as_toml, tuned
 from support.short_runs import learned
 from support.speech import make_labelled
 
-from speechssl.cli import training
 from speechssl.config import Table
 from speechssl.data.dataset import Dataset
 from speechssl.data.prepare import prepare
@@ -328,7 +327,9 @@ def test_options_become_settings_and_stores(
 ) -> None:
     """What the command hands over, without the training."""
     calls = []
-    monkeypatch.setattr(training, "finetune_with_unlabelled", lambda *given: calls.append(given))
+    monkeypatch.setattr(
+        second_recogniser, "finetune_with_unlabelled", lambda *given: calls.append(given)
+    )
     stores = ("--unlabelled", labelled_store, "--unlabelled", radio, "--lm", lm)
     options = ("--minutes", 2, "--tokenizer", "bpe:50", "--criterion", "ctc-crf")
     start = ("--init-from", "none", "--freeze-encoder", "--set", "train.device=cpu", "--force")

@@ -14,16 +14,18 @@ from torch import nn
 
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import (
-    RECORD,
     TENSORS,
-    checkpoints,
     load_folder,
     load_into,
     load_record,
-    model_folder,
     remove_folder,
     remove_partial,
     save_folder,
+)
+from speechssl.storage.saved_folders import (
+    RECORD,
+    checkpoints,
+    model_folder,
     step_folder,
     stored_folder,
 )

@@ -11,7 +11,7 @@ from speechssl.data.store import Store
 from speechssl.errors import SpeechsslError
 from speechssl.interop.convert import import_model
 from speechssl.recognition.lm_training import read_texts
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 
 READERS: dict[str, Callable[[Path], object]] = {
     "scan": scan,

@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-from speechssl.storage.checkpoint import RECORD
+from speechssl.storage.saved_folders import RECORD
 
 
 def seal(folder: Path, record: dict[str, object]) -> None:

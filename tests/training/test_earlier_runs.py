@@ -12,8 +12,8 @@ from support.short_runs import learned
 from speechssl.config import build, merge
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.storage.checkpoint import checkpoints
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.training.run_folder import MACHINE
 from speechssl.training.setting_names import RENAMED_TABLES, RENAMED_TASKS
 

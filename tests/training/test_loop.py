@@ -29,8 +29,9 @@ from speechssl.data.prepare import prepare
 from speechssl.errors import ConfigError, TrainingError
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings
-from speechssl.storage.checkpoint import checkpoints, load_folder
+from speechssl.storage.checkpoint import load_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.training.health import Health
 from speechssl.training.journal import BAD_STEPS, Journal
 from speechssl.training.loop import Validation, fit

@@ -15,8 +15,9 @@ from speechssl.config import build
 from speechssl.data.collate import Batch
 from speechssl.errors import CheckpointError, ConfigError, SpeechsslError
 from speechssl.runtime.machine import describe_machine
-from speechssl.storage.checkpoint import checkpoints, load_folder, save_folder
+from speechssl.storage.checkpoint import load_folder, save_folder
 from speechssl.storage.json_text import read_json_lines
+from speechssl.storage.saved_folders import checkpoints
 from speechssl.training.loop import fit
 from speechssl.training.optim import OptimConfig
 from speechssl.training.run_folder import (

@@ -23,13 +23,8 @@ from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.greedy import greedy
 from speechssl.decoding.hypothesis import Decoded
-from speechssl.recognition.decoders import (
-    BATCH_SECONDS,
-    CtcDecoder,
-    emissions,
-    greedy_decoder,
-    recognise,
-)
+from speechssl.recognition.decoders import CtcDecoder, emissions, greedy_decoder, recognise
+from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.transcription import transcribe as transcribe_module

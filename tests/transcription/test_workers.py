@@ -19,7 +19,8 @@ from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.recognition.language_model import LM_FOLDER
 from speechssl.recognition.model import save_ctc
 from speechssl.runtime.log import HoursProgress
-from speechssl.storage.checkpoint import model_folder, save_folder
+from speechssl.storage.checkpoint import save_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.transcription import workers
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.formats import FORMATS
