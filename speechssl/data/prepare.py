@@ -8,6 +8,7 @@ unfinished shards are made again.
 import json
 import math
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ from speechssl.data.shards import (
     make_shard,
     split_shard,
 )
-from speechssl.data.store import Store, is_store, shard_name
+from speechssl.data.store import TABLES, Store, is_store, shard_name
 from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.runtime.log import log
@@ -53,7 +54,7 @@ from speechssl.runtime.processes import (
     limit_memory,
     worker_context,
 )
-from speechssl.storage.atomic import write_atomic
+from speechssl.storage.atomic import remove_leftovers, write_atomic
 from speechssl.tables import text_table
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -64,6 +65,9 @@ ProgressCallback = Callable[[float, float | None], None]
 # With fewer shards than this for each process, shards are divided, so that all processes end at
 # about the same time.
 SHARDS_PER_PROCESS = 8
+
+# A file of a shard, finished or not; see ``shard_name``.
+SHARD = re.compile(r"shard-\d{5,}\.bin(\.tmp)?")
 
 
 @dataclass(frozen=True)
@@ -453,8 +457,13 @@ def _assemble(folder: Path, tasks: Sequence[ShardJob], plan: str, recipe: int) -
 
 def _delete_other_shards(folder: Path, ours: set[str]) -> None:
     """Delete shards of another plan, and what runs that were killed left of theirs."""
-    for path in (*folder.glob("*.tmp"), *folder.glob("shard-*.bin")):
-        if path.name not in ours:
+    remove_leftovers(folder)
+
+    unfinished_tables = {f"{name}.tmp" for name in TABLES}
+    for path in folder.iterdir():
+        is_shard = SHARD.fullmatch(path.name) is not None
+        is_other_shard = is_shard and path.name not in ours
+        if is_other_shard or path.name in unfinished_tables:
             path.unlink()
 
 

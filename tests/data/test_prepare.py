@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -269,6 +270,33 @@ def test_force_replaces_a_damaged_store_but_never_other_files(corpus: Path, tmp_
     assert files_of(tmp_path / "mine") == {"thesis.txt": b"precious"}
     with pytest.raises(ConfigError):
         prepare(corpus, tmp_path / "mine" / "thesis.txt", SMALL)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_force_keeps_other_files_of_the_folder(corpus: Path, tmp_path: Path, seed: int) -> None:
+    """Also those with a name much like that of a file of ours."""
+    draws = random.Random(seed)
+    out = tmp_path / "s"
+    prepare(corpus, out, SMALL)
+    expected = files_of(out)
+
+    word = "".join(draws.choices("abc", k=3))
+    mine = [f"{word}.tmp", f"shard-{word}.bin", f"{word}/shard-00001.bin", f"{word}.json"]
+    for name in mine:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(word)
+
+    # As a kill leaves them, of a process that is gone.
+    theirs = [f"shard-{draws.randrange(100):05}.bin.tmp", "index.npy.tmp", "shard-99999.bin"]
+    theirs.append(f".speechssl-{2**22 + draws.randrange(9)}-0.tmp")
+    for name in theirs:
+        (out / name).write_text("left over")
+
+    prepare(corpus, out, SMALL, force=True)
+    found = files_of(out)
+    for name in mine:
+        assert found.pop(name) == word.encode()
+    assert found == expected
 
 
 def test_settings_that_contradict(corpus: Path, tmp_path: Path) -> None:
