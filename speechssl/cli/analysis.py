@@ -13,7 +13,6 @@ from speechssl.analysis.probe_targets import PROBE_JSON, PROBE_PNG, probe_stores
 from speechssl.cli.app import (
     PROBES_HELP,
     BatchSecondsOption,
-    ReplaceOption,
     SetOption,
     write_stdout,
 )
@@ -40,7 +39,9 @@ def probe_command(
         int, typer.Option(help="Of the minutes, of what is held out, and of the random encoder.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
-    force: ReplaceOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the probe.json and probe.png that are there.")
+    ] = False,
 ) -> None:
     """Probe what each layer of a frozen encoder knows, beside log-mel and random weights."""
     if out is not None:

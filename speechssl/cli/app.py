@@ -51,8 +51,7 @@ SetOption = Annotated[
 BatchSecondsOption = Annotated[
     float, typer.Option(help="Audio recognised at once, seconds: memory, not the texts.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Delete what is there and start anew.")]
-ReplaceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ReplaceOption = Annotated[bool, typer.Option("--force", help="Replace the file that is there.")]
 
 
 def write_stdout(text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speechssl.cli.app import ALL_FAILED, SOME_FAILED, ForceOption, write_stdout
+from speechssl.cli.app import ALL_FAILED, SOME_FAILED, write_stdout
 from speechssl.config import build
 from speechssl.corpus.layouts import JSONL_SUFFIXES, scan
 from speechssl.corpus.manifest import Manifest, printable, write_jsonl
@@ -88,7 +88,14 @@ def prepare_command(
     ] = DEFAULTS.test,
     ignore_transcripts: IgnoreOption = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
-    force: ForceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Delete the store that is there, finished or not, and make it anew. Other files "
+            "of its folder stay.",
+        ),
+    ] = False,
 ) -> None:
     """Recordings -> validated manifest + feature store, every second accounted for."""
     table = {

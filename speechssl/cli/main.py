@@ -9,6 +9,9 @@ from speechssl.errors import SpeechsslError
 from speechssl.runtime.log import is_out_of_memory, one_line
 from speechssl.runtime.processes import exit_on_end_signals
 
+# Verbs that --force starts anew, and that go on from there without it.
+GOES_ON = ("prepare", "pretrain", "finetune", "transcribe")
+
 
 def main() -> None:
     """Run the command; an error that a user can cause becomes one line and exit code 1."""
@@ -21,7 +24,10 @@ def _run() -> None:
         app()
     except SystemExit as leaving:
         if leaving.code == 128 + signal.SIGINT:
-            advice = "give the command again, without --force"
+            advice = "give the command again"
+            verb = next((one for one in sys.argv[1:] if not one.startswith("-")), None)
+            if verb in GOES_ON:
+                advice += ", without --force"
             print(f"speechssl: interrupted: {advice}", file=sys.stderr)
         raise
     except (SpeechsslError, OSError, RuntimeError) as error:

@@ -14,8 +14,6 @@ from speechssl.cli.app import (
     ALL_FAILED,
     SOME_FAILED,
     BatchSecondsOption,
-    ForceOption,
-    ReplaceOption,
     write_stdout,
 )
 from speechssl.cli.inputs import check_models, check_stores
@@ -155,7 +153,13 @@ def evaluate_command(
         typer.Option(help=f"Of both sides: {', '.join(NORMALISERS)}; else the recogniser's."),
     ] = None,
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
-    force: ReplaceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace the scores of another evaluation, those of OUT/lm too. Other files stay.",
+        ),
+    ] = False,
 ) -> None:
     """Measure the word and character error rate: greedy, and with the model's language model.
 
@@ -220,7 +224,14 @@ def transcribe_command(
         int | None, typer.Option(min=1, help="Threads of all jobs together; else all cores.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the whole model.")] = 1,
-    force: ForceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Transcribe all inputs again, and replace what lies where their transcripts go: "
+            "those of another model, and files of yours. Other files stay.",
+        ),
+    ] = False,
 ) -> None:
     """Transcribe files and folders, with the language model that the model folder holds."""
     check_models(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speechssl.analysis.probe_targets import probe_stores
-from speechssl.cli.app import PROBES_HELP, ForceOption, SetOption, write_stdout
+from speechssl.cli.app import PROBES_HELP, SetOption, write_stdout
 from speechssl.cli.inputs import check_models, check_stores
 from speechssl.config import Table, merge, parse_overrides
 from speechssl.errors import ConfigError
@@ -62,7 +62,12 @@ def pretrain_command(
             "take.",
         ),
     ] = False,
-    force: ForceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Delete the run folder with all that is in it, and start anew."
+        ),
+    ] = False,
 ) -> None:
     """Learn an encoder from unlabelled audio (by default with wav2vec 2.0's task)."""
     if probe_every and not probes:
@@ -177,7 +182,14 @@ def finetune_command(
         ),
     ] = None,
     set_: SetOption = None,
-    force: ForceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Delete the run folder with all that is in it, with --unlabelled those of all "
+            "rounds, and start anew.",
+        ),
+    ] = False,
 ) -> None:
     """Train a CTC recogniser on a small transcribed subset, and on audio without transcripts."""
     if keep is not None and labels is None:

@@ -134,6 +134,15 @@ class Outputs:
                         "give another --output-dir, or --force"
                     )
 
+    def forget(self) -> None:
+        """Note that all files where transcripts go are ours to make anew, also after a kill."""
+        if self.folder is None:
+            return
+
+        targets = [target for path in self.files for target in self.targets(path)]
+        there = [target for target in targets if target.exists()]
+        _note(self.folder, there, UNFINISHED)
+
     def _is_done(self, path: Path, target: Path, done: dict[str, Table]) -> bool:
         """Whether a target holds the transcript of what a recording holds now."""
         assert self.folder is not None

@@ -112,6 +112,7 @@ def _waiting(job: Job, outputs: Outputs, force: bool) -> list[Path]:
         claim(outputs.folder, digests(job.model, language_model=not job.greedy), force)
 
     if force:
+        outputs.forget()
         return list(outputs.files)
 
     waiting = outputs.waiting()

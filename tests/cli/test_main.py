@@ -9,6 +9,28 @@ import torch
 from support.commands import call, one_line
 
 from speechssl import __version__
+from speechssl.cli import main
+from speechssl.cli.verbs import VERBS
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_after_an_interrupt_a_verb_is_given_again_as_it_goes_on(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --force, lm would refuse the file that it was to replace."""
+
+    def interrupted() -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr("sys.argv", ["speechssl", "--debug", verb, "prepare", "--force"])
+    with pytest.raises(SystemExit):
+        main.main()
+
+    goes_on = verb in ("prepare", "pretrain", "finetune", "transcribe")
+    without = ", without --force" if goes_on else ""
+    expected = f"speechssl: interrupted: give the command again{without}\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_errors_are_one_line(

@@ -20,7 +20,10 @@ from speechssl.errors import ConfigError, ManifestError
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.model import save_ctc
 from speechssl.scoring import score_files
+from speechssl.storage.json_text import read_json_lines
+from speechssl.transcription import transcribe_inputs
 from speechssl.transcription.formats import FORMATS
+from speechssl.transcription.transcript import Transcript
 
 WORDS = ["abc", "bad", "cafe", "dead", "fade", "face"]
 OTHER_NORMALISERS = ["none-1", "basic-2", "english-2"]
@@ -288,6 +291,39 @@ def test_a_file_of_one_line_that_holds_no_label_stays(
     refused = call("label", folder, labelled_store, "--out", mine)
     assert f"{mine}:1 is no label" in str(refused.exception)
     assert mine.read_text() == lines[seed]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_force_that_was_stopped_goes_on_without_it(
+    folder: Path, labelled_folder: Path, tmp_path: Path, seed: int
+) -> None:
+    """The second time with another silence: its transcripts must not stay among those before."""
+    draws = random.Random(seed)
+    for name in ("a", "deep/a", "deep/er/b"):
+        recording = tmp_path / f"in/{name}.wav"
+        recording.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(labelled_folder / "test000.wav", recording)
+    kind = draws.choice(sorted(FORMATS))
+    command = ["transcribe", folder, tmp_path / "in", "--output-dir", tmp_path / "out"]
+    command += ["--output-format", kind, "--report", tmp_path / "report.jsonl"]
+    assert call(*command).exit_code == 0
+
+    # And a file of the user, whom --force has told that it is replaced.
+    shutil.copy(labelled_folder / "test000.wav", tmp_path / "in/c.wav")
+    (tmp_path / f"out/c.wav.{kind}").write_text("said so")
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stopped(*given: object) -> list[Transcript]:
+            raise OSError("stopped")
+
+        patch.setattr(transcribe_inputs, "transcribe_files", stopped)
+        assert "stopped" in str(call(*command, "--silence-db", 20, "--force").exception)
+
+    for expected in ("done", "done before"):
+        assert call(*command, "--silence-db", 20).exit_code == 0
+        rows = read_json_lines(tmp_path / "report.jsonl")
+        assert [row["status"] for row in rows] == [expected] * 4
 
 
 @pytest.mark.parametrize("seed", range(2))
