@@ -72,9 +72,9 @@ def tune_lm_command(
     """Find the weights of a language model, and keep it in the model folder.
 
     Afterwards transcribe, evaluate and label use it. The best weights have the lowest sum of word
-    and character error rate. Where greedy decoding has a lower one, nothing is kept. Over words,
-    several widths of the beam are tried too: the widest is kept that is 20 times faster than real
-    time.
+    and character error rate; of equal ones, they are the nearest to the middle of the grid, then
+    the smallest. Where greedy decoding has a lower sum, nothing is kept. Over words, several widths
+    of the beam are tried too: the widest is kept that is 20 times faster than real time.
     """
     folder = model_folder(model)
     check_stores([store])

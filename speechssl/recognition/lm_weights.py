@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ class Tried(NamedTuple):
     by_characters: bool = False
 
     @property
-    def errors(self) -> float:
+    def errors(self) -> Fraction:
         """What is made as small as it can be, see ``_errors``."""
         return _errors(self.score, self.by_characters)
 
@@ -126,13 +127,15 @@ class Tuned(NamedTuple):
         return self.chosen.errors <= _errors(self.greedy, self.chosen.by_characters)
 
 
-def _errors(score: Score, by_characters: bool) -> float:
+def _errors(score: Score, by_characters: bool) -> Fraction:
     """Sum of word and character error rate, or the character error rate alone.
 
     By words alone, a poor recogniser with a language model of few words does best to leave most of
-    what was said out (docs/experiments/048).
+    what was said out (docs/experiments/048). The sum is exact: else its rounding would decide
+    between weights that are equal.
     """
-    return score.cer if by_characters else score.wer + score.cer
+    characters = score.characters.exact_rate
+    return characters if by_characters else score.words.exact_rate + characters
 
 
 def find_weights(
@@ -146,8 +149,10 @@ def find_weights(
 
     The best point has the lowest sum of word and character error rate, or the lowest character
     error rate in texts without spaces between words. Of equal ones it is the nearest to the middle
-    of the grid: a set on which all are equal must not turn the language model off. The recogniser
-    runs once. A language model over pieces that begin words themselves has no score for each word.
+    of the grid: a set on which all are equal must not turn the language model off. Of equally near
+    ones it has the smallest weight of the language model, then of the prior, then score of a word.
+    The recogniser runs once. A language model over pieces that begin words themselves has no score
+    for each word.
 
     Args:
         config: of the search; its weights are replaced, and over words its beam.
@@ -199,7 +204,7 @@ def _find_weights(
         log(_line(point, names))
 
     def best() -> BeamConfig:
-        tried.sort(key=lambda point: (point.errors, _steps_from_middle(point.config, names)))
+        tried.sort(key=lambda point: _rank(point, names))
         return tried[0].config
 
     for values in product(*(grid[name] for name in names)):
@@ -253,11 +258,20 @@ class _Timed:
         return found
 
 
+def _rank(point: Tried, names: Sequence[str]) -> tuple[Fraction, float, float, float, float]:
+    """Say how good weights are, less is better: no two have the same rank."""
+    config = point.config
+    weights = config.lm_weight, config.prior_scale, config.word_score
+    return point.errors, _steps_from_middle(config, names), *weights
+
+
 def _steps_from_middle(config: BeamConfig, names: Sequence[str]) -> float:
     """Say how far these weights are from the middle of the grid, in steps of ``STEPS``."""
     grid = GRIDS[config.unit]
     middle = {name: (min(grid[name]) + max(grid[name])) / 2 for name in names}
-    return sum(abs(float(getattr(config, name)) - middle[name]) / STEPS[name] for name in names)
+    steps = sum(abs(float(getattr(config, name)) - middle[name]) / STEPS[name] for name in names)
+    # Weights above and below the middle are equally far from it, whatever the rounding.
+    return round(steps, 2)
 
 
 def _say_how_sure(tried: Sequence[Tried]) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import starmap
 from typing import Any, Literal
 
@@ -38,13 +39,18 @@ class Counts:
         return self.hits + self.substitutions + self.deletions
 
     @property
-    def rate(self) -> float:
-        """Errors per reference unit, a fraction that may exceed 1.
+    def exact_rate(self) -> Fraction:
+        """Errors per reference unit, which may exceed 1.
 
         An empty reference counts as length one (jiwer's rule), so the rate is always finite: 0 when
         nothing was inserted, else the number of insertions.
         """
-        return self.errors / max(self.reference_length, 1)
+        return Fraction(self.errors, max(self.reference_length, 1))
+
+    @property
+    def rate(self) -> float:
+        """``exact_rate``, rounded."""
+        return float(self.exact_rate)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 import bz2
 import gzip
 import lzma
+import random
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,9 @@ from speechssl.recognition.evaluate import evaluate
 from speechssl.recognition.finetune import finetune
 from speechssl.recognition.language_model import holds_lm, lm_digest, load_lm, save_lm
 from speechssl.recognition.lm_training import read_texts
-from speechssl.recognition.lm_weights import GRIDS, Tried, Tuned, find_weights
+from speechssl.recognition.lm_weights import GRIDS, STEPS, Tried, Tuned, find_weights
 from speechssl.recognition.model import load_ctc
-from speechssl.scoring.score import score
+from speechssl.scoring.score import Counts, score
 from speechssl.storage.checkpoint import save_folder
 from speechssl.storage.saved_folders import model_folder
 from speechssl.text.word_spaces import are_without_word_spaces
@@ -127,6 +130,73 @@ def test_a_set_on_which_all_weights_are_equal_does_not_turn_the_model_off(
     assert f"all {len(found.tried)} weights make the same errors" in said
     assert ("weights found on" in said) == (num_words < 100)
     assert ("of the best of these weights, though something was heard" in said) != is_right
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("unit", ["words", "tokens"])
+def test_between_equal_weights_a_rule_decides_and_not_their_order(
+    model: Path, labelled_store: Path, unit: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many weights make the same errors; the values of the grid are tried in two orders."""
+    recogniser = load_ctc(model_folder(model))
+    dataset = Dataset([Store(labelled_store)], ["dev"])
+
+    class Search:
+        def __init__(self, config: BeamConfig, _: Tensor) -> None:
+            self.config = config
+            weights = (config.lm_weight, config.prior_scale, config.word_score)
+            num_said = random.Random(repr((seed, weights))).randint(1, 2)
+            self.ids = tuple(recogniser.tokenizer.encode("a" * num_said))
+
+        def __call__(self, log_probs: Tensor, _: Tensor) -> list[list[Hypothesis]]:
+            return [[Hypothesis("", 0.0, Decoded(self.ids))] for _ in log_probs]
+
+    def found() -> list[BeamConfig]:
+        config = BeamConfig.model_validate({"unit": unit})
+        return [point.config for point in find_weights(recogniser, dataset, config, Search).tried]  # type: ignore[arg-type]
+
+    in_order = found()
+    shuffled = {
+        name: tuple(random.Random(seed).sample(values, len(values)))
+        for name, values in GRIDS[unit].items()
+    }
+    monkeypatch.setitem(GRIDS, unit, dict(reversed(shuffled.items())))
+    assert found() == in_order
+
+    def rank(config: BeamConfig) -> tuple[Fraction, ...]:
+        values = [Fraction(str(getattr(config, name))) for name in STEPS]
+        steps = Fraction(0)
+        for (name, step), value in zip(STEPS.items(), values, strict=True):
+            grid = [Fraction(str(one)) for one in GRIDS[unit][name]]
+            steps += abs(value - (min(grid) + max(grid)) / 2) / Fraction(str(step))
+        return steps, *values
+
+    num_said = {config: len(Search(config, torch.zeros(1)).ids) for config in in_order}
+    for said in set(num_said.values()):
+        equal = [config for config in in_order if num_said[config] == said]
+        assert equal == sorted(equal, key=rank)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_does_not_decide_between_weights(seed: int) -> None:
+    """A word error less, and as many errors in characters more as make up for it."""
+    draws = random.Random(seed)
+    plain = score({"a": "b"}, {"a": "b"})
+
+    for _ in range(100):
+        num_words, letters = draws.randint(5, 40), draws.randint(2, 7)
+        wrong = draws.randint(1, num_words - 1)
+        errors = draws.randint(0, num_words)
+
+        def tried(wrong: int, errors: int, num_words: int = num_words, k: int = letters) -> Tried:
+            words = Counts(num_words - wrong, wrong, 0, 0)
+            characters = Counts(k * num_words - errors, errors, 0, 0)
+            return Tried(BeamConfig(), replace(plain, words=words, characters=characters), 1.0)
+
+        one, other = tried(wrong, errors), tried(wrong - 1, errors + letters)
+        assert one.errors == other.errors
+        for first, second in ((one, other), (other, one)):
+            assert Tuned(first.score, [second], [second], torch.zeros(3)).is_worth_keeping
 
 
 def test_words_are_not_bought_with_letters(model: Path, labelled_store: Path) -> None:
