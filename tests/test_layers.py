@@ -24,8 +24,8 @@ ROOMS = {
     " containers.sphere containers.counted containers.voc containers.inspection formats"
     " feature_config features resampling level threshold bangs levelling channels reader"
     " first_look listing silence",
-    "text": "english english_measures english_signs unicode_words word_spaces marks normalise"
-    " plausible_lexicon pronunciations possessives tokenizer character_tokenizer"
+    "text": "english english_measures english_signs unicode_words grapheme_clusters word_spaces"
+    " marks normalise plausible_lexicon pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "unicode_forms split_names manifest export shares usable splits paths file_suffixes"

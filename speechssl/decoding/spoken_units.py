@@ -10,11 +10,9 @@ from torch import Tensor
 from speechssl.decoding.align import TokenSpan, align, find_words, word_groups
 from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
+from speechssl.text.grapheme_clusters import belongs_to
 from speechssl.text.tokenizer import Tokenizer
-from speechssl.text.unicode_words import VIRAMA, ZERO_WIDTH_JOINER, is_unspaced
-
-# Letters of one Hangul syllable that is written in parts: vowels and final consonants.
-_HANGUL_PARTS = range(0x1160, 0x1200)
+from speechssl.text.unicode_words import is_unspaced
 
 
 class SpokenUnit(NamedTuple):
@@ -45,9 +43,10 @@ def find_units(
 ) -> list[SpokenUnit]:
     """Find where the words of a hypothesis were spoken; in scripts without spaces, the characters.
 
-    Characters are grapheme clusters: a letter with its marks. Letters of other scripts between them
-    stay together as words. A recogniser that has no space writes characters only. A token of
-    several characters gives each an equal share of its frames, and its own probability.
+    Characters are grapheme clusters: a letter with its marks. Punctuation stays with the character
+    beside it. Letters of other scripts between them stay together as words. A recogniser that has
+    no space writes characters only. A token of several characters gives each an equal share of its
+    frames, and its own probability.
 
     Args:
         log_probs: (T, V) normalised, of one utterance.
@@ -84,7 +83,7 @@ def _characters(group: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[_Chara
             end = span.start + (place + 1) * num_frames // len(text)
             one = _Character(character, start, max(end, start + 1), (span,))
 
-            if found and _belongs_to(found[-1].text, character):
+            if found and belongs_to(found[-1].text, character):
                 before = found[-1]
                 tokens = before.tokens if span in before.tokens else (*before.tokens, span)
                 one = _Character(before.text + character, before.start, one.end, tokens)
@@ -95,33 +94,39 @@ def _characters(group: Sequence[TokenSpan], tokenizer: Tokenizer) -> list[_Chara
     return found
 
 
-def _belongs_to(before: str, character: str) -> bool:
-    """Whether a character makes one with those before it (UAX 29, grapheme clusters)."""
-    is_mark = unicodedata.category(character)[0] == "M" or character in "\u200c\u200d"
-    if is_mark or ord(character) in _HANGUL_PARTS:
-        return True
-
-    # A muted consonant is written together with the next one in Indic scripts.
-    last = before.rstrip(ZERO_WIDTH_JOINER)[-1:]
-    is_letter = unicodedata.category(character)[0] == "L"
-    return is_letter and last != "" and unicodedata.combining(last) == VIRAMA
-
-
 def _units(characters: Sequence[_Character], has_space: bool) -> list[list[_Character]]:
     """Keep letters of scripts with spaces together, where the recogniser has a space."""
     units: list[list[_Character]] = []
     for character in characters:
-        goes_on = bool(units) and has_space
-        if goes_on:
-            before = units[-1][-1].text[0]
-            goes_on = not is_unspaced(before) and not is_unspaced(character.text[0])
-
-        if goes_on:
+        if units and _goes_on(units[-1][-1].text[0], character.text[0], has_space):
             units[-1].append(character)
         else:
             units.append([character])
 
     return units
+
+
+def _goes_on(before: str, character: str, has_space: bool) -> bool:
+    """Whether a character belongs to the same unit as the one before it."""
+    if _is_opening(before) or (_is_punctuation(character) and not _is_opening(character)):
+        return True
+    return has_space and not _stands_alone(before) and not _stands_alone(character)
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether this is of a script without spaces: a letter, a sign of repetition, punctuation."""
+    is_wide = unicodedata.east_asian_width(character) in "FW"
+    is_sign = unicodedata.category(character) == "Lm" or _is_punctuation(character)
+    return is_unspaced(character) or (is_wide and is_sign)
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P"
+
+
+def _is_opening(character: str) -> bool:
+    """Whether this is a bracket or a quotation mark before what it is of."""
+    return unicodedata.category(character) in ("Ps", "Pi")
 
 
 def _span(unit: Sequence[_Character], follows: bool, scaling: Scaling) -> SpokenUnit:

@@ -59,6 +59,26 @@ def test_each_character_has_its_time(text: str, units: list[str]) -> None:
         place = last + 1
 
 
+# What is one character to a reader, of several code points in most cases.
+CLUSTERS = ["น้ำ", "ກຳ", "ខ្ញុំ", "ស្រ", "ကျွ", "န်", "တော်", "が", "か\u3099", "ｶﾞ", "々", "国"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_reader_sees_as_one_has_one_time(seed: int) -> None:
+    draw = random.Random(seed)
+    units = draw.choices(CLUSTERS, k=10)
+    # Punctuation stays where it stands, and words of other scripts stay whole.
+    units[2] += draw.choice("，。」！\u200b")
+    units[5] = draw.choice("「（") + units[5]
+    units[7] = draw.choice(["ok", "don't", "5.5%"]) + draw.choice(["", "，", "。"])
+    text = "".join(units)
+
+    tokenizer = CharTokenizer(sorted({" ", *text}))
+    found = find_units(*spoken(tokenizer, text), tokenizer, Scaling())
+    assert [unit.text for unit in found] == units
+    assert joined(found) == text
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_recogniser_without_a_space_writes_characters(seed: int) -> None:
     text = "".join(random.Random(seed).choices("abcdé", k=12))
