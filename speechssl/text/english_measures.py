@@ -1,4 +1,4 @@
-"""Clock times, amounts with cents, and units behind a number, as English says them.
+"""Clock times, dates, amounts with cents, and units behind a number, as English says them.
 
 It is part of ``english-2``. What is said in several ways is left as it stands: phone numbers, roman
 numerals, "St.", and "five fifty" for an amount.
@@ -12,6 +12,10 @@ _CLOCK = re.compile(
     r"(?<![\w.,:/\-])(?P<hour>1[0-2]|0?[1-9]):(?P<minute>0[0-9])(?![\w:/\-]|[.,][0-9])"
     r"(?P<half>\s?[ap]\.?\s?m\b)?"
 )
+# "3.30 pm", as the British write it.
+_CLOCK_WITH_STOP = re.compile(
+    r"(?<![\w.,:/\-])(?P<hour>1[0-2]|0?[1-9])\.(?P<minute>[0-5][0-9])(?=\s?[ap]\s?m(?!\w))"
+)
 
 _CENTS = re.compile(
     r"(?P<currency>[$€£])(?P<whole>[0-9][0-9,]*)\.(?P<cents>[0-9]{2})"
@@ -19,7 +23,40 @@ _CENTS = re.compile(
 )
 
 # "No. 5", "Nos. 5 and 6", "№ 5". Without its full stop "no 5" is an answer.
-_NUMBER_ABBREVIATION = re.compile(r"(?<![\w.'])(?:no(?P<plural>s)?\. ?|№ ?)(?=[0-9])")
+_NUMBER_ABBREVIATION = re.compile(r"(?<![\w.'])(?:no(?P<plural>s)?\. ?|№ ?|no?° ?)(?=[0-9])")
+
+# "May 5, 2020", and "on May 5": the day is said as an ordinal. Without either, "may 5" can be other
+# words.
+_MONTHS = (
+    "january|february|march|april|may|june|july|august|september|october|november|december"
+    "|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
+)
+_DATE = re.compile(
+    rf"(?<!\w)(?P<month>(?P<on>on )?(?:{_MONTHS})\.?) (?P<day>[12][0-9]|3[01]|[1-9])"
+    r"(?(on)(?![\w:%/]|[.,][0-9])|(?=,? (?:1[0-9]|20)[0-9]{2}(?![\w:%/]|[.,][0-9])))"
+)
+
+# "6'2"": feet and inches.
+_HEIGHT = re.compile(r"(?<![\w.,'])(?P<feet>[1-9])' ?(?P<inches>1[01]|[0-9])(?:\"|'')(?!\w)")
+
+# Behind a number: "km/h" is "kph" below, and "km²", "sq. km" and "km2" are square kilometers.
+_PER_TIME = {"km/h": "kph", "km/hr": "kph", "kmh": "kph", "mi/h": "mph", "m/s": "mps"}
+_SPEED = re.compile(rf"(?<=[0-9])\s?(?P<unit>{'|'.join(_PER_TIME)})(?!\w)")
+_LENGTHS = {
+    "km": "kilometer",
+    "m": "meter",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "mi": "mile",
+    "ft": "foot",
+    "in": "inch",
+}
+_LENGTH = "|".join(_LENGTHS)
+_AREA = re.compile(
+    r"(?<![\w.,])(?P<number>[0-9][0-9,]*(?:\.[0-9]+)?)\s?"
+    rf"(?:(?P<behind>{_LENGTH})(?P<power>[23²³])|(?P<name>sq|cu)\.? (?P<before>{_LENGTH}))(?!\w)"
+)
+_POWERS = {"2": "square", "²": "square", "sq": "square", "3": "cubic", "³": "cubic", "cu": "cubic"}
 
 # Behind a number they have one reading. "m" and "in" have several there too.
 _UNITS = {
@@ -44,9 +81,32 @@ _UNITS = {
     "ghz": "gigahertz",
     "mph": "mile per hour",
     "kph": "kilometer per hour",
+    "mps": "meter per second",
+    "sec": "second",
+    "secs": "second",
+    "min": "minute",
+    "mins": "minute",
+    "hr": "hour",
+    "hrs": "hour",
+    "yd": "yard",
+    "yds": "yard",
+    "gal": "gallon",
+    "kcal": "kilocalorie",
+    "kwh": "kilowatt hour",
+    "mwh": "megawatt hour",
+    "mw": "megawatt",
+    "gw": "gigawatt",
+    "mcg": "microgram",
 }
-_PLURALS = {"foot": "feet"}
-_BRITISH_ENDINGS = {"metre": "meter", "metres": "meters", "litre": "liter", "litres": "liters"}
+_PLURALS = {"foot": "feet", "inch": "inches"}
+_BRITISH_ENDINGS = {
+    "metre": "meter",
+    "metres": "meters",
+    "litre": "liter",
+    "litres": "liters",
+    "gramme": "gram",
+    "grammes": "grams",
+}
 
 _NUMBER_ENDS = frozenset({*ONES, *TENS, *GROUPS})
 # Behind these "one" is the end of a longer number.
@@ -54,8 +114,13 @@ _INSIDE_NUMBERS = _NUMBER_ENDS | {"point", "oh"}
 
 
 def measures_written(text: str) -> str:
-    """Write clock times, amounts with cents and "No." so that their numbers can be read."""
+    """Write clock times, dates, amounts with cents and "No." so that their numbers can be read."""
+    text = _DATE.sub(r"\g<month> \g<day>th", text)
+    text = _CLOCK_WITH_STOP.sub(r"\g<hour>:\g<minute>", text)
     text = _CLOCK.sub(_spoken_clock, text)
+    text = _HEIGHT.sub(r"\g<feet> foot \g<inches>", text)
+    text = _AREA.sub(_spoken_area, text)
+    text = _SPEED.sub(lambda found: f" {_PER_TIME[found['unit']]}", text)
     text = _CENTS.sub(_spoken_cents, text)
     return _NUMBER_ABBREVIATION.sub(_spoken_abbreviation, text)
 
@@ -102,15 +167,24 @@ def _spoken_cents(found: re.Match[str]) -> str:
     return f"{amount} and {small}" if whole else small
 
 
+def _spoken_area(found: re.Match[str]) -> str:
+    """Read ``5 km²`` as five square kilometers."""
+    unit = _LENGTHS[found["behind"] or found["before"]]
+    power = _POWERS[found["power"] or found["name"]]
+    words = " ".join(_unit(unit, is_one=found["number"] == "1"))
+    return f"{found['number']} {power} {words}"
+
+
 def _spoken_abbreviation(found: re.Match[str]) -> str:
     return " numbers " if found["plural"] else " number "
 
 
 def _unit(name: str, is_one: bool) -> list[str]:
-    first, *others = name.split()
-    if not is_one and not first.endswith("hertz"):
-        first = _PLURALS.get(first, f"{first}s")
-    return [first, *others]
+    before, per, behind = name.partition(" per ")
+    *others, last = before.split()
+    if not is_one and not last.endswith("hertz"):
+        last = _PLURALS.get(last, f"{last}s")
+    return [*others, last, *(per + behind).split()]
 
 
 def _american(word: str) -> str:

@@ -5,14 +5,10 @@ So -1 is not 1 and 1/2 is not 1 2, while "p.m." and "pm", "½" and "1/2" are one
 
 import re
 import unicodedata
+from itertools import product
 
 from speechssl.text.english import (
-    CURRENCIES,
-    MAGNITUDE,
-    MORE_CURRENCIES,
     NUMBER_2,
-    ONES,
-    TENS,
     WORDS,
     cardinal,
     numbers_as_words,
@@ -20,33 +16,20 @@ from speechssl.text.english import (
     plain_words,
 )
 from speechssl.text.english_measures import measures_written, units_written_out
+from speechssl.text.english_number_words import NUMBER_NAMES, numbers_alike
+from speechssl.text.english_symbols import (
+    CURRENCY,
+    currencies_in_front,
+    one_symbol,
+    symbols_as_words,
+)
 
-_CURRENCY = "[" + "".join([*CURRENCIES, *MORE_CURRENCIES]) + "]"
-
-# What is said for a sign, wherever it stands.
-_SIGNS = {
-    "+": "plus",
-    "=": "equals",
-    "×": "times",
-    "÷": "divided by",
-    "±": "plus or minus",
-    "@": "at",
-    "\N{MINUS SIGN}": "minus",
-}
 # A hyphen or a dash before a number, with nothing before it that the number could go on from.
-_MINUS = re.compile(rf"(?<![\w.,)\]%°'\-–—])[-–﹣－](?={_CURRENCY}?\.?[0-9])")
+_MINUS = re.compile(rf"(?<![\w.,)\]%°'\-–—])[-–﹣－](?={CURRENCY}?\.?[0-9])")
 _NUMBER_SIGN = re.compile(r"# ?(?=[0-9])")
 _DEGREES = re.compile(r"(?P<one>(?<![\w.,])1 ?)?°(?: ?(?P<scale>[cf])(?![a-z]))?")
 _SCALES = {"c": " celsius", "f": " fahrenheit"}
 
-# "20 €" as "€20", "5 million €" as "€5 million".
-_CURRENCY_BEHIND = re.compile(
-    r"(?<![\w.,])"
-    rf"(?<!{_CURRENCY})"
-    rf"(?P<number>[0-9][0-9,]*(?:\.[0-9]+)?(?:\s?(?:{MAGNITUDE}))?)"
-    rf"\s?(?P<currency>{_CURRENCY})"
-    r"(?!\.?[0-9])"
-)
 _NO_WHOLE = re.compile(r"(?<![\w.)\]])\.(?=[0-9])")
 _FRACTION = re.compile(
     r"(?<![\w./,])"
@@ -60,16 +43,22 @@ _TWO_NUMBERS = {(24, 7), (9, 11)}
 
 # "p.m.", "U.S", "Ph.D.": letters between full stops.
 _DOTTED = re.compile(r"(?<![\w.'])(?:ph|[a-z])(?:\.[a-z])+\.?(?!\w)")
+_DOCTORATE = re.compile(r"(?<![\w.'])ph\.? d(?!\w)")
 
 # Hesitations however long they are drawn; "mm" and "er" are words too.
 _HESITATION = re.compile("u+h+m*|u+m+|h+m+|m+h+m+|mmm+|erm+|u+h+h?u+h+")
 # Two words that are one sound, and are left out as "mhm" is.
-_BACKCHANNELS = {("mm", "hmm"), ("mm", "hm"), ("mm", "mm"), ("uh", "huh"), ("um", "hum")}
-_KEPT_TOGETHER = {("uh", "oh")}
+_BACKCHANNELS = {
+    *product(("m", "mm", "hm", "hmm", "mhm"), ("hm", "hmm", "mm")),
+    *product(("uh", "unh", "um", "mm"), ("huh", "hum")),
+}
+# "Oops", and one way to say no.
+_KEPT_TOGETHER = {("uh", "oh"), ("nuh", "uh")}
 
-_DIGITS = frozenset(ONES[:10])
-_NUMBER_NAMES = frozenset({*ONES, *TENS, "oh", "thirty"})
-_PARTS = frozenset({"half", "third", "quarter"})
+# Words whose beginning is left out; without the apostrophe they are others.
+_CLIPPED = {"cause": "because", "em": "them", "til": "until", "tis": "it is", "twas": "it was"}
+_CLIPPED_WORD = re.compile(rf"(?<![\w'])'(?P<word>{'|'.join(_CLIPPED)})(?![\w'])")
+_AND = re.compile(r"(?<=\w)(?:'n'| 'n'? | n' )(?=\w)")
 
 # What has one reading only, beside what english-1 knows.
 _MORE_WORDS = {
@@ -78,14 +67,34 @@ _MORE_WORDS = {
     "capt": "captain",
     "sgt": "sergeant",
     "fourths": "quarters",
+    "lt": "lieutenant",
+    "cpl": "corporal",
+    "dept": "department",
+    "approx": "approximately",
+    "blvd": "boulevard",
+    "feb": "february",
+    "sept": "september",
+    "c'mon": "come on",
+    "d'you": "do you",
+    "dunno": "do not know",
+    "lemme": "let me",
+    "gimme": "give me",
+    "kinda": "kind of",
+    "sorta": "sort of",
+    "coulda": "could have",
+    "shoulda": "should have",
+    "woulda": "would have",
 }
 
 
 def spoken_words(text: str) -> str:
     """Write the signs and numbers of folded lower-case text as words."""
-    text = _plain_numbers(text)
+    text = one_symbol(_plain_numbers(text))
+    text = _CLIPPED_WORD.sub(lambda found: _CLIPPED[found["word"]], text)
+    text = _AND.sub(" and ", text)
     text = _DOTTED.sub(_without_full_stops, text)
-    text = _CURRENCY_BEHIND.sub(r"\g<currency>\g<number>", text)
+    text = _DOCTORATE.sub("phd", text)
+    text = currencies_in_front(text)
     text = _MINUS.sub(" minus ", text)
     text = _FRACTION.sub(_spoken_fraction, text)
     text = _NO_WHOLE.sub("0.", text)
@@ -93,10 +102,7 @@ def spoken_words(text: str) -> str:
     text = measures_written(text)
     text = _DEGREES.sub(_spoken_degrees, text)
 
-    for sign, name in _SIGNS.items():
-        text = text.replace(sign, f" {name} ")
-
-    return numbers_as_words(text, NUMBER_2)
+    return numbers_as_words(symbols_as_words(text), NUMBER_2)
 
 
 def one_spelling(words: list[str]) -> list[str]:
@@ -104,18 +110,21 @@ def one_spelling(words: list[str]) -> list[str]:
     words = _without_hesitations(words)
     words = plain_words(words, hesitations=frozenset())
     words = _letters_joined(words)
-    words = _numbers_alike(words)
+    words = numbers_alike(words)
     words = units_written_out(words)
     return _with_more_words(words)
 
 
 def _plain_numbers(text: str) -> str:
-    """Write digits of any script as 0 to 9, and fractions in one sign as two numbers."""
+    """Write digits of any script and size as 0 to 9, and fractions in one sign as two numbers."""
     written: list[str] = []
     for character in text:
+        decomposition = unicodedata.decomposition(character)
         if unicodedata.category(character) == "Nd":
             written.append(str(unicodedata.digit(character)))
-        elif unicodedata.decomposition(character).startswith("<fraction>"):
+        elif decomposition.startswith(("<wide>", "<sub>")):
+            written.append(unicodedata.normalize("NFKC", character))
+        elif decomposition.startswith("<fraction>"):
             follows_number = bool(written) and written[-1][-1].isdigit()
             parts = unicodedata.normalize("NFKC", character)
             written.append(f" {parts}" if follows_number else parts)
@@ -206,7 +215,7 @@ def _letters_joined(words: list[str]) -> list[str]:
 
         letters = words[place:end]
         num_words = sum(letter in "ai" for letter in letters)
-        is_morning = letters == ["a", "m"] and place > 0 and words[place - 1] in _NUMBER_NAMES
+        is_morning = letters == ["a", "m"] and place > 0 and words[place - 1] in NUMBER_NAMES
         is_spelled = len(letters) >= 3 and num_words < len(letters)
         is_pair = len(letters) == 2 and num_words == 0
 
@@ -228,20 +237,3 @@ def _is_other_word(together: str) -> bool:
     return (
         together in WORDS or together in _MORE_WORDS or _HESITATION.fullmatch(together) is not None
     )
-
-
-def _numbers_alike(words: list[str]) -> list[str]:
-    """Read ``zero point five`` as ``point five``, and ``and a half`` as ``and one half``."""
-    alike: list[str] = []
-    for place, word in enumerate(words):
-        before = alike[-1] if alike else ""
-        behind = words[place + 1 : place + 3]
-
-        begins_decimals = word == "zero" and behind[:1] == ["point"] and behind[1:2] != []
-        if begins_decimals and behind[1] in _DIGITS and before not in _NUMBER_NAMES:
-            continue
-
-        is_one = word == "a" and before == "and" and behind[:1] != [] and behind[0] in _PARTS
-        alike.append("one" if is_one else word)
-
-    return alike
