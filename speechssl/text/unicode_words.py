@@ -61,11 +61,35 @@ LETTER_APOSTROPHE = "ʼ"
 _AS_APOSTROPHE = dict.fromkeys("’‘‛＇`´", APOSTROPHE)
 _ONE_FORM = str.maketrans(_AS_APOSTROPHE | dict.fromkeys(_COLONS, COLON) | {"ŀ": "l·"})
 
+# Letters and signs in a form for one place or one width, which fonts choose today.
+_FORMS = range(0xFB00, 0xFFF0)
+_OF_PLACE_OR_WIDTH = ("<isolated>", "<initial>", "<medial>", "<final>", "<wide>", "<narrow>")
+_LIGATURES = range(0xFB00, 0xFB18)  # Latin and Armenian
+
+
+def _usual_forms() -> dict[int, str]:
+    """Map ﬁ to fi, ｱ to ア, Ａ to A, and Arabic letters as they are drawn to what they are."""
+    usual: dict[int, str] = {}
+    for code in _FORMS:
+        kind, *parts = unicodedata.decomposition(chr(code)).split() or [""]
+        letters = "".join(chr(int(part, 16)) for part in parts)
+        # Of a mark that stands alone, or a whole phrase in one sign, there is no other form.
+        has_space = " " in letters
+        if (kind in _OF_PLACE_OR_WIDTH or code in _LIGATURES) and not has_space:
+            usual[code] = re.sub(f"[{_LENGTHENING}]", "", letters)
+    return usual
+
+
+_USUAL_FORMS = _usual_forms()
+
 _HEBREW = "\u05d0-\u05ea\u05ef-\u05f2"
 _HEBREW_GERSHAYIM = re.compile(f"(?<=[{_HEBREW}])(?:\"|'')(?=[{_HEBREW}])")
 _HEBREW_GERESH = re.compile(f"(?<=[{_HEBREW}])'(?!')")
 
 _INVISIBLE_CHARACTER = re.compile(f"[{_INVISIBLE}{_LENGTHENING}]")
+_NON_JOINERS = re.compile(ZERO_WIDTH_NON_JOINER + "+")
+# What other programs make of İ in lower case.
+_DOTTED_I = re.compile("i\u0307+")
 _LETTER_SIGN = re.compile(f"[{_LETTER_SIGNS}{_WORD_SIGNS}]")
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 
@@ -77,8 +101,9 @@ def basic_2(text: str, language: str | None = None) -> str:
     """Keep lower-case words: letters, marks, numbers and what stands inside words by Unicode.
 
     As ``basic-1``, but a mark between two letters stays where UAX 29 has it inside words (the full
-    stop apart); no invisible character is left; İ becomes one letter. Applying it twice changes
-    nothing. Python's version of Unicode says what is a letter.
+    stop apart); no invisible character is left; İ becomes one letter; letters of another width, as
+    ligatures or as Arabic draws them, are the usual ones. Applying it twice changes nothing.
+    Python's version of Unicode says what is a letter.
 
     Args:
         language: "tr" or "az", where the small letter of I is ı; None for all others.
@@ -87,7 +112,7 @@ def basic_2(text: str, language: str | None = None) -> str:
     Default_Ignorable_Code_Point. Where we differ: the full stop and the underscore end words, and
     so do the signs between two digits. Checked against both tables in test_unicode_words.py.
     """
-    text = _INVISIBLE_CHARACTER.sub("", text)
+    text = _INVISIBLE_CHARACTER.sub("", text).translate(_USUAL_FORMS)
     text = unicodedata.normalize("NFC", text)
     text = _lower(text, language).translate(_ONE_FORM)
     text = _HEBREW_GERSHAYIM.sub(GERSHAYIM, text)
@@ -101,7 +126,8 @@ def basic_2(text: str, language: str | None = None) -> str:
             kept.append(_kept_character(character))
 
     words = []
-    for stretch in re.sub("'''+", " ", "".join(kept)).split():
+    stretches = _NON_JOINERS.sub(ZERO_WIDTH_NON_JOINER, "".join(kept))
+    for stretch in re.sub("'''+", " ", stretches).split():
         word = _without_edges(stretch)
         # What is left of a lone emoji or symbol can be marks only: invisible, and yet a word that
         # would count as an error.
@@ -122,7 +148,8 @@ def _lower(text: str, language: str | None) -> str:
         text = text.replace("I", "ı")
 
     # By itself, Python makes two code points of it.
-    return text.replace("İ", "i").lower()
+    text = text.replace("İ", "i").lower()
+    return _DOTTED_I.sub("i", text)
 
 
 def _kept_character(character: str) -> str:

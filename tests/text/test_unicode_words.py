@@ -73,6 +73,11 @@ def test_nothing_invisible_is_left() -> None:
         ("他说：‘你好’吧", "他说 你好 吧"),
         ("end.Next 3.5 5:30 1,000", "end next 3 5 5 30 1 000"),
         ("اچو ۽ وڃو! သူ၏", "اچو ۽ وڃو သူ၏"),  # Sindhi, Burmese
+        ("ＡＢＣ　１２３ ｶﾞｷﾞｭﾝ", "abc 123 ガギュン"),
+        ("ﬁnd oﬃce ﬓ", "find office մն"),
+        ("ﻻ ﺍﻟﻜﺘﺎﺏ", "لا الكتاب"),
+        ("i̇stanbul diyarbaki̇r", "istanbul diyarbakir"),
+        ("می\u200c\u200cخواهم", "می\u200cخواهم"),
         ("", ""),
     ],
 )
@@ -89,8 +94,24 @@ def test_two_letters_i(language: str) -> None:
 ALPHABET = [
     *APOSTROPHES,
     *JOINERS,
-    *'aAİIßΣςé\u0301\u0327\u0345-.:·״׳"_ \t\u200b\xad\ufe0f❤1½אב中ก՞ക്ŀ',
+    *'aAİIßΣςé\u0301\u0327\u0345-.:·״׳"_ \t\u200b\xad\ufe0f❤1½אב中ก՞ക്ŀﬁｶﾞﻼＩ\u0307',
 ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_width_and_place_make_no_other_word(seed: int) -> None:
+    """Words of half and full width, and of Arabic letters in the forms that they are drawn in."""
+    draw = random.Random(seed)
+    latin = "".join(draw.choices("abcxyz0189", k=8))
+    full_width = "".join(chr(ord(character) + 0xFEE0) for character in latin)
+    forms = having(r"[ﺀ-ﻼｦ-ﾝ]")
+    drawn = "".join(draw.choices(forms, k=8))
+    usual = unicodedata.normalize("NFKC", drawn)
+    for name in ("basic-2", "english-2"):
+        assert normalise(full_width.upper(), name) == normalise(latin, name)
+        assert normalise(drawn, name) == normalise(usual, name)
+        # Lower case as Python has it.
+        assert normalise("İ" + latin, name) == normalise(("İ" + latin).lower(), name)
 
 
 @given(st.text(st.sampled_from(ALPHABET) | st.characters()), st.sampled_from(["", ":tr", ":az"]))
