@@ -261,7 +261,8 @@ def _decoded_part(
         block_length = max(1, min(wanted, most))
         expected = layout.declared or int(file.frames)
 
-        for block in _blocks(file, block_length, expected, mixer):
+        slack = 0 if layout.is_filled_up else _STEP
+        for block in _blocks(file, block_length, expected, slack, mixer):
             count += len(block)
             are_finite = np.isfinite(block).all()
             if not are_finite:
@@ -338,15 +339,19 @@ def _check_rate(name: str, rate: int) -> None:
         raise AudioError("bad sample rate", f"{name}: {rate} Hz, allowed are {low} to {high} Hz")
 
 
-def _blocks(file: Any, num_frames: int, declared: int, mixer: Mixer) -> Iterator[Samples]:
+def _blocks(
+    file: Any, num_frames: int, declared: int, slack: int, mixer: Mixer
+) -> Iterator[Samples]:
     """Yield mono blocks of at most ``num_frames`` samples.
 
     libsndfile clears what it cannot fill, so no more is asked for than is left: as declared, and in
-    small steps beyond that, because headers err.
+    small steps of ``slack`` samples beyond that, because headers err; with a slack of 0, no more.
     """
     while True:
-        left = max(declared, 0) + _STEP
+        left = max(declared, 0) + slack
         count = min(num_frames, left)
+        if not count:
+            return
         block = file.read(count, dtype="float32", always_2d=True)  # (samples, channels)
         if not len(block):
             return

@@ -1,5 +1,6 @@
 """RIFF and its relatives: sizes that are unknown, too large or elsewhere, and missing padding."""
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -238,3 +239,50 @@ def test_mp3_in_wav_is_heard_as_the_mp3_alone(tmp_path: Path, size: str, seed: i
 def test_wav_that_is_said_to_hold_mp3_and_does_not(tmp_path: Path) -> None:
     junk = np.random.default_rng(0).bytes(5000)
     assert reason(tmp_path, riff(mp3_format(), chunk(b"data", junk))) == "decode error"
+
+
+# Codings in blocks, the containers that tell how many samples were recorded, and channels.
+BLOCKS = [
+    ("MS_ADPCM", "WAV", 2),
+    ("GSM610", "WAV", 1),
+    ("GSM610", "W64", 1),
+    ("G721_32", "WAV", 1),
+    ("NMS_ADPCM_16", "WAV", 1),
+    ("NMS_ADPCM_32", "WAV", 1),
+]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("coding", "container", "most_channels"), BLOCKS)
+def test_what_fills_up_the_last_block_is_not_heard(
+    coding: str, container: str, most_channels: int, seed: int, tmp_path: Path
+) -> None:
+    """After an offset it would be a step, and in GSM noise as loud as speech."""
+    draws = np.random.default_rng(seed)
+    length = int(draws.integers(20, 20_000))
+    channels = int(draws.integers(1, most_channels + 1))
+    samples = 0.1 * draws.standard_normal((length, channels)) + draws.uniform(0, 0.3)
+    data = encode(samples, format=container, subtype=coding)
+
+    decoded, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    assert len(decoded) > length
+    heard = load(tmp_path, data)
+    np.testing.assert_allclose(heard, decoded[:length].mean(axis=1), atol=1e-6)
+
+    # Not the tag's bytes either, nor those of a stream that declares no size.
+    np.testing.assert_array_equal(load(tmp_path, data + b"TAG" + bytes(125)), heard)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_number_of_samples_that_lies_is_not_believed(seed: int, tmp_path: Path) -> None:
+    """Some writers count the samples of all channels, or nothing."""
+    draws = np.random.default_rng(seed)
+    length = int(draws.integers(5_000, 20_000))
+    data = encode(0.1 * draws.standard_normal(length), format="WAV", subtype="MS_ADPCM")
+    decoded, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+
+    counted_at = data.index(b"fact") + 8
+    for lie in (0, 1, length // 2, 2 * length, 2**32 - 1):
+        patched = bytearray(data)
+        patched[counted_at : counted_at + 4] = struct.pack("<I", lie)
+        np.testing.assert_array_equal(load(tmp_path, bytes(patched)), decoded)

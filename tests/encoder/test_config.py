@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from reference.models import (
-    TINY,
-)
+from reference.models import TINY
 
 from speechssl.config import build, read_preset
 from speechssl.encoder.config import EncoderConfig

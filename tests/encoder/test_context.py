@@ -3,11 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference.models import (
-    KINDS,
-    batch_of,
-    tiny_config,
-)
+from reference.models import KINDS, batch_of, tiny_config
 from support.encoders import make
 
 from speechssl.encoder.context import ContextNetwork, ConvModule

@@ -8,9 +8,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from speechssl.audio.reader import (
-    load_audio,
-)
+from speechssl.audio.reader import load_audio
 from speechssl.errors import AudioError
 from support.speech import RATE
 

@@ -19,6 +19,8 @@ class Layout:
         note: what of a good file is left out, for people; empty where all of it is heard.
         declared: samples per channel in the header, where the decoder is not to stop there; None
             when unknown.
+        is_filled_up: whether what the decoder makes after ``declared`` samples is the rest of a
+            block, which nobody recorded.
         spans: (start, end) in bytes of the parts that the decoder should see, in their order; none
             where it sees the whole file.
         prefix: bytes to present before them.
@@ -31,6 +33,7 @@ class Layout:
     detail: str = ""
     note: str = ""
     declared: int | None = None
+    is_filled_up: bool = False
     spans: tuple[tuple[int, int], ...] = ()
     prefix: bytes = b""
     patches: Mapping[int, bytes] = field(default_factory=dict)

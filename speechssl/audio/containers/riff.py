@@ -46,6 +46,12 @@ _NAMES = {
     0xA109: "Speex",
     0xF1AC: "FLAC",
 }
+# Codings in blocks: Microsoft's and IMA's ADPCM and GSM say how many samples a block has. One of
+# G.721 has 128, and one of NMS 160.
+_SAYS_BLOCK = (2, 0x11, 0x31)
+_SAMPLES_OF_BLOCK = {0x38: 160, 0x40: 128}
+_SAMPLES_OF_BLOCK_AT = 18
+_BLOCK_BYTES_AT = 12
 _CODING_IS_ELSEWHERE = 0xFFFE
 _TRUE_CODING_AT = 24
 
@@ -82,6 +88,10 @@ def walk_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Layo
         return unsupported(f"{name} in WAV")
 
     layout = _presented(raw, start, size, form, chain, audio._replace(end=end))
+    num_samples = _recorded(raw, form, chain, coding, end - audio.body)
+    if num_samples is not None:
+        layout = replace(layout, declared=num_samples, is_filled_up=True)
+
     is_wave64 = form.size_has_header
     if is_wave64 and coding is not None:
         return _with_coding(raw, layout, form, chain, coding)
@@ -104,7 +114,7 @@ def _ends_in_tags(raw: BinaryIO, chain: Chain, size: int) -> bool:
 
 def _coding(raw: BinaryIO, form: ChunkFormat, chain: Chain) -> int | None:
     """Read how the samples of a WAV file are coded; None in other formats."""
-    chunk = _format_chunk(chain)
+    chunk = _chunk_of(chain, b"fmt ")
     number = struct.Struct(form.size_format[0] + "H")
     if chunk is None or chunk.length < number.size:
         return None
@@ -124,7 +134,7 @@ def _with_coding(
 
     Where it is elsewhere, libsndfile takes all samples for integers, and hears noise.
     """
-    chunk = _format_chunk(chain)
+    chunk = _chunk_of(chain, b"fmt ")
     assert chunk is not None
 
     coding_bytes = struct.pack(form.size_format[0] + "H", coding)
@@ -133,10 +143,46 @@ def _with_coding(
     return replace(layout, patches={**layout.patches, chunk.body: coding_bytes})
 
 
-def _format_chunk(chain: Chain) -> Chunk | None:
-    """Return the chunk that says how the samples of a WAV file are coded."""
+def _recorded(
+    raw: BinaryIO, form: ChunkFormat, chain: Chain, coding: int | None, num_bytes: int
+) -> int | None:
+    """Read how many samples per channel were recorded, where the last block is filled up with more.
+
+    Such a block ends in a step after an offset, in noise, or in silence, which libsndfile decodes
+    with the rest. What the chunk "fact" says is believed where it ends in one of the last two
+    blocks: GSM in WAV has an even number of them.
+
+    Args:
+        num_bytes: of all samples.
+    """
+    about = _chunk_of(chain, b"fmt ")
+    fact = _chunk_of(chain, b"fact")
+    if about is None or fact is None or coding is None:
+        return None
+
+    number, short = struct.Struct(form.size_format), struct.Struct(form.size_format[0] + "H")
+    fields = read_at(raw, about.body, about.length)
+    counted = read_at(raw, fact.body, number.size)
+    samples_of_block = _SAMPLES_OF_BLOCK.get(coding, 0)
+    if coding in _SAYS_BLOCK and len(fields) >= _SAMPLES_OF_BLOCK_AT + short.size:
+        (samples_of_block,) = short.unpack_from(fields, _SAMPLES_OF_BLOCK_AT)
+
+    if not samples_of_block or len(fields) < _BLOCK_BYTES_AT + short.size:
+        return None
+    (block_bytes,) = short.unpack_from(fields, _BLOCK_BYTES_AT)
+    if not block_bytes or len(counted) < number.size:
+        return None
+
+    (num_samples,) = number.unpack(counted)
+    most = -(-num_bytes // block_bytes) * samples_of_block
+    is_near_the_end = most - 2 * samples_of_block < num_samples <= most
+    return int(num_samples) if is_near_the_end and num_samples > 0 else None
+
+
+def _chunk_of(chain: Chain, name: bytes) -> Chunk | None:
+    """Return the first chunk that the samples need and that begins with a name."""
     for chunk in chain.needed:
-        if chunk.identifier.startswith(b"fmt "):
+        if chunk.identifier.startswith(name):
             return chunk
     return None
 
