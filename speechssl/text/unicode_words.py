@@ -168,7 +168,7 @@ def _kept_character(character: str) -> str:
 def _is_inside_word(text: str, place: int) -> bool:
     """Whether a mark or an apostrophe stands where it does not end a word."""
     before = place - 1
-    while before > 0 and _is_attached(text[before]):
+    while before >= 0 and _is_attached(text[before]):
         before -= 1
 
     neighbours = text[max(before, 0) : before + 1], text[place + 1 : place + 2]

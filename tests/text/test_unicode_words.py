@@ -94,7 +94,7 @@ def test_two_letters_i(language: str) -> None:
 ALPHABET = [
     *APOSTROPHES,
     *JOINERS,
-    *'aAİIßΣςé\u0301\u0327\u0345-.:·״׳"_ \t\u200b\xad\ufe0f❤1½אב中ก՞ക്ŀﬁｶﾞﻼＩ\u0307',
+    *'aAİIßΣςé\u0301\u0327\u0345-.:·״׳"_ \t\u200b\xad\ufe0f❤1½אב中ก՞ക്ŀﬁｶﾞﻼＩ\u0307\u3099',
 ]
 
 
