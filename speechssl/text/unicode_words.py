@@ -142,6 +142,11 @@ def is_unspaced(character: str) -> bool:
     return _UNSPACED_LETTER.match(character) is not None
 
 
+def part_unspaced(text: str) -> tuple[str, list[str]]:
+    """Give a text with a space for each character of scripts without spaces, and these."""
+    return _UNSPACED_LETTER.sub(" ", text), _UNSPACED_LETTER.findall(text)
+
+
 def _lower(text: str, language: str | None) -> str:
     """Return text in lower case; case folding would respell words (``ß`` to ``ss``)."""
     if language in DOTLESS_I_LANGUAGES:

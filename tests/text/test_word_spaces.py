@@ -41,6 +41,21 @@ def test_more_than_half_of_the_letters_decide(seed: int) -> None:
     assert not are_without_word_spaces([*with_spaces, draws.choice("東中山")])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_words_of_two_languages_count_alike(seed: int) -> None:
+    """A speaker of Chinese who says English words, and one of English with Chinese names."""
+    draw = random.Random(seed)
+    english = ["presentation", "shopping", "project", "download", "meeting"]
+    chinese = ["今天", "我们", "需要", "一下", "那个", "时候"]
+    sentences = [
+        f"{' '.join(draw.choices(english, k=2))} ".join(["".join(draw.choices(chinese, k=3))] * 2)
+        for _ in range(5)
+    ]
+    assert are_without_word_spaces(sentences)
+    names = [f"{' '.join(draw.choices(english, k=5))} {draw.choice(chinese)}" for _ in range(5)]
+    assert not are_without_word_spaces(names)
+
+
 def test_texts_without_letters_have_nothing_to_part() -> None:
     assert not are_without_word_spaces([])
     assert not are_without_word_spaces(["", "12 34", "..."])
