@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from speechssl.errors import ConfigError
+from speechssl.text.line_breaks import may_break
 from speechssl.transcription.transcript import Transcript, Word, milliseconds
 
 
@@ -53,7 +54,8 @@ def cues(transcript: Transcript, limits: CueLimits) -> list[Cue]:
 
     A group ends at a pause, at the end of a segment, and before it would pass a limit. A word that
     is longer than a line has a line of its own, and a word that is longer than a cue a cue of its
-    own. A segment without words is one cue. A cue that would be too short to read stays longer, but
+    own. Of scripts without spaces, characters that must stand on one line stay together. A segment
+    without words is one cue. A cue that would be too short to read stays longer, but
     never into the next one.
     """
     found: list[Cue] = []
@@ -64,7 +66,7 @@ def cues(transcript: Transcript, limits: CueLimits) -> list[Cue]:
             words = [Word(segment.start, segment.end, segment.text, 1.0)]
 
         group: list[Word] = []
-        for word in words:
+        for word in _unbreakable(words, limits):
             if group and _begins_another_cue(group, word, limits):
                 found.append(_cue(group, limits))
                 group = []
@@ -72,6 +74,31 @@ def cues(transcript: Transcript, limits: CueLimits) -> list[Cue]:
         found.append(_cue(group, limits))
 
     return _readable([cue for cue in found if cue.lines], limits, transcript.duration_s)
+
+
+def _unbreakable(words: Sequence[Word], limits: CueLimits) -> list[Word]:
+    """Join characters between which no line may end, as far as the limits and pauses let them."""
+    joined: list[Word] = []
+    for word in words:
+        before = joined[-1] if joined else None
+        if before is not None and _belong_together(before, word, limits):
+            text = before.text + word.text
+            probability = min(before.probability, word.probability)
+            joined[-1] = replace(before, end=word.end, text=text, probability=probability)
+        else:
+            joined.append(word)
+
+    return joined
+
+
+def _belong_together(before: Word, word: Word, limits: CueLimits) -> bool:
+    """Whether no line may end between two words, and one cue can hold both."""
+    if not word.follows or may_break(before.text, word.text):
+        return False
+
+    fits = len(before.text) + len(word.text) <= limits.line_chars
+    is_at_once = word.start - before.end < limits.pause_s
+    return fits and is_at_once and word.end - before.start <= limits.seconds
 
 
 def _readable(found: Sequence[Cue], limits: CueLimits, duration_s: float) -> list[Cue]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+import regex
 import srt
 import webvtt
 from hypothesis import given
@@ -189,6 +190,30 @@ def test_texts_without_spaces_are_cut_between_characters(seed: int) -> None:
         assert all(len(line) <= limits.line_chars for line in cue.lines)
         # No line begins with a mark of the character before it.
         assert all(line[0] in "中国かกക" for line in cue.lines)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_line_ends_where_readers_of_a_script_expect_none(seed: int) -> None:
+    """Between a small kana and what it belongs to, behind a Thai vowel that is written first."""
+    draw = random.Random(seed)
+    characters = draw.choice(["きょうはカーっャ々人", "เกแดานะไมๆข", "ເກແດານະໄມໆ"])
+    texts = draw.choices(characters, k=80)
+    # No more than two belong to what is before them.
+    texts = [text if k % 4 else draw.choice("国ก") for k, text in enumerate(texts)]
+    words = tuple(
+        Word(0.2 * k, 0.2 * k + 0.2, text, 0.9, follows=True) for k, text in enumerate(texts)
+    )
+    segment = Segment(0.0, 16.0, joined(words), words)
+    limits = CueLimits(line_chars=draw.randrange(8, 20), lines=2, seconds=draw.uniform(2.0, 5.0))
+
+    found = cues(Transcript("x", segment.text, (segment,), 16.0, "m"), limits)
+    lines = [line for cue in found for line in cue.lines]
+    assert "".join(lines) == segment.text
+    for line, following in pairwise(lines):
+        assert not regex.match(r"\p{LB=CJ}|\p{LB=NS}|[ะาๆະາໆ]", following)
+        assert not regex.search(r"\p{Logical_Order_Exception}$", line)
+    assert all(len(line) <= limits.line_chars for line in lines)
+    assert all(cue.end - cue.start <= round(1000 * limits.seconds) for cue in found)
 
 
 @given(transcripts(), LIMITS)
