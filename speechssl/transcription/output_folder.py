@@ -365,5 +365,5 @@ def outcome(outputs: Outputs, path: Path, result: Transcript | Failure | None) -
         "status": "done",
         "duration_s": round(result.duration_s, 3),
         "silence_s": round(result.silence_s, 3),
-        "words": len(result.text.split()),
+        "words": result.num_words,
     }

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from speechssl.text.unicode_words import is_unspaced
+
 # Decimals of a confidence. Those that follow depend on what else was in the batch, and a rerun is
 # to write the same bytes.
 DIGITS = 2
@@ -58,6 +60,8 @@ def joined_segments(segments: Iterable[Segment]) -> str:
     text = ""
     for segment in segments:
         follows = bool(segment.words) and segment.words[0].follows
+        # A number or a Latin word behind Chinese needs no space either.
+        follows = follows or (text != "" and is_unspaced(text[-1]))
         space = " " if text and segment.text and not follows else ""
         text += space + segment.text
     return text
@@ -98,6 +102,12 @@ class Transcript:
     def sound_s(self) -> float:
         """Seconds of the audio in which words were looked for."""
         return self.duration_s - self.silence_s
+
+    @property
+    def num_words(self) -> int:
+        """How many words were said; in scripts without spaces between words, characters."""
+        with_times = sum(len(segment.words) for segment in self.segments)
+        return with_times or len(self.text.split())
 
     def as_dict(self) -> dict[str, Any]:
         """Give JSON values under whisper's key names, with ours beside them.

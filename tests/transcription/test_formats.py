@@ -193,6 +193,23 @@ def test_texts_without_spaces_are_cut_between_characters(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_no_space_is_invented_between_segments(seed: int) -> None:
+    """Segments that begin or end in Chinese, in numbers and in Latin letters."""
+    draw = random.Random(seed)
+    kinds = draw.choices(["中", "5", "ok"], k=12)
+    segments = [
+        Segment(k, k + 0.5, text, (Word(k, k + 0.5, text, 0.9, follows=text == "中"),))
+        for k, text in enumerate(kinds)
+    ]
+    text = joined_segments(segments)
+    assert text.replace(" ", "") == "".join(kinds)
+    assert not regex.search(r"中 | 中", text)
+    assert not regex.search(r"[5k][5o]", text)
+    # The report counts what has a time.
+    assert Transcript("x", text, tuple(segments), 12.0, "m").num_words == len(kinds)
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_no_line_ends_where_readers_of_a_script_expect_none(seed: int) -> None:
     """Between a small kana and what it belongs to, behind a Thai vowel that is written first."""
     draw = random.Random(seed)
