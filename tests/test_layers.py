@@ -25,9 +25,9 @@ ROOMS = {
     " feature_config features resampling level threshold bangs levelling channels reader"
     " first_look listing silence",
     "text": "english english_measures english_symbols english_number_words english_signs"
-    " unicode_words grapheme_clusters line_breaks word_spaces marks normalise plausible_lexicon"
-    " pronunciations possessives tokenizer character_tokenizer sentencepiece_tokenizer"
-    " vocabulary_tokenizer phone_tokenizer tokenizers",
+    " unicode_words grapheme_clusters spoken_units line_breaks word_spaces marks normalise"
+    " plausible_lexicon pronunciations possessives tokenizer character_tokenizer"
+    " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "unicode_forms split_names manifest export shares usable splits paths file_suffixes"
     " columns transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables"

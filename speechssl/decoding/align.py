@@ -40,6 +40,11 @@ class WordSpan(NamedTuple):
     end: int
     probability: float
 
+    @property
+    def follows(self) -> bool:
+        """Whether no space stands before it: words have one."""
+        return False
+
 
 def align(log_probs: Tensor, tokens: Sequence[int], blank_id: int = 0) -> list[TokenSpan]:
     """Find the most probable frames of each token, in order and without overlap.

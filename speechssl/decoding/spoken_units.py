@@ -1,16 +1,16 @@
 """What a transcript gives times for: words, or characters where no spaces stand between words."""
 
 import math
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from speechssl.decoding.align import TokenSpan, align, find_words, word_groups
+from speechssl.decoding.align import TokenSpan, WordSpan, align, find_words, word_groups
 from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.grapheme_clusters import belongs_to
+from speechssl.text.spoken_units import goes_on
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.unicode_words import is_unspaced
 
@@ -27,6 +27,15 @@ class SpokenUnit(NamedTuple):
     end: int
     probability: float
     follows: bool
+
+
+def joined(words: Iterable[WordSpan | SpokenUnit]) -> str:
+    """Write words as a text, with spaces only where there are any."""
+    text = ""
+    for word in words:
+        space = " " if text and not word.follows else ""
+        text += space + word.text
+    return text
 
 
 class _Character(NamedTuple):
@@ -98,35 +107,12 @@ def _units(characters: Sequence[_Character], has_space: bool) -> list[list[_Char
     """Keep letters of scripts with spaces together, where the recogniser has a space."""
     units: list[list[_Character]] = []
     for character in characters:
-        if units and _goes_on(units[-1][-1].text[0], character.text[0], has_space):
+        if units and goes_on(units[-1][-1].text, character.text, has_space):
             units[-1].append(character)
         else:
             units.append([character])
 
     return units
-
-
-def _goes_on(before: str, character: str, has_space: bool) -> bool:
-    """Whether a character belongs to the same unit as the one before it."""
-    if _is_opening(before) or (_is_punctuation(character) and not _is_opening(character)):
-        return True
-    return has_space and not _stands_alone(before) and not _stands_alone(character)
-
-
-def _stands_alone(character: str) -> bool:
-    """Whether this is of a script without spaces: a letter, a sign of repetition, punctuation."""
-    is_wide = unicodedata.east_asian_width(character) in "FW"
-    is_sign = unicodedata.category(character) == "Lm" or _is_punctuation(character)
-    return is_unspaced(character) or (is_wide and is_sign)
-
-
-def _is_punctuation(character: str) -> bool:
-    return unicodedata.category(character)[0] == "P"
-
-
-def _is_opening(character: str) -> bool:
-    """Whether this is a bracket or a quotation mark before what it is of."""
-    return unicodedata.category(character) in ("Ps", "Pi")
 
 
 def _span(unit: Sequence[_Character], follows: bool, scaling: Scaling) -> SpokenUnit:

@@ -16,11 +16,15 @@ from speechssl.decoding.align import WordSpan, find_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.greedy import greedy
 from speechssl.decoding.hypothesis import Decoded
+from speechssl.decoding.spoken_units import SpokenUnit, find_units
 from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
 from speechssl.scoring.calibration import Scaling
 from speechssl.scoring.score import Unit
 from speechssl.text.phone_tokenizer import PhoneTokenizer
+
+# What a decoder finds in an utterance.
+Spoken = WordSpan | SpokenUnit
 
 
 class CtcDecoder(NamedTuple):
@@ -108,13 +112,15 @@ def emissions(
 
 def recognise(
     model: CtcModel, batches: Iterable[Emissions], decoder: CtcDecoder
-) -> dict[str, list[WordSpan]]:
+) -> dict[str, Sequence[Spoken]]:
     """Find the words of each utterance, with their place in time and their confidence.
+
+    In scripts without spaces between words, these are characters.
 
     Returns:
         the words by utterance id; places count outputs of the head.
     """
-    found: dict[str, list[WordSpan]] = {}
+    found: dict[str, Sequence[Spoken]] = {}
 
     for batch in batches:
         results = decoder.search(batch.log_probs, batch.num_outputs)
@@ -122,6 +128,8 @@ def recognise(
         counts = batch.num_outputs.tolist()
 
         for name, row, count, decoded in zip(batch.ids, rows, counts, results, strict=True):
-            found[name] = find_words(row[:count], decoded, model.tokenizer, decoder.scaling)
+            # Phones are of no script, whatever they are written with.
+            find = find_words if decoder.unit == "phone" else find_units
+            found[name] = find(row[:count], decoded, model.tokenizer, decoder.scaling)
 
     return found

@@ -1,21 +1,29 @@
 """How well a recogniser does on stored utterances: its words against the transcripts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
 import numpy as np
 
 from speechssl.data.dataset import Dataset, check_features
-from speechssl.decoding.align import WordSpan
+from speechssl.decoding.spoken_units import joined
 from speechssl.errors import ConfigError
-from speechssl.recognition.decoders import CtcDecoder, emissions, greedy_decoder, recognise
+from speechssl.recognition.decoders import (
+    CtcDecoder,
+    Spoken,
+    emissions,
+    greedy_decoder,
+    recognise,
+)
 from speechssl.recognition.defaults import BATCH_SECONDS
 from speechssl.recognition.model import CtcModel
 from speechssl.runtime.ranks import log_once
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
+from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizer import Tokenizer
+from speechssl.text.word_spaces import are_without_word_spaces
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def evaluate_decoders(
     normalise("", normaliser)
 
     transcripts = references(model, dataset)
-    found: list[dict[str, list[WordSpan]]] = [{} for _ in decoders]
+    found: list[dict[str, Sequence[Spoken]]] = [{} for _ in decoders]
 
     for batch in emissions(model, dataset, batch_seconds):
         for words, decoder in zip(found, decoders, strict=True):
@@ -150,25 +158,29 @@ def references(model: CtcModel, dataset: Dataset) -> dict[str, str]:
 
 
 def score_words(
-    transcripts: Mapping[str, str], found: Mapping[str, Sequence[WordSpan]], normaliser: str
+    transcripts: Mapping[str, str], found: Mapping[str, Sequence[Spoken]], normaliser: str
 ) -> Score:
     """Score recognised words against transcripts.
 
     Both are normalised, the hypotheses too: the vocabulary of an imported model may be upper case.
     """
-    raw_texts = {name: _text(words) for name, words in found.items()}
+    raw_texts = {name: joined(words) for name, words in found.items()}
     hypotheses = {name: normalise(text, normaliser) for name, text in raw_texts.items()}
     normalised = {name: normalise(text, normaliser) for name, text in transcripts.items()}
-    confidences = {name: _confidences(words, normaliser) for name, words in found.items()}
 
-    raw = score(transcripts, raw_texts)
-    return replace(score(normalised, hypotheses, confidences), raw=raw)
+    # A sentence without spaces is one word, whose confidence says nothing of its characters.
+    by_characters = are_without_word_spaces(normalised.values())
+    part = words_or_characters if by_characters else str.split
+    confidences = {name: _confidences(words, normaliser, part) for name, words in found.items()}
+
+    raw = score(transcripts, raw_texts, part=part)
+    return replace(score(normalised, hypotheses, confidences, part=part), raw=raw)
 
 
 def score_phones(
     tokenizer: Tokenizer,
     transcripts: Mapping[str, str],
-    found: Mapping[str, Sequence[WordSpan]],
+    found: Mapping[str, Sequence[Spoken]],
     normaliser: str,
 ) -> Score:
     """Score recognised phones against the most probable pronunciation of each transcript's words.
@@ -180,17 +192,17 @@ def score_phones(
         ids = tokenizer.encode(normalise(text, normaliser))
         expected[name] = tokenizer.decode(ids)
 
-    heard = {name: _text(phones) for name, phones in found.items()}
+    heard = {name: joined(phones) for name, phones in found.items()}
     confidences = {name: [phone.probability for phone in phones] for name, phones in found.items()}
     return score(expected, heard, confidences, unit="phone")
 
 
-def _text(words: Sequence[WordSpan]) -> str:
-    return " ".join(word.text for word in words)
-
-
-def _confidences(words: Sequence[WordSpan], normaliser: str) -> list[float]:
-    """Give the confidence of each word of the normalised text.
+def _confidences(
+    words: Sequence[Spoken],
+    normaliser: str,
+    part: Callable[[str], list[str]] = str.split,
+) -> list[float]:
+    """Give the confidence of each word of the normalised text, as ``part`` finds them.
 
     Normalising may drop a recognised word or make several of it; each of those has its confidence.
     It may also put words in another order or make one of several, as of "$5" and "million". Such a
@@ -199,11 +211,11 @@ def _confidences(words: Sequence[WordSpan], normaliser: str) -> list[float]:
     parts: list[str] = []
     confidences: list[float] = []
     for word in words:
-        for part in normalise(word.text, normaliser).split():
-            parts.append(part)
+        for found_part in part(normalise(word.text, normaliser)):
+            parts.append(found_part)
             confidences.append(word.probability)
 
-    whole = normalise(_text(words), normaliser).split()
+    whole = part(normalise(joined(words), normaliser))
     matcher = SequenceMatcher(None, parts, whole, autojunk=False)
 
     found: list[float] = []

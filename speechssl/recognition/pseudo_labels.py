@@ -12,9 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechssl.data.dataset import Dataset, check_features
-from speechssl.decoding.align import WordSpan
+from speechssl.decoding.spoken_units import joined
 from speechssl.errors import ConfigError, ManifestError
-from speechssl.recognition.decoders import CtcDecoder, emissions, greedy_decoder, recognise
+from speechssl.recognition.decoders import (
+    CtcDecoder,
+    Spoken,
+    emissions,
+    greedy_decoder,
+    recognise,
+)
 from speechssl.recognition.defaults import BATCH_SECONDS, KEEP
 from speechssl.recognition.model import CtcModel
 from speechssl.storage.json_text import json_line
@@ -110,8 +116,8 @@ def label(
             heard_again = recognise(model, [batch], second_decoder) if second_decoder else heard
 
             for name, words in heard.items():
-                text = _text(words)
-                stability = _stability(text, _text(heard_again[name]))
+                text = joined(words)
+                stability = _stability(text, joined(heard_again[name]))
                 confidence = _confidence(words)
                 one = Label(name, checksums[name], text, confidence, made_by, stability)
                 file.write(json_line(asdict(one)).encode())
@@ -123,10 +129,6 @@ def label(
                 progress(done_h, total_h)
 
     return labels
-
-
-def _text(words: Sequence[WordSpan]) -> str:
-    return " ".join(word.text for word in words)
 
 
 def _stability(text: str, other: str) -> float:
@@ -143,7 +145,7 @@ def _stability(text: str, other: str) -> float:
     return round(max(0.0, 1 - rate(text, other)), 4)
 
 
-def _confidence(words: Sequence[WordSpan]) -> float:
+def _confidence(words: Sequence[Spoken]) -> float:
     """Give the geometric mean of the words' probabilities over their letters.
 
     Per letter it means the same for a word of one letter and for a text without spaces. How well

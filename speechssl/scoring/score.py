@@ -1,7 +1,7 @@
 """Word and character error rates of a set of utterances, with intervals."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import starmap
@@ -193,6 +193,7 @@ def score(
     confidences: Mapping[str, Sequence[float]] | None = None,
     *,
     unit: Unit = "word",
+    part: Callable[[str], list[str]] = str.split,
     seed: int = 0,
     num_bootstrap: int = NUM_BOOTSTRAP,
 ) -> Score:
@@ -205,9 +206,11 @@ def score(
     Args:
         references, hypotheses: text by utterance id; the same ids in both. Words are separated by
             white space.
-        confidences: 0..1, of each word of each hypothesis. A word is right where the alignment
-            finds it equal.
+        confidences: 0..1, of each part of each hypothesis, which is a word unless ``part`` says
+            otherwise. It is right where the alignment finds it equal.
         unit: what the words of the texts are.
+        part: parts a text into what has a confidence and is confused with others: characters in
+            scripts without spaces between words.
         seed: of the bootstrap; equal inputs and seed give equal intervals, in whatever order the
             mappings are.
         num_bootstrap: number of resamples, at least 1.
@@ -242,10 +245,17 @@ def score(
     utterances = tuple(starmap(UtteranceScore, rows))
     wer_interval, cer_interval = _intervals(utterances, seed, num_bootstrap)
 
+    parts = words
+    if part is not str.split:
+        parts = jiwer.process_words(
+            [" ".join(part(line)) for line in reference_lines],
+            [" ".join(part(line)) for line in hypothesis_lines],
+        )
+
     calibration = None
     if confidences is not None:
         in_order = [confidences[utterance_id] for utterance_id in ids]
-        calibration = calibrate(words, in_order)
+        calibration = calibrate(parts, in_order)
 
     return Score(
         words=_total([u.words for u in utterances]),
@@ -253,7 +263,7 @@ def score(
         wer_interval=wer_interval,
         cer_interval=cer_interval,
         utterances=utterances,
-        all_confusions=_confusions(words),
+        all_confusions=_confusions(parts),
         calibration=calibration,
         unit=unit,
     )

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from speechssl.pictures import plot_reliability
 from speechssl.scoring.calibration import Calibration
-from speechssl.scoring.score import RATE_NAMES, Counts, Interval, Score, Unit
+from speechssl.scoring.score import RATE_NAMES, Counts, Interval, Score
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import as_json, json_line
 from speechssl.tables import text_table
+from speechssl.text.word_spaces import are_without_word_spaces
 
 # The file that is written first, and the one that is written last.
 UTTERANCES = "utterances.jsonl"
@@ -96,7 +97,10 @@ def _report(result: Score, normaliser: str) -> str:
     share_wrong = result.sentence_error_rate
     parts = [table, f"{num_utterances} utterances, {share_wrong:.1%} with an error"]
     if result.calibration:
-        sentence = _confidence_sentence(result.calibration, result.unit)
+        texts = [u.reference for u in result.utterances]
+        by_characters = result.unit == "word" and are_without_word_spaces(texts)
+        unit = "character" if by_characters else result.unit
+        sentence = _confidence_sentence(result.calibration, unit)
         parts.append(sentence)
 
     parts.append("Worst utterances:")
@@ -138,7 +142,7 @@ def _rate_row(text: str, name: str, counts: Counts, interval: Interval) -> Cells
     )
 
 
-def _confidence_sentence(calibration: Calibration, unit: Unit) -> str:
+def _confidence_sentence(calibration: Calibration, unit: str) -> str:
     """Say how many words are right, and how far the confidences are from that."""
     bins = calibration.bins
     words = calibration.num_words

@@ -11,6 +11,7 @@ from speechssl.decoding.hypothesis import Decoded
 from speechssl.decoding.spoken_units import SpokenUnit, find_units
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.character_tokenizer import CharTokenizer
+from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 
@@ -77,6 +78,8 @@ def test_what_a_reader_sees_as_one_has_one_time(seed: int) -> None:
     found = find_units(*spoken(tokenizer, text), tokenizer, Scaling())
     assert [unit.text for unit in found] == units
     assert joined(found) == text
+    # The same of a text alone, as references are parted.
+    assert words_or_characters(f"{text} ok {text}") == [*units, "ok", *units]
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -1,6 +1,7 @@
 """Evaluation: independent of batching, scored against transcripts, refused where it cannot be."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from speechssl.data.dataset import Dataset
 from speechssl.data.store import Store
 from speechssl.decoding.align import WordSpan
 from speechssl.decoding.greedy import greedy
+from speechssl.decoding.spoken_units import SpokenUnit
 from speechssl.errors import ConfigError
 from speechssl.recognition.decoders import emissions, greedy_decoder, recognise
 from speechssl.recognition.evaluate import _confidences, evaluate, score_words
@@ -95,6 +97,39 @@ def test_raw_texts_are_scored_beside_normalised_ones(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "score.json").read_text())
     assert (written["wer"], written["raw"]["wer"]) == (0.0, 5 / 6)
     assert "raw" not in written["raw"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_confidences_and_confusions_are_of_characters_where_no_spaces_stand(
+    seed: int, tmp_path: Path
+) -> None:
+    """Every character is right with a probability that its confidence tells only half of."""
+    draw = random.Random(seed)
+    characters = draw.choice(["今天我们需要时候", ["น้ำ", "ก", "ดิ", "ข้", "ง"]])
+    said: dict[str, str] = {}
+    heard: dict[str, list[SpokenUnit]] = {}
+    num_right = num_heard = 0
+    for name in map(str, range(60)):
+        truth = draw.choices(characters, k=8)
+        spans = []
+        for place, character in enumerate(truth):
+            confidence = draw.uniform(0.5, 1.0)
+            is_right = draw.random() < confidence / 2
+            text = character if is_right else "錯"
+            spans.append(SpokenUnit(text, place, place + 1, confidence, True))
+            num_right += is_right
+            num_heard += 1
+        said[name], heard[name] = "".join(truth), spans
+
+    result = score_words(said, heard, "basic-2")
+    assert result.cer == pytest.approx(1 - num_right / num_heard, abs=0.15)
+    assert result.utterances[0].hypothesis.count(" ") == 0
+    assert result.calibration is not None
+    assert result.calibration.num_words == num_heard
+    assert result.calibration.scaling(0.75) == pytest.approx(0.375, abs=0.08)
+    assert {one.hypothesis for one in result.confusions()} == {"錯"}
+    report = write_score(result, tmp_path, {"normaliser": "basic-2"})
+    assert f"Of {num_heard} recognised characters {num_right / num_heard:.1%} are right" in report
 
 
 PIECES = [
