@@ -29,9 +29,17 @@ from speechssl.storage.atomic import write_atomic
 from speechssl.storage.text_files import is_binary_data, open_text
 from speechssl.text.marks import Marks
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
+from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizers import load_tokenizer
+from speechssl.text.unicode_words import is_unspaced
+from speechssl.text.word_spaces import are_without_word_spaces
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+
+# Of a text without spaces between words: characters of a word on average, from which on it cannot
+# have been parted into words, and the sentences that are looked at.
+UNPARTED_CHARACTERS = 5
+NUM_LOOKED_AT = 1000
 
 # From a normalised line to the words of an n-gram model; None where the recogniser cannot write it.
 SplitLine = Callable[[str], list[str] | None]
@@ -88,9 +96,14 @@ class LmCorpus:
         """
         num_used = 0
         num_lost = 0
+        first_lines: list[str] = []
 
         for text in read_texts(paths, split):
-            sentence = self.split_line(normalise(text, self.normaliser))
+            line = normalise(text, self.normaliser)
+            if len(first_lines) < NUM_LOOKED_AT:
+                first_lines.append(line)
+
+            sentence = self.split_line(line)
             if sentence is None:
                 num_lost += 1
             else:
@@ -100,6 +113,24 @@ class LmCorpus:
         if num_lost:
             log(f"{num_lost} sentences hold characters that the recogniser does not have: left out")
         log(f"{num_used} sentences of {', '.join(map(str, paths))}")
+        if self.unit == "words":
+            _say_if_unparted(first_lines)
+
+
+def _say_if_unparted(lines: Sequence[str]) -> None:
+    """Say that what stands between spaces is no word, in a script without spaces between words."""
+    if not are_without_word_spaces(lines):
+        return
+
+    # Words of other scripts among them are words in any case.
+    words = [word for line in lines for word in line.split() if is_unspaced(word[0])]
+    num_characters = sum(len(words_or_characters(word)) for word in words)
+    if num_characters > UNPARTED_CHARACTERS * len(words):
+        log(
+            f"the words of these texts, such as {max(words, key=len)!r}, have "
+            f"{num_characters / len(words):.1f} characters on average: part the texts into words "
+            "by spaces, or make the model over a recogniser's tokens with --tokens-of MODEL"
+        )
 
 
 @dataclass(frozen=True)

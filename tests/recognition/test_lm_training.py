@@ -137,3 +137,23 @@ def test_a_text_that_is_named_twice_is_said_to_count_twice(
 
     doubled = write_sentences(tmp_path / "doubled.txt", toy_sentences(50) * 2)
     assert arpa_of(tmp_path / "2.arpa", text, text) == arpa_of(tmp_path / "1.arpa", doubled)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_text_that_nobody_parted_into_words_is_named(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sentences of words in a row; the same parted by spaces, and English, are fine."""
+    draw = random.Random(seed)
+    chinese = ["今天", "我们", "需要", "时候", "电脑", "去"]
+    thai = ["วันนี้", "อากาศ", "เดิน", "น้ำ", "กำลัง", "ฝน"]
+    words = draw.choice([chinese, thai])
+    sentences = [draw.choices(words, k=draw.randint(5, 12)) for _ in range(50)]
+    sentences = [[*sentence, " ok ", *sentence] for sentence in sentences]
+
+    for space, is_named in (("", True), (" ", False)):
+        text = tmp_path / "text.txt"
+        text.write_text("".join(f"{space.join(sentence)}\n" for sentence in sentences))
+        list(LmCorpus().sentences([text], "train"))
+        said = capsys.readouterr().err
+        assert ("--tokens-of" in said) is is_named
