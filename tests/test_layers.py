@@ -13,7 +13,8 @@ from support.places import ROOT
 PACKAGE = ROOT / "speechssl"
 ROOMS = {
     "errors": "",
-    "storage": "atomic missing saved_folders text_files json_text checkpoint",
+    "storage": "atomic file_kinds compression wrong_paths saved_folders text_files"
+    " json_text checkpoint",
     "config": "",
     "runtime": "streams threads memory device log ranks machine processes seeds distributed",
     "tables": "",

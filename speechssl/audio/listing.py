@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from speechssl.audio.containers.foreign import MAC_NOTES
 from speechssl.audio.formats import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, AnyPath
+from speechssl.storage.file_kinds import MAC_NOTES
 
 RECORDING_SUFFIXES = UNREADABLE_SUFFIXES.union(AUDIO_SUFFIXES)
 

@@ -12,7 +12,7 @@ import typer
 from speechssl.cli.app import write_stdout
 from speechssl.cli.inputs import check_models
 from speechssl.runtime.log import log
-from speechssl.storage.missing import check_exists
+from speechssl.storage.wrong_paths import check_exists
 
 if TYPE_CHECKING:
     from speechssl.interop.convert import Conversion

@@ -22,11 +22,9 @@ from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
 from speechssl.runtime.log import log
-from speechssl.storage.missing import where_instead
+from speechssl.storage.wrong_paths import what_instead
 
 JSONL_SUFFIXES = (".jsonl", ".json")
-
-_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".zst", ".7z")
 
 
 def scan(
@@ -88,9 +86,7 @@ def _read(
         records = _read_folder(path, unused)
         return make_manifest(path, records)
     if not path.is_file():
-        raise ManifestError(f"{path}: no such file or folder{where_instead(path)}")
-    if suffix in _COMPRESSED_SUFFIXES:
-        raise ManifestError(f"{path} is compressed: unpack it, and give what was in it")
+        raise ManifestError(f"{path}: no such file or folder{what_instead(path)}")
 
     folder = path.parent
     if is_jsonl:
@@ -106,7 +102,10 @@ def _read(
     if is_recording(path):
         recording = Record("", path.name)
         return _with_notes(make_manifest(folder, [recording]), unused)
-    raise ManifestError(f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio")
+    raise ManifestError(
+        f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio"
+        f"{what_instead(path)}"
+    )
 
 
 def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:

@@ -12,6 +12,7 @@ from speechssl.corpus.unicode_forms import composed
 from speechssl.errors import ManifestError
 from speechssl.storage.atomic import write_atomic
 from speechssl.storage.json_text import json_line
+from speechssl.storage.wrong_paths import what_instead
 
 # The split of records that no command uses unless it is asked for them by this name.
 UNUSED = "unused"
@@ -71,7 +72,8 @@ def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
     if not ordered:
         known_suffixes = sorted(AUDIO_SUFFIXES)
         suffixes = " ".join(known_suffixes)
-        raise ManifestError(f"{root}: no recordings found; known suffixes are {suffixes}")
+        what = what_instead(root)
+        raise ManifestError(f"{root}: no recordings found; known suffixes are {suffixes}{what}")
 
     # Equal ids stand side by side after sorting.
     for first, second in pairwise(ordered):

@@ -31,7 +31,7 @@ from pydantic import Field
 from speechssl.config import Settings, build
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.storage.json_text import as_json
-from speechssl.storage.missing import where_instead
+from speechssl.storage.wrong_paths import what_instead
 
 FORMAT = "speechssl store"
 
@@ -336,8 +336,8 @@ def read_meta(path: Path) -> StoreMeta:
         meta = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(
-            f"{path} is no finished store: {file.name}: {error.strerror}; run prepare"
-            f"{where_instead(path)}"
+            f"{path} is no finished store: {file.name}: {error.strerror}"
+            f"{what_instead(path) or '; run prepare'}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ManifestError(

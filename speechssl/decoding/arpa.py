@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from speechssl.decoding.ngram import MAX_ORDER, SPECIAL, NgramModel, Ngrams
 from speechssl.errors import ConfigError
-from speechssl.storage.missing import where_instead
 from speechssl.storage.text_files import open_text
+from speechssl.storage.wrong_paths import what_instead
 
 # A line of a section: the words of an n-gram, then its log10 probability and backoff weight.
 _NgramLine = tuple[tuple[str, ...], tuple[float, float]]
@@ -76,13 +76,14 @@ def is_binary(path: Path) -> bool:
     if path.is_dir():
         raise ConfigError(
             f"{path} is a folder: give an ARPA file, which speechssl lm makes of texts"
+            f"{what_instead(path)}"
         )
     try:
         with path.open("rb") as file:
             first_bytes = file.read(len(_KENLM))
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read as a language model: {error.strerror}{where_instead(path)}"
+            f"{path} cannot be read as a language model: {error.strerror}{what_instead(path)}"
         ) from error
 
     return first_bytes == _KENLM
@@ -137,12 +138,17 @@ def listed_words(path: Path) -> list[str]:
     """Read a list of one word a line, without the marks.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or a line has several words, as a text or a lexicon has.
     """
     words: list[str] = []
     with open_text(path) as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             word = line.strip()
+            if len(word.split()) > 1:
+                raise ConfigError(
+                    f"{path} line {number}: {_shown(word)} is more than one word, and a list has "
+                    f"one word a line{what_instead(path)}"
+                )
             if word and word not in SPECIAL:
                 words.append(word)
     return words
@@ -204,10 +210,8 @@ class ArpaReader:
         line = self._next_or_none()
         while line != "\\data\\":
             if line is None:
-                raise ConfigError(
-                    f"{self.path} is no ARPA file, which has a line \\data\\: speechssl lm makes "
-                    "one of texts"
-                )
+                what = what_instead(self.path) or ": speechssl lm makes one of texts"
+                raise ConfigError(f"{self.path} is no ARPA file, which has a line \\data\\{what}")
             line = self._next_or_none()
 
         counts: list[int] = []

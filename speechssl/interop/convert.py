@@ -30,8 +30,8 @@ from speechssl.pretraining.tasks import make_task
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
 from speechssl.storage.atomic import new_folder
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, save_folder
-from speechssl.storage.missing import check_exists
 from speechssl.storage.saved_folders import model_folder
+from speechssl.storage.wrong_paths import check_exists
 from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
 from speechssl.training.setting_names import with_current_names

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,9 +26,11 @@ from speechssl.ngrams.table import NgramTable, blocks_of_table, table_of_files
 from speechssl.runtime.log import log
 from speechssl.runtime.memory import peak_memory_mb
 from speechssl.storage.atomic import write_atomic
-from speechssl.storage.text_files import is_binary_data, open_text
+from speechssl.storage.text_files import open_text
+from speechssl.storage.wrong_paths import kind_of_path
 from speechssl.text.marks import Marks
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
+from speechssl.text.plausible_lexicon import are_lexicon
 from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizers import load_tokenizer
 from speechssl.text.unicode_words import is_unspaced
@@ -43,6 +45,9 @@ NUM_LOOKED_AT = 1000
 
 # From a normalised line to the words of an n-gram model; None where the recogniser cannot write it.
 SplitLine = Callable[[str], list[str] | None]
+
+# Lines by which a pronunciation lexicon is known that is given as a text.
+_LINES_OF_LEXICON = 5000
 
 
 class LmCorpus:
@@ -380,16 +385,23 @@ def _check_text(path: Path, may_be_arpa: bool = False) -> None:
             f"{path} is a table, not text: prepare it and give the store, "
             "or a file of one text a line"
         )
-    if is_binary_data(path):
-        raise ConfigError(
-            f"{path} is no text but a recording, or other binary data: prepare recordings with "
-            "their transcripts and give the store, or a file of one text a line"
-        )
-    if not may_be_arpa and is_arpa(path):
+    if is_arpa(path):
+        if may_be_arpa:
+            return
         raise ConfigError(
             f"{path} is an ARPA file, not text: give a file of one text a line (lm mixes an ARPA "
             "file in with --with)"
         )
+    kind = kind_of_path(path)
+    if kind:
+        raise ConfigError(f"{path} is no text but {kind.name}; {kind.remedy}")
+    with open_text(path) as file:
+        lines = islice(file, _LINES_OF_LEXICON)
+        if are_lexicon(lines):
+            raise ConfigError(
+                f"{path} is a pronunciation lexicon, not text: each line is a word and its phones; "
+                "give a file of one text a line (finetune takes a lexicon: --tokenizer phones:FILE)"
+            )
 
 
 def _transcripts(store: Store, split: str) -> Iterator[str]:

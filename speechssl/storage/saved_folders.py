@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from speechssl.errors import CheckpointError
-from speechssl.storage.missing import where_instead
+from speechssl.storage.wrong_paths import what_instead
 
 RECORD = "record.json"
 
@@ -57,10 +57,7 @@ def model_folder(path: Path) -> Path:
     if checkpoints(path):
         raise CheckpointError(f"run {path} is not finished: give its command again to continue it")
 
-    advice = where_instead(path, "model")
-    foreign_settings = path / "config.json"
-    if foreign_settings.exists():
-        advice = ": a model of another library needs speechssl import first"
+    advice = what_instead(path, "model")
     raise CheckpointError(
         f"{path} is neither a model folder (with {RECORD}) "
         f"nor a run folder (with model/{RECORD}){advice}"

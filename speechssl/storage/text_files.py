@@ -1,17 +1,15 @@
 """Opens text files that people give: UTF-8, with a byte order mark or without, maybe compressed."""
 
-import bz2
 import codecs
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from speechssl.errors import ConfigError, SpeechsslError
-from speechssl.storage.missing import where_instead
+from speechssl.storage.compression import DAMAGED, first_bytes, opener_of
+from speechssl.storage.file_kinds import HEAD_BYTES
+from speechssl.storage.wrong_paths import kind_of_path, what_instead
 
 # Editors and spreadsheet programs put it at the beginning of a file, and it is no character of the
 # text. Where files were joined, it stands at the beginning of lines too.
@@ -19,16 +17,6 @@ BYTE_ORDER_MARK = "\ufeff"
 
 # UTF-8, from whose beginning a byte order mark is taken off.
 TEXT_ENCODING = "utf-8-sig"
-
-# How files with these endings are opened as text; others are text themselves.
-_COMPRESSED: dict[str, Callable[..., TextIO]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
-
-# Bytes of a file by which binary data is known: a recording has zeros among its first ones.
-_LOOKED_AT = 4096
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -40,7 +28,7 @@ def open_text(
     newline: str = "\n",
     error_class: type[SpeechsslError] = ConfigError,
 ) -> Iterator[TextIO]:
-    """Open a UTF-8 text for reading; one that ends in .gz, .bz2 or .xz is decompressed.
+    """Open a UTF-8 text for reading; one in gzip, bzip2 or xz is decompressed.
 
     A byte order mark at the beginning is not part of the text.
 
@@ -57,29 +45,31 @@ def open_text(
     problem = f"{path} cannot be read as {kind}"
 
     try:
-        opener = _COMPRESSED.get(path.suffix.lower(), open)
+        opener = opener_of(path)
         if is_binary_data(path):
-            raise error_class(f"{problem}: it is no text but binary data, as recordings are")
+            known = kind_of_path(path)
+            what = f"{known.name}; {known.remedy}" if known else "binary data"
+            raise error_class(f"{problem}: it is no text but {what}")
         with opener(path, "rt", encoding=TEXT_ENCODING, newline=newline) as file:
             yield file
     except OSError as error:
         # Errors of decompression have no number.
         why = error.strerror or error
-        raise error_class(f"{problem}: {why}{where_instead(path)}") from error
+        raise error_class(f"{problem}: {why}{what_instead(path)}") from error
     except UnicodeDecodeError as error:
-        raise error_class(f"{problem}: {_why_not_utf8(error)}") from error
-    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        why = what_instead(path) or f": {_why_not_utf8(error)}"
+        raise error_class(f"{problem}{why}") from error
+    except DAMAGED as error:
         raise error_class(f"{problem}: {error}") from error
 
 
 def is_binary_data(path: Path) -> bool:
     """Whether a file holds something else than text; a recording of silence is valid UTF-8 too."""
     # What is no regular file, such as a pipe, can be read once only.
-    if not path.is_file() or path.suffix.lower() in _COMPRESSED:
+    if not path.is_file():
         return False
 
-    with path.open("rb") as file:
-        beginning = file.read(_LOOKED_AT)
+    beginning = first_bytes(path, HEAD_BYTES)
     return b"\0" in beginning and not beginning.startswith(_UTF16_MARKS)
 
 

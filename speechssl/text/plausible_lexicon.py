@@ -7,9 +7,11 @@ parts from 5 words on, beside texts of 5 to 10,000 lines. No lexicon is refused,
 sentences is taken without a word.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from speechssl.errors import ConfigError
 
@@ -20,6 +22,13 @@ _FEW = 40
 _MANY = 100
 # More than there are syllables with tones, the finest units but for the letters of the words.
 _TOO_MANY = 1500
+
+# A file of fewer lines is taken for what its reader expects.
+_FEWEST_LINES = 10
+# Characters of the longest name of a phone, such as "OW1_B".
+_LONGEST_PHONE = 6
+_NUMBER = re.compile(r"[0-9.]+([eE]-[0-9]+)?")
+_VARIANT = re.compile(r"(?<=.)\([0-9]+\)$")  # word(2)
 
 
 @dataclass(frozen=True)
@@ -111,3 +120,39 @@ def check_inventory(name: str, entries: Iterable[tuple[str, Sequence[str]]]) -> 
             "lexicon, and no text?"
         )
     return ""
+
+
+def are_lexicon(lines: Iterable[str]) -> bool:
+    """Whether lines that should be texts are entries of a pronunciation lexicon.
+
+    Each begins with a word that no other line begins with, unless it stands beside them, and few
+    short phones follow, each in many lines. Sentences share their first words, and their others
+    are many and long.
+    """
+    entries: list[tuple[str, list[str]]] = []
+    num_without_phones = 0
+    for line in lines:
+        if line.startswith(";;;"):  # a comment of CMUdict's form
+            continue
+        word, *rest = line.split("#")[0].split() or [""]
+        phones = [field for field in rest if not _NUMBER.fullmatch(field)]
+        if phones:
+            entries.append((_VARIANT.sub("", word), phones))
+        elif word:
+            num_without_phones += 1
+
+    if len(entries) < max(_FEWEST_LINES, 9 * num_without_phones):
+        return False
+
+    words = [word for word, _ in entries]
+    stand_together = 1 + sum(one != other for one, other in pairwise(words)) == len(set(words))
+    longest = max(len(phone) for _, phones in entries for phone in phones)
+    found = Inventory.of(entries)
+    return (
+        stand_together
+        and longest <= _LONGEST_PHONE
+        and found.words_per_entry > 0.3
+        and found.once < 0.25
+        and found.num_phones <= _TOO_MANY
+        and found.overlap < 0.5
+    )

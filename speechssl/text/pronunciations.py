@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from speechssl.errors import ConfigError
 from speechssl.runtime.ranks import log_once
+from speechssl.storage.compression import opener_of
 from speechssl.storage.text_files import TEXT_ENCODING
+from speechssl.storage.wrong_paths import what_instead
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.plausible_lexicon import check_inventory
 
@@ -278,11 +280,14 @@ class _Lines(NamedTuple):
 def _text_of(path: Path) -> tuple[str, str]:
     """Read a file as UTF-8, or as Latin-1, in which cmudict-0.7b is written, and say so."""
     if not path.is_file():
-        raise ConfigError(f"no lexicon {path}: give a file of one word and its phones a line")
+        what = what_instead(path) or ": give a file of one word and its phones a line"
+        raise ConfigError(f"no lexicon {path}{what}")
 
-    content = path.read_bytes()
+    with opener_of(path)(path, "rb") as file:
+        content: bytes = file.read()
     if b"\0" in content:
-        raise ConfigError(f"{path} is not text: give a lexicon of one word and its phones a line")
+        what = what_instead(path) or ": give a lexicon of one word and its phones a line"
+        raise ConfigError(f"{path} is not text{what}")
     try:
         return content.decode(TEXT_ENCODING), ""
     except UnicodeDecodeError:

@@ -25,6 +25,7 @@ from speechssl.storage.json_text import (
     read_json_lines,
     read_json_table,
 )
+from speechssl.storage.wrong_paths import what_instead
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.file_names import common_root, output_path, recording_names
 from speechssl.transcription.formats import FORMATS
@@ -236,7 +237,8 @@ def plan_outputs(
 
     if not files:
         shown = ", ".join(map(str, paths))
-        raise ConfigError(f"no audio found in {shown}")
+        what = what_instead(paths[0]) if len(paths) == 1 else ""
+        raise ConfigError(f"no audio found in {shown}{what}")
     prints_several = folder is None and len(files) > 1
     if prints_several and formats[0] in ONE_RECORDING:
         raise ConfigError(

@@ -27,7 +27,7 @@ from speechssl.audio.silence import WINDOW_S, is_steady, settled_chunks
 from speechssl.audio.threshold import TOP_DB
 from speechssl.errors import AudioError, ConfigError
 from speechssl.recognition.model import CtcModel
-from speechssl.storage.missing import check_exists
+from speechssl.storage.wrong_paths import check_exists
 
 # A file that never ends is refused at last.
 LONGEST_S = 7 * 86400.0

@@ -115,7 +115,7 @@ def test_what_is_no_text_is_named(
     assert call("lm", text, "--out", arpa, "--order", 2).exit_code == 0
 
     given = {
-        silence: "is no text but a recording, or other binary data: prepare recordings",
+        silence: "is no text but a recording; speechssl prepare makes",
         labelled_folder / "test000.wav": "is no text but a recording",
         labelled_folder: "is a folder and no store: give a file of one text a line, or the store",
         arpa: "is an ARPA file, not text",

@@ -458,7 +458,14 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
     array = lines(tmp_path / "m.json", '[{"audio_filepath": "a.wav"},', '{"audio_filepath": "b"}]')
     with pytest.raises(ManifestError, match=r"m\.json:1: a JSON array, .*one object a line"):
         scan(array)
-    for suffix in (".gz", ".bz2", ".zip"):
-        touch(tmp_path, f"m.jsonl{suffix}")
-        with pytest.raises(ManifestError, match="is compressed: unpack it"):
-            scan(tmp_path / f"m.jsonl{suffix}")
+    beginnings = {
+        ".gz": b"\x1f\x8b",
+        ".bz2": b"BZh",
+        ".zip": b"PK\3\4",
+        ".zst": b"\x28\xb5\x2f\xfd",
+    }
+    for suffix, beginning in beginnings.items():
+        compressed = tmp_path / f"m.jsonl{suffix}"
+        compressed.write_bytes(beginning + b"....")
+        with pytest.raises(ManifestError, match=r"it is .*; unpack it, and give what was in it"):
+            scan(compressed)

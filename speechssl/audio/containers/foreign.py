@@ -3,11 +3,9 @@
 from typing import BinaryIO, NamedTuple
 
 from speechssl.audio.containers.layout import Layout, read_at, unsupported
+from speechssl.storage.file_kinds import kind_of_bytes
 
 _HEAD_BYTES = 300
-
-# How a Mac's notes about another file begin (AppleDouble).
-MAC_NOTES = b"\x00\x05\x16\x07"
 
 
 class _Signature(NamedTuple):
@@ -42,21 +40,6 @@ _RECORDINGS = (
     _Signature(b"\x00\x00\x01\xba", "MPEG video (mpg)"),
 )
 
-# Files that hold no sound, and what to do about them.
-_NO_RECORDINGS = (
-    _Signature(MAC_NOTES, "a Mac's notes about another file (AppleDouble): delete it"),
-    _Signature(b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
-    _Signature(b"\x1f\x8b", "compressed with gzip: unpack it"),
-    _Signature(b"PK\x03\x04", "a ZIP archive: unpack it"),
-    _Signature(b"BZh", "compressed with bzip2: unpack it"),
-    _Signature(b"\xfd7zXZ", "compressed with xz: unpack it"),
-    _Signature(b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
-    _Signature(b"ustar", "a tar archive: unpack it", 257),
-    _Signature(b"<!DOCTYPE", "a web page: fetch the recording again"),
-    _Signature(b"<!doctype", "a web page: fetch the recording again"),
-    _Signature(b"<html", "a web page: fetch the recording again"),
-)
-
 _TRANSPORT_PACKET_BYTES = 188
 _TRANSPORT_SYNC = 0x47
 _ADTS_HEADER_BYTES = 7
@@ -70,9 +53,9 @@ def name_foreign(raw: BinaryIO, start: int) -> Layout | None:
         if head[at:].startswith(magic):
             return unsupported(what)
 
-    for magic, what, at in _NO_RECORDINGS:
-        if head[at:].startswith(magic):
-            return Layout("not audio", f"this is {what}")
+    kind = kind_of_bytes(head)
+    if kind is not None:
+        return Layout("not audio", f"this is {kind.name}: {kind.remedy}")
 
     packets = head[::_TRANSPORT_PACKET_BYTES]
     is_transport = len(packets) > 1 and set(packets) == {_TRANSPORT_SYNC}
