@@ -153,9 +153,7 @@ def _what_is_wrong(kind: type[Settings], error: ValidationError) -> str:
     name = ".".join(map(str, first["loc"]))
 
     if first["type"] == "extra_forbidden":
-        is_table = isinstance(first["input"], Mapping)
-        nearest = _nearest_name(kind, name, is_table)
-        return f"unknown setting {name!r}: did you mean {nearest!r}?"
+        return f"unknown setting {name!r}: {_meant_by(kind, name, first['input'])}"
 
     # A rule between settings has the whole table as its input: its own message says what was given.
     value = first["input"]
@@ -166,25 +164,42 @@ def _what_is_wrong(kind: type[Settings], error: ValidationError) -> str:
     return f"setting {setting}: {message}{given}"
 
 
-def _nearest_name(kind: type[Settings], name: str, is_table: bool) -> str:
-    """Find the setting, or the table of settings, that an unknown name may mean."""
+def _meant_by(kind: type[Settings], name: str, value: Any) -> str:
+    """Say which setting or table of settings an unknown name may mean, or which there are.
+
+    Args:
+        value: what was given for it: a table where the name is that of a table.
+    """
     known = _known_names(kind)
-    meant = {setting: setting for setting in known}
+    tables = list(dict.fromkeys(setting.rpartition(".")[0] for setting in known if "." in setting))
 
-    if is_table:
-        tables = [setting.rpartition(".")[0] for setting in known if "." in setting]
-        meant = {table: table for table in tables} or meant
-    else:
-        # The names that other toolkits have, alone and in our table.
-        for usual_name, setting in kind.usual_names.items():
-            if setting in known:
-                table, dot, _ = setting.rpartition(".")
-                meant[usual_name] = setting
-                meant[f"{table}{dot}{usual_name}"] = setting
+    if isinstance(value, Mapping):
+        nearest_table = difflib.get_close_matches(name, tables, n=1)
+        if nearest_table:
+            return f"did you mean {nearest_table[0]!r}?"
 
-    # Without a cutoff: a bad guess is better than none, and shows how names look.
-    (nearest,) = difflib.get_close_matches(name, meant, n=1, cutoff=0.0)
-    return meant[nearest]
+    # Other toolkits have tables of their own before the name, such as model.optim.lr.
+    while isinstance(value, Mapping) and value:
+        below, value = next(iter(value.items()))
+        name = f"{name}.{below}"
+    table, _, last = name.rpartition(".")
+
+    usual = {other: setting for other, setting in kind.usual_names.items() if setting in known}
+    by_last = {setting.rpartition(".")[2]: setting for setting in [*tables, *reversed(known)]}
+    meant = usual | by_last
+    if last in meant:
+        return f"did you mean {meant[last]!r}?"
+
+    here = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == table}
+    candidates = here if table in tables else meant
+    nearest = difflib.get_close_matches(last, candidates, n=1)
+    if nearest:
+        return f"did you mean {candidates[nearest[0]]!r}?"
+
+    # A bad guess would hide that there is nothing of the kind.
+    if table in tables:
+        return f"{table} has {', '.join(here)}"
+    return f"there are {', '.join(tables or known)}"
 
 
 def _known_names(kind: type[BaseModel]) -> list[str]:

@@ -1,11 +1,14 @@
 """The verbs in pipeline order. Each is imported when it is called: some need no torch."""
 
+import re
 from importlib import import_module
 from typing import Any
 
 from typer import BadParameter, Typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+
+from speechssl.errors import ConfigError
 
 # File of this folder and name in it, in the order in which --help lists the verbs.
 VERBS = {
@@ -27,11 +30,26 @@ VERBS = {
 }
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
 class Verb(TyperCommand):
     """A verb, which says of an option that is missing what to give."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line; the message of a missing option ends in the option's help."""
+        """Parse the command line; the message of a missing option ends in the option's help.
+
+        Raises:
+            ConfigError: a path is an address: as an output it would become a folder "s3:".
+        """
+        for argument in args:
+            value = argument.partition("=")[2] if argument.startswith("--") else argument
+            if _ADDRESS.match(value):
+                raise ConfigError(
+                    f"{value} is an address, and only files on this machine are read and written: "
+                    "download what it names first, and give paths"
+                )
+
         try:
             return super().parse_args(ctx, args)
         except BadParameter as error:

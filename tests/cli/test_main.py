@@ -1,5 +1,6 @@
 """The command as a whole: exit codes, one-line errors, nothing overwritten."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,36 @@ def test_files_and_folders_in_the_way_are_one_line(
     assert f"no scores can be read from {tmp_path} ('utterance_id')" in error("compare", tmp_path)
 
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_address_in_any_place_of_a_command_is_one_line(
+    seed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Outputs went to a folder "s3:" below the current one."""
+    rng = random.Random(seed)
+    monkeypatch.chdir(tmp_path)
+    address = f"{rng.choice(['s3', 'gs', 'https', 'file', 'hf'])}://bucket/{rng.randint(0, 9)}"
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat\n" * 5)
+
+    commands: list[list[object]] = [
+        ["lm", text, "--out", address],
+        ["lm", text, f"--out={address}"],
+        ["lm", address, "--out", "made.arpa"],
+        ["evaluate", "model", "store", "--out", address],
+        ["transcribe", "model", address],
+        ["finetune", "store", "--init-from", "none", "--run", address],
+        ["prepare", tmp_path, address],
+        ["lexicon", "make", "--from", "x", "--out", address],
+    ]
+    for command in commands:
+        said = one_line(monkeypatch, capsys, *command)
+        assert f"{address} is an address, and only files on this machine" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_a_gpu_out_of_memory_says_what_to_lower(

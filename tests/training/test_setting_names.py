@@ -18,7 +18,7 @@ from speechssl.interop.convert import load_model
 from speechssl.pretraining.contrastive import Contrastive
 from speechssl.pretraining.pretrain import pretrain
 from speechssl.pretraining.settings import PretrainSettings, pretrain_settings
-from speechssl.recognition.settings import finetune_settings
+from speechssl.recognition.settings import FinetuneSettings, finetune_settings
 from speechssl.storage.checkpoint import load_folder, save_folder
 from speechssl.training.run_folder import SETTINGS, claim
 from speechssl.training.setting_names import ADDED, USUAL_NAMES, with_current_names
@@ -294,6 +294,35 @@ def test_a_slip_in_a_name_of_ours_is_nearer_than_anothers(tmp_path: Path) -> Non
     # A table, which was answered with one of its settings.
     with pytest.raises(ConfigError, match="'optimizer': did you mean 'optim'"):
         build(PretrainSettings, parse_overrides(["optimizer.lr=1"]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_no_setting_at_all_gets_no_guess(seed: int) -> None:
+    """``train.num_workers`` was "did you mean 'train.steps'?", ``patience`` micro_seconds."""
+    rng = random.Random(seed)
+    name = "".join(rng.choices("qxzjkw", k=rng.randint(4, 9)))
+    table = rng.choice(["optim", "train", "batch"])
+    with pytest.raises(ConfigError, match=rf"'{table}\.{name}': {table} has \w+, ") as caught:
+        build(FinetuneSettings, parse_overrides([f"{table}.{name}=1"]))
+    assert "did you mean" not in str(caught.value)
+    with pytest.raises(ConfigError, match=f"'{name}': there are .*optim, .*train"):
+        build(FinetuneSettings, parse_overrides([f"{name}={rng.random()}"]))
+
+    for given in ("train.num_workers=2", "optim.name=adam", "optim.name=sgd", "vocab_size=30"):
+        with pytest.raises(ConfigError) as caught:
+            build(FinetuneSettings, parse_overrides([given]))
+        assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tables_of_other_toolkits_before_a_name_change_nothing(seed: int) -> None:
+    """``model.optim.lr`` was "did you mean 'encoder'?", ``max_epochs`` the number of updates."""
+    rng = random.Random(seed)
+    before = ".".join(rng.choices(["model", "cfg", "hparams"], k=rng.randint(1, 2)))
+    meant = {"optim.lr": "optim.lr", "max_epochs": "ctc.max_epochs", "max_steps": "train.steps"}
+    for given, setting in meant.items():
+        with pytest.raises(ConfigError, match=f"did you mean '{setting}'"):
+            build(FinetuneSettings, parse_overrides([f"{before}.{given}=1"]))
 
 
 def test_every_usual_name_means_a_setting_that_is_there() -> None:
