@@ -191,7 +191,7 @@ def _meant_by(kind: type[Settings], name: str, value: Any) -> str:
         return f"did you mean {meant[last]!r}?"
 
     here = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == table}
-    candidates = here if table in tables else meant
+    candidates = here if table in tables else by_last
     nearest = difflib.get_close_matches(last, candidates, n=1)
     if nearest:
         return f"did you mean {candidates[nearest[0]]!r}?"

@@ -25,7 +25,8 @@ class WordIds(dict[str, int]):
         has_space = word.split() != [word]
         if has_space or word in self._marks:
             raise ConfigError(
-                f"{word!r} cannot be a word of a language model: it is a mark or holds white space"
+                f"{word!r} cannot be a word of a language model: it is a mark or holds white "
+                "space; leave it out of the texts, where each line is a sentence without marks"
             )
 
         word_id = len(self._marks) + len(self)

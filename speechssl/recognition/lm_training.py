@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from speechssl.data.store import Store, is_store
+from speechssl.data.store import Store, is_store, sha256_of
 from speechssl.decoding.lexicon import token_names
 from speechssl.decoding.lm_unit import recorded_unit, unit_comment
 from speechssl.decoding.ngram import Perplexity, perplexity
@@ -216,7 +216,7 @@ def build_lm(texts: Sequence[Path], out: Path, plan: LmPlan, corpus: LmCorpus) -
     started = time.monotonic()
     plan.check()
     _check_readable(texts, plan.others)
-    _say_repeated(texts)
+    _say_repeated(texts, plan)
 
     held_out: list[list[str]] = []
     if plan.held_out is not None:
@@ -282,12 +282,14 @@ def _check_readable(texts: Sequence[Path], others: Sequence[Path]) -> None:
                 file.readline()
 
 
-def _say_repeated(paths: Iterable[Path]) -> None:
-    """Log which texts are named more than once: the same file, or stores of the same recordings."""
-    names: dict[str | Path, list[str]] = defaultdict(list)
-    for path in paths:
-        content = Store(path).plan if is_store(path) else path.resolve()
-        names[content].append(str(path))
+def _say_repeated(texts: Sequence[Path], plan: LmPlan) -> None:
+    """Log which texts are named more than once, and whether the held-out one is among them.
+
+    Two names may lead to one file, one may be a copy, and stores may be of the same recordings.
+    """
+    names: dict[object, list[str]] = defaultdict(list)
+    for path in texts:
+        names[_content(path, plan.split)].append(str(path))
 
     for same in names.values():
         if len(same) > 1:
@@ -295,6 +297,24 @@ def _say_repeated(paths: Iterable[Path]) -> None:
                 f"{' and '.join(same)} hold the same text, which counts {len(same)} times: "
                 "name a text once, unless that is meant"
             )
+
+    if plan.held_out is None:
+        return
+    held_out = _content(plan.held_out, plan.held_out_split)
+    for path in (*texts, *plan.others):
+        if _content(path, plan.split) == held_out:
+            log(
+                f"{plan.held_out} is held out, and the same text as {path}, which the model "
+                "learns: its perplexity says nothing, nor do weights found on it; hold another out"
+            )
+
+
+def _content(path: Path, split: str) -> object:
+    """Give what is equal for texts that are the same, whatever they are called."""
+    if is_store(path):
+        return Store(path).plan, split
+    # What is no regular file can be read once only.
+    return sha256_of(path) if path.is_file() else path.resolve()
 
 
 def _joined_names(paths: Iterable[Path]) -> str:

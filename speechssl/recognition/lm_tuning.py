@@ -10,19 +10,21 @@ from speechssl.data.store import Store
 from speechssl.decoding.arpa import is_binary, read_words
 from speechssl.decoding.beam import BeamSearch
 from speechssl.decoding.hypothesis import BeamConfig
-from speechssl.decoding.lexicon import known_words, spellings
+from speechssl.decoding.lexicon import are_joined, known_words, spellings
 from speechssl.decoding.lm_unit import LmUnit, unit_of
 from speechssl.decoding.ngram import UNKNOWN
 from speechssl.decoding.ngram_table import SearchTable, read_search_table
 from speechssl.decoding.word_model import WordModel, word_model
 from speechssl.errors import ConfigError
-from speechssl.recognition.evaluate import with_transcripts
+from speechssl.recognition.evaluate import references, with_transcripts
 from speechssl.recognition.language_model import LM_FOLDER, lm_digest, save_lm
 from speechssl.recognition.lm_weights import Tuned, find_weights, weights_line
-from speechssl.recognition.model import load_ctc
+from speechssl.recognition.model import CtcModel, load_ctc
+from speechssl.recognition.remarks import unwritable_words
 from speechssl.runtime.device import pick_device
 from speechssl.runtime.log import log
 from speechssl.storage.saved_folders import model_folder
+from speechssl.text.normalise import normalise
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from speechssl.text.tokenizer import Tokenizer
@@ -74,6 +76,7 @@ def tune_lm(
         if unknown_words and words is None:
             listed = _with_lexicon(listed, tokenizer)
         known = known_words(tokenizer, recogniser.normaliser, listed)
+        _say_unknown(recogniser, known, dataset)
 
         table = read_search_table(lm)
         if unknown_words:
@@ -131,6 +134,17 @@ def _with_lexicon(words: Sequence[str], tokenizer: Tokenizer) -> list[str]:
             "from: list them in a file for --words"
         )
     return list(dict.fromkeys([*words, *tokenizer.lexicon.words]))
+
+
+def _say_unknown(recogniser: CtcModel, known: Sequence[str], dataset: Dataset) -> None:
+    """Say which words of the transcripts the language model lacks: no weight makes up for them."""
+    if are_joined(recogniser.tokenizer, known):
+        return
+    transcripts = references(recogniser, dataset).values()
+    texts = [normalise(text, recogniser.normaliser) for text in transcripts]
+    missing = unwritable_words(known, texts)
+    if missing.counts:
+        log(missing.line())
 
 
 def _say_what_pieces_miss(tokenizer: Tokenizer, words: WordModel, folder: Path) -> None:

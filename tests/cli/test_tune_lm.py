@@ -58,3 +58,25 @@ def test_bars_in_transcripts_are_no_spaces(folder: Path, unit: str, tmp_path: Pa
     summary = json.loads((tmp_path / "score/score.json").read_text())
     # Words that the few texts lack are among these, and no character of the transcripts.
     assert all(len(part) > 1 for part in summary["unwritable"])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_words_that_the_language_model_lacks_are_named_before_it_is_tuned(
+    folder: Path, seed: int, tmp_path: Path
+) -> None:
+    """Only evaluate said so, when the language model was in the folder already."""
+    model, store = folder / "model", folder / "store"
+    texts = tmp_path / "texts.txt"
+    with (folder / "recordings/metadata.csv").open(encoding="utf-8") as table:
+        transcripts = [line.split(",")[1] for line in table][1:]
+    # Its letters are known to the recogniser.
+    word = random.Random(seed).choice(" ".join(transcripts).split())
+    texts.write_text(f"{word}{word}\n" * 9, encoding="utf-8")
+    arpa = tmp_path / "lm.arpa"
+    made = call("lm", texts, "--out", arpa, "--order", 2, "--normaliser", "none-1")
+    assert made.exit_code == 0, made.exception
+    for options in ([], ["--unit", "words"]):
+        tuned = call("tune-lm", model, arpa, store, *options)
+        said = [line for line in tuned.stderr.splitlines() if "cannot be written" in line]
+        assert len(said) == 1, tuned.stderr
+        assert "words of the transcripts" in said[0]

@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.encoders import tiny_encoder
@@ -109,6 +110,41 @@ def test_marks_in_stores_and_other_marks(
         "2 marks of noises are left out of texts: '[noise]' 2; 3 other marks in texts stay, as "
         "words: '(he said)' 2, '<overlap>' 1; remove those that nobody says"
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_text_that_is_held_out_and_learned_is_said_to_be(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was said, and a copy under another name was another text."""
+    rng = random.Random(seed)
+    text = write_sentences(tmp_path / "a.txt", toy_sentences(50, seed=seed))
+    other = write_sentences(tmp_path / "b.txt", toy_sentences(50, seed=seed + 1))
+    build(tmp_path / "store", waveforms(4), None)
+
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(text.read_bytes())
+    (tmp_path / "hard.txt").hardlink_to(text)
+    same = rng.choice([text, copy, tmp_path / "hard.txt"])
+
+    def said(*texts: Path, **plan: Any) -> list[str]:
+        build_lm(texts, tmp_path / "lm.arpa", LmPlan(order=2, **plan), LmCorpus())
+        lines = capsys.readouterr().err.splitlines()
+        return [line for line in lines if "the same text" in line]
+
+    assert said(text, held_out=other) == []
+    (line,) = said(other, text, held_out=same)
+    assert f"{same} is held out, and the same text as {text}, which the model learns" in line
+    (line,) = said(other, held_out=same, others=(text,))
+    assert "hold another out" in line
+    (line,) = said(text, copy)
+    assert f"{text} and {copy} hold the same text, which counts 2 times" in line
+
+    # Another split of a store is another text.
+    store = tmp_path / "store"
+    assert said(store, held_out=store) == []
+    (line,) = said(store, held_out=store, held_out_split="train")
+    assert f"{store} is held out" in line
 
 
 def test_a_text_that_is_named_twice_is_said_to_count_twice(
