@@ -223,6 +223,11 @@ def read_lexicon(
             f"; {len(left_out)} entries left out that are no single word of {normaliser} "
             f"or have no phones (first: {left_out[0]})"
         )
+    if lines.comments:
+        message += (
+            f"; what stands behind # in {len(lines.comments)} lines is left out as a comment "
+            f"(first: {lines.comments[0]}): a phone needs another name"
+        )
     log_once(message)
     if doubt:
         log_once(f"{path}: {doubt}")
@@ -270,11 +275,15 @@ class _Line(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """A file: its entries, the name of its form, and the settings in the head of our own form."""
+    """A file: its entries, the name of its form, and the settings in the head of our own form.
+
+    ``comments`` are those behind entries, which only our own form takes for something.
+    """
 
     entries: list[_Line]
     form: str
     head: dict[str, str]
+    comments: list[str]
 
 
 def _text_of(path: Path) -> tuple[str, str]:
@@ -299,6 +308,7 @@ def _parse(path: Path, text: str) -> _Lines:
     is_own = text.startswith(_TITLE)
     head: dict[str, str] = {}
     rows: list[tuple[int, list[str], int | None, str]] = []
+    comments: list[str] = []
     has_comments = has_variants = False
 
     # Not splitlines(), which also splits at characters that a word may hold.
@@ -314,6 +324,8 @@ def _parse(path: Path, text: str) -> _Lines:
         fields = entry.split()
         if fields:
             source = comment[-1].strip() if is_own and comment else ""
+            if comment and not is_own:
+                comments.append(line.strip())
             has_variants = has_variants or _VARIANT.search(fields[0]) is not None
             rows.append((number, fields, _numbers_between_tabs(entry), source))
 
@@ -346,7 +358,7 @@ def _parse(path: Path, text: str) -> _Lines:
         form = "CMUdict's form"
     else:
         form = "the form of Kaldi's lexicon.txt"
-    return _Lines(entries, form, head)
+    return _Lines(entries, form, head, comments)
 
 
 def _numbers_between_tabs(line: str) -> int | None:

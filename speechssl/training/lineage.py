@@ -1,5 +1,6 @@
 """Which model a run starts from, and how many trainings came before it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,7 +8,9 @@ import torch
 from speechssl.config import Table
 from speechssl.runtime.seeds import derive_seed
 from speechssl.storage.checkpoint import load_record
+from speechssl.storage.json_text import read_json_table
 from speechssl.storage.saved_folders import model_folder
+from speechssl.training.run_folder import SETTINGS
 from speechssl.training.settings import TrainConfig
 
 
@@ -39,6 +42,22 @@ def stage_after(init: str | Path | None) -> int:
 
     # A model of another library, or of a version that did not count.
     return 1
+
+
+def has_learned(folder: Path, stores: Sequence[str]) -> bool:
+    """Whether the run that a model folder lies in learned from one of some stores.
+
+    Args:
+        stores: digests of their recordings and settings, see ``Dataset.identity``.
+    """
+    run = folder.parent
+    if not (run / SETTINGS).is_file():
+        return False
+
+    # Another program may have a file of this name beside a folder "model".
+    data = (read_json_table(run / SETTINGS) or {}).get("data")
+    learned = data.get("stores") if isinstance(data, dict) else None
+    return isinstance(learned, list) and any(store in learned for store in stores)
 
 
 def with_stage_seed(train: TrainConfig, stage: int) -> TrainConfig:

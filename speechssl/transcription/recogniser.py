@@ -37,6 +37,7 @@ from speechssl.storage.json_text import as_json
 from speechssl.storage.saved_folders import RECORD, model_folder, stored_folder
 from speechssl.text.phone_tokenizer import PhoneTokenizer
 from speechssl.text.tokenizer import UNK_TEXT
+from speechssl.training.lineage import has_learned
 from speechssl.transcription.transcribe import transcribe
 from speechssl.transcription.transcript import Failure, Transcript
 
@@ -132,6 +133,12 @@ class Recogniser:
             log(
                 f"{num_unspelled} words of the transcripts have no pronunciation: "
                 "each counts as one wrong phone"
+            )
+
+        if split == "train" and has_learned(self.folder, dataset.identity):
+            log(
+                f"the recogniser learned from {store}, split {split}: "
+                "it makes fewer errors there than in other recordings"
             )
 
         of_what = f"{store}, split {split}"

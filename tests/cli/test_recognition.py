@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -505,3 +506,21 @@ def test_an_encoder_without_a_head_says_what_to_do(
     assert "fine-tune it first" in one_line(
         monkeypatch, capsys, "evaluate", run, labelled_store, "--out", tmp_path / "score"
     )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_recordings_that_were_learned_from_are_said_to_be(
+    seed: int, model: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    """An error rate of train looked like any other."""
+    rng = random.Random(seed)
+    store = tmp_path / "copy"
+    shutil.copytree(labelled_store, store)
+    folder = rng.choice([model, model / "model"])
+    heard = {}
+    for split in ("train", "test", "dev"):
+        out = tmp_path / split
+        done = call("evaluate", folder, store, "--split", split, "--out", out)
+        assert done.exit_code == 0, done.exception
+        heard[split] = f"the recogniser learned from {store}, split {split}" in done.stderr
+    assert heard == {"train": True, "test": False, "dev": False}

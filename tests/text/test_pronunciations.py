@@ -1,6 +1,7 @@
 """Lexicons in the forms that people have, and what is made of them."""
 
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,29 @@ def test_our_form_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_another_form_is_not_taken_for_ours(text: str) -> None:
     with pytest.raises(ConfigError, match="lexicon"):
         parse_own(text)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_stands_behind_a_comment_sign_is_said_to_be_left_out(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A phone of this name took the rest of its word with it, and nothing was said."""
+    rng = random.Random(seed)
+    lines: list[str] = []
+    num_cut = 0
+    for number in range(30):
+        phones = rng.choices(["A", "B", "K", "S", "#"], weights=[3, 3, 3, 3, 1], k=5)
+        num_cut += "#" in phones
+        lines.append(f"word{'abcdefghij'[number % 10] * (1 + number // 10)} A {' '.join(phones)}")
+    path = tmp_path / "lexicon.txt"
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+    read_lexicon(path)
+    first = next(line for line in lines if "#" in line)
+    said = capsys.readouterr().err
+    assert f"what stands behind # in {num_cut} lines is left out as a comment" in said
+    assert f"(first: {first})" in said
+
+    path.write_text("".join(f"{line.replace('#', 'T')}\n" for line in lines))
+    read_lexicon(path)
+    assert "comment" not in capsys.readouterr().err
