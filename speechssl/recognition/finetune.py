@@ -152,7 +152,6 @@ def finetune(
         num_ctc_steps = round((1 - settings.ctc.crf_share) * train_settings.steps)
         model.learn_by_crf(bigram, num_ctc_steps)
 
-    run.mkdir(parents=True, exist_ok=True)
     log_once(
         f"fine-tuning {millions(model)} on {len(train)} utterances, {train.seconds / 60:.1f} min, "
         f"{chosen.tokenizer.size} tokens; dev {len(dev)} utterances; "

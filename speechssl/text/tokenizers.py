@@ -41,9 +41,10 @@ def train_tokenizer(
 
     match = re.fullmatch(r"(bpe|unigram):([1-9][0-9]{0,6})", spec)
     if match is None:
+        meant = f"; did you mean {PHONES}{spec}?" if Path(spec).is_file() else ""
         raise ConfigError(
             f"unknown tokenizer {spec!r}: "
-            "choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500, or phones:LEXICON"
+            f"choose chars, bpe:SIZE or unigram:SIZE, for example bpe:500, or phones:LEXICON{meant}"
         )
 
     model_type, vocab_size = match.groups()

@@ -105,6 +105,11 @@ def test_files_and_folders_in_the_way_are_one_line(
     assert f"{file} is there already and holds no scores" in error(
         "evaluate", model, labelled_store, "--out", file
     )
+    for verb in (["pretrain"], ["finetune", "--init-from", "none"]):
+        done = call(*verb, labelled_store, "--run", file, "--set", "train.steps=1")
+        assert f"{file} is a file: give another --run" in str(done.exception)
+    lexicon = ("finetune", labelled_store, "--run", tmp_path / "run", "--init-from", "none")
+    assert f"did you mean phones:{file}?" in error(*lexicon, "--tokenizer", file)
     assert "--force deletes run folders only" in error(
         "pretrain", labelled_store, "--run", file, "--force"
     )
