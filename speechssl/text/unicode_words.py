@@ -15,7 +15,7 @@ def _characters(*ranges: tuple[int, int]) -> str:
 COLON = ":"  # Finnish EU:n, Swedish k:a
 MIDDLE_DOT = "·"  # Catalan col·lecció
 GERSHAYIM = "״"  # Hebrew צה״ל
-MIDDLE_MARKS = frozenset({COLON, MIDDLE_DOT, GERSHAYIM, "՟", "‧"})
+MIDDLE_MARKS = frozenset({COLON, MIDDLE_DOT, GERSHAYIM, "՟"})
 _COLONS = "︓﹕："
 
 # Signs that belong to words as letters do: ALetter in the same table, though punctuation or
@@ -59,7 +59,9 @@ APOSTROPHE = "'"
 # A letter where it begins or ends a word, as in Hausa; inside words an apostrophe like the others.
 LETTER_APOSTROPHE = "ʼ"
 _AS_APOSTROPHE = dict.fromkeys("’‘‛＇`´", APOSTROPHE)
-_ONE_FORM = str.maketrans(_AS_APOSTROPHE | dict.fromkeys(_COLONS, COLON) | {"ŀ": "l·"})
+_ONE_FORM = str.maketrans(
+    _AS_APOSTROPHE | dict.fromkeys(_COLONS, COLON) | {"ŀ": "l·", "‧": MIDDLE_DOT}
+)
 
 # Letters and signs in a form for one place or one width, which fonts choose today.
 _FORMS = range(0xFB00, 0xFFF0)
@@ -83,13 +85,23 @@ def _usual_forms() -> dict[int, str]:
 _USUAL_FORMS = _usual_forms()
 
 _HEBREW = "\u05d0-\u05ea\u05ef-\u05f2"
-_HEBREW_GERSHAYIM = re.compile(f"(?<=[{_HEBREW}])(?:\"|'')(?=[{_HEBREW}])")
+_HEBREW_GERSHAYIM = re.compile(f"(?<=[{_HEBREW}])(?:[\"“”″]|'')(?=[{_HEBREW}])")
 _HEBREW_GERESH = re.compile(f"(?<=[{_HEBREW}])'(?!')")
+
+# Two signs that are typed for one: the vowel am of Thai and Lao in two parts, around which a tone
+# may stand, their vowel ae as two e, and what other programs make of İ in lower case.
+_SPELLED_IN_PARTS = (
+    (re.compile("i\u0307+"), "i"),
+    (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),
+    (re.compile("([\u0e48-\u0e4b])\u0e4d\u0e32"), "\\1\u0e33"),
+    (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2"), "\\1\u0eb3"),
+    (re.compile("([\u0ec8-\u0ecb])\u0ecd\u0eb2"), "\\1\u0eb3"),
+    (re.compile("\u0e40\u0e40"), "\u0e41"),
+    (re.compile("\u0ec0\u0ec0"), "\u0ec1"),
+)
 
 _INVISIBLE_CHARACTER = re.compile(f"[{_INVISIBLE}{_LENGTHENING}]")
 _NON_JOINERS = re.compile(ZERO_WIDTH_NON_JOINER + "+")
-# What other programs make of İ in lower case.
-_DOTTED_I = re.compile("i\u0307+")
 _LETTER_SIGN = re.compile(f"[{_LETTER_SIGNS}{_WORD_SIGNS}]")
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 
@@ -134,7 +146,10 @@ def basic_2(text: str, language: str | None = None) -> str:
         if _has_letter_or_number(word):
             words.append(word)
 
-    return unicodedata.normalize("NFC", " ".join(words))
+    kept_text = " ".join(words)
+    for in_parts, whole in _SPELLED_IN_PARTS:
+        kept_text = in_parts.sub(whole, kept_text)
+    return unicodedata.normalize("NFC", kept_text)
 
 
 def is_unspaced(character: str) -> bool:
@@ -153,8 +168,7 @@ def _lower(text: str, language: str | None) -> str:
         text = text.replace("I", "ı")
 
     # By itself, Python makes two code points of it.
-    text = text.replace("İ", "i").lower()
-    return _DOTTED_I.sub("i", text)
+    return text.replace("İ", "i").lower()
 
 
 def _kept_character(character: str) -> str:

@@ -78,6 +78,8 @@ def test_nothing_invisible_is_left() -> None:
         ("ﻻ ﺍﻟﻜﺘﺎﺏ", "لا الكتاب"),
         ("i̇stanbul diyarbaki̇r", "istanbul diyarbakir"),
         ("می\u200c\u200cخواهم", "می\u200cخواهم"),
+        ("צה”ל דו“ח", "צה״ל דו״ח"),
+        ("col‧lecció", "col·lecció"),
         ("", ""),
     ],
 )
@@ -96,6 +98,20 @@ ALPHABET = [
     *JOINERS,
     *'aAİIßΣςé\u0301\u0327\u0345-.:·״׳"_ \t\u200b\xad\ufe0f❤1½אב中ก՞ക്ŀﬁｶﾞﻼＩ\u0307\u3099',
 ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_vowels_of_thai_and_lao_that_are_typed_in_parts_are_one(seed: int) -> None:
+    draw = random.Random(seed)
+    for consonants, nikhahit, aa, am, e, ae, tones in (
+        ("กขคดทน", "\u0e4d", "\u0e32", "\u0e33", "เ", "แ", "\u0e48\u0e49"),
+        ("ກຂຄດທນ", "\u0ecd", "\u0eb2", "\u0eb3", "ເ", "ແ", "\u0ec8\u0ec9"),
+    ):
+        consonant, tone = draw.choice(consonants), draw.choice(["", *tones])
+        word = f"{ae}{consonant}{consonant}{tone}{am}"
+        for parts in (tone + nikhahit, nikhahit + tone):
+            typed = f"{e}{e}{consonant}{consonant}{parts}{aa}"
+            assert normalise(typed, "basic-2") == normalise(word, "basic-2") == word
 
 
 @pytest.mark.parametrize("seed", range(10))
