@@ -43,13 +43,15 @@ _INVISIBLE = _characters(
     (0x180B, 0x180F), (0x200E, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+    # By their category only, such as the signs over Arabic numbers.
+    (0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2),
+    (0xFFF9, 0xFFFB), (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1343F),
 )
 # What only lengthens the line between two letters: Joining_Type Join_Causing, without the Arabic
 # ones that carry a hamza.
 _LENGTHENING = "\u0640\u07fa\u180a"
 # fmt: on
 
-ZERO_WIDTH_SPACE = "\u200b"
 ZERO_WIDTH_NON_JOINER = "\u200c"
 ZERO_WIDTH_JOINER = "\u200d"
 _JOINERS = ZERO_WIDTH_NON_JOINER + ZERO_WIDTH_JOINER
@@ -127,6 +129,8 @@ def basic_2(text: str, language: str | None = None) -> str:
     text = _INVISIBLE_CHARACTER.sub("", text).translate(_USUAL_FORMS)
     text = unicodedata.normalize("NFC", text)
     text = _lower(text, language).translate(_ONE_FORM)
+    if LETTER_APOSTROPHE in text:
+        text = _with_plain_apostrophes(text)
     text = _HEBREW_GERSHAYIM.sub(GERSHAYIM, text)
     text = _HEBREW_GERESH.sub("׳", text)
 
@@ -171,15 +175,27 @@ def _lower(text: str, language: str | None) -> str:
     return text.replace("İ", "i").lower()
 
 
+def _with_plain_apostrophes(text: str) -> str:
+    """Write the apostrophe that is a letter as the others are, where it is inside of a word."""
+    characters = list(text)
+    for place in range(1, len(text) - 1):
+        neighbours = text[place - 1], text[place + 1]
+        if text[place] == LETTER_APOSTROPHE and all(map(_is_kept, neighbours)):
+            characters[place] = APOSTROPHE
+    return "".join(characters)
+
+
+def _is_kept(character: str) -> bool:
+    """Whether a character can be part of a word."""
+    is_mark = character in MIDDLE_MARKS or character == APOSTROPHE
+    return is_mark or _kept_character(character) != " "
+
+
 def _kept_character(character: str) -> str:
-    """Return what becomes of a character that is no mark inside words: itself, nothing, a space."""
+    """Return what becomes of a character that is no mark inside words: itself or a space."""
     category = unicodedata.category(character)
     if category[0] in "LMN" or character in _JOINERS or _LETTER_SIGN.match(character):
         return character
-
-    # What is invisible by its category only, such as the signs over Arabic numbers.
-    if category == "Cf" and character != ZERO_WIDTH_SPACE:
-        return ""
 
     return " "
 
@@ -221,8 +237,7 @@ def _without_edges(stretch: str) -> str:
     if ends_in_virama and rest.startswith(ZERO_WIDTH_JOINER):
         word += ZERO_WIDTH_JOINER
 
-    inner = word[1:-1].replace(LETTER_APOSTROPHE, APOSTROPHE)
-    return word[:1] + inner + word[1:][-1:]
+    return word
 
 
 def _has_letter_or_number(word: str) -> bool:

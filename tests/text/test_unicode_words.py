@@ -115,6 +115,16 @@ def test_vowels_of_thai_and_lao_that_are_typed_in_parts_are_one(seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_inside_a_word_all_apostrophes_are_one(seed: int) -> None:
+    """Also in scripts where it parts words, or is a letter: ʼ is one at the edges of words only."""
+    draw = random.Random(seed)
+    for letters in ("abc", "абв", "אבג", "กขค", "中国", "അവ"):
+        first, second = draw.choice(letters), draw.choice([*letters, "x"])
+        words = {basic_2(f"{first}{apostrophe}{second}") for apostrophe in APOSTROPHES}
+        assert len(words) == 1, words
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_width_and_place_make_no_other_word(seed: int) -> None:
     """Words of half and full width, and of Arabic letters in the forms that they are drawn in."""
     draw = random.Random(seed)
