@@ -1,10 +1,10 @@
 """Which split each recording of a store gets, and what is said about it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from speechssl.corpus.manifest import UNUSED, Manifest
+from speechssl.corpus.manifest import UNUSED, Manifest, Record
 from speechssl.corpus.shares import sizes_of
 from speechssl.corpus.split_names import STANDARD_SPLITS
 from speechssl.corpus.splits import draw_splits, reopen_train
@@ -19,8 +19,10 @@ from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 # that a store of the old version is not taken for finished. 2: splits look at sizes, texts that say
 # nothing are no transcripts, silence and levels are judged from the surroundings. 3: bangs are
 # lowered, and tables without splits take them from their paths. 4: recordings that cannot be used
-# take no part in the drawing of splits.
+# take no part in the drawing of splits. 5: the same for what only decoding rejects, where it was
+# all of a drawn split.
 RECIPE = 4
+RECIPE_OF_DRAWN_AGAIN = 5
 
 # The version before it, which gives the same where all recordings can be used.
 _RECIPE_OF_ALL_RECORDS = 3
@@ -68,6 +70,40 @@ def divide(manifest: Manifest, config: PrepareConfig) -> Division:
         return Division(by_older_rules, usable, drawn, _RECIPE_OF_ALL_RECORDS)
 
     return Division(with_unusable(drawn, manifest), usable, drawn, RECIPE)
+
+
+def divide_again(
+    first: Division, config: PrepareConfig, rejected: Collection[str]
+) -> Division | None:
+    """Draw the splits again without what was rejected, where that is all of a drawn split.
+
+    Args:
+        first: what ``divide`` gave for these settings.
+        rejected: ids of the records of which nothing could be used.
+
+    Returns:
+        None where the first division does, or drawing again would leave a split empty too.
+    """
+    pairs = zip(first.given.records, first.drawn.records, strict=True)
+    drawn = _measured(after for before, after in pairs if before.split != after.split)
+    kept = _measured(record for record in first.drawn.records if record.id not in rejected)
+    if drawn <= kept:
+        return None
+
+    left = tuple(record for record in first.given.records if record.id not in rejected)
+    given = replace(first.given, records=left)
+    again = with_splits(given, config)
+    if not drawn | kept <= _measured(again.records):
+        return None
+
+    return Division(with_unusable(again, first.manifest), given, again, RECIPE_OF_DRAWN_AGAIN)
+
+
+def _measured(records: Iterable[Record]) -> set[str | None]:
+    """Return the splits of records with a transcript; of all where none has one."""
+    listed = list(records)
+    is_labelled = any(record.text is not None for record in listed)
+    return {record.split for record in listed if record.text is not None or not is_labelled}
 
 
 def with_splits(manifest: Manifest, config: PrepareConfig) -> Manifest:
@@ -121,7 +157,7 @@ def log_splits(division: Division) -> None:
     unusable = sorted({record.audio for record in division.manifest.records} - usable)
     if unusable:
         log(
-            f"{len(unusable)} files are missing or cannot be read, and take no part in the "
+            f"{len(unusable)} files are missing or cannot be used, and take no part in the "
             f"splits: {first_few(unusable)}"
         )
 

@@ -29,8 +29,16 @@ from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest
 from speechssl.corpus.transcripts import clean_transcripts
 from speechssl.data.account import Account, Tally
-from speechssl.data.division import divide, log_empty_splits, log_splits
+from speechssl.data.division import (
+    RECIPE_OF_DRAWN_AGAIN,
+    Division,
+    divide,
+    divide_again,
+    log_empty_splits,
+    log_splits,
+)
 from speechssl.data.plan import digest, make_plan
+from speechssl.data.rejects import read_rejects
 from speechssl.data.sandbox import MEMORY_BYTES, cpu_limit_s, find_crashing
 from speechssl.data.settings import PrepareConfig
 from speechssl.data.shards import (
@@ -55,6 +63,7 @@ from speechssl.runtime.processes import (
     worker_context,
 )
 from speechssl.storage.atomic import remove_leftovers, write_atomic
+from speechssl.storage.json_text import read_json_lines
 from speechssl.tables import text_table
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -193,13 +202,16 @@ def prepare(
     plan = digest([division.recipe, *(task.plan for task in tasks)])
 
     finished = _claim(folder, plan, division.recipe, force)
+    if finished and Store(folder).recipe == RECIPE_OF_DRAWN_AGAIN:
+        rejected = {row["id"] for row in read_rejects(folder)}
+        division = divide_again(division, config, rejected) or division
+
     for remark in remarks:
         log(remark)
     log_splits(division)
 
     if not finished:
-        _make_shards(tasks, division.manifest, config, jobs, _count_hours(progress))
-        _assemble(folder, tasks, plan, division.recipe)
+        division = _make_store(division, tasks, plan, config, jobs, _count_hours(progress))
 
     store = Store(folder)
     log_empty_splits(division, store, config)
@@ -276,6 +288,37 @@ def _claim(folder: Path, plan: str, recipe: int, force: bool) -> bool:
     return False
 
 
+def _make_store(
+    division: Division,
+    tasks: list[ShardJob],
+    plan: str,
+    config: PrepareConfig,
+    jobs: int,
+    tick: Callable[[float], None],
+) -> Division:
+    """Make all shards, and the store of them.
+
+    Returns:
+        The division that the store has: another one where nothing of a drawn split can be used.
+    """
+    folder = tasks[0].folder
+    _make_shards(tasks, division.manifest, config, jobs, tick)
+
+    again = divide_again(division, config, _rejected(tasks))
+    if again is None:
+        _assemble(folder, tasks, plan, division.recipe)
+        return division
+
+    log("nothing of a split can be used: the splits are drawn again, without the rejects")
+    log_splits(again)
+
+    # Planned by the recipe of before, so that shards in which no split changes stay.
+    tasks_again = make_plan(again.manifest, folder, config, division.recipe)
+    _make_shards(tasks_again, again.manifest, config, jobs, tick)
+    _assemble(folder, tasks_again, plan, again.recipe)
+    return again
+
+
 def _make_shards(
     tasks: list[ShardJob],
     manifest: Manifest,
@@ -321,6 +364,13 @@ def _make_shards(
                     "a worker process died, and of no file alone: it was killed, or memory does "
                     "not do for as many --jobs. Give the command again to go on"
                 ) from error
+
+
+def _rejected(tasks: Sequence[ShardJob]) -> set[str]:
+    """Return the ids of the records of which no shard could use anything."""
+    return {
+        row["id"] for task in tasks for row in read_json_lines(task.part.with_suffix(".rejects"))
+    }
 
 
 def _make_here(tasks: Sequence[ShardJob], tick: Callable[[float], None]) -> None:

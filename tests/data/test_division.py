@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,11 +14,13 @@ from support.recordings import SMALL, replace_config, talk
 from support.speech import RATE, make_labelled
 
 from speechssl.audio.reader import write_wav
+from speechssl.corpus.layouts import scan
 from speechssl.corpus.manifest import Manifest, Record
 from speechssl.corpus.splits import split_manifest
 from speechssl.data.dataset import Dataset
-from speechssl.data.division import Division, divide, log_splits, with_splits
+from speechssl.data.division import Division, divide, divide_again, log_splits, with_splits
 from speechssl.data.prepare import PrepareConfig, prepare
+from speechssl.data.rejects import read_rejects
 from speechssl.data.store import Store, meta_checksum
 from speechssl.errors import ConfigError
 
@@ -252,9 +255,93 @@ def test_a_store_has_a_dev_although_the_first_choice_is_gone(
     assert second.recipe == 4
     assert all(list(second.texts(split)) for split in ("train", "dev", "test"))
     told = capsys.readouterr().err
-    assert "2 files are missing or cannot be read, and take no part in the splits: " in told
+    assert "2 files are missing or cannot be used, and take no part in the splits: " in told
     assert "(dev 1, test 1, train 4 recordings)" in told
     assert "no split" not in told
+
+
+def cut_off(path: Path) -> None:
+    """Damage a recording where only decoding shows it: it tells twice the samples that it has."""
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"data") + 4
+    size = int.from_bytes(whole[place : place + 4], "little")
+    whole[place : place + 4] = (2 * size).to_bytes(4, "little")
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_splits_are_drawn_again_where_decoding_leaves_one_empty(
+    tmp_path: Path,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also after a stop, whose shards have the splits of the second drawing."""
+
+    def stopped(*given: object) -> None:
+        raise OSError("stopped")
+
+    rng = random.Random(seed)
+    folder = spoken(tmp_path / "in", [""] * rng.randint(8, 12))
+    prepare(folder, tmp_path / "first", SMALL)
+    first = Store(tmp_path / "first")
+    records = [first.record(index) for index in range(len(first))]
+    lost = rng.choice(["dev", "test"])
+    broken = {record.audio for record in records if record.split == lost}
+    broken.add(rng.choice([record.audio for record in records if record.split == "train"]))
+    for name in broken:
+        cut_off(folder / name)
+    capsys.readouterr()
+
+    out = tmp_path / "second"
+    with monkeypatch.context() as patch:
+        patch.setattr("speechssl.data.prepare._assemble", stopped)
+        with pytest.raises(OSError, match="stopped"):
+            prepare(folder, out, SMALL)
+    prepare(folder, out, SMALL)
+    second = Store(out)
+    second.verify()
+    told = capsys.readouterr().err
+    assert "the splits are drawn again, without the rejects" in told
+    assert "no split" not in told
+    assert second.recipe == 5
+    assert {row["audio"] for row in read_rejects(out)} == broken
+    split_of = {chunk.audio: chunk.split for chunk in map(second.record, range(len(second)))}
+
+    # As if they had not been there.
+    left = [record for record in scan(folder).records if record.audio not in broken]
+    alone = with_splits(Manifest(folder, tuple(left)), SMALL)
+    assert split_of == {record.audio: record.split for record in alone.records}
+    assert {"train", "dev", "test"} <= set(split_of.values())
+
+    # The finished store is known again, and its splits are told.
+    before = files_of(out)
+    prepare(folder, out, SMALL)
+    again = capsys.readouterr().err
+    counts = re.findall(r"\((dev .*) recordings\)", told)
+    assert re.findall(r"\((dev .*) recordings\)", again) == counts[-1:]
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_drawn_again_without_need(tmp_path: Path, seed: int) -> None:
+    """Where something is left of each split, where a table gives it, and where too few are left."""
+    rng = random.Random(seed)
+    numbers = range(rng.randint(8, 12))
+    records = [Record(f"s{n}", f"s{n}.wav", text=rng.choice("ab")) for n in numbers]
+    drawn = divide(Manifest(tmp_path, tuple(records)), PrepareConfig(dev=0.3))
+    ids = {
+        split: [record.id for record in drawn.drawn.records if record.split == split]
+        for split in ("train", "dev", "test")
+    }
+    assert divide_again(drawn, PrepareConfig(dev=0.3), set(ids["dev"][1:])) is None
+    assert divide_again(drawn, PrepareConfig(dev=0.3), set(ids["dev"])) is not None
+
+    too_few = {*ids["dev"], *ids["train"][1:], *ids["test"][1:]}
+    assert divide_again(drawn, PrepareConfig(dev=0.3), too_few) is None
+
+    given = divide(drawn.manifest, PrepareConfig())
+    assert divide_again(given, PrepareConfig(), set(ids["dev"])) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
