@@ -22,7 +22,7 @@ from speechssl.data.store import Store
 from speechssl.decoding.arpa import listed_words, read_arpa
 from speechssl.errors import SpeechsslError
 from speechssl.recognition.lm_training import read_texts
-from speechssl.storage.checkpoint import model_folder
+from speechssl.storage.saved_folders import model_folder
 from speechssl.text.pronunciations import read_lexicon
 from speechssl.transcription.cues import CueLimits
 from speechssl.transcription.output_folder import plan_outputs
