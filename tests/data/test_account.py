@@ -11,6 +11,7 @@ from support.audio_bytes import encode, noise
 from support.containers import (
     ape,
     chunk,
+    flac_in_ogg,
     id3v1,
     id3v2,
     long_sizes,
@@ -48,11 +49,21 @@ def containers_that_are_kept(rng: np.random.Generator) -> Kept:
     caf = encode(sound, format="CAF", subtype="PCM_16")
     size_at = caf.index(b"data") + 4
     unknown_size = struct.pack(">q", -1)
+    au = encode(sound, format="AU", subtype="PCM_16")
+    aiff = bytearray(encode(sound, format="AIFF", subtype="PCM_16"))
+    struct.pack_into(">I", aiff, aiff.index(b"COMM") + 10, 0x7F000000 // 2)
+    struct.pack_into(">I", aiff, aiff.index(b"SSND") + 4, 0x7F000008)
+    coded = 0.05 * sound + rng.uniform(0, 0.2)
 
     return {
         "stream.wav": (riff(wave_format(), chunk(b"data", data, 0xFFFFFFFF)), length),
         "sox.wav": (riff(wave_format(), chunk(b"data", data, 0x7FFFF000)) + id3v1(), length),
         "stream.caf": (caf[:size_at] + unknown_size + caf[size_at + 8 :], length),
+        "stream.au": (au[:8] + struct.pack(">I", 0xFFFFFFFF) + au[12:], length),
+        "stream.aiff": (bytes(aiff), length),
+        "flac.oga": (flac_in_ogg(encode(sound, format="FLAC"), length, 4096), length),
+        "blocks.wav": (encode(coded, format="WAV", subtype="MS_ADPCM"), length),
+        "phone.wav": (encode(coded, format="WAV", subtype="GSM610"), length),
         "broadcast.wav": (
             riff(
                 long_sizes(len(data)),
@@ -122,9 +133,15 @@ def sounds_that_are_kept(rng: np.random.Generator) -> Kept:
     }
 
 
-def dropped_files() -> Dropped:
+def dropped_files(rng: np.random.Generator) -> Dropped:
     """Files that are refused before a sample is decoded, and sound that nobody wants."""
-    sound = noise(1)
+    sound = noise(rng.uniform(1, 2), seed=int(rng.integers(100)))
+    short = noise(rng.uniform(0.3, 0.6))
+    silence = np.zeros(int(rng.integers(2 * RATE, 4 * RATE)), np.float32)
+    # Sixteen bytes of header and nothing: the length stands across three bytes.
+    frame_of_aac = bytes.fromhex("fff15080021ffc") + bytes(9)
+    lost_bytes = int(rng.integers(1, 5000))
+    bit = int(rng.integers(8))
     flac = encode(sound, format="FLAC")
     deep = flac[:20] + bytes([flac[20] | 1, flac[21] | 0xF0]) + flac[22:]
     sphere = encode(sound, format="NIST")
@@ -132,15 +149,17 @@ def dropped_files() -> Dropped:
     mp3 = b"".join(mp3_frames(sound))
     other_rate = b"".join(mp3_frames(noise(1, 22_050), 22_050)[1:])
     ogg = encode(sound, format="OGG", subtype="VORBIS")
-    flipped = bytes([ogg[-100] ^ 4])
+    flipped = bytes([ogg[-100] ^ 1 << bit])
 
     return {
-        "silent.wav": (encode(np.zeros(3 * RATE, np.float32), format="WAV"), "silence", 3 * RATE),
-        "short.wav": (encode(noise(0.5), format="WAV"), "too short", RATE // 2),
-        "truncated.sph": (sphere[:-1], "truncated", 0),
-        "truncated.wav": (encode(sound, format="WAV")[:-99], "truncated", 0),
+        "silent.wav": (encode(silence, format="WAV"), "silence", len(silence)),
+        "short.wav": (encode(short, format="WAV"), "too short", len(short)),
+        "truncated.sph": (sphere[:-lost_bytes], "truncated", 0),
+        "truncated.wav": (encode(sound, format="WAV")[:-lost_bytes], "truncated", 0),
+        "truncated.flac": (flac[:-lost_bytes], "decode error", 0),
         "damaged.ogg": (ogg[:-100] + flipped + ogg[-99:], "decode error", 0),
         "phone.m4a": (b"\0\0\0\x20ftypM4A " + bytes(300), "unsupported format", 0),
+        "radio.aac": (9 * frame_of_aac, "unsupported format", 0),
         "player.wma": (bytes.fromhex("3026b2758e66cf11") + bytes(300), "unsupported format", 0),
         "shorten.sph": (shorten, "unsupported format", 0),
         "deep.flac": (deep, "unsupported format", 0),
@@ -154,7 +173,7 @@ def test_one_file_of_each_kind_is_accounted_for_to_the_sample(
 ) -> None:
     rng = np.random.default_rng(seed)
     kept = containers_that_are_kept(rng) | mp3s_that_are_kept(rng) | sounds_that_are_kept(rng)
-    dropped = dropped_files()
+    dropped = dropped_files(rng)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for name, (data, *_) in {**kept, **dropped}.items():
