@@ -166,7 +166,7 @@ _FOLDERS = (
     ("*.zip", FileKind("a folder of ZIP archives", _UNPACK)),
     ("feats.scp", _KALDI_ARCHIVE),
     ("*.ark", _KALDI_ARCHIVE),
-    ("config.json", FileKind("a model of another library", _IMPORT)),
+    ("config.json", FileKind("a model of another library", "it needs speechssl import first")),
     ("step-*/record.json", FileKind("the checkpoints of a run", "give the run folder")),
     ("*/store.json", FileKind("a folder of stores", "give one of them")),
 )
