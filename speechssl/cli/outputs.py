@@ -6,6 +6,7 @@ from pathlib import Path
 from speechssl.data.store import is_store
 from speechssl.errors import ConfigError
 from speechssl.storage.atomic import check_is_file
+from speechssl.storage.compression import COMPRESSED_SUFFIXES
 
 
 def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -22,9 +23,24 @@ def check_output(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
         raise ConfigError(
             f"--out would replace {out}, which this command reads: give another --out"
         )
+    check_plain(out)
     check_is_file(out, "--out")
     if out.exists() and not force:
         raise ConfigError(f"{out} is there already: give another --out, or --force")
+
+
+def check_plain(out: Path) -> None:
+    """See that a name does not promise a compressed file: readers would believe it.
+
+    Raises:
+        ConfigError: it does.
+    """
+    suffix = out.suffix.lower()
+    if suffix in COMPRESSED_SUFFIXES:
+        raise ConfigError(
+            f"{out} would not be compressed: give --out without {suffix}, and compress the file "
+            "afterwards"
+        )
 
 
 def _is_read(out: Path, path: Path) -> bool:

@@ -17,6 +17,7 @@ from speechssl.cli.app import (
     write_stdout,
 )
 from speechssl.cli.inputs import check_models, check_stores
+from speechssl.cli.outputs import check_plain
 from speechssl.data.store import Store
 from speechssl.decoding.lm_unit import LmUnit
 from speechssl.recognition.defaults import BATCH_SECONDS
@@ -128,6 +129,7 @@ def label_command(
     batch_seconds: BatchSecondsOption = BATCH_SECONDS,
 ) -> None:
     """Label audio without transcripts by what a recogniser hears, for another fine-tuning."""
+    check_plain(out)
     check_models(model)
     check_stores([store])
 

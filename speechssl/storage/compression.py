@@ -15,6 +15,7 @@ _OPENERS: tuple[tuple[str, bytes, Callable[..., Any]], ...] = (
     (".xz", b"\xfd7zXZ\0", lzma.open),
 )
 _MAGIC_BYTES = 6
+COMPRESSED_SUFFIXES = tuple(suffix for suffix, _, _ in _OPENERS)
 
 # What these libraries raise on damaged data.
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.commands import call
 from support.language_models import write_lm
@@ -399,3 +400,24 @@ def test_measures_replace_no_file(verb: str, tmp_path: Path) -> None:
     refused = call("bench", verb, "--json", mine)
     assert f"{mine} is there already: give another --json" in str(refused.exception)
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_plain_file_gets_the_name_of_a_compressed_one(seed: int, tmp_path: Path) -> None:
+    """lm itself and tune-lm could not read it again."""
+    draws = np.random.default_rng(seed)
+    suffix = str(draws.choice([".gz", ".bz2", ".xz", ".GZ"]))
+    text = tmp_path / "text"
+    text.write_text("one two three\n" * int(draws.integers(3, 9)))
+
+    for verb, name in [("lm", "x.arpa"), ("lexicon make", "x.dict"), ("label", "x.jsonl")]:
+        out = tmp_path / f"{name}{suffix}"
+        given = {
+            "lm": ("lm", text),
+            "lexicon make": ("lexicon", "make", text, "--from", "espeak-ng:en"),
+            "label": ("label", tmp_path / "model", tmp_path / "store"),
+        }[verb]
+        refused = call(*given, "--out", out)
+        expected = f"{out} would not be compressed: give --out without {suffix.lower()}"
+        assert expected in str(refused.exception)
+        assert not out.exists()
