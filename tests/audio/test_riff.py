@@ -286,3 +286,17 @@ def test_a_number_of_samples_that_lies_is_not_believed(seed: int, tmp_path: Path
         patched = bytearray(data)
         patched[counted_at : counted_at + 4] = struct.pack("<I", lie)
         np.testing.assert_array_equal(load(tmp_path, bytes(patched)), decoded)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_byte_of_padding_is_no_block_of_gsm(seed: int, tmp_path: Path) -> None:
+    """Whether or not the file tells how much was recorded."""
+    draws = np.random.default_rng(seed)
+    blocks = 2 * int(draws.integers(1, 20)) + 1
+    data = encode(0.05 * draws.standard_normal(320 * blocks), format="WAV", subtype="GSM610")
+    decoded, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert len(decoded) == 320 * (blocks + 1)
+
+    untold = data.replace(b"fact", b"LIST")
+    for file in (data, untold):
+        np.testing.assert_array_equal(load(tmp_path, file), decoded[: 320 * blocks])

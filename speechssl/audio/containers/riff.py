@@ -48,7 +48,8 @@ _NAMES = {
 }
 # Codings in blocks: Microsoft's and IMA's ADPCM and GSM say how many samples a block has. One of
 # G.721 has 128, and one of NMS 160.
-_SAYS_BLOCK = (2, 0x11, 0x31)
+_GSM = 0x31
+_SAYS_BLOCK = (2, 0x11, _GSM)
 _SAMPLES_OF_BLOCK = {0x38: 160, 0x40: 128}
 _SAMPLES_OF_BLOCK_AT = 18
 _BLOCK_BYTES_AT = 12
@@ -146,37 +147,43 @@ def _with_coding(
 def _recorded(
     raw: BinaryIO, form: ChunkFormat, chain: Chain, coding: int | None, num_bytes: int
 ) -> int | None:
-    """Read how many samples per channel were recorded, where the last block is filled up with more.
+    """Tell how many samples per channel were recorded, where the decoder makes more of them.
 
-    Such a block ends in a step after an offset, in noise, or in silence, which libsndfile decodes
-    with the rest. What the chunk "fact" says is believed where it ends in one of the last two
-    blocks: GSM in WAV has an even number of them.
+    The last block of these codings is filled up, and libsndfile decodes that with the rest: a step
+    after an offset, or silence. What the chunk "fact" says is believed where it ends in one of the
+    last two blocks. Of GSM libsndfile decodes a byte of padding too, as another block.
 
     Args:
         num_bytes: of all samples.
     """
     about = _chunk_of(chain, b"fmt ")
-    fact = _chunk_of(chain, b"fact")
-    if about is None or fact is None or coding is None:
+    if about is None or coding is None:
         return None
 
-    number, short = struct.Struct(form.size_format), struct.Struct(form.size_format[0] + "H")
+    short = struct.Struct(form.size_format[0] + "H")
     fields = read_at(raw, about.body, about.length)
-    counted = read_at(raw, fact.body, number.size)
-    samples_of_block = _SAMPLES_OF_BLOCK.get(coding, 0)
-    if coding in _SAYS_BLOCK and len(fields) >= _SAMPLES_OF_BLOCK_AT + short.size:
-        (samples_of_block,) = short.unpack_from(fields, _SAMPLES_OF_BLOCK_AT)
-
-    if not samples_of_block or len(fields) < _BLOCK_BYTES_AT + short.size:
-        return None
-    (block_bytes,) = short.unpack_from(fields, _BLOCK_BYTES_AT)
-    if not block_bytes or len(counted) < number.size:
+    block_bytes = _number_at(fields, _BLOCK_BYTES_AT, short)
+    samples_of_block = _SAMPLES_OF_BLOCK.get(coding)
+    if coding in _SAYS_BLOCK:
+        samples_of_block = _number_at(fields, _SAMPLES_OF_BLOCK_AT, short)
+    if not block_bytes or not samples_of_block:
         return None
 
-    (num_samples,) = number.unpack(counted)
     most = -(-num_bytes // block_bytes) * samples_of_block
-    is_near_the_end = most - 2 * samples_of_block < num_samples <= most
-    return int(num_samples) if is_near_the_end and num_samples > 0 else None
+    fact = _chunk_of(chain, b"fact")
+    if fact is not None:
+        number = struct.Struct(form.size_format)
+        counted = _number_at(read_at(raw, fact.body, number.size), 0, number) or 0
+        if max(0, most - 2 * samples_of_block) < counted <= most:
+            return counted
+    return most if coding == _GSM else None
+
+
+def _number_at(fields: bytes, offset: int, number: struct.Struct) -> int | None:
+    """Read a number of a chunk; None where it ends before."""
+    if len(fields) < offset + number.size:
+        return None
+    return int(number.unpack_from(fields, offset)[0])
 
 
 def _chunk_of(chain: Chain, name: bytes) -> Chunk | None:
