@@ -6,7 +6,7 @@ from typing import BinaryIO, NamedTuple
 
 from speechssl.audio.containers.flac import FLAC_INFO_BYTES, flac_total, refused_flac
 from speechssl.audio.containers.layout import CHAINED, Layout, read_at, spans_of, unsupported
-from speechssl.audio.containers.tags import is_no_audio
+from speechssl.audio.containers.tags import begins_like, is_no_audio
 
 
 class _OggHeader(NamedTuple):
@@ -67,7 +67,8 @@ def walk_ogg(raw: BinaryIO, start: int, size: int) -> Layout:
         head = read_at(raw, position, _OGG_HEADER.size)
         is_cut_off = len(head) < _OGG_HEADER.size
         if is_cut_off or not head.startswith(OGG_CAPTURE):
-            if ended and not next_sequence:
+            is_page = begins_like(head, OGG_CAPTURE)
+            if ended and not next_sequence and not is_page:
                 if is_no_audio(raw, position, size):
                     break
                 left = size - position

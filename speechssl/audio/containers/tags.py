@@ -26,7 +26,9 @@ _LYRICS_END_BYTES = 9
 _LYRICS_SIZE_BYTES = 6  # in front of the end, in version 2
 _MOST_LYRICS = 1_000_015  # six digits, their own place and the end
 
-_LONGEST_PADDING = 4096  # bytes of zeros that are let pass
+_PADDING = b"\0\r\n"  # zeros, and the ends of lines that a transfer as text leaves
+_LONGEST_PADDING = 4096  # bytes of it that are let pass
+_FEW_BYTES = 7  # of any kind that are let pass: less than the header of a chunk, and no audio
 
 
 def skip_tags(raw: BinaryIO, position: int, size: int) -> int:
@@ -50,7 +52,7 @@ def tags_start(raw: BinaryIO, least: int, size: int) -> int:
 
 
 def is_no_audio(raw: BinaryIO, position: int, size: int) -> bool:
-    """Whether the bytes from ``position`` to the end are tags and a little padding alone."""
+    """Whether the bytes from ``position`` to the end are tags, padding and a few others alone."""
     padding_left = _LONGEST_PADDING
     while position < size:
         behind = skip_tags(raw, position, size)
@@ -58,14 +60,20 @@ def is_no_audio(raw: BinaryIO, position: int, size: int) -> bool:
             position = behind
             continue
 
-        rest = read_at(raw, position, padding_left)
-        num_zeros = len(rest) - len(rest.lstrip(b"\0"))
-        if not num_zeros:
+        rest = read_at(raw, position, min(padding_left, size - position))
+        num_padding = len(rest) - len(rest.lstrip(_PADDING))
+        if not num_padding:
             break
-        position += num_zeros
-        padding_left -= num_zeros
+        position += num_padding
+        padding_left -= num_padding
 
-    return tags_start(raw, position, size) <= position
+    num_unknown = tags_start(raw, position, size) - position
+    return num_unknown <= _FEW_BYTES
+
+
+def begins_like(head: bytes, magic: bytes) -> bool:
+    """Whether bytes at the end of a file are the beginning of a magic number that was cut off."""
+    return bool(head) and magic.startswith(head[: len(magic)])
 
 
 def _tag_bytes(raw: BinaryIO, position: int, size: int) -> int:
