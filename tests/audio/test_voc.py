@@ -1,11 +1,14 @@
 """VOC of Sound Blaster: recordings in one block of sound, or in several."""
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.audio_bytes import load, reason
+import soundfile
+from support.audio_bytes import encode, load, noise, reason
+from support.containers import ape, id3v1, id3v2
 from support.speech import RATE
 
 HEAD = b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x0114, 0x1233 - 0x0114)
@@ -67,6 +70,36 @@ def test_a_recording_of_more_than_a_block_holds_is_heard_to_the_sample(tmp_path:
     data = HEAD + block(9, new_sound() + sound[:most]) + block(2, sound[most:]) + END
     heard = load(tmp_path, data)
     np.testing.assert_array_equal(heard, samples.astype(np.float32) / 32768)
+
+
+# Of mono u-law and A-law libsndfile writes a length that also counts the terminator.
+@pytest.mark.parametrize(
+    ("coding", "channels"),
+    [("PCM_16", 1), ("PCM_16", 2), ("PCM_U8", 1), ("PCM_U8", 2), ("ULAW", 2), ("ALAW", 2)],
+)
+@pytest.mark.parametrize("has_terminator", [True, False])
+def test_what_is_behind_a_single_block_is_not_heard(
+    tmp_path: Path, coding: str, channels: int, has_terminator: bool
+) -> None:
+    """Tags were heard as samples, and so were zeros."""
+    rng = np.random.default_rng([channels, *coding.encode()])
+    num_samples = 2 * int(rng.integers(4000, 4500))
+    data = encode(noise(1, channels=channels)[:num_samples], format="VOC", subtype=coding)
+    rate = soundfile.info(io.BytesIO(data)).samplerate  # the format rounds it
+    expected = load(tmp_path, data, rate)
+    assert len(expected) == num_samples
+
+    alone = data if has_terminator else data[:-1]
+    np.testing.assert_array_equal(load(tmp_path, alone, rate), expected)
+    zeros = bytes(int(rng.integers(2, 4000)))
+    for behind in (b"\n", b"\r\n", b"\0", zeros, id3v1(), ape(), ape() + id3v1(), id3v2() + b"\0"):
+        np.testing.assert_array_equal(load(tmp_path, alone + behind, rate), expected)
+    in_front = id3v2(int(rng.integers(1, 3000)))
+    np.testing.assert_array_equal(load(tmp_path, in_front + alone + id3v1(), rate), expected)
+
+    # A block that begins and does not end is more than a few bytes.
+    assert reason(tmp_path, data[:-1] + b"\2\x50\0\0" + rng.bytes(3)) == "truncated"
+    assert reason(tmp_path, data + b"x" * 50) == "header mismatch"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ _MOST_BLOCK_BYTES = (1 << 24) - 1
 _TERMINATOR = 0
 _CONTINUATION = 2
 _EXTENSION = 8  # tells the coding of the block behind it
+_LAST_TYPE = 9
 # What stands in a block of sound in front of its samples: rate, coding and channels.
 _SOUND_HEADER_BYTES = {1: 2, 9: 12}
 # Silence of a length that it tells, and what is between two others so many times.
@@ -55,6 +56,9 @@ def walk_voc(raw: BinaryIO, start: int, size: int) -> Layout:
         if header[0] == _TERMINATOR:
             position += 1
             break
+        is_no_block = header[0] > _LAST_TYPE and is_no_audio(raw, position, size)
+        if is_no_block:
+            break
 
         end = position + _BLOCK_HEADER_BYTES + int.from_bytes(header[1:], "little")
         refusal = _take_block(raw, position, end, sound)
@@ -68,7 +72,9 @@ def walk_voc(raw: BinaryIO, start: int, size: int) -> Layout:
     if not is_no_audio(raw, position, size):
         return too_long(size - position)
 
-    return _joined(sound, (start, first_block), position)
+    if sound.begin is None or not sound.spans:
+        return Layout()
+    return _joined(sound, (start, first_block), position, size)
 
 
 def _take_block(raw: BinaryIO, position: int, end: int, sound: _Sound) -> Layout | None:
@@ -105,24 +111,26 @@ def _changed(position: int) -> Layout:
     return unsupported(f"a VOC file that may change its rate or its coding at byte {position}")
 
 
-def _joined(sound: _Sound, head: tuple[int, int], size: int) -> Layout:
-    """Present all sound as one block, with the last byte of the file as the terminator.
+def _joined(sound: _Sound, head: tuple[int, int], end: int, size: int) -> Layout:
+    """Present all sound as one block, with the last byte of the blocks as the terminator.
 
     Args:
         head: (start, end) of what stands before the blocks.
-        size: where the terminator ends, or the last block without one.
+        end: of the terminator, or of the last block without one.
+        size: where the file ends.
     """
-    if sound.begin is None or not sound.spans:
-        return Layout()
+    assert sound.begin is not None
 
     (_, first_end), *others = sound.spans
-    is_alone = sound.begin == head[1] and first_end >= size - 1
-    if is_alone:
+    is_alone = sound.begin == head[1] and first_end == end - 1
+    is_whole_file = head[0] == 0 and end == size
+    if is_alone and is_whole_file:
         return Layout()
+
     num_bytes = len(sound.header) + sum(end - begin for begin, end in sound.spans)
     # Of one that is too long for its three bytes, the decoder reads to the end all the same.
     size_bytes = min(num_bytes, _MOST_BLOCK_BYTES).to_bytes(3, "little")
     return Layout(
-        spans=(head, (sound.begin, first_end), *others, (size - 1, size)),
+        spans=(head, (sound.begin, first_end), *others, (end - 1, end)),
         patches={sound.size_at: size_bytes},
     )
