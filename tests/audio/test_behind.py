@@ -10,7 +10,7 @@ from support.containers import FORMATS, ape, id3v1, id3v2
 
 # Containers that tell their length, or of which each piece does.
 COUNTED = {
-    **{name: kind for name, kind in FORMATS.items() if name != "flac"},
+    **FORMATS,
     "avr": {"format": "AVR", "subtype": "PCM_16"},
     "mpc": {"format": "MPC2K", "subtype": "PCM_16"},
     "sds": {"format": "SDS", "subtype": "PCM_16"},

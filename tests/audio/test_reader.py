@@ -44,7 +44,7 @@ def test_a_file_cut_in_half_is_refused_in_every_format(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("wav extensible", "wav float")])
 def test_a_file_twice_in_one_is_never_half_heard(tmp_path: Path, name: str) -> None:
     data = encode(noise(2), **FORMATS[name])
-    if name == "mp3":
+    if name in ("mp3", "flac"):
         assert len(load(tmp_path, data + data)) == 4 * RATE
         return
     assert reason(tmp_path, data + data) in ("header mismatch", "chained stream", "decode error")

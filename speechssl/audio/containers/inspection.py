@@ -21,6 +21,7 @@ from speechssl.audio.containers.counted import (
     walk_sds,
 )
 from speechssl.audio.containers.flac import walk_flac
+from speechssl.audio.containers.flac_frame import FLAC_MAGIC
 from speechssl.audio.containers.foreign import name_foreign
 from speechssl.audio.containers.layout import Layout, read_at
 from speechssl.audio.containers.mp3 import walk_mp3
@@ -33,7 +34,7 @@ from speechssl.audio.containers.voc import VOC_MAGIC, walk_voc
 
 _MAGIC_BYTES = 20  # enough for all below
 _WALKS = {
-    b"fLaC": walk_flac,
+    FLAC_MAGIC: walk_flac,
     OGG_CAPTURE: walk_ogg,
     b".snd": walk_au,
     SPHERE_MAGIC: walk_sphere,
