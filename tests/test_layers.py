@@ -22,8 +22,8 @@ ROOMS = {
     "audio": "containers.layout containers.tags containers.view containers.foreign"
     " containers.mp3_frame containers.mp3_length containers.mp3_sync containers.mp3"
     " containers.flac_frame containers.flac containers.ogg containers.chunks containers.riff"
-    " containers.au containers.sphere containers.counted containers.voc containers.inspection"
-    " formats"
+    " containers.au containers.sphere containers.counted containers.voc containers.paf"
+    " containers.inspection formats"
     " feature_config features resampling level threshold bangs levelling channels reader"
     " first_look listing silence",
     "text": "english english_measures english_symbols english_number_words english_signs"

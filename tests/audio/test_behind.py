@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.audio_bytes import encode, load, noise, reason
-from support.containers import FORMATS, ape, id3v1, id3v2
+from support.containers import FORMATS, ape, id3v1, id3v2, lyrics
 
 # Containers that tell their length, or of which each piece does.
 COUNTED = {
@@ -14,6 +14,7 @@ COUNTED = {
     "avr": {"format": "AVR", "subtype": "PCM_16"},
     "mpc": {"format": "MPC2K", "subtype": "PCM_16"},
     "sds": {"format": "SDS", "subtype": "PCM_16"},
+    "htk": {"format": "HTK", "subtype": "PCM_16"},
     "svx": {"format": "SVX", "subtype": "PCM_16"},
 }
 
@@ -57,3 +58,58 @@ def test_what_is_cut_off_behind_a_recording_is_more_than_a_few_bytes(
     rng = np.random.default_rng(seed)
     data = encode(noise(rng.uniform(0.5, 1), seed=seed), format="OGG", subtype="OPUS")
     assert reason(tmp_path, data + data[: int(rng.integers(1, 27))]) == "truncated"
+
+
+UNCOUNTED = [
+    ("PAF", "PCM_S8", "BIG"),
+    ("PAF", "PCM_16", "LITTLE"),
+    ("PAF", "PCM_24", "BIG"),
+    ("PAF", "PCM_24", "LITTLE"),
+    ("IRCAM", "PCM_16", "BIG"),
+    ("IRCAM", "ULAW", "LITTLE"),
+    ("IRCAM", "FLOAT", "LITTLE"),
+    ("PVF", "PCM_S8", "FILE"),
+    ("PVF", "PCM_16", "FILE"),
+    ("PVF", "PCM_32", "FILE"),
+]
+
+
+@pytest.mark.parametrize(("name", "subtype", "endian"), UNCOUNTED)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_tags_around_samples_that_no_header_counts_are_not_heard(
+    tmp_path: Path, name: str, subtype: str, endian: str, channels: int
+) -> None:
+    rng = np.random.default_rng([channels, *(name + subtype).encode()])
+    num_samples = 10 * int(rng.integers(800, 900))  # blocks of PAF have ten
+    samples = noise(1, channels=channels)[:num_samples]
+    data = encode(samples, format=name, subtype=subtype, endian=endian)
+    expected = load(tmp_path, data)
+    assert len(expected) == num_samples
+
+    in_front = id3v2(int(rng.integers(1, 3000)))
+    for behind in (id3v1(), ape(), ape(has_header=False), ape() + id3v1(), lyrics(), b""):
+        np.testing.assert_array_equal(load(tmp_path, data + behind), expected)
+        np.testing.assert_array_equal(load(tmp_path, in_front + data + behind), expected)
+
+
+@pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_what_fills_no_block_of_paf_is_no_sound(tmp_path: Path, endian: str, channels: int) -> None:
+    """Ten samples of what was in memory were heard for it."""
+    rng = np.random.default_rng(channels)
+    samples = noise(1, channels=channels)[: 10 * int(rng.integers(100, 900))]
+    data = encode(samples, format="PAF", subtype="PCM_24", endian=endian)
+    expected = load(tmp_path, data)
+    zeros = bytes(int(rng.integers(1, 32)))
+    for behind in (b"\n", b"\r\n", zeros, b"x" + rng.bytes(6), b"\n" + id3v1()):
+        np.testing.assert_array_equal(load(tmp_path, data + behind), expected)
+
+    for cut in rng.integers(1, 24, 3):
+        assert reason(tmp_path, data[: -int(cut)]) == "truncated"
+
+
+def test_an_htk_file_of_another_length_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = encode(noise(1), format="HTK", subtype="PCM_16")
+    assert reason(tmp_path, data[: -int(rng.integers(1, 9000))]) == "truncated"
+    assert reason(tmp_path, data + b"x" * int(rng.integers(8, 9000))) == "header mismatch"

@@ -1,6 +1,6 @@
-"""Old containers of one header, which tells the number of samples: AVR, MPC 2000 and SDS.
+"""Old containers of one header, which tells the number of samples: AVR, MPC 2000, SDS and HTK.
 
-Sources: libsndfile's readers avr.c and mpc2k.c; the MIDI Sample Dump Standard.
+Sources: libsndfile's readers avr.c and mpc2k.c; the MIDI Sample Dump Standard; the HTK Book, 5.10.
 """
 
 import struct
@@ -22,6 +22,13 @@ _SDS_BYTES = 21
 _SDS_PACKET_BYTES = 127
 _SDS_SAMPLES_BYTES = 120  # of a packet
 _SDS_DUMP = 1
+
+_HTK_BYTES = 12
+# Number of samples, how long one lasts, bytes of one, and what it is.
+_HTK = struct.Struct(">IIHH")
+_HTK_SAMPLE_BYTES = 2
+_HTK_WAVEFORM = 0
+_HTK_PERIODS = range(13, 10_001)  # in 100 ns: 1 kHz to 768 kHz
 
 
 def walk_avr(raw: BinaryIO, start: int, size: int) -> Layout:
@@ -64,6 +71,25 @@ def walk_sds(raw: BinaryIO, start: int, size: int) -> Layout:
     samples_per_packet = _SDS_SAMPLES_BYTES // sample_bytes
     num_packets = -(-num_samples // samples_per_packet)
     end = start + _SDS_BYTES + num_packets * _SDS_PACKET_BYTES
+    return _compare(raw, start, end, size)
+
+
+def is_htk(head: bytes) -> bool:
+    """Whether a file begins with the header of a waveform of HTK, which has no magic number."""
+    if len(head) < _HTK_BYTES:
+        return False
+    _, period, sample_bytes, kind = _HTK.unpack_from(head)
+    is_waveform = sample_bytes == _HTK_SAMPLE_BYTES and kind == _HTK_WAVEFORM
+    return is_waveform and period in _HTK_PERIODS
+
+
+def walk_htk(raw: BinaryIO, start: int, size: int) -> Layout:
+    """Compare the number of samples with the file, which ends at ``size``.
+
+    libsndfile does not know the format again where the two differ.
+    """
+    num_samples, *_ = _HTK.unpack(read_at(raw, start, _HTK_BYTES))
+    end = start + _HTK_BYTES + num_samples * _HTK_SAMPLE_BYTES
     return _compare(raw, start, end, size)
 
 

@@ -16,20 +16,23 @@ from speechssl.audio.containers.counted import (
     AVR_MAGIC,
     MPC_MAGIC,
     SDS_MAGIC,
+    is_htk,
     walk_avr,
+    walk_htk,
     walk_mpc,
     walk_sds,
 )
 from speechssl.audio.containers.flac import walk_flac
 from speechssl.audio.containers.flac_frame import FLAC_MAGIC
 from speechssl.audio.containers.foreign import name_foreign
-from speechssl.audio.containers.layout import Layout, read_at
+from speechssl.audio.containers.layout import Layout, read_at, spans_of
 from speechssl.audio.containers.mp3 import walk_mp3
 from speechssl.audio.containers.mp3_sync import find_mp3
 from speechssl.audio.containers.ogg import OGG_CAPTURE, walk_ogg
+from speechssl.audio.containers.paf import PAF_MAGIC, PAF_MAGIC_SWAPPED, walk_paf
 from speechssl.audio.containers.riff import walk_chunks
 from speechssl.audio.containers.sphere import SPHERE_MAGIC, walk_sphere
-from speechssl.audio.containers.tags import skip_tags
+from speechssl.audio.containers.tags import skip_tags, tags_start
 from speechssl.audio.containers.voc import VOC_MAGIC, walk_voc
 
 _MAGIC_BYTES = 20  # enough for all below
@@ -42,6 +45,8 @@ _WALKS = {
     MPC_MAGIC: walk_mpc,
     SDS_MAGIC: walk_sds,
     VOC_MAGIC: walk_voc,
+    PAF_MAGIC: walk_paf,
+    PAF_MAGIC_SWAPPED: walk_paf,
 }
 
 
@@ -52,7 +57,7 @@ def find_foreign(raw: BinaryIO) -> Layout | None:
 
 
 def inspect(raw: BinaryIO) -> Layout:
-    """Walk the container of an open binary file; an unknown format gives an empty ``Layout``."""
+    """Walk the container of an open binary file; of an unknown format only tags are left out."""
     start, size = _behind_tags(raw)
     foreign = name_foreign(raw, start)
     if foreign is not None:
@@ -68,7 +73,12 @@ def inspect(raw: BinaryIO) -> Layout:
 
     if find_mp3(raw, start, size) is not None:
         return walk_mp3(raw, start, size)
-    return Layout()
+    if is_htk(magic):
+        return walk_htk(raw, start, size)
+
+    # IRCAM and PVF do not tell their length: all but tags is taken for samples.
+    end = tags_start(raw, start, size)
+    return Layout(spans=spans_of(start, end, size))
 
 
 def _behind_tags(raw: BinaryIO) -> tuple[int, int]:
