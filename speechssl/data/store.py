@@ -346,9 +346,11 @@ def read_meta(path: Path) -> StoreMeta:
 
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise ManifestError(f"{file} does not describe a store")
-    if meta.get("version") != VERSION:
+    version = meta.get("version")
+    if version != VERSION:
         raise ManifestError(
-            f"{path} has store format {meta.get('version')!r}, this speechssl reads {VERSION}"
+            f"{path} has store format {version!r}, this speechssl reads {VERSION}: read it with "
+            "the version that wrote it, or prepare it anew with --force"
         )
     if meta.pop("checksum", None) != meta_checksum(meta):
         raise ManifestError(
@@ -359,9 +361,13 @@ def read_meta(path: Path) -> StoreMeta:
     try:
         found = build(StoreMeta, meta)
     except ConfigError as error:
-        raise ManifestError(f"{file} describes no store: {error}; prepare it anew") from error
+        raise ManifestError(
+            f"{file} describes no store: {error}; prepare it anew with --force"
+        ) from error
 
     missing = [name for name in TABLES if name not in found.files]
     if missing:
-        raise ManifestError(f"{file} has no checksum of {missing[0]}; prepare the store anew")
+        raise ManifestError(
+            f"{file} has no checksum of {missing[0]}; prepare the store anew with --force"
+        )
     return found

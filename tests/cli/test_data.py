@@ -1,6 +1,7 @@
 """``speechssl prepare``: it prints the account and bounds rejects."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from support.recordings import talk
 from support.speech import RATE, make_labelled
 
 from speechssl.audio.reader import write_wav
-from speechssl.data.store import Store
+from speechssl.data.store import Store, meta_checksum
 
 
 def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
@@ -177,3 +178,30 @@ def test_lowered_bangs_are_said_in_one_line(tmp_path: Path) -> None:
         (tmp_path / f"in/{number}.wav").unlink()
     usual = call("prepare", tmp_path / "in", tmp_path / "other")
     assert "lowered" not in usual.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_of_another_format_is_refused_with_what_to_do(
+    tmp_path: Path, labelled_folder: Path, seed: int
+) -> None:
+    """By whatever reads it; prepare alone can make it anew."""
+    draws = random.Random(seed)
+    store = tmp_path / "store"
+    assert call("prepare", labelled_folder, store).exit_code == 0
+
+    version = draws.choice([0, 2, draws.randrange(3, 99), None, "1", 1.5])
+    meta = json.loads((store / "store.json").read_text()) | {"version": version}
+    del meta["checksum"]
+    (store / "store.json").write_text(json.dumps(meta | {"checksum": meta_checksum(meta)}))
+
+    remedy = "read it with the version that wrote it, or prepare it anew with --force"
+    command = ["prepare", labelled_folder, store]
+    others = [["lm", store, "--out", tmp_path / "lm.arpa"], ["pretrain", store, "--run", tmp_path]]
+    for one in (command, *others):
+        refused = call(*one)
+        assert refused.exit_code == 1
+        assert f"{store} has store format {version!r}" in str(refused.exception)
+        assert remedy in str(refused.exception)
+
+    assert call(*command, "--force").exit_code == 0
+    Store(store).verify()
