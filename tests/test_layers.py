@@ -32,8 +32,8 @@ ROOMS = {
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",
     "corpus": "unicode_forms split_names manifest export shares usable splits paths file_suffixes"
-    " columns transcripts unused_transcripts transcript_files metadata_csv jsonl folder_tables"
-    " toolkits layouts",
+    " columns transcripts unused_transcripts transcript_files transcript_search metadata_csv"
+    " jsonl folder_tables toolkits layouts",
     "data": "settings account collate sandbox store rejects dataset store_writer batches cutter"
     " shards division plan prepare",
     "encoder": "padding config kernels masking loudness augment norm mel_norm context front_end"

@@ -5,7 +5,6 @@ A manifest is data: no path in it leads outside its root.
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from speechssl.corpus.manifest import Manifest, Record, make_manifest
 from speechssl.corpus.paths import forget_folders, numbered_lines, path_below
 from speechssl.corpus.split_names import split_of_folder
 from speechssl.corpus.toolkits import read_fairseq, read_kaldi
-from speechssl.corpus.transcript_files import find_transcript_files, find_transcripts_beside
+from speechssl.corpus.transcript_search import find_unread_transcripts
 from speechssl.corpus.transcripts import says_nothing
 from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
@@ -54,6 +53,8 @@ def scan(
     """
     unused = UnusedTranscripts()
     manifest = _read(source, root, unused)
+    files = find_unread_transcripts(Path(source), manifest, unused.read_files, unused.recording_ids)
+    unused.note_files(files)
     _check_unused(manifest, unused, ignore_transcripts)
     return manifest
 
@@ -81,44 +82,32 @@ def _read(
     if is_kaldi:
         kaldi_root = Path(root or path)
         records = read_kaldi(path, kaldi_root, unused)
-        return _with_notes(make_manifest(kaldi_root, records), unused)
+        return make_manifest(kaldi_root, records)
     if path.is_dir():
         records = _read_folder(path, unused)
         return make_manifest(path, records)
     if not path.is_file():
         raise ManifestError(f"{path}: no such file or folder{what_instead(path)}")
 
+    unused.read_files.add(path)
     folder = path.parent
     if is_jsonl:
         jsonl_root = Path(root or folder)
         records = read_jsonl(path, jsonl_root, unused)
-        return _with_notes(make_manifest(jsonl_root, records), unused)
+        return make_manifest(jsonl_root, records)
     if suffix == ".csv":
         records = read_folder_table(path, folder, unused)
-        return _with_notes(make_manifest(folder, records), unused)
+        return make_manifest(folder, records)
     if suffix == ".tsv":
         # Its first line names the root, so it comes as a whole manifest.
-        return _with_notes(read_fairseq(path, unused), unused)
+        return read_fairseq(path, unused)
     if is_recording(path):
         recording = Record("", path.name)
-        return _with_notes(make_manifest(folder, [recording]), unused)
+        return make_manifest(folder, [recording])
     raise ManifestError(
         f"{path}: neither a folder, .jsonl, metadata.csv, fairseq .tsv nor audio"
         f"{what_instead(path)}"
     )
-
-
-def _with_notes(manifest: Manifest, unused: UnusedTranscripts) -> Manifest:
-    """Take note of files that look like transcripts and lie beside recordings."""
-    looked_for = _those_to_look_for(manifest.records)
-    unused.note_files(find_transcripts_beside(manifest.root, looked_for))
-    return manifest
-
-
-def _those_to_look_for(records: Sequence[Record]) -> list[str]:
-    """Return the recordings whose transcripts may lie in files: those without one, else all."""
-    silent = [record.audio for record in records if says_nothing(record.text)]
-    return silent or [record.audio for record in records]
 
 
 def _check_unused(manifest: Manifest, unused: UnusedTranscripts, ignore: bool) -> None:
@@ -183,10 +172,7 @@ def _read_folder(root: Path, unused: UnusedTranscripts) -> list[Record]:
     for table in tables:
         records += read_folder_table(table, root, unused)
 
-    looked_for = _those_to_look_for(records)
-    all_audio = [record.audio for record in records]
-    read = {*transcripts, *tables}
-    unused.note_files(find_transcript_files(root, looked_for, all_audio, read))
+    unused.read_files.update(transcripts, tables)
     return records
 
 

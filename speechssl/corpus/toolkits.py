@@ -10,7 +10,7 @@ from speechssl.corpus.file_suffixes import complete_names
 from speechssl.corpus.manifest import MAX_SECONDS, Manifest, Record, make_manifest, printable
 from speechssl.corpus.paths import numbered_lines, path_below
 from speechssl.corpus.split_names import split_name, split_of_folder
-from speechssl.corpus.transcript_files import find_transcripts_beside
+from speechssl.corpus.transcript_search import find_named_like
 from speechssl.corpus.unicode_forms import KnownNames
 from speechssl.corpus.unused_transcripts import UnusedTranscripts
 from speechssl.errors import ManifestError
@@ -33,6 +33,8 @@ def read_kaldi(folder: Path, root: Path, unused: UnusedTranscripts) -> list[Reco
     """
     wav_scp = folder / "wav.scp"
     audio = _kaldi_audio(wav_scp, root)
+    unused.recording_ids.update(audio)
+    unused.read_files.update({wav_scp, folder / "text"})
 
     # Without segments, each recording is one utterance of the same name.
     segments = folder / "segments"
@@ -190,8 +192,7 @@ def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
 
     texts = _fairseq_texts(path, len(records))
     if texts is None:
-        beside = find_transcripts_beside(path.parent, [f"{path.stem}.wav"])
-        unused.note_files([file for file in beside if file != path])
+        unused.note_files([file for file in find_named_like(path) if file != path])
         return make_manifest(root, records)
 
     labelled: list[Record] = []

@@ -1,35 +1,58 @@
-"""Finds files that look like transcripts of recordings: of annotation tools, texts, and tables."""
+"""Tells files that look like transcripts of recordings: of annotation tools, texts, and tables."""
 
+import bz2
 import codecs
-import os
+import gzip
+import json
 import re
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
 from speechssl.audio.listing import RECORDING_SUFFIXES
+from speechssl.corpus.columns import names_a_transcript
 from speechssl.corpus.transcripts import is_sentence, words_with_letters
 from speechssl.corpus.unicode_forms import KnownNames
 
-# What annotation tools, subtitling and recognisers write.
+# What annotation tools, subtitling and recognisers write. Kaldi has some without a stem.
 _ANNOTATION = re.compile(
     r"\.(eaf|textgrid|srt|vtt|sbv|ass|ssa|ttml|lrc|stm|ctm|trn|trs|cha|lab|phn|wrd|mlf|exb|par|antx)"
 )
 
 # Documents and tables, whose content is not looked into: their names tell.
 _DOCUMENT = re.compile(
-    r"\.(docx?|odt|rtf|pdf|xlsx?|ods|gz|bz2|xz|zst|zip|parquet|arrow|feather|sqlite3?|db)"
+    r"\.(docx?|odt|rtf|pdf|xlsx?|ods|xz|zst|zip|parquet|arrow|feather|sqlite3?|db)"
 )
 # As a document, the table of a folder is one that is not read.
 _FOLDER_TABLE = "metadata"
 
+# How compressed texts are opened. Both need little memory, whatever is in them.
+_COMPRESSED: dict[str, Callable[[Path], BufferedIOBase]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+}
+
 # Here a name and its text may be on different lines.
-_STRUCTURED = re.compile(r"\.(jsonl?|xml|ya?ml)")
+_JSON = re.compile(r"\.jsonl?")
+_MARKUP = re.compile(r"\.(xml|ya?ml)")
 
 # Words in the name of a file that holds transcripts.
-_TELLING_NAME = re.compile("transcri|trans$|text|prompt|sentence|caption|subtitle|lyric|untertitel")
+_TELLING_NAME = re.compile(
+    "transcri|trans$|text|prompt|sentence|caption|subtitle|lyric|untertitel|supervision"
+)
 
-# With this in its name, a text needs no names of recordings: it may be that of the only one.
-_CERTAIN_NAME = re.compile("trans[ck]ri|trascri")
+# With this in its name, a text needs no names of recordings: it may be that of the only one. Lhotse
+# calls transcripts supervisions.
+_CERTAIN_NAME = re.compile("trans[ck]ri|trascri|supervision")
+
+# What may stand before or behind a recording's name in that of its transcript.
+_ADDED_WORD = "(trans[ck]ri|trascri|text|txt|subtitle|caption)[a-z]*"
+_ADDED_WORDS = re.compile(rf"^{_ADDED_WORD}[ _.-]+|[ _.-]+{_ADDED_WORD}([ _.-].*)?$", re.IGNORECASE)
+
+# Kaldi's tables of other things: utt2spk, reco2file_and_channel, feats.scp.
+_KALDI_TABLE = re.compile(r"[a-z]+2(?!text|trans|word)\w+|segments|\w+\.scp")
 
 # Bytes of a file that are looked at.
 _SAMPLE_BYTES = 65536
@@ -39,102 +62,140 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What stands between delimiters of all kinds of tables.
 _TOKEN = re.compile(r"""[^\s,;|:"'()\[\]{}<>=]+""")
 _CELL = re.compile(r"""[^\t,;|"()<>]+""")
-_JSON_KEY = re.compile(r'"[^"]*"\s*:')
+_COLUMN_SIGN = re.compile(r"[\t,;|]")
 _TAG = re.compile("<[^>]*>")
 _CHECKSUM = re.compile("[0-9a-fA-F]{16,}")
+_DIGITS = re.compile(r"\d+")
 
-# A store, finished or not, lists its chunks with their texts.
-_FILES_OF_STORES = ("store.json", "parts/plan.json")
+# Letters of a name, up to which it may also be a word or a number of a text.
+_MOST_PLAIN = 4
+
+# A string of JSON, which is a key if a colon follows; and the comma between strings of a list.
+_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?')
+_JSON_LIST_COMMA = re.compile(r'"\s*,\s*"(?=(?:[^"\\]|\\.)*"\s*[,\]])')
 
 
-def find_transcript_files(
-    root: Path, audio: Collection[str], all_audio: Collection[str], read: Collection[Path]
-) -> list[Path]:
-    """Find the files below a folder that look like transcripts of some of the recordings in it.
+class Belonging(IntEnum):
+    """How surely the files of a folder belong to the recordings of a source.
 
-    Args:
-        audio: paths of the recordings whose transcripts are looked for.
-        all_audio: paths of these and of all others, which a list of transcripts may name too.
-        read: files that were read as transcripts or tables.
-
-    Returns:
-        the others, sorted.
+    A file that names recordings, or is called like one, is theirs in any folder.
     """
-    stems = KnownNames(map(_stem, audio))
-    all_stems = KnownNames(map(_stem, all_audio))
-    found: list[Path] = []
 
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if any(os.path.exists(os.path.join(folder, name)) for name in _FILES_OF_STORES):
-            subfolders.clear()
-            continue
-
-        for name in files:
-            path = Path(folder, name)
-            if path not in read and _looks_like_transcript(path, stems, all_stems):
-                found.append(path)
-    return sorted(found)
+    # By nothing: the folder may be anybody's.
+    UNKNOWN = 0
+    # By its place: the folder of a manifest, or the one above ``wav``.
+    LIKELY = 1
+    # The folder is the source.
+    CERTAIN = 2
 
 
-def find_transcripts_beside(root: Path, audio: Collection[str]) -> list[Path]:
-    """Find the files that look like transcripts and have the name of a recording beside them.
+class RecordingNames:
+    """The names by which files name recordings: stems of their files, and ids."""
 
-    Args:
-        root: where the paths of the recordings start.
-        audio: paths of the recordings.
-    """
-    stems_by_folder: dict[str, set[str]] = {}
-    for path in audio:
-        folder, name = os.path.split(path)
-        stems_by_folder.setdefault(folder, set()).add(_stem(name))
+    def __init__(self, looked_for: Iterable[str], others: Iterable[str] = ()) -> None:
+        """Remember names.
 
-    found: list[Path] = []
-    for folder, stems_of_folder in stems_by_folder.items():
-        stems = KnownNames(stems_of_folder)
-        # Of a folder that is missing or cannot be read, walk yields nothing.
-        place = root / folder
-        _, _, names = next(os.walk(place), ("", [], []))
-        for name in names:
-            file = place / name
-            if _has_stem(name, stems) and _looks_like_transcript(file, stems, stems):
-                found.append(file)
-    return sorted(found)
+        Args:
+            looked_for: paths or ids of the recordings whose transcripts are looked for.
+            others: those of others, which a list of transcripts may name too.
+        """
+        self._stems = set(map(stem_of, looked_for))
+        self._all_stems = self._stems.union(map(stem_of, others))
+        self.looked_for = KnownNames(self._stems)
+        self._all = KnownNames(self._all_stems)
+        # A corpus calls its recordings in one way, and the source may be a part of it.
+        self._patterns = {_pattern(stem) for stem in self._all_stems if _is_distinctive(stem)}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a name is that of a recording."""
+        return name in self._all
+
+    def has_like(self, name: str) -> bool:
+        """Whether a name is that of a recording, or differs from one in numbers only."""
+        return name in self._all or _pattern(name) in self._patterns
+
+    def distinctive(self) -> "RecordingNames":
+        """Leave out the names that may also be the number of a line or a short word."""
+        looked_for = filter(_is_distinctive, self._stems)
+        return RecordingNames(looked_for, filter(_is_distinctive, self._all_stems))
 
 
-def _looks_like_transcript(path: Path, stems: KnownNames, all_stems: KnownNames) -> bool:
-    """Whether a file is an annotation, has a recording's name and words, or lists recordings.
-
-    Args:
-        stems: names of the recordings that are looked for.
-        all_stems: names of all recordings.
-    """
+def looks_like_transcript(path: Path, names: RecordingNames, belonging: Belonging) -> bool:
+    """Whether a file is an annotation, has a recording's name and words, or lists recordings."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    name = path.name.lower()
     suffix = path.suffix.lower()
-    if path.name.startswith(".") or suffix in RECORDING_SUFFIXES or not path.is_file():
+    if suffix in RECORDING_SUFFIXES or _KALDI_TABLE.fullmatch(name):
         return False
 
-    if _ANNOTATION.fullmatch(suffix):
-        return path.stat().st_size > 0
-    has_stem = _has_stem(path.name, stems)
+    is_named_after_one = has_name_of_one(path.name, names)
+    is_named_after_another = any(part in names for part in _names_within(path.name))
+    if is_named_after_another and not is_named_after_one:
+        return False
+
+    is_likely = belonging >= Belonging.LIKELY
+    is_certain_name = bool(_CERTAIN_NAME.search(name))
+    if _ANNOTATION.fullmatch(suffix or f".{name}"):
+        is_theirs = is_likely or is_named_after_one or _mentions_one(_beginning(path), names)
+        return is_theirs and path.stat().st_size > 0
+
     # A link may lead outside, where nothing is read.
-    if _DOCUMENT.fullmatch(suffix) or path.is_symlink():
-        is_folder_table = path.name.lower().startswith(f"{_FOLDER_TABLE}.")
-        return has_stem or is_folder_table or _has_telling_name(path)
+    opener = _COMPRESSED.get(suffix, _open)
+    if _DOCUMENT.fullmatch(suffix) or path.is_symlink() or opener is not _open:
+        is_folder_table = name.startswith(f"{_FOLDER_TABLE}.")
+        is_told = is_likely and (is_folder_table or is_certain_name)
+        is_own_and_told = belonging is Belonging.CERTAIN and _has_telling_name(path)
+        if is_named_after_one or is_told or is_own_and_told:
+            return True
+        if opener is _open or path.is_symlink():
+            return False
+        suffix = PurePosixPath(path.stem).suffix.lower()
 
     text = _beginning(path)
-    if _STRUCTURED.fullmatch(suffix):
-        words = _words(_TAG.sub(" ", _JSON_KEY.sub(" ", text)), stems)
-        return is_sentence(words) and (has_stem or any(_names_one(text, stems)))
-    if has_stem or _CERTAIN_NAME.search(path.name.lower()):
-        return bool(_words(text, stems))
-    return _lists_recordings(text, stems, all_stems, _has_telling_name(path))
+    needs_no_name = is_named_after_one or (is_likely and is_certain_name)
+    if _JSON.fullmatch(suffix):
+        return _json_holds_texts(text, names, needs_no_name)
+    if _MARKUP.fullmatch(suffix):
+        is_theirs = needs_no_name or any(_names_one(text, names.looked_for.__contains__))
+        return is_theirs and is_sentence(_words(_TAG.sub(" ", text), names))
+    if needs_no_name:
+        return bool(_words(text, names))
+    return _lists_recordings(text, names, _has_telling_name(path))
 
 
-def _has_stem(name: str, stems: KnownNames) -> bool:
-    """Whether a file is called like a recording: ``a.txt``, ``a.wav.txt``, ``a.en.txt``."""
+def has_name_of_one(name: str, names: RecordingNames) -> bool:
+    """Whether a file is called like a recording that is looked for.
+
+    Such are ``a.txt``, ``a.wav.txt``, ``a.en.txt``, ``a_transcript.txt`` and ``text-a.txt``.
+    """
+    return any(part in names.looked_for for part in _names_within(name))
+
+
+def _names_within(name: str) -> list[str]:
+    """List the names of recordings that the name of a file may hold."""
     parts = name.split(".")
-    beginnings = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return any(beginning in stems for beginning in beginnings)
+    beginnings = [".".join(parts[:count]) for count in range(1, len(parts))]
+    return beginnings + [_ADDED_WORDS.sub("", beginning) for beginning in beginnings]
+
+
+def stem_of(path: str) -> str:
+    """Return the name of a file without its folders, and without the suffix of a recording."""
+    name = re.split(r"[/\\]", path)[-1]
+    parts = PurePosixPath(name)
+    return parts.stem if parts.suffix.lower() in RECORDING_SUFFIXES else name
+
+
+def _pattern(name: str) -> str:
+    """Return what names have in common that differ in numbers."""
+    return _DIGITS.sub("0", name)
+
+
+def _is_distinctive(name: str) -> bool:
+    """Whether a name is hardly the number of a line, a year or a word that begins a line."""
+    is_padded = len(name) > 1 and name.startswith("0")
+    is_number = name.isdecimal() and not is_padded
+    return len(name) > _MOST_PLAIN or not (is_number or name.isalpha())
 
 
 def _has_telling_name(path: Path) -> bool:
@@ -142,30 +203,34 @@ def _has_telling_name(path: Path) -> bool:
     return bool(_TELLING_NAME.search(stem))
 
 
-def _lists_recordings(
-    text: str, stems: KnownNames, all_stems: KnownNames, a_word_will_do: bool
-) -> bool:
+def _lists_recordings(text: str, names: RecordingNames, a_word_will_do: bool) -> bool:
     """Whether at least half of the lines, a header apart, name a recording and say something.
 
+    One of them must be a recording that is looked for.
+
     Args:
-        stems: names of recordings of which one must be among them.
-        all_stems: names of all recordings.
         a_word_will_do: take any word for a transcript. Else a line needs a sentence: one word may
             be a speaker.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     listing: list[str] = []
     for line in lines:
-        words = _words(line, all_stems)
-        says_something = is_sentence(words) or (a_word_will_do and bool(words))
-        if says_something and any(_names_one(line, all_stems)):
+        # Words in several cells may be a gender and a dialect.
+        cells = [_words(cell, names) for cell in _COLUMN_SIGN.split(line)]
+        says_something = any(map(is_sentence, cells)) or (a_word_will_do and any(cells))
+        if says_something and any(_names_one(line, names.has_like)):
             listing.append(line)
 
     is_list = 2 * len(listing) >= len(lines) - 1
-    return is_list and any(any(_names_one(line, stems)) for line in listing)
+    return is_list and any(_mentions_one(line, names) for line in listing)
 
 
-def _names_one(line: str, stems: KnownNames) -> Iterator[bool]:
+def _mentions_one(text: str, names: RecordingNames) -> bool:
+    """Whether a line of a text names a recording that is looked for."""
+    return any(any(_names_one(line, names.looked_for.__contains__)) for line in text.splitlines())
+
+
+def _names_one(line: str, is_name: Callable[[str], bool]) -> Iterator[bool]:
     """Yield, for each part of a line that may be a name, whether it is that of a recording."""
     for pattern in (_TOKEN, _CELL):
         parts = [part.strip() for part in pattern.findall(line)]
@@ -174,31 +239,58 @@ def _names_one(line: str, stems: KnownNames) -> Iterator[bool]:
             is_at_an_end = place in (0, len(parts) - 1)
             suffix = PurePosixPath(part).suffix.lower()
             if is_at_an_end or suffix in RECORDING_SUFFIXES:
-                yield _stem(part) in stems
+                yield is_name(stem_of(part))
 
 
-def _words(text: str, stems: KnownNames) -> list[str]:
+def _json_holds_texts(text: str, names: RecordingNames, needs_no_name: bool) -> bool:
+    """Whether JSON, of which this is the beginning, names a recording and holds a text."""
+    # A list of words is a text too.
+    joined = _JSON_LIST_COMMA.sub(" ", text)
+    names_one = needs_no_name
+    holds_text = False
+    key = ""
+    for string, colon in _JSON_STRING.findall(joined):
+        names_one = names_one or stem_of(string) in names.looked_for
+        if colon:
+            key = string
+            continue
+
+        words = _words(_unescaped(string), names)
+        holds_text = holds_text or is_sentence(words) or (names_a_transcript(key) and bool(words))
+        # A value belongs to the key before it.
+        key = ""
+    return names_one and holds_text
+
+
+def _unescaped(string: str) -> str:
+    """Decode what stands between the quotation marks of a JSON string."""
+    try:
+        return str(json.loads(f'"{string}"', strict=False))
+    except ValueError:
+        return string
+
+
+def _words(text: str, names: RecordingNames) -> list[str]:
     """List the words of a text that are neither names of recordings nor checksums."""
     words: list[str] = []
     for token in words_with_letters(_TOKEN.findall(text)):
-        if not _CHECKSUM.fullmatch(token) and _stem(token) not in stems:
+        if not _CHECKSUM.fullmatch(token) and not names.has_like(stem_of(token)):
             words.append(token)
     return words
 
 
-def _stem(path: str) -> str:
-    """Return the name of a file without its folders, and without the suffix of a recording."""
-    name = re.split(r"[/\\]", path)[-1]
-    parts = PurePosixPath(name)
-    return parts.stem if parts.suffix.lower() in RECORDING_SUFFIXES else name
+def _open(path: Path) -> BufferedIOBase:
+    return path.open("rb")
 
 
 def _beginning(path: Path) -> str:
-    """Read the beginning of a text; of a file that is no text, nothing."""
+    """Read the beginning of a text, also a compressed one; of a file that is no text, nothing."""
+    opener = _COMPRESSED.get(path.suffix.lower(), _open)
     try:
-        with path.open("rb") as file:
+        with opener(path) as file:
             content = file.read(_SAMPLE_BYTES)
-    except OSError:
+    # What is damaged, or only called so, is no text.
+    except (OSError, EOFError, zlib.error):
         return ""
 
     if content.startswith(_UTF16_MARKS):

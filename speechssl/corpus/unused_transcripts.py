@@ -19,9 +19,17 @@ _NUM_SHOWN = 5
 
 
 class UnusedTranscripts:
-    """What the readers of a source found, and did not read."""
+    """What the readers of a source found, and did not read.
+
+    Attributes:
+        read_files: the files that were read as transcripts or tables.
+        recording_ids: the names that a manifest gives to recordings of which it lists the parts.
+    """
 
     def __init__(self) -> None:
+        self.read_files: set[Path] = set()
+        self.recording_ids: set[str] = set()
+        self._files: set[Path] = set()
         self._notes: list[str] = []
         # The others are by file and column.
         self._transcripts: Counter[tuple[Path, str]] = Counter()
@@ -35,10 +43,7 @@ class UnusedTranscripts:
 
     def note_files(self, files: Sequence[Path]) -> None:
         """Take note of files that look like transcripts."""
-        if files:
-            names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
-            dots = " and more" if len(files) > _NUM_SHOWN else ""
-            self.note(f"{len(files)} files ({names}{dots}){_conversion(files)}")
+        self._files.update(files)
 
     def add(self, path: Path, row: Mapping[str, Any], columns: Columns) -> None:
         """Look at the cells of a row that are not read.
@@ -76,7 +81,16 @@ class UnusedTranscripts:
                 counts[place] = count
 
         columns = [f"{count} cells of {name!r} in {path}" for (path, name), count in counts.items()]
-        return columns + self._notes
+        return columns + self._notes + _named(sorted(self._files))
+
+
+def _named(files: Sequence[Path]) -> list[str]:
+    """Count files, and name the first ones."""
+    if not files:
+        return []
+    names = ", ".join(printable(str(path)) for path in files[:_NUM_SHOWN])
+    dots = " and more" if len(files) > _NUM_SHOWN else ""
+    return [f"{len(files)} files ({names}{dots}){_conversion(files)}"]
 
 
 def _conversion(files: Sequence[Path]) -> str:
