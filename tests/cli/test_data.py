@@ -32,6 +32,7 @@ def test_prepare_finds_a_kaldi_folders_audio_elsewhere(
         tmp_path / "store",
         "--root",
         labelled_folder,
+        "--ignore-transcripts",  # the folder of the audio has a table, and the Kaldi folder no text
         "--min-chunk",
         0.1,
     )
