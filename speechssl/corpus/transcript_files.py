@@ -1,14 +1,11 @@
 """Tells files that look like transcripts of recordings: of annotation tools, texts, and tables."""
 
-import bz2
 import codecs
-import gzip
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
-from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
 from speechssl.audio.listing import RECORDING_SUFFIXES
@@ -23,16 +20,13 @@ _ANNOTATION = re.compile(
 
 # Documents and tables, whose content is not looked into: their names tell.
 _DOCUMENT = re.compile(
-    r"\.(docx?|odt|rtf|pdf|xlsx?|ods|xz|zst|zip|parquet|arrow|feather|sqlite3?|db)"
+    r"\.(docx?|odt|rtf|pdf|xlsx?|ods|gz|bz2|xz|zst|zip|parquet|arrow|feather|sqlite3?|db)"
 )
 # As a document, the table of a folder is one that is not read.
 _FOLDER_TABLE = "metadata"
 
-# How compressed texts are opened. Both need little memory, whatever is in them.
-_COMPRESSED: dict[str, Callable[[Path], BufferedIOBase]] = {
-    ".gz": gzip.GzipFile,
-    ".bz2": bz2.BZ2File,
-}
+# The one kind of them whose beginning is looked into.
+_GZIP = ".gz"
 
 # Here a name and its text may be on different lines.
 _JSON = re.compile(r"\.jsonl?")
@@ -57,22 +51,26 @@ _KALDI_TABLE = re.compile(r"[a-z]+2(?!text|trans|word)\w+|segments|\w+\.scp")
 # Bytes of a file that are looked at.
 _SAMPLE_BYTES = 65536
 
+# For zlib: a header of gzip is expected, and the largest window.
+_GZIP_HEADER = 16 + zlib.MAX_WBITS
+
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # What stands between delimiters of all kinds of tables.
 _TOKEN = re.compile(r"""[^\s,;|:"'()\[\]{}<>=]+""")
 _CELL = re.compile(r"""[^\t,;|"()<>]+""")
 _COLUMN_SIGN = re.compile(r"[\t,;|]")
-_TAG = re.compile("<[^>]*>")
+_TAG = re.compile("<[^<>]*>")
 _CHECKSUM = re.compile("[0-9a-fA-F]{16,}")
 _DIGITS = re.compile(r"\d+")
 
 # Letters of a name, up to which it may also be a word or a number of a text.
 _MOST_PLAIN = 4
 
-# A string of JSON, which is a key if a colon follows; and the comma between strings of a list.
-_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?')
-_JSON_LIST_COMMA = re.compile(r'"\s*,\s*"(?=(?:[^"\\]|\\.)*"\s*[,\]])')
+# A string of JSON, which is a key if a colon follows; and the comma between strings of a list. The
+# last string may be cut: if it had to end, a search would begin at each quotation mark in it.
+_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*+)"?(\s*:)?')
+_JSON_LIST_COMMA = re.compile(r'"\s*,\s*"(?=(?:[^"\\]|\\.)*+"\s*[,\]])')
 
 
 class Belonging(IntEnum):
@@ -141,14 +139,13 @@ def looks_like_transcript(path: Path, names: RecordingNames, belonging: Belongin
         return is_theirs and path.stat().st_size > 0
 
     # A link may lead outside, where nothing is read.
-    opener = _COMPRESSED.get(suffix, _open)
-    if _DOCUMENT.fullmatch(suffix) or path.is_symlink() or opener is not _open:
+    if _DOCUMENT.fullmatch(suffix) or path.is_symlink():
         is_folder_table = name.startswith(f"{_FOLDER_TABLE}.")
         is_told = is_likely and (is_folder_table or is_certain_name)
         is_own_and_told = belonging is Belonging.CERTAIN and _has_telling_name(path)
         if is_named_after_one or is_told or is_own_and_told:
             return True
-        if opener is _open or path.is_symlink():
+        if suffix != _GZIP or path.is_symlink():
             return False
         suffix = PurePosixPath(path.stem).suffix.lower()
 
@@ -279,18 +276,15 @@ def _words(text: str, names: RecordingNames) -> list[str]:
     return words
 
 
-def _open(path: Path) -> BufferedIOBase:
-    return path.open("rb")
-
-
 def _beginning(path: Path) -> str:
-    """Read the beginning of a text, also a compressed one; of a file that is no text, nothing."""
-    opener = _COMPRESSED.get(path.suffix.lower(), _open)
+    """Read the beginning of a text, also a gzipped one; of a file that is no text, nothing."""
     try:
-        with opener(path) as file:
+        with path.open("rb") as file:
             content = file.read(_SAMPLE_BYTES)
-    # What is damaged, or only called so, is no text.
-    except (OSError, EOFError, zlib.error):
+        if path.suffix.lower() == _GZIP:
+            # Limited on both sides: little may be packed into much, and much into little.
+            content = zlib.decompressobj(_GZIP_HEADER).decompress(content, _SAMPLE_BYTES)
+    except (OSError, zlib.error):
         return ""
 
     if content.startswith(_UTF16_MARKS):

@@ -51,11 +51,12 @@ def find_unread_transcripts(
     silent = [record for record in manifest.records if says_nothing(record.text)]
     looked_for = silent or list(manifest.records)
     names = _names(looked_for, manifest, other_ids)
-    found = set(_beside_recordings(manifest.root, looked_for))
 
     describes_all_below = source.is_dir() and not (source / "wav.scp").is_file()
     if describes_all_below:
-        found.update(_search_below(source, names, Belonging.CERTAIN))
+        found = set(_search_below(source, names, Belonging.CERTAIN))
+    else:
+        found = set(_beside_recordings(manifest.root, looked_for))
     if silent:
         found.update(_search_around(source, manifest, names, describes_all_below))
 
