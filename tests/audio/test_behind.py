@@ -87,9 +87,30 @@ def test_tags_around_samples_that_no_header_counts_are_not_heard(
     assert len(expected) == num_samples
 
     in_front = id3v2(int(rng.integers(1, 3000)))
-    for behind in (id3v1(), ape(), ape(has_header=False), ape() + id3v1(), lyrics(), b""):
+    zeros = bytes(int(rng.integers(1, 4000)))
+    tails = [id3v1(), ape(), ape(has_header=False), ape() + id3v1(), lyrics(), b""]
+    padded = [id3v1() + zeros, ape() + b"\n", id3v2(9) + b"\r\n", ape() + zeros[:9] + id3v1()]
+    for behind in tails + padded:
         np.testing.assert_array_equal(load(tmp_path, data + behind), expected)
         np.testing.assert_array_equal(load(tmp_path, in_front + data + behind), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "marker", "size_bytes"),
+    [("wav", b"data", 4), ("aiff", b"SSND", 4), ("caf", b"data", 8), ("au", b"\0\0\0\x18", 4)],
+)
+def test_padding_behind_the_tags_of_a_stream_is_not_heard_either(
+    tmp_path: Path, name: str, marker: bytes, size_bytes: int
+) -> None:
+    """Of a stream of unknown size, all but tags is samples."""
+    rng = np.random.default_rng(len(name))
+    data = encode(noise(1)[: int(rng.integers(8000, 9000))], **FORMATS[name])
+    expected = load(tmp_path, data)
+    at = data.index(marker) + 4
+    stream = data[:at] + b"\xff" * size_bytes + data[at + size_bytes :]
+    for tag in (id3v1(), ape(), id3v2(int(rng.integers(1, 3000)))):
+        for padding in (b"", b"\n", bytes(int(rng.integers(1, 4000)))):
+            np.testing.assert_array_equal(load(tmp_path, stream + tag + padding), expected)
 
 
 @pytest.mark.parametrize("endian", ["BIG", "LITTLE"])

@@ -3,6 +3,7 @@
 Sources: the definitions of ID3v1, ID3v2.4 (id3.org), APEv2 (wiki.hydrogenaud.io) and Lyrics3.
 """
 
+import re
 import struct
 from typing import BinaryIO
 
@@ -26,6 +27,9 @@ _LYRICS_END_BYTES = 9
 _LYRICS_SIZE_BYTES = 6  # in front of the end, in version 2
 _MOST_LYRICS = 1_000_015  # six digits, their own place and the end
 
+_TAG_BEGIN = re.compile(rb"TAG|APETAGEX|LYRICSBEGIN|ID3")
+_LONGEST_TAIL = 8192  # bytes, of tags and padding behind samples whose end nothing tells
+
 _PADDING = b"\0\r\n"  # zeros, and the ends of lines that a transfer as text leaves
 _LONGEST_PADDING = 4096  # bytes of it that are let pass
 _FEW_BYTES = 7  # of any kind that are let pass: less than the header of a chunk, and no audio
@@ -42,7 +46,26 @@ def skip_tags(raw: BinaryIO, position: int, size: int) -> int:
 
 
 def tags_start(raw: BinaryIO, least: int, size: int) -> int:
-    """Return where the tags at the end of a file begin, from ``least`` on; ``size`` without any."""
+    """Return where the tags at the end of a file begin, which a little padding may follow.
+
+    Args:
+        least: where they may begin at the earliest.
+        size: where the file ends, which is also what is returned without tags.
+    """
+    end = _last_tags_start(raw, least, size)
+
+    first = max(least, end - _LONGEST_TAIL)
+    tail = read_at(raw, first, end - first)
+    for found in _TAG_BEGIN.finditer(tail):
+        start = first + found.start()
+        is_tag = skip_tags(raw, start, size) > start
+        if is_tag and is_no_audio(raw, start, size):
+            return start
+    return end
+
+
+def _last_tags_start(raw: BinaryIO, least: int, size: int) -> int:
+    """Return where the tags begin of which the last ends at ``size``; ``size`` without any."""
     end = size
     while True:
         length = _last_tag_bytes(raw, end)
@@ -67,7 +90,7 @@ def is_no_audio(raw: BinaryIO, position: int, size: int) -> bool:
         position += num_padding
         padding_left -= num_padding
 
-    num_unknown = tags_start(raw, position, size) - position
+    num_unknown = _last_tags_start(raw, position, size) - position
     return num_unknown <= _FEW_BYTES
 
 
