@@ -41,6 +41,11 @@ _TELLING_NAME = re.compile(
 # calls transcripts supervisions.
 _CERTAIN_NAME = re.compile("trans[ck]ri|trascri|supervision")
 
+# What says how a corpus was made may name recordings in tables, and is no transcript of any.
+_ABOUT_A_CORPUS = re.compile(
+    "(readme|licen[cs]e|copying|change(s|log)|notice|authors|citation)([._-].*)?"
+)
+
 # What may stand before or behind a recording's name in that of its transcript.
 _ADDED_WORD = "(trans[ck]ri|trascri|text|txt|subtitle|caption)[a-z]*"
 _ADDED_WORDS = re.compile(rf"^{_ADDED_WORD}[ _.-]+|[ _.-]+{_ADDED_WORD}([ _.-].*)?$", re.IGNORECASE)
@@ -125,6 +130,8 @@ def looks_like_transcript(path: Path, names: RecordingNames, belonging: Belongin
     name = path.name.lower()
     suffix = path.suffix.lower()
     if suffix in RECORDING_SUFFIXES or _KALDI_TABLE.fullmatch(name):
+        return False
+    if _ABOUT_A_CORPUS.fullmatch(name):
         return False
 
     is_named_after_one = has_name_of_one(path.name, names)

@@ -124,6 +124,8 @@ def _search_around(
             folders.add(common)
             yield from _search_folder(common, names, Belonging.LIKELY)
 
+    yield from _tables_above(home, manifest)
+
     # A linked folder lies in two corpora, as far as names tell.
     for folder in {path for near in folders for path in (_absolute(near), _real(near))}:
         belonging = Belonging.UNKNOWN
@@ -132,6 +134,24 @@ def _search_around(
             belonging = Belonging.LIKELY
             names_above = names
         yield from _search_folder(folder.parent, names_above, belonging)
+
+
+def _tables_above(home: Path, manifest: Manifest) -> Iterator[Path]:
+    """Yield the tables one folder above that name recordings by the folder that they lie in.
+
+    A table of a whole corpus tells of this folder anywhere, so all its lines are looked at.
+    """
+    above = _real(home)
+    recordings = {record.audio for record in manifest.records}
+    named_below = re.compile(re.escape(above.name) + r"/([^,;\t\"']+)")
+
+    for table in sorted(above.parent.glob("metadata.*")):
+        if table.suffix not in (".csv", ".jsonl") or not table.is_file():
+            continue
+        with table.open(encoding="utf-8", errors="replace") as lines:
+            named = (found[1] for line in lines for found in named_below.finditer(line))
+            if any(name in recordings for name in named):
+                yield table
 
 
 def _search_folder(folder: Path, names: RecordingNames, belonging: Belonging) -> Iterator[Path]:

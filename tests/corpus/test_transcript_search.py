@@ -220,3 +220,42 @@ def test_other_texts_stop_nothing(tmp_path: Path, seed: int) -> None:
         corpus.kaldi(tmp_path / "train"),
     ):
         assert len(scan(source, root_of(source)).records) == 6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_table_of_the_whole_corpus_tells_of_one_of_its_folders(seed: int, tmp_path: Path) -> None:
+    """However long the table is, and whatever the folder is called."""
+    rng = random.Random(seed)
+    speakers = rng.sample(["anna", "0007", "bob-2", "x_9", "maria"], 3)
+    rows: list[tuple[str, str]] = []
+    for speaker in speakers:
+        (tmp_path / "corpus" / speaker).mkdir(parents=True)
+        for number in range(3):
+            name = f"{speaker}/{number}.wav"
+            (tmp_path / "corpus" / name).touch()
+            rows.append((name, " ".join(rng.sample(WORDS, 4))))
+
+    # Of the last folder nothing stands in the first megabyte.
+    others = [(f"elsewhere/{number}.wav", " ".join(WORDS)) for number in range(20_000)]
+    table = tmp_path / "corpus" / rng.choice(["metadata.csv", "metadata.jsonl"])
+    if table.suffix == ".csv":
+        lines = ["file_name,transcription", *(f"{name},{text}" for name, text in others + rows)]
+    else:
+        lines = [json.dumps({"file_name": name, "text": text}) for name, text in others + rows]
+    table.write_text("".join(f"{line}\n" for line in lines))
+
+    given = tmp_path / "corpus" / speakers[-1]
+    with pytest.raises(ManifestError, match=table.name):
+        scan(given)
+    assert len(scan(given, ignore_transcripts=True).records) == 3
+
+    # A table of other recordings is none of ours.
+    table.write_text("".join(f"{line}\n" for line in lines[: len(others)]))
+    assert len(scan(given).records) == 3
+
+
+@pytest.mark.parametrize("name", ["README.md", "readme.txt", "LICENSE", "CHANGES.tsv"])
+def test_what_tells_how_a_corpus_was_made_is_no_transcript(name: str, tmp_path: Path) -> None:
+    corpus = Corpus(random.Random(name), tmp_path)
+    corpus.table(tmp_path / "text" / name)
+    assert len(scan(corpus.folder).records) == len(corpus.texts)
