@@ -185,9 +185,10 @@ def _names_within(name: str) -> list[str]:
 
 def stem_of(path: str) -> str:
     """Return the name of a file without its folders, and without the suffix of a recording."""
-    name = re.split(r"[/\\]", path)[-1]
-    parts = PurePosixPath(name)
-    return parts.stem if parts.suffix.lower() in RECORDING_SUFFIXES else name
+    # Every word of a text may be one: this is faster than pathlib.
+    name = path.replace("\\", "/").rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in RECORDING_SUFFIXES else name
 
 
 def _pattern(name: str) -> str:
@@ -216,6 +217,11 @@ def _lists_recordings(text: str, names: RecordingNames, a_word_will_do: bool) ->
         a_word_will_do: take any word for a transcript. Else a line needs a sentence: one word may
             be a speaker.
     """
+    # Most files around a source are of something else, which is soon told.
+    parts = {*_TOKEN.findall(text), *map(str.strip, _CELL.findall(text))}
+    if not any(stem_of(part) in names.looked_for for part in parts):
+        return False
+
     lines = [line for line in text.splitlines() if line.strip()]
     listing: list[str] = []
     for line in lines:
