@@ -41,6 +41,11 @@ _TELLING_NAME = re.compile(
 # calls transcripts supervisions.
 _CERTAIN_NAME = re.compile("trans[ck]ri|trascri|supervision")
 
+# Programs and their settings may be called like a recording that they made.
+_PROGRAM = re.compile(
+    r"\.(py|ipynb|sh|bash|bat|ps1|pl|rb|r|m|js|ts|c|h|cc|cpp|rs|go|java|praat|ini|cfg|conf|toml|log)"
+)
+
 # What says how a corpus was made may name recordings in tables, and is no transcript of any.
 _ABOUT_A_CORPUS = re.compile(
     "(readme|licen[cs]e|copying|change(s|log)|notice|authors|citation)([._-].*)?"
@@ -131,7 +136,7 @@ def looks_like_transcript(path: Path, names: RecordingNames, belonging: Belongin
     suffix = path.suffix.lower()
     if suffix in RECORDING_SUFFIXES or _KALDI_TABLE.fullmatch(name):
         return False
-    if _ABOUT_A_CORPUS.fullmatch(name):
+    if _ABOUT_A_CORPUS.fullmatch(name) or _PROGRAM.fullmatch(suffix):
         return False
 
     is_named_after_one = has_name_of_one(path.name, names)

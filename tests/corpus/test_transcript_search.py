@@ -254,6 +254,18 @@ def test_a_table_of_the_whole_corpus_tells_of_one_of_its_folders(seed: int, tmp_
     assert len(scan(given).records) == 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_program_that_is_called_like_a_recording_is_no_transcript(
+    seed: int, tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    corpus = Corpus(rng, tmp_path / "corpus")
+    suffix = rng.choice([".py", ".sh", ".praat", ".log", ".toml", ".R"])
+    for stem in corpus.texts:
+        (rng.choice([corpus.folder, corpus.root]) / f"{stem}{suffix}").write_text("say good day\n")
+    assert len(scan(corpus.folder).records) == len(corpus.texts)
+
+
 @pytest.mark.parametrize("name", ["README.md", "readme.txt", "LICENSE", "CHANGES.tsv"])
 def test_what_tells_how_a_corpus_was_made_is_no_transcript(name: str, tmp_path: Path) -> None:
     corpus = Corpus(random.Random(name), tmp_path)

@@ -116,7 +116,7 @@ def test_a_folder_of_something_else_is_refused(
 def test_processes_that_share_updates_are_refused(
     labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "distributed", SimpleNamespace(count=lambda: 2))
+    monkeypatch.setattr(budget, "ranks", SimpleNamespace(count=lambda: 2))
 
     def begin() -> None:
         raise AssertionError("an older run may be deleted now")

@@ -146,7 +146,10 @@ def test_both_names_in_a_preset_are_refused(tmp_path: Path) -> None:
 
 
 def test_both_names_on_the_command_line_are_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    labelled_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     both = ["--set", "units.layers=1", "--set", "hidden_units.layers=2"]
 
@@ -154,7 +157,7 @@ def test_both_names_on_the_command_line_are_one_line(
         monkeypatch,
         capsys,
         "pretrain",
-        tmp_path,
+        labelled_store,
         "--run",
         tmp_path / "run",
         "--preset",
