@@ -43,8 +43,12 @@ _CERTAIN_NAME = re.compile("trans[ck]ri|trascri|supervision")
 
 # Programs and their settings may be called like a recording that they made.
 _PROGRAM = re.compile(
-    r"\.(py|ipynb|sh|bash|bat|ps1|pl|rb|r|m|js|ts|c|h|cc|cpp|rs|go|java|praat|ini|cfg|conf|toml|log)"
+    r"\.(py|ipynb|sh|bash|bat|ps1|pl|rb|r|m|js|ts|c|h|cc|cpp|rs|go|java|praat|ini|cfg|conf|toml)"
 )
+
+# What a program said about recordings: in a file of such a name, or in lines with the time.
+_LOG_NAME = re.compile("(.*[._-])?(log|out|err)([._-][0-9]+)?")
+_LOG_LINE = re.compile(r"\W*([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{2}:[0-9]{2}:[0-9]{2})\b")
 
 # What says how a corpus was made may name recordings in tables, and is no transcript of any.
 _ABOUT_A_CORPUS = re.compile(
@@ -136,7 +140,7 @@ def looks_like_transcript(path: Path, names: RecordingNames, belonging: Belongin
     suffix = path.suffix.lower()
     if suffix in RECORDING_SUFFIXES or _KALDI_TABLE.fullmatch(name):
         return False
-    if _ABOUT_A_CORPUS.fullmatch(name) or _PROGRAM.fullmatch(suffix):
+    if _ABOUT_A_CORPUS.fullmatch(name) or _PROGRAM.fullmatch(suffix) or _LOG_NAME.fullmatch(name):
         return False
 
     is_named_after_one = has_name_of_one(path.name, names)
@@ -233,7 +237,8 @@ def _lists_recordings(text: str, names: RecordingNames, a_word_will_do: bool) ->
         # Words in several cells may be a gender and a dialect.
         cells = [_words(cell, names) for cell in _COLUMN_SIGN.split(line)]
         says_something = any(map(is_sentence, cells)) or (a_word_will_do and any(cells))
-        if says_something and any(_names_one(line, names.has_like)):
+        is_logged = _LOG_LINE.match(line) is not None
+        if says_something and not is_logged and any(_names_one(line, names.has_like)):
             listing.append(line)
 
     is_list = 2 * len(listing) >= len(lines) - 1

@@ -266,6 +266,20 @@ def test_a_program_that_is_called_like_a_recording_is_no_transcript(
     assert len(scan(corpus.folder).records) == len(corpus.texts)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_program_said_about_recordings_is_no_transcript(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    corpus = Corpus(rng, tmp_path / "corpus")
+    name = rng.choice(["log", "prepare.log", "nohup.out", "notes.txt", "what was said"])
+    lines = [
+        f"06:43:{n:02d} {stem}.wav: nothing is in channel 2; the mean of all channels is taken"
+        for n, stem in enumerate(corpus.texts)
+    ]
+    folder = rng.choice([corpus.root, corpus.folder])
+    (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    assert len(scan(corpus.folder).records) == len(corpus.texts)
+
+
 @pytest.mark.parametrize("name", ["README.md", "readme.txt", "LICENSE", "CHANGES.tsv"])
 def test_what_tells_how_a_corpus_was_made_is_no_transcript(name: str, tmp_path: Path) -> None:
     corpus = Corpus(random.Random(name), tmp_path)

@@ -192,7 +192,7 @@ def test_an_index_out_of_range_is_an_error_not_a_crash(
 
 
 def test_other_folders_and_formats(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ManifestError, match="run prepare"):
+    with pytest.raises(ManifestError, match="a folder of stores; give one of them"):
         Store(tmp_path)
     for text in ("[" * 100_000, "null", "{}", '{"format": "other"}'):
         (tmp_path / "store.json").write_text(text)
