@@ -146,12 +146,20 @@ def _tables_above(home: Path, manifest: Manifest) -> Iterator[Path]:
     named_below = re.compile(re.escape(above.name) + r"/([^,;\t\"']+)")
 
     for table in sorted(above.parent.glob("metadata.*")):
-        if table.suffix not in (".csv", ".jsonl") or not table.is_file():
-            continue
+        is_table = table.suffix in (".csv", ".jsonl") and table.is_file()
+        if is_table and any(name in recordings for name in _found_in(table, named_below)):
+            yield table
+
+
+def _found_in(table: Path, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Yield what the group of a pattern finds in a file; of one that cannot be read, nothing."""
+    try:
         with table.open(encoding="utf-8", errors="replace") as lines:
-            named = (found[1] for line in lines for found in named_below.finditer(line))
-            if any(name in recordings for name in named):
-                yield table
+            for line in lines:
+                yield from pattern.findall(line)
+    # It is not part of the source, so it stops nothing.
+    except OSError:
+        return
 
 
 def _search_folder(folder: Path, names: RecordingNames, belonging: Belonging) -> Iterator[Path]:

@@ -254,6 +254,22 @@ def test_a_table_of_the_whole_corpus_tells_of_one_of_its_folders(seed: int, tmp_
     assert len(scan(given).records) == 3
 
 
+def test_a_table_above_that_cannot_be_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = Corpus(random.Random(0), tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,transcription\n")
+    opened = Path.open
+
+    def refuse(path: Path, *given: object, **named: object) -> object:
+        if path.name == "metadata.csv":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert len(scan(corpus.folder).records) == len(corpus.texts)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_program_that_is_called_like_a_recording_is_no_transcript(
     seed: int, tmp_path: Path
