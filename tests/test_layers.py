@@ -27,7 +27,7 @@ ROOMS = {
     " feature_config features resampling level threshold bangs levelling channels reader"
     " first_look listing silence",
     "text": "english english_measures english_symbols english_number_words english_signs"
-    " unicode_words grapheme_clusters spoken_units line_breaks word_spaces marks normalise"
+    " unicode_words grapheme_clusters words_or_characters line_breaks word_spaces marks normalise"
     " plausible_lexicon pronunciations possessives tokenizer character_tokenizer"
     " sentencepiece_tokenizer vocabulary_tokenizer phone_tokenizer tokenizers",
     "lexicon": "espeak tokenizer g2p check making",

@@ -10,9 +10,9 @@ from speechssl.decoding.align import TokenSpan, WordSpan, align, find_words, wor
 from speechssl.decoding.hypothesis import Decoded
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.grapheme_clusters import belongs_to
-from speechssl.text.spoken_units import goes_on
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.unicode_words import is_unspaced
+from speechssl.text.words_or_characters import goes_on
 
 
 class SpokenUnit(NamedTuple):

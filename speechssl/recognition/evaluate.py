@@ -21,9 +21,9 @@ from speechssl.recognition.model import CtcModel
 from speechssl.runtime.ranks import log_once
 from speechssl.scoring.score import Score, score
 from speechssl.text.normalise import normalise
-from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.word_spaces import are_without_word_spaces
+from speechssl.text.words_or_characters import words_or_characters
 
 
 @dataclass(frozen=True)

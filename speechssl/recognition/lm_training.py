@@ -31,10 +31,10 @@ from speechssl.storage.wrong_paths import kind_of_path
 from speechssl.text.marks import Marks
 from speechssl.text.normalise import DEFAULT_NORMALISER, normalise
 from speechssl.text.plausible_lexicon import are_lexicon
-from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizers import load_tokenizer
 from speechssl.text.unicode_words import is_unspaced
 from speechssl.text.word_spaces import are_without_word_spaces
+from speechssl.text.words_or_characters import words_or_characters
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 

@@ -11,9 +11,9 @@ from speechssl.decoding.hypothesis import Decoded
 from speechssl.decoding.spoken_units import SpokenUnit, find_units
 from speechssl.scoring.calibration import Scaling
 from speechssl.text.character_tokenizer import CharTokenizer
-from speechssl.text.spoken_units import words_or_characters
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
+from speechssl.text.words_or_characters import words_or_characters
 
 
 def spoken(tokenizer: Tokenizer, text: str, frames_each: int = 2) -> tuple[Tensor, Decoded]:
