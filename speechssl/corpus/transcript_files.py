@@ -41,9 +41,9 @@ _TELLING_NAME = re.compile(
 # calls transcripts supervisions.
 _CERTAIN_NAME = re.compile("trans[ck]ri|trascri|supervision")
 
-# Programs and their settings may be called like a recording that they made.
+# Programs and their settings, cue sheets and playlists may be called like a recording.
 _PROGRAM = re.compile(
-    r"\.(py|ipynb|sh|bash|bat|ps1|pl|rb|r|m|js|ts|c|h|cc|cpp|rs|go|java|praat|ini|cfg|conf|toml)"
+    r"\.(py|ipynb|sh|bash|bat|ps1|pl|rb|r|m|js|ts|c|h|cc|cpp|rs|go|java|praat|ini|cfg|conf|toml|cue|m3u8?|pls)"
 )
 
 # What a program said about recordings: in a file of such a name, or in lines with the time.

@@ -277,6 +277,7 @@ def test_a_program_that_is_called_like_a_recording_is_no_transcript(
     rng = random.Random(seed)
     corpus = Corpus(rng, tmp_path / "corpus")
     suffix = rng.choice([".py", ".sh", ".praat", ".log", ".toml", ".R"])
+    (corpus.folder / f"{next(iter(corpus.texts))}.cue").write_text('TITLE "a good long way home"\n')
     for stem in corpus.texts:
         (rng.choice([corpus.folder, corpus.root]) / f"{stem}{suffix}").write_text("say good day\n")
     assert len(scan(corpus.folder).records) == len(corpus.texts)
