@@ -13,7 +13,8 @@ from speechssl.audio.bangs import bang_gain_db
 from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.features import featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
-from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
+from speechssl.audio.threshold import noise_level_db
+from speechssl.audio.turns import TURN_DB, turns_of
 
 # A chunk whose speech is below this level is raised to it, dB of full scale. At peaks of -30 dBFS
 # (levels of about -40) 4 % of the words of synthetic speech changed, at -40 dBFS 29 %.
@@ -27,17 +28,12 @@ _MOST_GAIN_DB = 60.0
 _MOST_OFFSET = 0.02
 _MOST_LOWS = 1.5
 
-# A turn that is this much quieter than the loudest one is raised to its level, dB. The phrases of
-# one reader differ by less.
-_TURN_DB = 20.0
 # Quiet speech is at least this much louder than the noise around it, dB; breath and rustling mostly
 # are not. With 15 dB, a quarter of the words were wrong where the second of two voices was 40 dB
 # below the first and a few dB above that bound; with 9 dB hardly more than of that voice alone.
 _SPEECH_RISE_DB = 9.0
-# Shorter sounds are no turn: breath, and the weak end of a word.
-_TURN_S = 0.4
-# Spans of speech that are closer and of like level belong to one turn.
-_PAUSE_S = 0.3
+# The noise around a turn is heard in so much before and after it.
+_AROUND_S = 0.3
 
 
 class LevelChange(NamedTuple):
@@ -124,18 +120,18 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
 
 def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
     """Return by how much to raise each sample (S,) or all of them (1,), dB."""
-    turns = _turns(heard, sample_rate_hz)
+    turns = turns_of(heard, sample_rate_hz)
     levels = [speech_level_db(heard[start:end], sample_rate_hz) for start, end in turns]
     loudest = max(levels, default=speech_level_db(heard, sample_rate_hz))
     gain_of_all = min(max(_QUIET_DB - loudest, 0.0), _MOST_GAIN_DB)
 
-    margin = round(_PAUSE_S * sample_rate_hz)
+    margin = round(_AROUND_S * sample_rate_hz)
     gains = []
     for (start, end), level in zip(turns, levels, strict=True):
         around = heard[max(0, start - margin) : end + margin]
         rise = level - noise_level_db(around, sample_rate_hz)
         below = loudest - level
-        is_quiet_speech = below > _TURN_DB and rise > _SPEECH_RISE_DB
+        is_quiet_speech = below > TURN_DB and rise > _SPEECH_RISE_DB
         raised = below if is_quiet_speech else 0.0
         gains.append(min(gain_of_all + raised, _MOST_GAIN_DB))
 
@@ -147,27 +143,3 @@ def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.floa
     values = np.repeat(gains, 2)
     gain_db: NDArray[np.float64] = np.interp(np.arange(len(heard)), places, values)
     return gain_db
-
-
-def _turns(heard: NDArray[np.float64], sample_rate_hz: int) -> list[tuple[int, int]]:
-    """Find the stretches of speech of one level: what one speaker says before another does."""
-    pause = round(_PAUSE_S * sample_rate_hz)
-    shortest = round(_TURN_S * sample_rate_hz)
-
-    joined: list[tuple[int, int]] = []
-    for start, end in loud_spans(heard, sample_rate_hz, TOP_DB):
-        if joined:
-            start_before, end_before = joined[-1]
-            before = speech_level_db(heard[start_before:end_before], sample_rate_hz)
-            level = speech_level_db(heard[start:end], sample_rate_hz)
-
-            is_near = start - end_before < pause
-            is_short = min(end - start, end_before - start_before) < shortest
-            is_alike = is_short or abs(level - before) < _TURN_DB
-            if is_near and is_alike:
-                joined[-1] = (start_before, end)
-                continue
-
-        joined.append((start, end))
-
-    return [(start, end) for start, end in joined if end - start >= shortest]

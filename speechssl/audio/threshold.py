@@ -49,11 +49,16 @@ def loud_spans(
     loudness = loudness_db(heard, sample_rate_hz)
     is_loud = loudness > _threshold(loudness, top_db)
 
-    # Where loud turns to quiet or back, with quiet before the beginning and after the end.
-    padded = np.concatenate([[False], is_loud, [False]])
-    changes = np.flatnonzero(padded[1:] != padded[:-1])
-    bounds = np.minimum(changes * samples_per_step(sample_rate_hz), len(heard)).tolist()
-    return list(zip(bounds[::2], bounds[1::2], strict=True))
+    step = samples_per_step(sample_rate_hz)
+    return [(first * step, min(last * step, len(heard))) for first, last in runs(is_loud)]
+
+
+def runs(holds: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Find where a condition (T,) holds without a break: (first, one after the last) of each."""
+    # Where it begins to hold or ceases, with "no" before the beginning and after the end.
+    padded = np.concatenate([[False], holds, [False]])
+    changes = np.flatnonzero(padded[1:] != padded[:-1]).tolist()
+    return list(zip(changes[::2], changes[1::2], strict=True))
 
 
 def noise_level_db(heard: NDArray[np.float64], sample_rate_hz: int) -> float:
