@@ -51,8 +51,8 @@ ROOMS = {
     "recognition": "defaults ctc_crf model settings decoders emission_file remarks evaluate"
     " language_model evaluation_files lm_training vocabulary lm_weights lm_tuning pseudo_labels"
     " training_set budget finetune",
-    "transcription": "transcript totals cues formats file_names pieces transcribe recogniser"
-    " output_folder workers transcribe_inputs",
+    "transcription": "transcript wordless totals cues formats file_names pieces transcribe"
+    " recogniser output_folder workers transcribe_inputs",
     "self_training": "second_recogniser",
     "interop": "onnx our_models safe_loading foreign_model weight_names huggingface torchaudio"
     " fairseq convert",

@@ -13,7 +13,7 @@ from speechssl.audio.bangs import bang_gain_db
 from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.features import featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
-from speechssl.audio.threshold import noise_level_db
+from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
 from speechssl.audio.turns import TURN_DB, turns_of
 
 # A chunk whose speech is below this level is raised to it, dB of full scale. At peaks of -30 dBFS
@@ -37,15 +37,17 @@ _AROUND_S = 0.3
 
 
 class LevelChange(NamedTuple):
-    """How far a chunk was brought to another level.
+    """How far a chunk was brought to another level, and what is heard in it.
 
     Attributes:
         raised_db: the most that any of its speech was raised by, dB; 0 where none was.
         lowered_db: the most that a bang in it was lowered by, dB; 0 where there was none.
+        sounds: what is no silence: from and until, in samples, in order and disjoint.
     """
 
     raised_db: float
     lowered_db: float
+    sounds: list[tuple[int, int]]
 
 
 def featurise_chunk(samples: Samples, config: FeatureConfig) -> tuple[NDArray[Any], LevelChange]:
@@ -79,7 +81,7 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
 
     Returns:
         samples: (S,) float32 in -1..1.
-        change: how far speech was raised and bangs were lowered.
+        change: how far speech was raised and bangs were lowered, and where the sounds are.
     """
     heard = without_lows(samples, sample_rate_hz)
     beside_bangs = samples
@@ -93,7 +95,7 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
 
     loudest = peak_of(heard)
     if loudest == 0:
-        return samples, LevelChange(0.0, lowered_db)
+        return samples, LevelChange(0.0, lowered_db, [])
 
     offset = beside_bangs.mean(dtype=np.float64)
     if abs(offset) > _MOST_OFFSET * loudest:
@@ -110,17 +112,20 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
         samples = samples / np.float32(peak)
         heard = heard / peak
 
-    gain_db = _gain_db(heard, sample_rate_hz)
+    sounds = loud_spans(heard, sample_rate_hz, TOP_DB)
+    gain_db = _gain_db(heard, sample_rate_hz, sounds)
     if not gain_db.any():
-        return samples, LevelChange(0.0, lowered_db)
+        return samples, LevelChange(0.0, lowered_db, sounds)
 
     raised = samples * np.power(10, gain_db / 20).astype(np.float32)
-    return raised.clip(-1, 1), LevelChange(float(gain_db.max()), lowered_db)
+    return raised.clip(-1, 1), LevelChange(float(gain_db.max()), lowered_db, sounds)
 
 
-def _gain_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
+def _gain_db(
+    heard: NDArray[np.float64], sample_rate_hz: int, sounds: list[tuple[int, int]]
+) -> NDArray[np.float64]:
     """Return by how much to raise each sample (S,) or all of them (1,), dB."""
-    turns = turns_of(heard, sample_rate_hz)
+    turns = turns_of(heard, sample_rate_hz, sounds)
     levels = [speech_level_db(heard[start:end], sample_rate_hz) for start, end in turns]
     loudest = max(levels, default=speech_level_db(heard, sample_rate_hz))
     gain_of_all = min(max(_QUIET_DB - loudest, 0.0), _MOST_GAIN_DB)

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from speechssl.audio.level import speech_level_db
 from speechssl.audio.threshold import (
     STEP_S,
-    TOP_DB,
-    loud_spans,
     loudness_db,
     runs,
     samples_per_step,
@@ -34,16 +32,16 @@ _BORDER_S = 0.03
 _Span = tuple[int, int]
 
 
-def turns_of(heard: NDArray[np.float64], sample_rate_hz: int) -> list[_Span]:
+def turns_of(heard: NDArray[np.float64], sample_rate_hz: int, sounds: list[_Span]) -> list[_Span]:
     """Find the turns of a chunk.
 
     Args:
         heard: (S,) samples without what lies below speech.
+        sounds: where it is no silence, as ``loud_spans`` finds it.
 
     Returns:
         (start, end) in samples, in order and disjoint, each of 0.4 s or longer.
     """
-    sounds = loud_spans(heard, sample_rate_hz, TOP_DB)
     shortest = round(_TURN_S * sample_rate_hz)
 
     turns = []

@@ -53,6 +53,7 @@ class Piece:
         frames: encoder frames of the stretch.
         goes_on: whether the stretch begins where the piece before it ends, so that a word may go
             on from there.
+        sounds: what is no silence in it: from and until, seconds from the start of the file.
     """
 
     start: float
@@ -61,6 +62,7 @@ class Piece:
     lead: int
     frames: int
     goes_on: bool
+    sounds: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
 
     # A whole number of frames before the chunk, so that its own frames are as if it began there.
     lead = min(start, before) // samples_per_frame
-    heard = samples[start - lead * samples_per_frame : end + after]
+    heard_from = start - lead * samples_per_frame
+    heard = samples[heard_from : end + after]
 
     num_frames = _num_frames(model, len(heard)) - lead
     if after:
@@ -199,7 +202,14 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
     if num_frames < 1:
         return None
 
-    array, _ = featurise_chunk(heard, config)
+    array, change = featurise_chunk(heard, config)
+    sounds = []
+    for sound_from, sound_until in change.sounds:
+        first = max(start, heard_from + sound_from)
+        last = min(end, heard_from + sound_until)
+        if first < last:
+            sounds.append(((window.position + first) / rate, (window.position + last) / rate))
+
     return Piece(
         start=(window.position + start) / rate,
         end=(window.position + end) / rate,
@@ -207,6 +217,7 @@ def _piece(model: CtcModel, window: Window, chunk: Span, goes_on: bool) -> Piece
         lead=lead,
         frames=num_frames,
         goes_on=goes_on,
+        sounds=tuple(sounds),
     )
 
 

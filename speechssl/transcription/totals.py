@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from speechssl.audio.channels import channels_line
 from speechssl.recognition.remarks import RAW_CONFIDENCES
 from speechssl.transcription.transcript import Transcript
+from speechssl.transcription.wordless import LEAST_SOUND_S
 
 # Less silence than this is not told, seconds.
 LEAST_S = 0.1
 # So many files are named.
 NUM_NAMED = 3
-# Share of the sound without words that is told, even where every file has some.
-MOST_WORDLESS = 0.5
 
 
 @dataclass
@@ -49,6 +48,7 @@ class Totals:
         duration_s: seconds of all files.
         silence_s: seconds of them that were left out as silence or steady noise.
         wordless_s: seconds of the rest in which no word was recognised.
+        longest_wordless: the longest stretch of them: its file, from and until.
     """
 
     num_files: int = 0
@@ -60,6 +60,7 @@ class Totals:
     duration_s: float = 0.0
     silence_s: float = 0.0
     wordless_s: float = 0.0
+    longest_wordless: tuple[str, float, float] = ("", 0.0, 0.0)
 
     def add(self, transcript: Transcript) -> None:
         """Count one more transcript."""
@@ -70,6 +71,10 @@ class Totals:
         self.duration_s += transcript.duration_s
         self.silence_s += transcript.silence_s
         self.wordless_s += transcript.wordless_s
+        for start, end in transcript.wordless:
+            _, longest_from, longest_until = self.longest_wordless
+            if end - start > longest_until - longest_from:
+                self.longest_wordless = (transcript.path, start, end)
 
         if not transcript.text and transcript.sound_s > 0:
             self.without_text.add(transcript.path)
@@ -94,11 +99,12 @@ class Totals:
                 "steady noise (--silence-db)"
             )
 
-        sound_s = self.duration_s - self.silence_s
-        is_mostly_wordless = self.wordless_s > MOST_WORDLESS * sound_s
-        if self.without_text.num_files or is_mostly_wordless:
+        path, start, end = self.longest_wordless
+        if self.without_text.num_files or end - start >= LEAST_SOUND_S:
+            sound_s = self.duration_s - self.silence_s
             lines.append(
-                f"no word was recognised in {self.wordless_s:.1f} of {sound_s:.1f} s of sound; "
+                f"no word was recognised in {self.wordless_s:.1f} of {sound_s:.1f} s of sound "
+                f"(longest: {start:.1f} to {end:.1f} s of {path}); "
                 f"{self.without_text.num_files} of {self.num_files} files have no text"
                 f"{self.without_text.names()}: if there is speech in it, the recogniser may not be "
                 "trained far enough (speechssl evaluate measures that)"

@@ -34,6 +34,7 @@ from speechssl.transcription.transcript import (
     joined,
     joined_segments,
 )
+from speechssl.transcription.wordless import Stretch, sound_without_words
 
 # Seconds of audio among which pieces of like length are looked for.
 HORIZON_S = 1200.0
@@ -114,7 +115,7 @@ class _File:
         pieces: without their features.
         log_probs: (N, V) of each piece; None before it is recognised and after it became words.
         num_settled: pieces that have become words.
-        wordless_s: seconds of them in which no word was recognised.
+        wordless: where no word was recognised in them.
         end: None while the file is being read.
     """
 
@@ -123,7 +124,7 @@ class _File:
         self.log_probs: list[Tensor | None] = []
         self.num_settled = 0
         self.segments: list[Segment] = []
-        self.wordless_s = 0.0
+        self.wordless: list[Stretch] = []
         self.end: End | None = None
 
     def add(self, piece: Piece) -> int:
@@ -151,8 +152,7 @@ class _File:
 
             segments = _segments(model, decoder, pieces, rows)
             self.segments += segments
-            if not segments:
-                self.wordless_s += sum(piece.end - piece.start for piece in pieces)
+            self.wordless += _wordless(pieces, segments)
 
             self.log_probs[first:stop] = [None] * len(rows)
             self.num_settled = stop
@@ -186,7 +186,7 @@ class _File:
             duration_s=end.duration_s,
             model=name,
             silence_s=end.silence_s,
-            wordless_s=self.wordless_s,
+            wordless=tuple(self.wordless),
             is_scaled=is_scaled,
             is_dual_mono=end.is_dual_mono,
             is_averaged=end.is_averaged,
@@ -292,6 +292,16 @@ def _segments(
     last_end = pieces[-1].end
     words = [_word(span, times, seconds, last_end) for span in found]
     return [_segment(group) for group in _between_pauses(words)]
+
+
+def _wordless(pieces: Sequence[Piece], segments: Sequence[Segment]) -> list[Stretch]:
+    """Find where no word was recognised; all of the pieces, where there is none in them."""
+    if not segments:
+        return [(pieces[0].start, pieces[-1].end)]
+
+    sounds = [sound for piece in pieces for sound in piece.sounds]
+    words = [word for segment in segments for word in segment.words]
+    return sound_without_words(sounds, words)
 
 
 def _word(span: SpokenUnit, times: Sequence[float], seconds: float, last_end: float) -> Word:

@@ -78,7 +78,8 @@ class Transcript:
         duration_s: length of the audio, seconds.
         model: name of the model.
         silence_s: seconds of it that were left out as silence or steady noise.
-        wordless_s: seconds of the rest in which no word was recognised.
+        wordless: where no word was recognised in a second or more of sound: from and until,
+            seconds from the start of the file, in order and disjoint.
         is_scaled: whether the probabilities of words were scaled so that they are probabilities;
             otherwise they are as the recogniser gives them.
         is_dual_mono: whether the file has several channels, equal in every sample.
@@ -92,7 +93,7 @@ class Transcript:
     duration_s: float
     model: str
     silence_s: float = 0.0
-    wordless_s: float = 0.0
+    wordless: tuple[tuple[float, float], ...] = ()
     is_scaled: bool = True
     is_dual_mono: bool = False
     is_averaged: bool = False
@@ -102,6 +103,11 @@ class Transcript:
     def sound_s(self) -> float:
         """Seconds of the audio in which words were looked for."""
         return self.duration_s - self.silence_s
+
+    @property
+    def wordless_s(self) -> float:
+        """Seconds of sound in which no word was recognised."""
+        return sum(end - start for start, end in self.wordless)
 
     @property
     def num_words(self) -> int:

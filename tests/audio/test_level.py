@@ -143,11 +143,11 @@ def test_a_chunk_of_usual_level_stays_as_it_is() -> None:
         samples, _ = spoken(seed)
         result, change = levelled(samples, RATE)
         assert result is samples
-        assert change == (0, 0)
+        assert change[:2] == (0, 0)
     zeros = np.zeros(100, np.float32)
     result, change = levelled(zeros, RATE)
     assert result is zeros
-    assert change == (0, 0)
+    assert change[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("level", [1e-3, 1e-2, 1.0, 50.0, 3e4])
