@@ -24,6 +24,8 @@ from support.speech import RATE
 
 from speechssl.audio.containers.inspection import inspect
 from speechssl.audio.containers.view import View
+from speechssl.audio.reader import load_audio
+from speechssl.errors import AudioError
 
 SIZE_IS_ELSEWHERE = 0xFFFFFFFF
 # What writers that cannot seek back leave, of the samples, the RIFF chunk or the whole file.
@@ -300,3 +302,21 @@ def test_a_byte_of_padding_is_no_block_of_gsm(seed: int, tmp_path: Path) -> None
     untold = data.replace(b"fact", b"LIST")
     for file in (data, untold):
         np.testing.assert_array_equal(load(tmp_path, file), decoded[: 320 * blocks])
+
+
+@pytest.mark.parametrize(("form", "name"), [("WAV", b"data"), ("AIFF", b"SSND")])
+@pytest.mark.parametrize("seed", range(3))
+def test_samples_in_two_chunks_are_refused_by_name(
+    form: str, name: bytes, seed: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    path = tmp_path / f"parted.{form.lower()}"
+    samples = 0.1 * rng.standard_normal(rng.integers(500, 5000))
+    soundfile.write(path, samples, 16_000, format=form, subtype="PCM_16")
+
+    order = "<" if form == "WAV" else ">"
+    second = bytes(2 * rng.integers(100, 5000).item())
+    header = name + struct.pack(f"{order}I", len(second))
+    path.write_bytes(path.read_bytes() + header + second)
+    with pytest.raises(AudioError, match="whose samples are parted into two chunks"):
+        load_audio(path, 16_000)

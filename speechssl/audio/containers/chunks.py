@@ -98,6 +98,7 @@ class Chain:
         position: where the next chunk would begin.
         end: where the last chunk ends, without the padding that may follow.
         audio: the chunk of the samples, to where its header says.
+        is_parted: whether a second chunk of samples follows.
         is_open: whether that header knows nothing: the samples go on to the end of the file.
         needed: chunks that the decoder needs besides the samples.
         is_misaligned: whether a chunk of an odd length was not padded.
@@ -107,6 +108,7 @@ class Chain:
     position: int
     end: int
     audio: Chunk | None = None
+    is_parted: bool = False
     is_open: bool = False
     needed: list[Chunk] = field(default_factory=list)
     is_misaligned: bool = False
@@ -136,6 +138,8 @@ def follow_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Ch
         else:
             is_inside = chunk.body <= chunk.end <= size
             is_file = chunk.identifier[:4] in _FILES
+            if is_inside and chunk.identifier.startswith(form.audio):
+                chain.is_parted = True
             is_behind = chain.audio is not None  # where anything may stand
             if not is_inside or is_file or (is_behind and not _is_text(chunk)):
                 break

@@ -69,6 +69,9 @@ def walk_chunks(raw: BinaryIO, start: int, size: int, form: ChunkFormat) -> Layo
     if audio is None:
         return Layout()
 
+    if chain.is_parted:
+        return unsupported("a file whose samples are parted into two chunks")
+
     end = audio.end
     if chain.is_open:
         end = tags_start(raw, audio.body, size)
