@@ -10,6 +10,7 @@ from speechssl.audio.level import speech_level_db
 from speechssl.audio.threshold import (
     STEP_S,
     loudness_db,
+    noise_level_db,
     runs,
     samples_per_step,
 )
@@ -23,6 +24,11 @@ _PAUSE_S = 0.3
 _TURN_S = 0.4
 # Without a pause, only what stays quieter for so long is a turn of its own: weak words are shorter.
 _QUIET_S = 0.8
+# And it rises by so much above its own noise, dB: the noise of codings, which comes and goes, and
+# echo rise by less. After a pause a turn may be nearer to the noise.
+_RISE_DB = 13.0
+# So long may the end of a louder word last, which counts for no rise, seconds.
+_WORD_END_S = 0.3
 # At the border of a quieter part, what exceeds its level by this much is the louder word's end, dB.
 _WORD_END_DB = 6.0
 # Loudness is measured over 25 ms, so no border is known more closely.
@@ -77,7 +83,7 @@ def _parts_of_one_level(
     for quieter in _quieter_parts(heard, sample_rate_hz, stretch, level - TURN_DB):
         quieter_from, quieter_until = quieter
         inside = (quieter_from + border, quieter_until - border)
-        if _length_inside(sounds, inside) < shortest:
+        if _length_inside(sounds, inside) < shortest or _is_noise(heard, sample_rate_hz, inside):
             continue
 
         if quieter_from - done_until >= shortest:
@@ -114,6 +120,19 @@ def _quieter_parts(
         last -= int(is_word_end[::-1].argmin())
         parts.append((start + first * step, min(start + last * step, end)))
     return parts
+
+
+def _is_noise(heard: NDArray[np.float64], sample_rate_hz: int, span: _Span) -> bool:
+    """Whether nothing rises inside of a quieter part, apart from the ends of louder words."""
+    start, end = span
+    word_end = round(_WORD_END_S * sample_rate_hz)
+    if end - start >= 3 * word_end:
+        start += word_end
+        end -= word_end
+
+    part = heard[start:end]
+    rise = speech_level_db(part, sample_rate_hz) - noise_level_db(part, sample_rate_hz)
+    return rise < _RISE_DB
 
 
 def _length_inside(sounds: list[_Span], span: _Span) -> int:
