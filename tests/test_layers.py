@@ -24,7 +24,8 @@ ROOMS = {
     " containers.flac_frame containers.flac containers.ogg containers.chunks containers.riff"
     " containers.au containers.sphere containers.counted containers.voc containers.paf"
     " containers.inspection formats"
-    " feature_config features resampling level threshold bangs turns levelling channels reader"
+    " feature_config features resampling level threshold bangs quieter_voices levelling"
+    " channels reader"
     " first_look listing silence",
     "text": "english english_measures english_symbols english_number_words english_signs"
     " unicode_words grapheme_clusters words_or_characters line_breaks word_spaces marks normalise"

@@ -13,8 +13,8 @@ from speechssl.audio.bangs import bang_gain_db
 from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.features import featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
-from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
-from speechssl.audio.turns import TURN_DB, turns_of
+from speechssl.audio.quieter_voices import quieter_voices_gain_db
+from speechssl.audio.threshold import TOP_DB, loud_spans
 
 # A chunk whose speech is below this level is raised to it, dB of full scale. At peaks of -30 dBFS
 # (levels of about -40) 4 % of the words of synthetic speech changed, at -40 dBFS 29 %.
@@ -27,13 +27,6 @@ _MOST_GAIN_DB = 60.0
 # had more offset, all of one corpus, and one had more below speech.
 _MOST_OFFSET = 0.02
 _MOST_LOWS = 1.5
-
-# Quiet speech is at least this much louder than the noise around it, dB; breath and rustling mostly
-# are not. With 15 dB, a quarter of the words were wrong where the second of two voices was 40 dB
-# below the first and a few dB above that bound; with 9 dB hardly more than of that voice alone.
-_SPEECH_RISE_DB = 9.0
-# The noise around a turn is heard in so much before and after it.
-_AROUND_S = 0.3
 
 
 class LevelChange(NamedTuple):
@@ -124,27 +117,9 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
 def _gain_db(
     heard: NDArray[np.float64], sample_rate_hz: int, sounds: list[tuple[int, int]]
 ) -> NDArray[np.float64]:
-    """Return by how much to raise each sample (S,) or all of them (1,), dB."""
-    turns = turns_of(heard, sample_rate_hz, sounds)
-    levels = [speech_level_db(heard[start:end], sample_rate_hz) for start, end in turns]
-    loudest = max(levels, default=speech_level_db(heard, sample_rate_hz))
-    gain_of_all = min(max(_QUIET_DB - loudest, 0.0), _MOST_GAIN_DB)
+    """Return by how much to raise each sample (S,), dB."""
+    level_db = speech_level_db(heard, sample_rate_hz)
+    of_all_db = max(_QUIET_DB - level_db, 0.0)
 
-    margin = round(_AROUND_S * sample_rate_hz)
-    gains = []
-    for (start, end), level in zip(turns, levels, strict=True):
-        around = heard[max(0, start - margin) : end + margin]
-        rise = level - noise_level_db(around, sample_rate_hz)
-        below = loudest - level
-        is_quiet_speech = below > TURN_DB and rise > _SPEECH_RISE_DB
-        raised = below if is_quiet_speech else 0.0
-        gains.append(min(gain_of_all + raised, _MOST_GAIN_DB))
-
-    if len(set(gains)) <= 1:
-        return np.array([gain_of_all])
-
-    # Even inside of a turn, and sliding from one turn to the next.
-    places = [place for turn in turns for place in turn]
-    values = np.repeat(gains, 2)
-    gain_db: NDArray[np.float64] = np.interp(np.arange(len(heard)), places, values)
-    return gain_db
+    of_quieter_db = quieter_voices_gain_db(heard, sample_rate_hz, sounds)
+    return np.minimum(of_all_db + of_quieter_db, _MOST_GAIN_DB)
