@@ -81,7 +81,7 @@ def make_manifest(root: Path, records: Iterable[Record]) -> Manifest:
             continue
 
         if first.audio == second.audio:
-            problem = "is listed twice"
+            problem = "is listed twice: remove one of its two rows"
         else:
             problem = f"stands for both {first.audio!r} and {second.audio!r}"
         raise ManifestError(f"{root}: id {first.id!r} {problem}")

@@ -190,7 +190,7 @@ def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
         records.append(Record("", audio, split=split))
     records = complete_names(records, root, path)
 
-    texts = _fairseq_texts(path, len(records))
+    texts = _fairseq_texts(path, len(records), unused)
     if texts is None:
         unused.note_files([file for file in find_named_like(path) if file != path])
         return make_manifest(root, records)
@@ -201,7 +201,9 @@ def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
     return make_manifest(root, labelled)
 
 
-def _fairseq_texts(path: Path, num_records: int) -> list[str] | None:
+def _fairseq_texts(
+    path: Path, num_records: int, unused: UnusedTranscripts
+) -> list[str] | None:
     """Read the transcripts beside a table, words before letters; None where there is neither."""
     words = path.with_suffix(".wrd")
     letters = path.with_suffix(".ltr")
@@ -214,6 +216,7 @@ def _fairseq_texts(path: Path, num_records: int) -> list[str] | None:
         texts = [_join_letters(line) for _, line in numbered_lines(letters)]
     else:
         return None
+    unused.read_files.add(source)
 
     # Lines belong to recordings by their number alone.
     num_texts = len(texts)

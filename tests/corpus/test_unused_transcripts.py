@@ -265,6 +265,24 @@ def test_texts_beside_a_table_of_fairseq(tmp_path: Path) -> None:
         scan(tmp_path / "train.tsv")
 
 
+@pytest.mark.parametrize("suffix", [".wrd", ".ltr"])
+def test_an_empty_line_beside_a_table_of_fairseq_is_a_recording_without_a_text(
+    tmp_path: Path, suffix: str
+) -> None:
+    """The file has been read, so it is not named as one that was not."""
+    rng = random.Random(suffix)
+    names = recordings(tmp_path, rng)
+    rows = "".join(f"{name}\t16000\n" for name in names)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\n{rows}")
+
+    texts = ["a b |" for _ in names]
+    texts[rng.randrange(len(texts))] = ""
+    (tmp_path / f"train{suffix}").write_text("\n".join(texts) + "\n")
+
+    found = [record.text for record in scan(tmp_path / "train.tsv").records]
+    assert sum(bool(text) for text in found) == len(names) - 1
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_columns_are_read_or_stop_the_reading(tmp_path: Path, seed: int) -> None:
     """Only three names were known, in lower case; with others nothing had a transcript."""
