@@ -25,11 +25,14 @@ _FILTER_ORDER = 7
 _FADE_IN_S = 0.06
 
 
-def without_lows(samples: Samples, sample_rate_hz: int) -> NDArray[np.float64]:
-    """Take out what lies below ``LOW_HZ``: it is weakened by 60 dB or more, an offset wholly.
+def without_lows(
+    samples: Samples, sample_rate_hz: int, low_hz: float = LOW_HZ
+) -> NDArray[np.float64]:
+    """Take out what lies below a frequency: it is weakened by 60 dB or more, an offset wholly.
 
     Args:
         samples: (S,) or (S, C) at ``sample_rate_hz``.
+        low_hz: what lies below it is taken out, Hz; the default leaves all of a voice.
 
     Returns:
         float64 of the same shape.
@@ -38,12 +41,12 @@ def without_lows(samples: Samples, sample_rate_hz: int) -> NDArray[np.float64]:
         return np.zeros(samples.shape)
 
     # At such rates nothing of a voice would be left.
-    if sample_rate_hz <= 4 * LOW_HZ:
+    if sample_rate_hz <= 4 * low_hz:
         centred: NDArray[np.float64] = samples - samples.mean(axis=0, dtype=np.float64)
         return centred
 
     # The filter begins as if the first sample had lasted for ever, so that an offset is no click.
-    sections, settled = _high_pass(sample_rate_hz)
+    sections, settled = _high_pass(sample_rate_hz, low_hz)
     if samples.ndim > 1:
         settled = settled[:, :, None]
     heard, _ = sosfilt(sections, samples, axis=0, zi=settled * samples[:1].astype(np.float64))
@@ -58,10 +61,12 @@ def without_lows(samples: Samples, sample_rate_hz: int) -> NDArray[np.float64]:
 
 
 @lru_cache
-def _high_pass(sample_rate_hz: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _high_pass(
+    sample_rate_hz: int, low_hz: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the filter's sections, and their state after a constant 1."""
     sections: Any = cheby2(
-        _FILTER_ORDER, _LOW_LOSS_DB, LOW_HZ, "highpass", output="sos", fs=sample_rate_hz
+        _FILTER_ORDER, _LOW_LOSS_DB, low_hz, "highpass", output="sos", fs=sample_rate_hz
     )
     return sections, sosfilt_zi(sections)
 

@@ -13,6 +13,8 @@ from speechssl.errors import ConfigError
 
 # The level of speech varies by more, dB (standard deviation). Measured: see ``is_steady``.
 STEADY_DB = 1.5
+# The strong harmonics of mains hum lie below this, and most of what tells words apart above, Hz.
+_ABOVE_HUM_HZ = 300.0
 MARGIN_S = 0.1  # kept around speech
 PAUSE_S = 0.5  # shorter pauses stay inside a chunk
 WINDOW_S = 300.0  # of a long recording that is looked at together
@@ -149,10 +151,20 @@ def is_steady(samples: Samples, sample_rate_hz: int) -> bool:
     The level of 100 ms varies by less than ``STEADY_DB`` (standard deviation). Of 540 chunks of
     read, spontaneous and far-field speech of a second or more, the least had 2.4 dB; white noise
     has 0.2. Speech can be mistaken for steady noise when the noise is louder: of 40 read sentences,
-    none at a signal-to-noise ratio of 3 dB and 37 at -3 dB. What lies below speech takes no part:
-    hum under a voice does not make it steady.
+    none at a signal-to-noise ratio of 3 dB and 37 at -3 dB.
+
+    Hum under a voice does not make it steady: what lies below speech takes no part, and as the
+    harmonics of mains hum lie within speech, what lies above ``_ABOVE_HUM_HZ`` is heard alone too.
     """
     heard = without_lows(samples, sample_rate_hz)
+    if not _has_one_level(heard, sample_rate_hz):
+        return False
+
+    above_hum = without_lows(samples, sample_rate_hz, _ABOVE_HUM_HZ)
+    return _has_one_level(above_hum, sample_rate_hz)
+
+
+def _has_one_level(heard: Heard, sample_rate_hz: int) -> bool:
     step = max(1, sample_rate_hz // 10)
     # What is heard fades in.
     power = power_of(heard[step:], step)

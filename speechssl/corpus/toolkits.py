@@ -201,9 +201,7 @@ def read_fairseq(path: Path, unused: UnusedTranscripts) -> Manifest:
     return make_manifest(root, labelled)
 
 
-def _fairseq_texts(
-    path: Path, num_records: int, unused: UnusedTranscripts
-) -> list[str] | None:
+def _fairseq_texts(path: Path, num_records: int, unused: UnusedTranscripts) -> list[str] | None:
     """Read the transcripts beside a table, words before letters; None where there is neither."""
     words = path.with_suffix(".wrd")
     letters = path.with_suffix(".ltr")

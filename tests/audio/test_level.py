@@ -46,6 +46,31 @@ def test_offset_and_hum_hide_no_pause_and_no_speech(seed: int) -> None:
     assert not is_steady(disturbed, RATE)
 
 
+def mains_hum(rng: np.random.Generator, num_samples: int, level: float) -> Samples:
+    """Mains hum with harmonics, of which the second is the strongest, as behind a rectifier."""
+    mains_hz = rng.choice([50, 60])
+    total = np.zeros(num_samples, np.float32)
+    for harmonic in range(1, 6):
+        share = 1 if harmonic == 2 else rng.uniform(0, 0.5)
+        # Within speech's own frequencies, but below what tells words apart.
+        if harmonic * mains_hz < 290:
+            total += hum(num_samples, harmonic * mains_hz, share * level, rng.uniform(0, 6))
+    return total
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_speech_under_the_harmonics_of_hum_is_not_steady(seed: int) -> None:
+    """Of a hum louder than the speech too; the hum alone is steady, and so is hiss."""
+    rng = np.random.default_rng(seed)
+    samples, _ = spoken(seed)
+    disturbance = mains_hum(rng, len(samples), rng.uniform(0.3, 1))
+    hiss = (1e-3 * rng.standard_normal(len(samples))).astype(np.float32)
+
+    assert not is_steady(samples + disturbance, RATE)
+    assert is_steady(disturbance + hiss, RATE)
+    assert is_steady(hiss, RATE)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_lies_below_speech_is_silence_by_itself(seed: int) -> None:
     rng = np.random.default_rng(seed)
