@@ -26,7 +26,7 @@ _FADE_IN_S = 0.06
 
 
 def without_lows(
-    samples: Samples, sample_rate_hz: int, low_hz: float = LOW_HZ
+    samples: Samples | NDArray[np.float64], sample_rate_hz: int, low_hz: float = LOW_HZ
 ) -> NDArray[np.float64]:
     """Take out what lies below a frequency: it is weakened by 60 dB or more, an offset wholly.
 

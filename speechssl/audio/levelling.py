@@ -14,7 +14,7 @@ from speechssl.audio.feature_config import FeatureConfig
 from speechssl.audio.features import featurise
 from speechssl.audio.level import Samples, peak_of, speech_level_db, without_lows
 from speechssl.audio.quieter_voices import quieter_voices_gain_db
-from speechssl.audio.threshold import TOP_DB, loud_spans
+from speechssl.audio.threshold import TOP_DB, loud_spans, noise_level_db
 
 # A chunk whose speech is below this level is raised to it, dB of full scale. At peaks of -30 dBFS
 # (levels of about -40) 4 % of the words of synthetic speech changed, at -40 dBFS 29 %.
@@ -27,6 +27,12 @@ _MOST_GAIN_DB = 60.0
 # had more offset, all of one corpus, and one had more below speech.
 _MOST_OFFSET = 0.02
 _MOST_LOWS = 1.5
+
+# Hum is what makes the noise of a chunk so much louder below this, dB and Hz. Of 800 recordings of
+# eight corpora 20 had it. What is farther than that below the speech hides no voice.
+_HUM_HZ = 200.0
+_HUM_RISE_DB = 10.0
+_HUM_BELOW_SPEECH_DB = 45.0
 
 
 class LevelChange(NamedTuple):
@@ -105,8 +111,14 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
         samples = samples / np.float32(peak)
         heard = heard / peak
 
+    level_db = speech_level_db(heard, sample_rate_hz)
+    of_all_db = max(_QUIET_DB - level_db, 0.0)
+
+    heard = _without_hum(heard, sample_rate_hz, level_db)
     sounds = loud_spans(heard, sample_rate_hz, TOP_DB)
-    gain_db = _gain_db(heard, sample_rate_hz, sounds)
+    of_quieter_db = quieter_voices_gain_db(heard, sample_rate_hz, sounds)
+
+    gain_db = np.minimum(of_all_db + of_quieter_db, _MOST_GAIN_DB)
     if not gain_db.any():
         return samples, LevelChange(0.0, lowered_db, sounds)
 
@@ -114,12 +126,18 @@ def levelled(samples: Samples, sample_rate_hz: int) -> tuple[Samples, LevelChang
     return raised.clip(-1, 1), LevelChange(float(gain_db.max()), lowered_db, sounds)
 
 
-def _gain_db(
-    heard: NDArray[np.float64], sample_rate_hz: int, sounds: list[tuple[int, int]]
+def _without_hum(
+    heard: NDArray[np.float64], sample_rate_hz: int, level_db: float
 ) -> NDArray[np.float64]:
-    """Return by how much to raise each sample (S,), dB."""
-    level_db = speech_level_db(heard, sample_rate_hz)
-    of_all_db = max(_QUIET_DB - level_db, 0.0)
+    """Take out the harmonics of mains hum, where they are most of the noise: (S,) as before.
 
-    of_quieter_db = quieter_voices_gain_db(heard, sample_rate_hz, sounds)
-    return np.minimum(of_all_db + of_quieter_db, _MOST_GAIN_DB)
+    A quieter voice would not rise above them.
+    """
+    noise_db = noise_level_db(heard, sample_rate_hz)
+    if noise_db < level_db - _HUM_BELOW_SPEECH_DB:
+        return heard
+
+    above_hum = without_lows(heard, sample_rate_hz, _HUM_HZ)
+    without_hum_db = noise_level_db(above_hum, sample_rate_hz)
+    is_hum = noise_db > without_hum_db + _HUM_RISE_DB
+    return above_hum if is_hum else heard

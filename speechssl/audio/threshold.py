@@ -61,6 +61,12 @@ def runs(holds: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return list(zip(changes[::2], changes[1::2], strict=True))
 
 
+def noise_level_db(heard: NDArray[np.float64], sample_rate_hz: int) -> float:
+    """Return the level of the noise in a chunk, dB of full scale."""
+    loudness = loudness_db(heard, sample_rate_hz)
+    return float(np.percentile(loudness, _NOISE_PERCENTILE))
+
+
 def loudness_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.float64]:
     """Return the level (T,) every ``STEP_S``, over 25 ms around, dB of full scale."""
     from librosa.feature import rms  # a second of import time that only this function needs

@@ -80,6 +80,22 @@ def test_a_quieter_voice_is_raised_near_the_loudest(seed: int, num_channels: int
     np.testing.assert_allclose(raised[inside], samples[inside], rtol=0.1)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_quieter_voice_is_raised_out_of_hum(seed: int) -> None:
+    """Of harmonics that are louder than it, though below the louder voice."""
+    rng = np.random.default_rng(seed)
+    below_db = rng.uniform(15, 30)
+    samples, _ = conversation(rng, [0.0, -below_db], 0.5)
+    time = np.arange(len(samples)) / RATE
+    hum_hz = rng.choice([100, 120, 150])
+    hum_level = 10 ** (rng.uniform(-40, -25) / 20)
+    hum = hum_level * np.sin(2 * np.pi * hum_hz * time + rng.uniform(0, 6))
+
+    _, change = levelled(samples, RATE)
+    _, with_hum = levelled(samples + hum.astype(np.float32), RATE)
+    assert with_hum.raised_db == pytest.approx(change.raised_db, abs=3)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_three_levels_come_near_each_other(seed: int) -> None:
     rng = np.random.default_rng(seed)
