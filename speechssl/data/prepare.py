@@ -52,7 +52,7 @@ from speechssl.data.shards import (
     make_shard,
     split_shard,
 )
-from speechssl.data.store import TABLES, Store, is_store, shard_name
+from speechssl.data.store import TABLES, Store, is_of_another_program, is_store, shard_name
 from speechssl.data.store_writer import TableWriter
 from speechssl.errors import ConfigError, SpeechsslError
 from speechssl.runtime.log import log
@@ -249,6 +249,8 @@ def _claim(folder: Path, plan: str, recipe: int, force: bool) -> bool:
     parts = folder / PARTS
     marker = parts / "plan.json"
 
+    if is_of_another_program(folder):
+        raise ConfigError(f"{folder / 'store.json'} is another program's: give a new folder")
     if is_store(folder):
         if not force and Store(folder).plan == plan:
             # Parts are left here by a run that was killed between its last two steps.

@@ -309,6 +309,15 @@ def is_store(path: Path) -> bool:
     return (path / "store.json").is_file()
 
 
+def is_of_another_program(path: Path) -> bool:
+    """Whether folder ``path`` has a ``store.json`` that is whole and describes no store of ours."""
+    try:
+        meta = json.loads((path / "store.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(meta, dict) or meta.get("format") != FORMAT
+
+
 def shard_name(number: int) -> str:
     """Return the name of a shard's file."""
     return f"shard-{number:05d}.bin"

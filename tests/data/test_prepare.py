@@ -272,6 +272,16 @@ def test_force_replaces_a_damaged_store_but_never_other_files(corpus: Path, tmp_
         prepare(corpus, tmp_path / "mine" / "thesis.txt", SMALL)
 
 
+@pytest.mark.parametrize("text", ['{"format": "theirs", "version": 1}', "[1, 2]", "{}", "3"])
+def test_another_programs_store_is_never_deleted(corpus: Path, tmp_path: Path, text: str) -> None:
+    """Others call their files so too."""
+    (tmp_path / "store.json").write_text(text)
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"store\.json is another program's: give a new"):
+            prepare(corpus, tmp_path, SMALL, force=force)
+    assert files_of(tmp_path)["store.json"] == text.encode()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_force_keeps_other_files_of_the_folder(corpus: Path, tmp_path: Path, seed: int) -> None:
     """Also those with a name much like that of a file of ours."""
