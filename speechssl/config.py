@@ -133,8 +133,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
-def build(kind: type[S], table: Mapping[str, Any]) -> S:
+def build(kind: type[S], table: Mapping[str, Any], saved_in: Path | None = None) -> S:
     """Validate a table as settings of class ``kind``.
+
+    Args:
+        saved_in: the file that holds them, where no user wrote them: another version of speechssl
+            may know other settings.
 
     Raises:
         ConfigError: one line that names the first wrong setting, what was given, and for an unknown
@@ -144,6 +148,8 @@ def build(kind: type[S], table: Mapping[str, Any]) -> S:
         return kind.model_validate(table)
     except ValidationError as error:
         message = _what_is_wrong(kind, error)
+        if saved_in is not None:
+            message = f"{saved_in}: {message}; read it with the version of speechssl that wrote it"
         raise ConfigError(message) from error
 
 

@@ -271,13 +271,13 @@ def _common_features(stores: Sequence[Store]) -> FeatureConfig:
     if any(table != first_table for table in tables):
         described = []
         for store in stores:
-            own_features = build(FeatureConfig, store.features)
+            own_features = build(FeatureConfig, store.features, store.path / "store.json")
             described.append(f"{store.path}: {own_features}")
 
         listed = "; ".join(described)
         raise ConfigError(f"stores hold different features, prepare them alike: {listed}")
 
-    features = build(FeatureConfig, first_table)
+    features = build(FeatureConfig, first_table, stores[0].path / "store.json")
     expected_width = None
     if features.kind != "waveform":
         expected_width = features.width

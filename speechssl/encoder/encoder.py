@@ -30,7 +30,7 @@ from speechssl.encoder.mel_norm import (
 from speechssl.encoder.padding import after_window, normalise_valid, zero_padding
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_into
-from speechssl.storage.saved_folders import model_folder
+from speechssl.storage.saved_folders import RECORD, model_folder
 
 
 class EncoderOutput(NamedTuple):
@@ -208,7 +208,7 @@ def load_encoder(path: str | Path, config: EncoderConfig | None = None) -> Encod
         raise CheckpointError(f"{folder} holds a {kind!r}, not a model with an encoder")
 
     if config is None:
-        config = build(EncoderConfig, record["encoder"])
+        config = build(EncoderConfig, record["encoder"], folder / RECORD)
     encoder = Encoder(config)
 
     of_the_encoder = {}

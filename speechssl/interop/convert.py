@@ -30,7 +30,7 @@ from speechssl.pretraining.tasks import make_task
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc
 from speechssl.storage.atomic import new_folder
 from speechssl.storage.checkpoint import load_folder, load_into, load_record, save_folder
-from speechssl.storage.saved_folders import model_folder
+from speechssl.storage.saved_folders import RECORD, model_folder
 from speechssl.storage.wrong_paths import check_exists
 from speechssl.text.normalise import DEFAULT_NORMALISER
 from speechssl.text.vocabulary_tokenizer import VocabularyTokenizer
@@ -162,7 +162,7 @@ def load_model(folder: Path) -> Model:
         return load_encoder(folder).eval()
 
     tensors, _ = load_folder(folder)
-    encoder = Encoder(build(EncoderConfig, record["encoder"]))
+    encoder = Encoder(build(EncoderConfig, record["encoder"], folder / RECORD))
     model: Model = encoder
     if kind == "pretraining":
         model = _contrastive_task(encoder, record["about"])

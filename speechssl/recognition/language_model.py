@@ -17,7 +17,7 @@ from speechssl.decoding.ngram_table import SearchTable, from_tensors, read_searc
 from speechssl.decoding.word_model import word_model
 from speechssl.errors import CheckpointError
 from speechssl.storage.checkpoint import load_folder, load_record, save_folder
-from speechssl.storage.saved_folders import stored_folder
+from speechssl.storage.saved_folders import RECORD, stored_folder
 from speechssl.storage.text_files import read_text
 from speechssl.text.tokenizer import Tokenizer
 
@@ -120,7 +120,7 @@ def load_lm(model: Path, tokenizer: Tokenizer) -> BeamSearch | None:
         return None
 
     tensors, record = load_folder(folder)
-    config = build(BeamConfig, record["beam"])
+    config = build(BeamConfig, record["beam"], folder / RECORD)
     prior = tensors.get(LOG_PRIOR)
     _check_prior(folder, prior, config, tokenizer)
 

@@ -31,7 +31,7 @@ from speechssl.recognition.ctc_crf import TokenBigram, log_all_sequences
 from speechssl.runtime.seeds import generator
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import load_folder, load_into, save_folder
-from speechssl.storage.saved_folders import model_folder
+from speechssl.storage.saved_folders import RECORD, model_folder
 from speechssl.text.normalise import normalise
 from speechssl.text.tokenizer import Tokenizer
 from speechssl.text.tokenizers import load_tokenizer
@@ -310,10 +310,10 @@ def load_ctc(path: str | Path) -> CtcModel:
             f"{folder} holds an encoder without a CTC head: fine-tune it first (speechssl finetune)"
         )
 
-    encoder = Encoder(build(EncoderConfig, record["encoder"]))
+    encoder = Encoder(build(EncoderConfig, record["encoder"], folder / RECORD))
     # Folders from before there was a choice hold neither this nor the confidences' scaling.
     tokens_per_frame = record.get("tokens_per_frame", 1)
-    config = build(CtcConfig, {"tokens_per_frame": tokens_per_frame})
+    config = build(CtcConfig, {"tokens_per_frame": tokens_per_frame}, folder / RECORD)
 
     model = CtcModel(encoder, load_tokenizer(folder), str(record["normaliser"]), config)
     load_into(model, tensors, str(folder))

@@ -1,6 +1,7 @@
 """The recogniser: CTC loss by enumeration, what is frozen when, masks, and its folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from reference import ctc
 from reference.models import batch_of, gradients, noise, tiny_encoder
 from reference.twins import ctc_twin, their_inputs
+from support.folders import seal
 from torch import Tensor
 from transformers import Wav2Vec2CTCTokenizer
 
@@ -16,8 +18,10 @@ from speechssl.config import as_table
 from speechssl.data.collate import Batch
 from speechssl.decoding.greedy import greedy
 from speechssl.encoder.augment import AugmentConfig
+from speechssl.encoder.encoder import load_encoder
 from speechssl.encoder.masking import MaskConfig
 from speechssl.errors import CheckpointError, ConfigError
+from speechssl.interop.convert import load_model
 from speechssl.recognition.model import CtcConfig, CtcModel, load_ctc, save_ctc
 from speechssl.scoring.calibration import Scaling
 from speechssl.storage.checkpoint import load_record, save_folder
@@ -470,3 +474,19 @@ def test_the_inputs_of_a_frozen_encoder_stay_as_they_are() -> None:
     ).train()
     batch = labelled("logmel-4")
     assert len({float(model(batch, step).total.detach()) for step in range(4)}) == 1
+
+
+@pytest.mark.parametrize("load", [load_ctc, load_encoder, load_model])
+def test_a_setting_of_a_newer_version_names_the_file_and_the_remedy(
+    tmp_path: Path, load: Callable[[Path], object]
+) -> None:
+    save_ctc(make(), tmp_path / "model", {})
+    record = dict(load_record(tmp_path / "model"))
+    record["encoder"]["rotary"] = True
+    seal(tmp_path / "model", record)
+
+    wanted = (
+        r"model/record\.json: unknown setting 'rotary'.*with the version of speechssl that wrote"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        load(tmp_path / "model")
