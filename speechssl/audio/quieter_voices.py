@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.audio.threshold import STEP_S, loudness_db, runs, samples_per_step
+from speechssl.audio.threshold import STEP_S, faded, loudness_db, runs, samples_per_step
 
 # So far below the loudest voice nothing is raised, dB. Of two voices that are 8 dB apart, a
 # recogniser got 2 of 65 words wrong, and 4 to 10 of those that are 12 dB apart.
@@ -26,7 +26,7 @@ _WEAKER_DB = 3.0
 # By how much the envelope falls away from a sound, dB a second.
 _FADE_DB_PER_S = 60.0
 
-# A quieter voice speaks for so long at least, in total, seconds. With 0.4 s, three times as many
+# A quieter voice speaks for so long at least, in total, seconds. With 0.4 s, four times as many
 # recordings of one reader had weak ends of sentences raised.
 _VOICE_S = 0.6
 # It rises by so much above the noise between its sounds, dB, and above what is left there of the
@@ -72,7 +72,7 @@ def quieter_voices_gain_db(
         return np.zeros(len(heard))
 
     loudest_db = _level_db(course.loudness[course.is_sound])
-    _raise_quieter(course, (0, len(gain_db)), loudest_db, gain_db)
+    _raise_quieter(course, (0, len(gain_db)), loudest_db - _LIKE_DB, gain_db)
 
     sound_steps = np.flatnonzero(course.is_sound)
     places = sound_steps * samples_per_step(sample_rate_hz)
@@ -93,25 +93,14 @@ def _course_of(
         is_sound[first:last] = True
 
     sounding = np.where(is_sound, loudness, -np.inf)
-    return _Course(loudness, is_sound, _faded(sounding))
-
-
-def _faded(loudness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the loudest (T,) around each step, each faded by its distance."""
-    fall = _FADE_DB_PER_S * STEP_S * np.arange(len(loudness))
-    after = np.maximum.accumulate(loudness + fall) - fall
-    before = np.maximum.accumulate((loudness - fall)[::-1])[::-1] + fall
-
-    envelope: NDArray[np.float64] = np.maximum(after, before)
-    return envelope
+    return _Course(loudness, is_sound, faded(sounding, _FADE_DB_PER_S))
 
 
 def _raise_quieter(
-    course: _Course, span: tuple[int, int], loudest_db: float, gain_db: NDArray[np.float64]
+    course: _Course, span: tuple[int, int], near_db: float, gain_db: NDArray[np.float64]
 ) -> None:
-    """Add to the gain (T,) of a span what brings its quieter voices near the loudest."""
+    """Add to the gain (T,) of a span what brings the voices below ``near_db`` up to it."""
     start, end = span
-    near_db = loudest_db - _LIKE_DB
 
     for first, last in runs(course.envelope[start:end] < near_db):
         part = (start + first, start + last)
@@ -125,8 +114,7 @@ def _raise_quieter(
         gain_db[inside] += np.minimum(near_db - course.envelope[inside], most_db)
 
         # What lies below here has had all of this gain, and may be quieter still.
-        raised_until_db = voice_db - _WEAKER_DB
-        _raise_quieter(course, part, raised_until_db + _LIKE_DB, gain_db)
+        _raise_quieter(course, part, voice_db - _WEAKER_DB, gain_db)
 
 
 def _spoken_in(course: _Course, part: tuple[int, int]) -> NDArray[np.float64]:
@@ -154,7 +142,7 @@ def _left_of_louder(course: _Course, part: tuple[int, int]) -> NDArray[np.float6
         at_borders[0] = course.envelope[start]
     if end < len(course.envelope):
         at_borders[-1] = max(at_borders[-1], course.envelope[end - 1])
-    return _faded(at_borders)
+    return faded(at_borders, _FADE_DB_PER_S)
 
 
 def _level_db(loudness: NDArray[np.float64]) -> float:

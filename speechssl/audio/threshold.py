@@ -78,6 +78,22 @@ def loudness_db(heard: NDArray[np.float64], sample_rate_hz: int) -> NDArray[np.f
     return level
 
 
+def faded(loudness: NDArray[np.float64], db_per_s: float) -> NDArray[np.float64]:
+    """Return the loudest (T,) around each step, each sound faded by its distance.
+
+    Args:
+        loudness: (T,) dB, every ``STEP_S``; minus infinity where nothing counts.
+        db_per_s: by how much a sound fades towards both sides.
+    """
+    fade_per_step = db_per_s / _STEPS_PER_S
+    fall = fade_per_step * np.arange(len(loudness))
+
+    after = np.maximum.accumulate(loudness + fall) - fall
+    before = np.maximum.accumulate((loudness - fall)[::-1])[::-1] + fall
+    loudest: NDArray[np.float64] = np.maximum(after, before)
+    return loudest
+
+
 def samples_per_step(sample_rate_hz: int) -> int:
     """Return the samples from one measured level to the next."""
     return max(1, round(STEP_S * sample_rate_hz))
@@ -85,7 +101,7 @@ def samples_per_step(sample_rate_hz: int) -> int:
 
 def _threshold(loudness: NDArray[np.float64], top_db: float) -> NDArray[np.float64]:
     """Return the level (T,) that speech exceeds."""
-    faded = _surroundings(loudness)
+    surroundings = faded(loudness, _FADE_DB_PER_S)
     noise = _noise(loudness)
 
     num_loudest = round(_LOUDEST_S * _STEPS_PER_S)
@@ -95,19 +111,8 @@ def _threshold(loudness: NDArray[np.float64], top_db: float) -> NDArray[np.float
 
     above_noise = np.maximum(noise + _RISE_DB, _FAINTEST_DB)
     lowest = np.minimum(above_noise, loudest - top_db)
-    threshold: NDArray[np.float64] = np.maximum(faded - top_db, lowest)
+    threshold: NDArray[np.float64] = np.maximum(surroundings - top_db, lowest)
     return threshold
-
-
-def _surroundings(loudness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the loudest (T,) around each step, each sound faded by its distance."""
-    fade_per_step = _FADE_DB_PER_S / _STEPS_PER_S
-    fall = fade_per_step * np.arange(len(loudness))
-
-    after = np.maximum.accumulate(loudness + fall) - fall
-    before = np.maximum.accumulate((loudness - fall)[::-1])[::-1] + fall
-    loudest: NDArray[np.float64] = np.maximum(after, before)
-    return loudest
 
 
 def _noise(loudness: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -214,6 +214,7 @@ def _fairseq_texts(path: Path, num_records: int, unused: UnusedTranscripts) -> l
         texts = [_join_letters(line) for _, line in numbered_lines(letters)]
     else:
         return None
+
     unused.read_files.add(source)
 
     # Lines belong to recordings by their number alone.
